@@ -1,0 +1,133 @@
+"""CelebA in its own file format: aligned faces, 40 binary attributes, an official partition."""
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from efsgd_jax.data.decode import decode_all
+from efsgd_jax.data.raw import RawDataset
+from efsgd_jax.data.validate import check_path, one_line
+from efsgd_jax.errors import UserError
+
+WHAT = "the directory that holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt"
+DEFAULT_ATTRIBUTE = "Male"
+DEFAULT_SIZE = 32
+TRAIN, VALIDATION, TEST = 0, 1, 2
+
+
+def read_celeba(
+    path: Path | str | None, attribute: str | None, image_size: int | None, channels: int | None
+) -> RawDataset:
+    """CelebA's official training partition (0) and test partition (2); the validation partition (1) is not read.
+
+    The lists may also lie in ``Anno/`` and ``Eval/`` and the faces in ``Img/img_align_celeba/``, as in the official
+    archive. An aligned face of 178x218 is cropped to its central 178x178 and resized with antialiasing.
+
+    Args:
+      path: the root directory.
+      attribute: which attribute labels the faces, 1 where it is present; default "Male".
+      image_size: default 32.
+      channels: 1 or 3; None keeps RGB.
+
+    Raises:
+      UserError: a list or a face is missing or malformed, or the attribute is unknown.
+    """
+    root = check_path(path, "celeba", WHAT)
+    faces = _find(root, "Img", "img_align_celeba", Path.is_dir)
+    partition_file = _find(root, "Eval", "list_eval_partition.txt", Path.is_file)
+    attribute_file = _find(root, "Anno", "list_attr_celeba.txt", Path.is_file)
+    wanted = attribute or DEFAULT_ATTRIBUTE
+    labels = read_attribute(attribute_file, wanted)
+    partition = read_partition(partition_file)
+    train = [name for name, part in partition.items() if part == TRAIN]
+    test = [name for name, part in partition.items() if part == TEST]
+    for names, number in ((train, TRAIN), (test, TEST)):
+        if not names:
+            raise UserError(f"{partition_file} lists no image with partition {number}; use the official list")
+    names = train + test
+    for name in names:
+        if name not in labels:
+            raise UserError(
+                f"{attribute_file} has no line for {name}, which {partition_file} lists; use the official lists"
+            )
+    images = decode_all(
+        names,
+        lambda name: (faces / name).read_bytes(),
+        lambda name: str(faces / name),
+        image_size or DEFAULT_SIZE,
+        channels,
+    )
+    numbers = np.array([labels[name] for name in names], np.int64)
+    cut = len(train)
+    return RawDataset(
+        train_images=images[:cut],
+        train_labels=numbers[:cut],
+        test_images=images[cut:],
+        test_labels=numbers[cut:],
+        class_names=(f"not {wanted}", wanted),
+        source=f"celeba:{root} ({wanted})",
+    )
+
+
+def read_attribute(file: Path, attribute: str) -> dict[str, int]:
+    """File name -> 0 or 1 for one attribute of ``list_attr_celeba.txt``.
+
+    The first line is the number of images, the second the attributes' names, then ``000001.jpg -1 1 ...``.
+    """
+    lines = _lines(file)
+    if len(lines) < 3 or not lines[0].isdigit():
+        raise UserError(
+            f"{file} does not begin with a count and a line of attribute names; use CelebA's official list"
+        )
+    names = lines[1].split()
+    if attribute not in names:
+        close = difflib.get_close_matches(
+            attribute.lower(), [name.lower() for name in names], n=3, cutoff=0.5
+        )
+        suggestion = [name for candidate in close for name in names if name.lower() == candidate] or names
+        raise UserError(
+            f"{file} has no attribute {attribute!r}; set --config.data.attribute to one such as {', '.join(suggestion)}"
+        )
+    if int(lines[0]) != len(lines) - 2:
+        raise UserError(
+            f"{file} announces {lines[0]} images but lists {len(lines) - 2}; fetch the file again"
+        )
+    column = 1 + names.index(attribute)
+    labels = {}
+    for number, line in enumerate(lines[2:], start=3):
+        fields = line.split()
+        if len(fields) != 1 + len(names) or fields[column] not in ("-1", "1"):
+            raise UserError(
+                f"{file} line {number} is {one_line(line)!r}; expected a file name and {len(names)} values -1 or 1"
+            )
+        labels[fields[0]] = int(fields[column] == "1")
+    return labels
+
+
+def read_partition(file: Path) -> dict[str, int]:
+    """File name -> 0 (train), 1 (validation) or 2 (test) from ``list_eval_partition.txt``."""
+    partition = {}
+    for number, line in enumerate(_lines(file), start=1):
+        fields = line.split()
+        if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
+            raise UserError(f"{file} line {number} is {one_line(line)!r}; expected a file name and 0, 1 or 2")
+        if fields[0] in partition:
+            raise UserError(f"{file} line {number} lists {fields[0]} a second time; use the official list")
+        partition[fields[0]] = int(fields[1])
+    return partition
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").strip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {file} ({one_line(error)}); fetch the file again") from error
+
+
+def _find(root: Path, folder: str, name: str, is_there: Callable[[Path], bool]) -> Path:
+    for candidate in (root / name, root / folder / name):
+        if is_there(candidate):
+            return candidate
+    raise UserError(f"{root} holds neither {name} nor {folder}/{name}; set --config.data.path to {WHAT}")

@@ -1,0 +1,63 @@
+"""What every source returns: one frozen ``Dataset`` of uint8 images and integer labels."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSpec:
+    """The public shape of a data set: what a model needs to know before it sees an image."""
+
+    image_size: int
+    channels: int
+    num_classes: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(height, width, channels)`` of one image."""
+        return (self.image_size, self.image_size, self.channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Images and labels, split into the part that is trained on and the part that never is.
+
+    Attributes:
+      train_images: uint8 ``[N, S, S, C]``, C in {1, 3}, 0..255.
+      train_labels: int32 ``[N]`` in ``0..len(class_names) - 1``.
+      test_images: uint8 ``[M, S, S, C]``.
+      test_labels: int32 ``[M]``.
+      class_names: one name per label value.
+      source: where the images came from, for people ("npz:/data/mnist.npz").
+    """
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    source: str
+
+    @property
+    def spec(self) -> ImageSpec:
+        return ImageSpec(self.train_images.shape[1], self.train_images.shape[3], len(self.class_names))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the training part: tells a resumed run that its data changed. Private: never release it."""
+        digest = hashlib.sha256()
+        for array in (self.train_images, self.train_labels):
+            digest.update(str(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def to_unit_range(images: np.ndarray) -> np.ndarray:
+    """uint8 0..255 -> float32 in [-1, 1], the range that every model works in."""
+    return images.astype(np.float32) / 127.5 - 1.0
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """float in [-1, 1] -> uint8 0..255, rounded, values outside the range clamped."""
+    return np.clip(np.rint((np.asarray(images) + 1.0) * 127.5), 0, 255).astype(np.uint8)

@@ -1,0 +1,18 @@
+"""scikit-learn's bundled 8x8 digits: 1,797 real images, no download."""
+
+import numpy as np
+
+from efsgd_jax.data.raw import RawDataset
+
+CLASS_NAMES = tuple(str(i) for i in range(10))
+
+
+def read_digits() -> RawDataset:
+    """All 1,797 digits, 8x8 gray, their 0..16 stretched to 0..255 and rounded. They come without a test part."""
+    from sklearn.datasets import (
+        load_digits,
+    )  # scikit-learn takes a second to import; only this source needs it here.
+
+    images, labels = load_digits(return_X_y=True)
+    pixels = np.rint(images.reshape(-1, 8, 8) * (255.0 / 16.0)).astype(np.uint8)
+    return RawDataset(pixels, labels, "digits", class_names=CLASS_NAMES)

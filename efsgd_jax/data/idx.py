@@ -1,0 +1,84 @@
+"""MNIST's own file format: a directory of idx files, plain or gzipped."""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from efsgd_jax.data.raw import RawDataset
+from efsgd_jax.data.validate import check_path, one_line
+from efsgd_jax.errors import UserError
+
+WHAT = "a directory with train-images-idx3-ubyte, train-labels-idx1-ubyte (plain or .gz)"
+_UINT8 = 0x08
+
+
+def read_idx(path: Path | str | None, class_names: tuple[str, ...] | None = None) -> RawDataset:
+    """``train-*`` as the training part and, where present, ``t10k-*`` as the test part.
+
+    Names may be written ``train-images-idx3-ubyte`` or ``train-images.idx3-ubyte``, each with or without ``.gz``.
+
+    Raises:
+      UserError: not a directory, a file missing or damaged.
+    """
+    root = check_path(path, "idx", WHAT)
+    if not root.is_dir():
+        raise UserError(f"{root} is not a directory; set --config.data.path to {WHAT}")
+    files = {
+        (part, kind): _find(root, part, kind) for part in ("train", "t10k") for kind in ("images", "labels")
+    }
+    absent = [f"{part}-{kind}" for (part, kind), file in files.items() if file is None]
+    if absent == ["t10k-images", "t10k-labels"]:
+        absent = []
+    if absent:
+        raise UserError(f"{root} has no {' and no '.join(absent)} idx file; supply {WHAT}")
+    arrays = {
+        key: None if file is None else read_idx_file(file, 3 if key[1] == "images" else 1)
+        for key, file in files.items()
+    }
+    train_images, train_labels = arrays["train", "images"], arrays["train", "labels"]
+    assert train_images is not None and train_labels is not None
+    return RawDataset(
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=arrays["t10k", "images"],
+        test_labels=arrays["t10k", "labels"],
+        class_names=class_names,
+        source=f"idx:{root}",
+    )
+
+
+def read_idx_file(file: Path, ndim: int) -> np.ndarray:
+    """One idx file of unsigned bytes with ``ndim`` dimensions.
+
+    The header is two zero bytes, the type (8: unsigned byte), the number of dimensions, then each dimension as a
+    big-endian 32-bit integer; the values follow in C order.
+
+    Raises:
+      UserError: unreadable, another type or number of dimensions, or not as long as its header says.
+    """
+    try:
+        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"cannot read {file} ({one_line(error)}); fetch the file again") from error
+    header = 4 + 4 * ndim
+    if len(data) < header or data[:4] != bytes([0, 0, _UINT8, ndim]):
+        raise UserError(
+            f"{file} begins with {data[:4].hex(' ') or 'nothing'}, not with 00 00 08 {ndim:02x} as an idx file of bytes "
+            f"with {ndim} dimension(s) does; fetch the file again"
+        )
+    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", ndim, offset=4))
+    if len(data) - header != math.prod(shape):
+        raise UserError(
+            f"{file} should hold {math.prod(shape)} values (shape {shape}) but holds {len(data) - header}; "
+            "fetch the file again"
+        )
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+def _find(root: Path, part: str, kind: str) -> Path | None:
+    rank = 3 if kind == "images" else 1
+    names = [f"{part}-{kind}{mark}idx{rank}-ubyte{suffix}" for mark in "-." for suffix in ("", ".gz")]
+    return next((root / name for name in names if (root / name).is_file()), None)

@@ -1,0 +1,63 @@
+"""A NumPy archive with Keras' keys: x_train, y_train and, optionally, x_test, y_test."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from efsgd_jax.data.raw import RawDataset
+from efsgd_jax.data.validate import check_path, one_line
+from efsgd_jax.errors import UserError
+
+WHAT = "an .npz file with x_train, y_train (and x_test, y_test)"
+
+
+def read_npz(path: Path | str | None, class_names: tuple[str, ...] | None = None) -> RawDataset:
+    """The arrays of ``path``: images ``[N, H, W]`` or ``[N, H, W, C]``, labels ``[N]`` or ``[N, 1]``.
+
+    Pickled (object) arrays are refused: unpickling runs code that the file chooses.
+
+    Raises:
+      UserError: no such file, not an archive, damaged, object arrays, or keys missing.
+    """
+    file = check_path(path, "npz", WHAT)
+    try:
+        archive = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is not a readable .npz file ({one_line(error)}); supply {WHAT}") from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise UserError(f"{file} holds a single array, not an archive; save it with numpy.savez as {WHAT}")
+    with archive:
+        keys = list(archive.files)
+        missing = [key for key in ("x_train", "y_train") if key not in keys]
+        if ("x_test" in keys) != ("y_test" in keys):
+            missing += [key for key in ("x_test", "y_test") if key not in keys]
+        if missing:
+            raise UserError(
+                f"{file} has no array {' or '.join(missing)} (it has: {', '.join(keys) or 'nothing'}); supply {WHAT}"
+            )
+        has_test = "x_test" in keys
+        return RawDataset(
+            train_images=_array(archive, "x_train", file),
+            train_labels=_array(archive, "y_train", file),
+            test_images=_array(archive, "x_test", file) if has_test else None,
+            test_labels=_array(archive, "y_test", file) if has_test else None,
+            class_names=class_names,
+            source=f"npz:{file}",
+        )
+
+
+def _array(archive: Any, key: str, file: Path) -> np.ndarray:
+    try:
+        return archive[key]
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise UserError(
+                f"{file}: array {key} holds pickled objects, which are never loaded because they can run code; "
+                "save it as a plain uint8 or integer array"
+            ) from error
+        raise UserError(f"{file}: array {key} is damaged ({one_line(error)}); make the file again") from error
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise UserError(f"{file}: array {key} is damaged ({one_line(error)}); make the file again") from error

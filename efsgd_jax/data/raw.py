@@ -1,0 +1,93 @@
+"""What a source hands over before anything is checked, and the one road from there to a ``Dataset``."""
+
+import dataclasses
+
+import numpy as np
+
+from efsgd_jax.data.dataset import Dataset
+from efsgd_jax.data.resize import convert_channels, resize_square
+from efsgd_jax.data.split import split_indices
+from efsgd_jax.data.validate import check_classes, check_images, check_labels
+from efsgd_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class RawDataset:
+    """Arrays as a source found them, unchecked.
+
+    Attributes:
+      train_images: ``[N, H, W]`` or ``[N, H, W, C]``, uint8 or a float or integer type that ``check_images`` accepts.
+      train_labels: ``[N]`` or ``[N, 1]``.
+      source: where they came from, for people; every error message begins with it.
+      test_images: like the training images, or None: then a fixed fraction of the training part is split off.
+      test_labels: like the training labels, None together with ``test_images``.
+      class_names: one per label value, or None: the names are then the label values themselves.
+    """
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    source: str
+    test_images: np.ndarray | None = None
+    test_labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
+
+
+def to_dataset(
+    raw: RawDataset, *, image_size: int | None, channels: int | None, test_fraction: float
+) -> Dataset:
+    """Check, split, crop, resize and convert ``raw``.
+
+    Args:
+      raw: what the source read.
+      image_size: the side of the square images to return; None keeps the source's own, which must then be square.
+      channels: 1 or 3; None keeps the source's own.
+      test_fraction: how much to split off as the test part where the source has none.
+
+    Raises:
+      UserError: the images or labels are not usable; the message says which and what to do.
+    """
+    where = raw.source
+    if raw.test_images is None or raw.test_labels is None:
+        (images,) = check_images([raw.train_images], ["training images"], where)
+        labels = check_labels(raw.train_labels, len(images), "training labels", where)
+        train, test = split_indices(len(images), test_fraction, where)
+        train_images, test_images = images[train], images[test]
+        train_labels, test_labels = labels[train], labels[test]
+        # Values are checked before the split, so that an index in a message is an index into the user's own array.
+        class_names = check_classes(labels, labels[:0], raw.class_names, where)
+        check_classes(train_labels, test_labels, class_names, f"{where} (test_fraction={test_fraction})")
+    else:
+        train_images, test_images = check_images(
+            [raw.train_images, raw.test_images], ["training images", "test images"], where
+        )
+        train_labels = check_labels(raw.train_labels, len(train_images), "training labels", where)
+        test_labels = check_labels(raw.test_labels, len(test_images), "test labels", where)
+        class_names = check_classes(train_labels, test_labels, raw.class_names, where)
+        if train_images.shape[3] != test_images.shape[3] and channels is None:
+            raise UserError(
+                f"{where}: the training images have {train_images.shape[3]} channel(s) but the test images have "
+                f"{test_images.shape[3]}; set --config.data.channels=1 or 3"
+            )
+        if train_images.shape[1:3] != test_images.shape[1:3] and image_size is None:
+            raise UserError(
+                f"{where}: the training images are {_size(train_images)} but the test images are "
+                f"{_size(test_images)}; set --config.data.image_size"
+            )
+    if image_size is None and train_images.shape[1] != train_images.shape[2]:
+        raise UserError(
+            f"{where}: the images are {_size(train_images)} (width x height), not square; "
+            "set --config.data.image_size to centre-crop and resize them"
+        )
+    target = image_size or train_images.shape[1]
+    return Dataset(
+        train_images=convert_channels(resize_square(train_images, target), channels),
+        train_labels=train_labels,
+        test_images=convert_channels(resize_square(test_images, target), channels),
+        test_labels=test_labels,
+        class_names=class_names,
+        source=where,
+    )
+
+
+def _size(images: np.ndarray) -> str:
+    return f"{images.shape[2]}x{images.shape[1]}"

@@ -1,0 +1,49 @@
+"""Poisson batches of a fixed, padded shape."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+def sample_capacity(dataset_size: int, sampling_probability: float, *, multiple_of: int = 1) -> int:
+    """A padded batch size that a Poisson batch of expected size ``q * N`` practically never exceeds.
+
+    Six standard deviations above the mean, rounded up to ``multiple_of``, at most ``N`` rounded up. What is
+    cut off beyond it is not ignored: it is part of the mechanism that ``accounting.dp_sgd_event`` describes.
+    """
+    mean = dataset_size * sampling_probability
+    bound = min(dataset_size, math.ceil(mean + 6 * math.sqrt(mean * (1 - sampling_probability))) + 1)
+    return -(-bound // multiple_of) * multiple_of
+
+
+def poisson_batch(
+    key: jax.Array, dataset_size: int, sampling_probability: float, capacity: int
+) -> tuple[jax.Array, jax.Array]:
+    """Draws each of N examples independently with probability q, padded to a fixed shape.
+
+    Args:
+      key: typed PRNG key, secret and used once.
+      dataset_size: N.
+      sampling_probability: q in (0, 1].
+      capacity: length of the result.
+
+    Returns:
+      ``(indices, mask)``: int32 ``[capacity]`` in ``0..N-1`` and bool ``[capacity]``, False on padding. If more
+      than ``capacity`` examples were drawn, a uniformly random subset of them is kept.
+
+    Formal guarantees:
+      Participation is independent across examples with probability ``floor(q * 2^32) / 2^32 <= q`` (32 random
+      bits against a threshold; float32 uniforms would round q by up to 1e-7). With truncation it is the
+      sampling of ``dp_accounting.TruncatedSubsampledGaussianDpEvent`` (arXiv 2508.15089).
+      Amplification holds only while the draws stay secret.
+    """
+    bits = jax.random.bits(key, (dataset_size,), jnp.uint32)
+    # The smallest `capacity` values: given that they are below the threshold, they are a random subset.
+    flipped, indices = jax.lax.top_k(~bits, min(capacity, dataset_size))
+    if sampling_probability >= 1.0:
+        mask = jnp.ones(indices.shape, bool)
+    else:
+        mask = ~flipped < jnp.uint32(math.floor(sampling_probability * 2**32))
+    missing = capacity - indices.shape[0]
+    return jnp.pad(indices, (0, max(missing, 0))), jnp.pad(mask, (0, max(missing, 0)))
