@@ -78,22 +78,16 @@ def read_attribute(file: Path, attribute: str) -> dict[str, int]:
     """
     lines = _lines(file)
     if len(lines) < 3 or not lines[0].isdigit():
-        raise UserError(
-            f"{file} does not begin with a count and a line of attribute names; use CelebA's official list"
-        )
+        raise UserError(f"{file} does not begin with a count and a line of attribute names; use CelebA's official list")
     names = lines[1].split()
     if attribute not in names:
-        close = difflib.get_close_matches(
-            attribute.lower(), [name.lower() for name in names], n=3, cutoff=0.5
-        )
+        close = difflib.get_close_matches(attribute.lower(), [name.lower() for name in names], n=3, cutoff=0.5)
         suggestion = [name for candidate in close for name in names if name.lower() == candidate] or names
         raise UserError(
             f"{file} has no attribute {attribute!r}; set --config.data.attribute to one such as {', '.join(suggestion)}"
         )
     if int(lines[0]) != len(lines) - 2:
-        raise UserError(
-            f"{file} announces {lines[0]} images but lists {len(lines) - 2}; fetch the file again"
-        )
+        raise UserError(f"{file} announces {lines[0]} images but lists {len(lines) - 2}; fetch the file again")
     column = 1 + names.index(attribute)
     labels = {}
     for number, line in enumerate(lines[2:], start=3):

@@ -24,9 +24,7 @@ _NOT_PHOTOGRAPHS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 def image_extensions() -> frozenset[str]:
     """Lower-case file name extensions, with the dot, that this Pillow can decode."""
     registered = Image.registered_extensions()  # also fills Image.OPEN
-    return frozenset(
-        ext for ext, fmt in registered.items() if fmt in Image.OPEN and fmt not in _NOT_PHOTOGRAPHS
-    )
+    return frozenset(ext for ext, fmt in registered.items() if fmt in Image.OPEN and fmt not in _NOT_PHOTOGRAPHS)
 
 
 def decode_image(data: bytes, where: str, image_size: int | None, channels: int | None) -> np.ndarray:
@@ -55,9 +53,7 @@ def decode_image(data: bytes, where: str, image_size: int | None, channels: int 
                 image = _to_8_bits(ImageOps.exif_transpose(opened), channels)
     # Pillow's plugins meet damaged bytes with OSError, SyntaxError, ValueError, struct.error, IndexError and others.
     except Exception as error:
-        raise UserError(
-            f"cannot decode the image {where} ({one_line(error)}); repair or remove the file"
-        ) from error
+        raise UserError(f"cannot decode the image {where} ({one_line(error)}); repair or remove the file") from error
     array = np.asarray(image if image_size is None else crop_and_resize(image, image_size))
     return array[..., np.newaxis] if array.ndim == 2 else array
 

@@ -63,9 +63,7 @@ def _open(root: Path) -> Iterator[tuple[list[Parts], Callable[[Parts], bytes]]]:
     try:
         archive = zipfile.ZipFile(root)
     except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{root} is neither a directory nor a readable .zip ({one_line(error)}); set {WHAT}"
-        ) from error
+        raise UserError(f"{root} is neither a directory nor a readable .zip ({one_line(error)}); set {WHAT}") from error
     with archive:
         infos = {PurePosixPath(info.filename).parts: info for info in archive.infolist() if not info.is_dir()}
 
@@ -74,9 +72,7 @@ def _open(root: Path) -> Iterator[tuple[list[Parts], Callable[[Parts], bytes]]]:
                 return archive.read(infos[parts])
             # RuntimeError: encrypted; NotImplementedError: a compression method that Python lacks.
             except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-                raise UserError(
-                    f"cannot read {'/'.join(parts)} in {root} ({one_line(error)}); zip it again"
-                ) from error
+                raise UserError(f"cannot read {'/'.join(parts)} in {root} ({one_line(error)}); zip it again") from error
 
         yield _images(list(infos)), read
 
@@ -110,9 +106,7 @@ def _split_level(
     train_name = next((top for name in TRAIN_NAMES for top in tops if top.lower() == name), None)
     test_name = next((top for name in TEST_NAMES for top in tops if top.lower() == name), None)
     if train_name is None and test_name is not None and all(_is_split(top) for top in tops):
-        raise UserError(
-            f"{root} has {test_name}/ but no train/; put the training images below train/<class>/"
-        )
+        raise UserError(f"{root} has {test_name}/ but no train/; put the training images below train/<class>/")
     others = [top for top in tops if not _is_split(top)]
     if train_name is None or (others and test_name is None):
         return entries, []

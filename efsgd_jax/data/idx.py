@@ -26,9 +26,7 @@ def read_idx(path: Path | str | None, class_names: tuple[str, ...] | None = None
     root = check_path(path, "idx", WHAT)
     if not root.is_dir():
         raise UserError(f"{root} is not a directory; set --config.data.path to {WHAT}")
-    files = {
-        (part, kind): _find(root, part, kind) for part in ("train", "t10k") for kind in ("images", "labels")
-    }
+    files = {(part, kind): _find(root, part, kind) for part in ("train", "t10k") for kind in ("images", "labels")}
     absent = [f"{part}-{kind}" for (part, kind), file in files.items() if file is None]
     if absent == ["t10k-images", "t10k-labels"]:
         absent = []
@@ -39,7 +37,8 @@ def read_idx(path: Path | str | None, class_names: tuple[str, ...] | None = None
         for key, file in files.items()
     }
     train_images, train_labels = arrays["train", "images"], arrays["train", "labels"]
-    assert train_images is not None and train_labels is not None
+    assert train_images is not None
+    assert train_labels is not None
     return RawDataset(
         train_images=train_images,
         train_labels=train_labels,
@@ -66,8 +65,8 @@ def read_idx_file(file: Path, ndim: int) -> np.ndarray:
     header = 4 + 4 * ndim
     if len(data) < header or data[:4] != bytes([0, 0, _UINT8, ndim]):
         raise UserError(
-            f"{file} begins with {data[:4].hex(' ') or 'nothing'}, not with 00 00 08 {ndim:02x} as an idx file of bytes "
-            f"with {ndim} dimension(s) does; fetch the file again"
+            f"{file} begins with {data[:4].hex(' ') or 'nothing'}, not with 00 00 08 {ndim:02x} as an idx file of "
+            f"bytes with {ndim} dimension(s) does; fetch the file again"
         )
     shape = tuple(int(n) for n in np.frombuffer(data, ">u4", ndim, offset=4))
     if len(data) - header != math.prod(shape):

@@ -74,9 +74,7 @@ def _read(
             return read_celeba(path, attribute, image_size, channels)
     close = difflib.get_close_matches(name, SOURCES, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise UserError(
-        f"unknown data source {name!r}; {hint}set --config.data.name to one of {', '.join(SOURCES)}"
-    )
+    raise UserError(f"unknown data source {name!r}; {hint}set --config.data.name to one of {', '.join(SOURCES)}")
 
 
 def _check_arguments(
@@ -88,22 +86,14 @@ def _check_arguments(
     test_fraction: float,
 ) -> None:
     if not 0.0 < test_fraction < 1.0:
-        raise UserError(
-            f"test_fraction is {test_fraction}; set --config.data.test_fraction between 0 and 1, as 0.2"
-        )
+        raise UserError(f"test_fraction is {test_fraction}; set --config.data.test_fraction between 0 and 1, as 0.2")
     if image_size is not None and image_size < 1:
-        raise UserError(
-            f"image_size is {image_size}; set --config.data.image_size to a positive number such as 32"
-        )
+        raise UserError(f"image_size is {image_size}; set --config.data.image_size to a positive number such as 32")
     if channels not in (None, 1, 3):
         raise UserError(f"channels is {channels}; set --config.data.channels to 1 (gray) or 3 (RGB)")
     if name == "tfds:":
         raise UserError("data source 'tfds:' lacks the data set's name; set --config.data.name=tfds:NAME")
     if name == "digits" and path is not None:
-        raise UserError(
-            f"data source 'digits' is bundled and takes no path, but path is {path}; remove the path"
-        )
+        raise UserError(f"data source 'digits' is bundled and takes no path, but path is {path}; remove the path")
     if attribute is not None and name != "celeba" and not name.startswith("tfds:"):
-        raise UserError(
-            f"attribute is {attribute!r}, but {name!r} has no attributes; remove --config.data.attribute"
-        )
+        raise UserError(f"attribute is {attribute!r}, but {name!r} has no attributes; remove --config.data.attribute")

@@ -32,9 +32,7 @@ class RawDataset:
     class_names: tuple[str, ...] | None = None
 
 
-def to_dataset(
-    raw: RawDataset, *, image_size: int | None, channels: int | None, test_fraction: float
-) -> Dataset:
+def to_dataset(raw: RawDataset, *, image_size: int | None, channels: int | None, test_fraction: float) -> Dataset:
     """Check, split, crop, resize and convert ``raw``.
 
     Args:

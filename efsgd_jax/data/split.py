@@ -22,9 +22,7 @@ def split_indices(num_examples: int, test_fraction: float, where: str) -> tuple[
       UserError: fewer than two examples.
     """
     if num_examples < 2:
-        raise UserError(
-            f"{where}: {num_examples} image cannot be split into a training and a test part; add images"
-        )
+        raise UserError(f"{where}: {num_examples} image cannot be split into a training and a test part; add images")
     num_test = min(max(round(num_examples * test_fraction), 1), num_examples - 1)
     order = np.random.default_rng(SPLIT_SEED).permutation(num_examples)
     return np.sort(order[num_test:]), np.sort(order[:num_test])

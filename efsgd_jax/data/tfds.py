@@ -31,9 +31,7 @@ def read_tfds(name: str, path: Path | str | None, attribute: str | None) -> RawD
     splits = _open(name, path)
     where = f"tfds:{name}" + ("" if path is None else f" in {path}")
     if "train" not in splits:
-        raise UserError(
-            f"{where} has no split 'train' (it has: {', '.join(splits) or 'none'}); prepare it again"
-        )
+        raise UserError(f"{where} has no split 'train' (it has: {', '.join(splits) or 'none'}); prepare it again")
     test = next((split for split in TEST_SPLITS if split in splits), None)
     features = splits["train"].dataset_info.features
     with _quiet():
@@ -60,9 +58,7 @@ def _open(name: str, path: Path | str | None) -> dict[str, Any]:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise UserError(
-            f"tfds:{name} needs the package tensorflow-datasets ({one_line(error)}); install it"
-        ) from error
+        raise UserError(f"tfds:{name} needs the package tensorflow-datasets ({one_line(error)}); install it") from error
     try:
         with _quiet():
             return dict(tfds.data_source(name, data_dir=path, download=False))
@@ -82,9 +78,7 @@ def _arrays(source: Sequence[Any], attribute: str | None, where: str) -> tuple[n
         try:
             example = source[i]
         except Exception as error:  # whatever the record reader or the image decoder raises on damaged bytes
-            raise UserError(
-                f"{where}: example {i} cannot be read ({one_line(error)}); prepare it again"
-            ) from error
+            raise UserError(f"{where}: example {i} cannot be read ({one_line(error)}); prepare it again") from error
         label = _label(example, attribute)
         if "image" not in example or label is None:
             raise UserError(

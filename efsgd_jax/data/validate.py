@@ -55,14 +55,13 @@ def _check_shape(images: np.ndarray, name: str, where: str) -> np.ndarray:
     if images.dtype.kind not in "uif":
         raise UserError(f"{where}: the {name} have dtype {images.dtype}; store them as uint8 (0..255)")
     if images.ndim >= 1 and len(images) == 0:
-        raise UserError(
-            f"{where}: there are no {name} (shape {images.shape}); add images or choose another file"
-        )
+        raise UserError(f"{where}: there are no {name} (shape {images.shape}); add images or choose another file")
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4:
         raise UserError(
-            f"{where}: the {name} have shape {images.shape}; expected (N, height, width) or (N, height, width, channels)"
+            f"{where}: the {name} have shape {images.shape}; expected (N, height, width) or (N, height, width, "
+            "channels)"
         )
     if images.shape[3] not in (1, 3):
         hint = "move the channels last" if images.shape[1] in (1, 3) else "store gray (1) or RGB (3) images"
@@ -71,9 +70,7 @@ def _check_shape(images: np.ndarray, name: str, where: str) -> np.ndarray:
             f"expected; {hint}"
         )
     if 0 in images.shape:
-        raise UserError(
-            f"{where}: the {name} have shape {images.shape}, which holds no pixels; store real images"
-        )
+        raise UserError(f"{where}: the {name} have shape {images.shape}, which holds no pixels; store real images")
     return images
 
 
@@ -84,9 +81,7 @@ def _check_finite(images: np.ndarray, name: str, where: str) -> None:
     if bad.any():
         index = int(bad.argmax())
         value = images[index][~np.isfinite(images[index])][0]
-        raise UserError(
-            f"{where}: the {name} contain {value}, first in image {index}; remove or repair that image"
-        )
+        raise UserError(f"{where}: the {name} contain {value}, first in image {index}; remove or repair that image")
 
 
 def _whole_to_uint8(images: np.ndarray, name: str, where: str) -> np.ndarray:
@@ -126,9 +121,7 @@ def check_labels(labels: np.ndarray, num_images: int, name: str, where: str) -> 
         bad = ~np.isfinite(labels) | (labels != np.rint(labels))
         if bad.any():
             index = int(bad.argmax())
-            raise UserError(
-                f"{where}: the {name} contain {labels[index]} at index {index}; labels must be integers"
-            )
+            raise UserError(f"{where}: the {name} contain {labels[index]} at index {index}; labels must be integers")
     index = int(labels.argmax())
     if labels[index] > np.iinfo(np.int32).max:
         raise UserError(f"{where}: the {name} contain {labels[index]} at index {index}; use labels 0..K-1")
@@ -148,9 +141,7 @@ def check_classes(
         for bad, reason in ((labels < 0, "negative"), _beyond(labels, class_names)):
             if bad.any():
                 index = int(bad.argmax())
-                raise UserError(
-                    f"{where}: {part} label {labels[index]} at index {index} is {reason}; use 0..K-1"
-                )
+                raise UserError(f"{where}: {part} label {labels[index]} at index {index} is {reason}; use 0..K-1")
     every = np.concatenate([train_labels, test_labels])
     present = np.unique(every)
     if class_names is None:
@@ -167,13 +158,9 @@ def check_classes(
             )
         class_names = tuple(str(i) for i in range(len(present)))
     if len(class_names) < 2:
-        raise UserError(
-            f"{where}: all labels are the same class ({class_names[0]!r}); supply at least two classes"
-        )
+        raise UserError(f"{where}: all labels are the same class ({class_names[0]!r}); supply at least two classes")
     if len(set(class_names)) != len(class_names) or not all(class_names):
-        raise UserError(
-            f"{where}: the class names {list(class_names)} are empty or repeated; give each its own name"
-        )
+        raise UserError(f"{where}: the class names {list(class_names)} are empty or repeated; give each its own name")
     absent = np.setdiff1d(np.arange(len(class_names)), train_labels)
     if len(absent):
         raise UserError(

@@ -27,9 +27,7 @@ def extract_patches(x: jax.Array, kernel_size: int, stride: int) -> jax.Array:
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     rows = [
-        x[:, i : i + height : stride, j : j + width : stride]
-        for i in range(kernel_size)
-        for j in range(kernel_size)
+        x[:, i : i + height : stride, j : j + width : stride] for i in range(kernel_size) for j in range(kernel_size)
     ]
     return jnp.concatenate(rows, axis=-1)
 

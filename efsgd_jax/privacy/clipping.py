@@ -99,15 +99,14 @@ def clip_and_sum(
     if isinstance(l2_norm_clip, Mapping):
         if set(l2_norm_clip) != set(per_example_grads):
             raise ValueError(
-                f"l2_norm_clip names the groups {sorted(l2_norm_clip)}; the gradients have "
-                f"{sorted(per_example_grads)}."
+                f"l2_norm_clip names the groups {sorted(l2_norm_clip)}; the gradients have {sorted(per_example_grads)}."
             )
+        factors: Any
         per_group = {k: _clip_factors(g, l2_norm_clip[k], mask) for k, g in per_example_grads.items()}
         norms = jnp.sqrt(sum(jnp.square(n) for n, _ in per_group.values()))
         factors = {k: f for k, (_, f) in per_group.items()}
     else:
-        norms, joint = _clip_factors(per_example_grads, l2_norm_clip, mask)
-        factors = joint
+        norms, factors = _clip_factors(per_example_grads, l2_norm_clip, mask)
     finite = jnp.isfinite(norms)
     keep = mask & finite
 
@@ -183,8 +182,8 @@ def clipped_grad(
         zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
         start = (zeros, zeros if keep_raw_sum else None)
         (clipped_sum, raw_sum), stacked = jax.lax.scan(add, start, (rows, masks))
-        flat = jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:])[:size], stacked)
-        return ClippedSum(clipped_sum, raw_sum, *flat, sensitivity=sensitivity_of(l2_norm_clip))
+        l2_norms, losses, aux, finite = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:]))[:size], stacked)
+        return ClippedSum(clipped_sum, raw_sum, l2_norms, losses, aux, finite, sensitivity_of(l2_norm_clip))
 
     return clipped
 

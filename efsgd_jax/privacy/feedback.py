@@ -5,13 +5,15 @@ First in a chain, like ``optax.contrib.differentially_private_aggregate``::
     tx = optax.chain(error_feedback_aggregate(1.0, 1.1, fresh_key(), expected_batch_size=256), optax.adam(1e-3))
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from efsgd_jax.privacy.clipping import ClippedSum, ClipNorm, clip_and_sum, clip_by_norm
+from efsgd_jax.privacy.clipping import ClipNorm, ClippedSum, clip_and_sum, clip_by_norm
 from efsgd_jax.privacy.keys import as_typed_key, member_key
 
 PyTree = Any
@@ -30,7 +32,7 @@ class ErrorFeedbackState(NamedTuple):
     residual: PyTree
 
 
-def add_noise(tree: PyTree, std: jax.typing.ArrayLike, keys: jax.Array) -> PyTree:
+def add_noise(tree: PyTree, std: jax.typing.ArrayLike, keys: Sequence[jax.Array]) -> PyTree:
     """Independent ``N(0, std^2)`` on every coordinate; ``keys`` holds one key per leaf."""
     leaves, treedef = jax.tree.flatten(tree)
     noised = [x + std * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys, strict=True)]
@@ -107,9 +109,7 @@ def error_feedback_aggregate(
     def init_fn(params: PyTree) -> ErrorFeedbackState:
         residual: PyTree = ()
         if feedback == "hidden":
-            residual = jax.tree.map(
-                lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params
-            )
+            residual = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
         return ErrorFeedbackState(jax.random.clone(member_key(key, params)), residual)
 
     def update_fn(
@@ -129,6 +129,7 @@ def error_feedback_aggregate(
 
         value, residual = total.clipped_sum, state.residual
         if feedback == "hidden":
+            assert feedback_l2_norm_clip is not None  # _check_arguments
             if total.raw_sum is None:
                 raise ValueError("feedback='hidden' needs the unclipped sum: clipped_grad(..., keep_raw_sum=True).")
             value = optax.tree.add(value, clip_by_norm(residual, feedback_l2_norm_clip))
@@ -146,7 +147,7 @@ def error_feedback_aggregate(
 
 def _is_zero(x: Any) -> bool:
     """True if ``x`` is known, now, to be 0; a traced value (a schedule) is not."""
-    return not isinstance(x, jax.core.Tracer) and bool(jnp.all(jnp.asarray(x) == 0))
+    return not isinstance(x, jax.core.Tracer) and bool(np.all(np.asarray(x) == 0))
 
 
 def _check_arguments(clip: Any, noise: Any, batch: Any, feedback: str, feedback_clip: Any) -> None:
@@ -165,7 +166,7 @@ def _check_arguments(clip: Any, noise: Any, batch: Any, feedback: str, feedback_
             continue
         if not (value > 0 or (zero_allowed and value == 0)):
             raise ValueError(f"{name} must be {'at least' if zero_allowed else 'above'} 0, got {value}.")
-        if "clip" in name and jnp.isinf(value) and not _is_zero(noise):
+        if "clip" in name and np.isinf(value) and not _is_zero(noise):
             raise ValueError(f"{name} is infinite with noise_multiplier={noise}: unbounded sums cannot be noised.")
 
 

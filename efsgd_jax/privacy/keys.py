@@ -51,6 +51,7 @@ def member_key(key: jax.Array, witness: Any) -> jax.Array:
 @member_key.def_vmap
 def _split_over_members(axis_size: int, in_batched: Any, key: jax.Array, witness: Any) -> tuple[jax.Array, bool]:
     key_batched, _ = in_batched
-    if key_batched:
-        return jax.vmap(member_key, in_axes=(0, None))(key, None), True
-    return jax.random.split(key, axis_size), True
+    if not key_batched:
+        split = jax.vmap(lambda k: jax.random.split(k, axis_size), out_axes=1)(key.reshape(-1))
+        key = split.reshape((axis_size, *key.shape))
+    return member_key(key, witness), True  # again, for an enclosing vmap
