@@ -1,0 +1,231 @@
+"""The flagship: a conditional GAN whose generator is also a VAE decoder, trained with clip + error feedback + noise.
+
+After Ma & Zhang, 2026, arXiv 2601.15061. The networks that see real images are the discriminator with its auxiliary
+classifier, the encoder, and the generator as decoder. Per real example (x, y), with E the encoder and G the generator::
+
+    l(x, y) = w_adv softplus(-D(x, y)) + w_cls CE(cls(x), y) + w_rec (|G(E(x, y), y) - x|^2 + beta KL(E(x, y) | N(0, I)))
+
+Its gradient over all three networks is clipped jointly, summed, given noise once and divided by the expected batch size.
+On generated images, which are post-processing and need no noise, the discriminator takes the gradients of
+``w_adv softplus(D(G(z, y), y))``, clipped alike, and every few steps the generator takes
+``softplus(-D(G(z, y), y)) + v_cls CE(cls(G(z, y)), y)``.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from efsgd_jax.data.dataset import ImageSpec
+from efsgd_jax.methods.synthesizer import Batch, Synthesizer
+from efsgd_jax.models import Discriminator, Encoder, Generator
+from efsgd_jax.privacy.accounting import Mechanism
+from efsgd_jax.privacy.clipping import clipped_grad
+from efsgd_jax.privacy.feedback import ErrorFeedbackState, error_feedback_aggregate
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Hyperparameters:
+    """Sizes, weights and rates of ``efsgd_gan``.
+
+    Attributes:
+      latent: length of z.
+      generator_width: channels of the generator's finest stage; ``discriminator_width`` and ``encoder_width`` alike.
+      max_width: upper bound of the channels of any stage.
+      features: length of the discriminator's feature vector.
+      noise_injection: inject noise at every upsampling stage.
+      adversarial_weight: w_adv.
+      classifier_weight: w_cls.
+      reconstruction_weight: w_rec.
+      kl_weight: beta.
+      generator_classifier_weight: v_cls; 0 leaves the classifier out of the generator's loss.
+      learning_rate: Adam's, for the private update.
+      generator_learning_rate: Adam's, for the generator's own step; 0 makes a private VAE of the method.
+      adam_b1: Adam's first-moment decay, of both.
+      private_steps_per_generator_step: private updates between two generator steps.
+      generated_batch_size: generated images per update.
+      ema_decay: of the generator that is released.
+      microbatch_size: examples whose gradients exist at one time; None for all.
+    """
+
+    latent: int = 32
+    generator_width: int = 16
+    discriminator_width: int = 16
+    encoder_width: int = 16
+    max_width: int = 64
+    features: int = 64
+    noise_injection: bool = True
+    adversarial_weight: float = 1.0
+    classifier_weight: float = 1.0
+    reconstruction_weight: float = 1.0
+    kl_weight: float = 1.0
+    generator_classifier_weight: float = 0.5
+    learning_rate: float = 1e-3
+    generator_learning_rate: float = 2e-4
+    adam_b1: float = 0.5
+    private_steps_per_generator_step: int = 2
+    generated_batch_size: int = 64
+    ema_decay: float = 0.998
+    microbatch_size: int | None = 32
+
+
+class State(NamedTuple):
+    """Everything that a step changes. ``params`` has the groups discriminator, encoder, generator."""
+
+    step: jax.Array
+    key: jax.Array
+    params: dict[str, PyTree]
+    ema: PyTree
+    privacy: ErrorFeedbackState
+    private_optimizer: optax.OptState
+    generator_optimizer: optax.OptState
+
+
+def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mechanism) -> Synthesizer:
+    """Binds the method to a data set's shape and to a mechanism.
+
+    Formal guarantees:
+      A step reads real examples through one ``clipped_grad`` only, whose sum passes ``error_feedback_aggregate``
+      with the mechanism's clip norm, noise and feedback; everything else in the state is a function of that
+      release, of earlier ones and of keys. So ``mechanism.event(T)`` holds for T steps on batches from
+      ``poisson_batch``. The returned metrics are functions of raw examples: private.
+    """
+    hp = hyperparameters
+    widths = {"max_width": hp.max_width}
+    generator = Generator(spec, hp.generator_width, noise_injection=hp.noise_injection, **widths)
+    discriminator = Discriminator(spec, hp.discriminator_width, features=hp.features, **widths)
+    encoder = Encoder(spec, hp.latent, hp.encoder_width, **widths)
+
+    def transform(key: jax.Array) -> optax.GradientTransformationExtraArgs:
+        return error_feedback_aggregate(
+            mechanism.l2_norm_clip,
+            mechanism.noise_multiplier,
+            key,
+            expected_batch_size=mechanism.expected_batch_size,
+            feedback=mechanism.feedback,
+            feedback_l2_norm_clip=mechanism.feedback_l2_norm_clip,
+        )
+
+    private_adam = optax.adam(hp.learning_rate, b1=hp.adam_b1)
+    generator_adam = optax.adam(hp.generator_learning_rate, b1=hp.adam_b1)
+
+    def generate(params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
+        z_key, noise_key = jax.random.split(key)
+        z = jax.random.normal(z_key, (labels.shape[0], hp.latent))
+        return generator.apply(params, z, labels, rngs={"noise": noise_key})
+
+    def real_loss(params: PyTree, example: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        image, label = example
+        image, label = image[None].astype(jnp.float32) / 127.5 - 1.0, label[None]
+        z_key, noise_key = jax.random.split(key)
+        judgement = discriminator.apply(params["discriminator"], image, label)
+        posterior = encoder.apply(params["encoder"], image, label)
+        rebuilt = generator.apply(params["generator"], posterior.sample(z_key), label, rngs={"noise": noise_key})
+        terms = {
+            "adversarial": jax.nn.softplus(-judgement.realness)[0],
+            "classifier": optax.softmax_cross_entropy_with_integer_labels(judgement.class_logits, label)[0],
+            "reconstruction": jnp.sum(jnp.square(rebuilt - image)),
+            "kl": posterior.kl_to_prior()[0],
+        }
+        total = (
+            hp.adversarial_weight * terms["adversarial"]
+            + hp.classifier_weight * terms["classifier"]
+            + hp.reconstruction_weight * (terms["reconstruction"] + hp.kl_weight * terms["kl"])
+        )
+        return total, terms
+
+    def generated_loss(params: PyTree, example: Any, key: jax.Array) -> tuple[jax.Array, None]:
+        del key
+        image, label = example
+        realness = discriminator.apply(params, image[None], label[None]).realness[0]
+        return hp.adversarial_weight * jax.nn.softplus(realness), None
+
+    def generator_loss(params: PyTree, judge: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
+        judgement = discriminator.apply(judge, generate(params, key, labels), labels)
+        classes = optax.softmax_cross_entropy_with_integer_labels(judgement.class_logits, labels)
+        return jnp.mean(jax.nn.softplus(-judgement.realness) + hp.generator_classifier_weight * classes)
+
+    real_gradient = clipped_grad(
+        real_loss,
+        mechanism.l2_norm_clip,
+        microbatch_size=hp.microbatch_size,
+        keep_raw_sum=mechanism.feedback == "hidden",
+    )
+    generated_gradient = clipped_grad(
+        generated_loss, mechanism.l2_norm_clip["discriminator"], microbatch_size=hp.microbatch_size
+    )
+
+    def init(key: jax.Array) -> State:
+        model_key, noise_key, run_key, label_key = jax.random.split(key, 4)
+        keys = jax.random.split(model_key, 4)
+        labels = jax.random.randint(label_key, (1,), 0, spec.num_classes)
+        z, image = jnp.zeros((1, hp.latent)), jnp.zeros((1, *spec.shape))
+        params = {
+            "discriminator": discriminator.init(keys[0], image, labels),
+            "encoder": encoder.init(keys[1], image, labels),
+            "generator": generator.init({"params": keys[2], "noise": keys[3]}, z, labels),
+        }
+        return State(
+            step=jnp.zeros((), jnp.int32),
+            key=run_key,
+            params=params,
+            ema=jax.tree.map(jnp.copy, params["generator"]),  # its own buffers, so that a state may be donated
+            privacy=transform(noise_key).init(params),
+            private_optimizer=private_adam.init(params),
+            generator_optimizer=generator_adam.init(params["generator"]),
+        )
+
+    aggregate = transform(jax.random.key(0)).update  # the key that counts is the one in the state
+
+    def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+        key = jax.random.fold_in(state.key, state.step)
+        real_key, label_key, fake_key, generator_key = jax.random.split(key, 4)
+        params = state.params
+
+        real = real_gradient(
+            params, (batch.images, batch.labels), jax.random.split(real_key, batch.mask.shape[0]), batch.mask
+        )
+        gradient, privacy = aggregate(real, state.privacy, params)
+
+        n = hp.generated_batch_size
+        fake_labels = jax.random.randint(label_key, (n,), 0, spec.num_classes)
+        fakes = generate(params["generator"], fake_key, fake_labels)
+        fake = generated_gradient(params["discriminator"], (fakes, fake_labels), jax.random.split(fake_key, n))
+        gradient["discriminator"] = jax.tree.map(
+            lambda r, f: r + f / n, gradient["discriminator"], fake.clipped_sum
+        )
+        updates, private_optimizer = private_adam.update(gradient, state.private_optimizer, params)
+        params = optax.apply_updates(params, updates)
+
+        def generator_step(carry: tuple[PyTree, optax.OptState]) -> tuple[tuple[PyTree, optax.OptState], jax.Array]:
+            weights, optimizer = carry
+            loss, g = jax.value_and_grad(generator_loss)(weights, params["discriminator"], generator_key, fake_labels)
+            u, optimizer = generator_adam.update(g, optimizer, weights)
+            return (optax.apply_updates(weights, u), optimizer), loss
+
+        (weights, generator_optimizer), loss = jax.lax.cond(
+            (state.step + 1) % hp.private_steps_per_generator_step == 0,
+            generator_step,
+            lambda carry: (carry, jnp.full((), jnp.nan)),
+            (params["generator"], state.generator_optimizer),
+        )
+        params = {**params, "generator": weights}
+        decay = jnp.minimum(hp.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = optax.incremental_update(weights, state.ema, 1.0 - decay)
+
+        count = jnp.maximum(jnp.sum(batch.mask), 1)
+        metrics = {name: jnp.sum(jnp.where(batch.mask, term, 0.0)) / count for name, term in real.aux.items()}
+        metrics["generated"] = jnp.mean(fake.losses)
+        metrics["generator"] = loss
+        metrics["clipped_share"] = jnp.sum((real.l2_norms > mechanism.l2_norm_clip["discriminator"]) & batch.mask) / count
+        metrics["gradient_norm"] = jnp.sum(real.l2_norms) / count
+        metrics["not_finite"] = jnp.sum(~real.finite)
+        metrics["batch_size"] = jnp.sum(batch.mask)
+        next_state = State(state.step + 1, state.key, params, ema, privacy, private_optimizer, generator_optimizer)
+        return next_state, metrics
+
+    return Synthesizer(init, step, mechanism.event, lambda state: state.ema, generate)

@@ -1,0 +1,41 @@
+"""What a synthesis method is to the training loop: a NamedTuple of pure functions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import dp_accounting
+import jax
+
+PyTree = Any
+
+
+class Batch(NamedTuple):
+    """A Poisson batch padded to a fixed shape.
+
+    Attributes:
+      images: uint8 ``[B, S, S, C]``.
+      labels: int32 ``[B]``.
+      mask: bool ``[B]``, False on padding.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    mask: jax.Array
+
+
+class Synthesizer(NamedTuple):
+    """A method, bound to a data set's public shape and to a mechanism.
+
+    Attributes:
+      init: ``init(key) -> state``. The state is a pytree, all of it private.
+      step: ``step(state, batch) -> (state, metrics)``; pure, to be jitted; metrics are scalars, private.
+      event: ``event(steps) -> DpEvent`` of that many steps.
+      released: ``released(state) -> params``: what may be published after the event's epsilon is spent.
+      generate: ``generate(params, key, labels) -> images``: float32 ``[n, S, S, C]`` in (-1, 1) for int ``[n]`` labels.
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    step: Callable[[PyTree, Batch], tuple[PyTree, dict[str, jax.Array]]]
+    event: Callable[[int], dp_accounting.DpEvent]
+    released: Callable[[PyTree], PyTree]
+    generate: Callable[[PyTree, jax.Array, jax.Array], jax.Array]

@@ -1,0 +1,55 @@
+"""The generator, which is also the decoder of the reconstruction loss."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from efsgd_jax.data.dataset import ImageSpec
+from efsgd_jax.models.layers import Conv, NoiseInjection, PixelNorm, leaky_relu, upsample
+from efsgd_jax.models.sizes import base_and_stages, stage_widths
+
+
+class UpsamplingBlock(nn.Module):
+    """Residual block that doubles the side: ``up(x) W + Conv(act(noise(Conv(act(norm(up(x)))))))``."""
+
+    features: int
+    noise_injection: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = upsample(x)
+        h = Conv(self.features)(leaky_relu(PixelNorm()(x)))
+        if self.noise_injection:
+            h = NoiseInjection()(h)
+        h = Conv(self.features)(leaky_relu(PixelNorm()(h)))
+        return Conv(self.features, kernel_size=1)(x) + h
+
+
+class Generator(nn.Module):
+    """Class-conditional residual generator with noise injection at every upsampling stage (arXiv 2601.15061).
+
+    Attributes:
+      spec: shape of the images and number of classes.
+      width: channels of the finest stage; doubled per coarser stage.
+      max_width: upper bound of that.
+      noise_injection: False leaves the injection, and its parameters, out.
+
+    Called with ``z`` float ``[B, latent]`` and ``labels`` int ``[B]``; needs the RNG stream ``"noise"`` unless
+    ``noise_injection`` is off. Returns float32 ``[B, S, S, C]`` in (-1, 1).
+    """
+
+    spec: ImageSpec
+    width: int = 16
+    max_width: int = 128
+    noise_injection: bool = True
+
+    @nn.compact
+    def __call__(self, z: jax.Array, labels: jax.Array) -> jax.Array:
+        base, stages = base_and_stages(self.spec.image_size)
+        widths = stage_widths(self.width, stages, self.max_width)
+        z = jnp.concatenate([z, jax.nn.one_hot(labels, self.spec.num_classes, dtype=z.dtype)], axis=-1)
+        h = nn.Dense(base * base * widths[-1], kernel_init=nn.initializers.normal(0.25))(z)
+        h = h.reshape(-1, base, base, widths[-1])
+        for features in reversed(widths[:-1]):
+            h = UpsamplingBlock(features, self.noise_injection)(h)
+        return jnp.tanh(Conv(self.spec.channels)(leaky_relu(PixelNorm()(h))))
