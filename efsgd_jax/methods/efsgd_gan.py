@@ -3,16 +3,18 @@
 After Ma & Zhang, 2026, arXiv 2601.15061. The networks that see real images are the discriminator with its auxiliary
 classifier, the encoder, and the generator as decoder. Per real example (x, y), with E the encoder and G the generator::
 
-    l(x, y) = w_adv softplus(-D(x, y)) + w_cls CE(cls(x), y) + w_rec (|G(E(x, y), y) - x|^2 + beta KL(E(x, y) | N(0, I)))
+    l(x, y) = w_adv softplus(-D(x, y)) + w_cls CE(cls(x), y) + w_rec (|G(E(x, y), y) - x|^2 + beta KL(E(x, y)))
 
-Its gradient over all three networks is clipped jointly, summed, given noise once and divided by the expected batch size.
-On generated images, which are post-processing and need no noise, the discriminator takes the gradients of
-``w_adv softplus(D(G(z, y), y))``, clipped alike, and every few steps the generator takes
-``softplus(-D(G(z, y), y)) + v_cls CE(cls(G(z, y)), y)``.
+Its gradient is clipped, one norm per network, summed, given noise once for the joint sensitivity sqrt(sum_m C_m^2) and
+divided by the expected batch size. (With one norm over all networks the reconstruction, whose gradients are a hundred
+times longer, leaves the discriminator nothing of the real images.) On generated images, which are post-processing and
+need no noise, the discriminator takes the gradients of ``w_adv softplus(D(G(z, y), y))``, clipped alike, and every few
+steps the generator takes ``softplus(-D(G(z, y), y)) + v_cls CE(cls(G(z, y)), y)``.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ import optax
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.methods.synthesizer import Batch, Synthesizer
-from efsgd_jax.models import Discriminator, Encoder, Generator
+from efsgd_jax.models import Discriminator, Encoder, Generator, Judgement, Posterior
 from efsgd_jax.privacy.accounting import Mechanism
 from efsgd_jax.privacy.clipping import clipped_grad
 from efsgd_jax.privacy.feedback import ErrorFeedbackState, error_feedback_aggregate
@@ -52,21 +54,21 @@ class Hyperparameters:
       microbatch_size: examples whose gradients exist at one time; None for all.
     """
 
-    latent: int = 32
-    generator_width: int = 16
-    discriminator_width: int = 16
-    encoder_width: int = 16
-    max_width: int = 64
-    features: int = 64
+    latent: int = 8
+    generator_width: int = 8
+    discriminator_width: int = 8
+    encoder_width: int = 8
+    max_width: int = 16
+    features: int = 32
     noise_injection: bool = True
     adversarial_weight: float = 1.0
     classifier_weight: float = 1.0
     reconstruction_weight: float = 1.0
     kl_weight: float = 1.0
-    generator_classifier_weight: float = 0.5
-    learning_rate: float = 1e-3
-    generator_learning_rate: float = 2e-4
-    adam_b1: float = 0.5
+    generator_classifier_weight: float = 2.0
+    learning_rate: float = 6e-3
+    generator_learning_rate: float = 1e-3
+    adam_b1: float = 0.9
     private_steps_per_generator_step: int = 2
     generated_batch_size: int = 64
     ema_decay: float = 0.998
@@ -85,6 +87,22 @@ class State(NamedTuple):
     generator_optimizer: optax.OptState
 
 
+def make_generator(spec: ImageSpec, hp: Hyperparameters) -> Generator:
+    return Generator(spec, hp.generator_width, hp.max_width, hp.noise_injection)
+
+
+def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[PyTree, jax.Array, jax.Array], jax.Array]:
+    """``Synthesizer.generate`` alone: all that a released generator needs."""
+    generator = make_generator(spec, hp)
+
+    def generate(params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
+        z_key, noise_key = jax.random.split(key)
+        z = jax.random.normal(z_key, (labels.shape[0], hp.latent))
+        return cast(jax.Array, generator.apply(params, z, labels, rngs={"noise": noise_key}))
+
+    return generate
+
+
 def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mechanism) -> Synthesizer:
     """Binds the method to a data set's shape and to a mechanism.
 
@@ -95,10 +113,17 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
       ``poisson_batch``. The returned metrics are functions of raw examples: private.
     """
     hp = hyperparameters
-    widths = {"max_width": hp.max_width}
-    generator = Generator(spec, hp.generator_width, noise_injection=hp.noise_injection, **widths)
-    discriminator = Discriminator(spec, hp.discriminator_width, features=hp.features, **widths)
-    encoder = Encoder(spec, hp.latent, hp.encoder_width, **widths)
+    generator = make_generator(spec, hp)
+    generate = make_generate(spec, hp)
+    discriminator = Discriminator(spec, hp.discriminator_width, hp.max_width, hp.features)
+    encoder = Encoder(spec, hp.latent, hp.encoder_width, hp.max_width)
+
+    def judge(params: PyTree, images: jax.Array, labels: jax.Array) -> Judgement:
+        return cast(Judgement, discriminator.apply(params, images, labels))
+
+    clip_norms = mechanism.l2_norm_clip
+    if not isinstance(clip_norms, Mapping):
+        raise ValueError("efsgd_gan clips per network: l2_norm_clip must map discriminator, encoder and generator.")
 
     def transform(key: jax.Array) -> optax.GradientTransformationExtraArgs:
         return error_feedback_aggregate(
@@ -113,18 +138,14 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
     private_adam = optax.adam(hp.learning_rate, b1=hp.adam_b1)
     generator_adam = optax.adam(hp.generator_learning_rate, b1=hp.adam_b1)
 
-    def generate(params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
-        z_key, noise_key = jax.random.split(key)
-        z = jax.random.normal(z_key, (labels.shape[0], hp.latent))
-        return generator.apply(params, z, labels, rngs={"noise": noise_key})
-
     def real_loss(params: PyTree, example: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         image, label = example
         image, label = image[None].astype(jnp.float32) / 127.5 - 1.0, label[None]
         z_key, noise_key = jax.random.split(key)
-        judgement = discriminator.apply(params["discriminator"], image, label)
-        posterior = encoder.apply(params["encoder"], image, label)
-        rebuilt = generator.apply(params["generator"], posterior.sample(z_key), label, rngs={"noise": noise_key})
+        judgement = judge(params["discriminator"], image, label)
+        posterior = cast(Posterior, encoder.apply(params["encoder"], image, label))
+        z = posterior.sample(z_key)
+        rebuilt = cast(jax.Array, generator.apply(params["generator"], z, label, rngs={"noise": noise_key}))
         terms = {
             "adversarial": jax.nn.softplus(-judgement.realness)[0],
             "classifier": optax.softmax_cross_entropy_with_integer_labels(judgement.class_logits, label)[0],
@@ -141,11 +162,11 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
     def generated_loss(params: PyTree, example: Any, key: jax.Array) -> tuple[jax.Array, None]:
         del key
         image, label = example
-        realness = discriminator.apply(params, image[None], label[None]).realness[0]
+        realness = judge(params, image[None], label[None]).realness[0]
         return hp.adversarial_weight * jax.nn.softplus(realness), None
 
-    def generator_loss(params: PyTree, judge: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
-        judgement = discriminator.apply(judge, generate(params, key, labels), labels)
+    def generator_loss(params: PyTree, judge_params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
+        judgement = judge(judge_params, generate(params, key, labels), labels)
         classes = optax.softmax_cross_entropy_with_integer_labels(judgement.class_logits, labels)
         return jnp.mean(jax.nn.softplus(-judgement.realness) + hp.generator_classifier_weight * classes)
 
@@ -155,9 +176,7 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
         microbatch_size=hp.microbatch_size,
         keep_raw_sum=mechanism.feedback == "hidden",
     )
-    generated_gradient = clipped_grad(
-        generated_loss, mechanism.l2_norm_clip["discriminator"], microbatch_size=hp.microbatch_size
-    )
+    generated_gradient = clipped_grad(generated_loss, clip_norms["discriminator"], microbatch_size=hp.microbatch_size)
 
     def init(key: jax.Array) -> State:
         model_key, noise_key, run_key, label_key = jax.random.split(key, 4)
@@ -195,9 +214,7 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
         fake_labels = jax.random.randint(label_key, (n,), 0, spec.num_classes)
         fakes = generate(params["generator"], fake_key, fake_labels)
         fake = generated_gradient(params["discriminator"], (fakes, fake_labels), jax.random.split(fake_key, n))
-        gradient["discriminator"] = jax.tree.map(
-            lambda r, f: r + f / n, gradient["discriminator"], fake.clipped_sum
-        )
+        gradient["discriminator"] = jax.tree.map(lambda r, f: r + f / n, gradient["discriminator"], fake.clipped_sum)
         updates, private_optimizer = private_adam.update(gradient, state.private_optimizer, params)
         params = optax.apply_updates(params, updates)
 
@@ -221,7 +238,7 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
         metrics = {name: jnp.sum(jnp.where(batch.mask, term, 0.0)) / count for name, term in real.aux.items()}
         metrics["generated"] = jnp.mean(fake.losses)
         metrics["generator"] = loss
-        metrics["clipped_share"] = jnp.sum((real.l2_norms > mechanism.l2_norm_clip["discriminator"]) & batch.mask) / count
+        metrics["clipped_share"] = jnp.sum((real.l2_norms > clip_norms["discriminator"]) & batch.mask) / count
         metrics["gradient_norm"] = jnp.sum(real.l2_norms) / count
         metrics["not_finite"] = jnp.sum(~real.finite)
         metrics["batch_size"] = jnp.sum(batch.mask)

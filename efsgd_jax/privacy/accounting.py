@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 import dp_accounting
 from dp_accounting import pld, rdp
 
+from efsgd_jax.privacy.clipping import ClipNorm, sensitivity_of
+
 Accountant = Literal["pld", "rdp"]
 # Steps of the privacy loss grid. The coarse one is pessimistic by about 0.01% and ten times as fast.
 FINE, COARSE = 1e-4, 1e-3
@@ -82,9 +84,7 @@ def hidden_feedback_event(
     )
 
 
-def epsilon(
-    event: dp_accounting.DpEvent, delta: float, *, accountant: Accountant = "pld", grid: float = FINE
-) -> float:
+def epsilon(event: dp_accounting.DpEvent, delta: float, *, accountant: Accountant = "pld", grid: float = FINE) -> float:
     """Epsilon of ``event`` at ``delta`` under adding or removing one example; ``inf`` if there is no bound.
 
     Args:
@@ -113,7 +113,7 @@ class Mechanism(NamedTuple):
       sampling_probability: q of the Poisson sampler.
       capacity: padded batch size.
       noise_multiplier: sigma; 0 means no noise and no guarantee.
-      l2_norm_clip: C, the sensitivity of the clipped sum.
+      l2_norm_clip: C, or one norm per parameter group; its ``sensitivity_of`` is the noise's unit.
       feedback: ``"none"`` or ``"hidden"``.
       feedback_l2_norm_clip: C2 of ``"hidden"``.
     """
@@ -122,7 +122,7 @@ class Mechanism(NamedTuple):
     sampling_probability: float
     capacity: int
     noise_multiplier: float
-    l2_norm_clip: float = 1.0
+    l2_norm_clip: ClipNorm = 1.0
     feedback: Literal["none", "hidden"] = "none"
     feedback_l2_norm_clip: float | None = None
 
@@ -144,7 +144,7 @@ class Mechanism(NamedTuple):
             self.sampling_probability,
             self.noise_multiplier,
             steps,
-            l2_norm_clip=self.l2_norm_clip,
+            l2_norm_clip=float(sensitivity_of(self.l2_norm_clip)),
             feedback_l2_norm_clip=self.feedback_l2_norm_clip,
             fresh_share=fresh_share,
             **size,

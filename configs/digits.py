@@ -1,0 +1,12 @@
+"""scikit-learn's 8x8 digits (N = 1,438), bundled, epsilon 10: the demo. About a minute on 2 CPU cores.
+
+python -m efsgd_jax.train --config=configs/digits.py --workdir=runs/digits
+"""
+
+from ml_collections import ConfigDict
+
+from efsgd_jax import default_config
+
+
+def get_config() -> ConfigDict:
+    return default_config()

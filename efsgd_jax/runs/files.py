@@ -1,0 +1,42 @@
+"""Files that are whole or absent, and private ones that only their owner reads."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from efsgd_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yields a temporary sibling of ``path`` to write; it replaces ``path`` only if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if private:
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror or error}); free or change the place") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    with atomic(path, private=private) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
+    write_text(path, json.dumps(value, indent=2) + "\n", private=private)
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({error}); is this a workdir of efsgd_jax.train?") from error

@@ -1,0 +1,203 @@
+"""``fit``: trains a generator and leaves a release on disk."""
+
+import functools
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from ml_collections import ConfigDict
+
+from efsgd_jax.data import Dataset, to_uint8
+from efsgd_jax.errors import UserError
+from efsgd_jax.methods.synthesizer import Batch, Synthesizer
+from efsgd_jax.privacy.accounting import Mechanism
+from efsgd_jax.privacy.ledger import Ledger
+from efsgd_jax.privacy.sampling import poisson_batch
+from efsgd_jax.runs.checkpoints import Checkpoints
+from efsgd_jax.runs.files import atomic, read_json, write_json, write_text
+from efsgd_jax.runs.images import class_grid, save_grid
+from efsgd_jax.runs.metrics_stream import MetricsStream
+from efsgd_jax.runs.report import privacy_report, to_markdown
+from efsgd_jax.runs.setup import identity, prepare
+from efsgd_jax.runs.workdir import Workdir, plain
+
+PyTree = Any
+GRID_COLUMNS = 10
+
+
+class FitResult(NamedTuple):
+    """Where a run is and what it spent.
+
+    Attributes:
+      workdir: its directory.
+      steps: private steps taken.
+      epsilon: spent at ``delta``, by PLD; ``inf`` without noise.
+      delta: as configured.
+      samples: the PNG grid in ``release/``.
+      privacy: the whole report, as in ``release/privacy.json``.
+    """
+
+    workdir: Path
+    steps: int
+    epsilon: float
+    delta: float
+    samples: Path
+    privacy: dict[str, Any]
+
+
+def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> FitResult:
+    """Trains, or continues a killed run, until the planned steps or the target epsilon, whichever comes first.
+
+    Args:
+      config: from ``default_config()`` or a recipe.
+      workdir: a new or empty directory, or that of the same run.
+      progress: show a progress bar on standard error.
+
+    Returns:
+      The result; a finished run is reported again without training.
+
+    Raises:
+      UserError: one line that says what is wrong and what to do; nothing was written or lost.
+
+    Formal guarantees:
+      What is in ``WORKDIR/release`` after ``fit`` is ``(epsilon, delta)``-differentially private with respect to
+      adding or removing one training image, where epsilon is ``result.epsilon``: the generator is post-processing of
+      ``result.steps`` releases of the mechanism, everything else is configuration, public shape and accounting. Not
+      with ``train.seed``. ``WORKDIR/private`` carries no guarantee.
+    """
+    setup = prepare(config)
+    directory = Workdir(workdir)
+    run = identity(plain(config), setup.dataset)
+    state_bytes = sum(
+        math.prod(x.shape) * 4 for x in jax.tree.leaves(jax.eval_shape(setup.synthesizer.init, jax.random.key(0)))
+    )
+    directory.check(run, bytes_needed=4 * state_bytes + 2**25)
+    directory.open(run)
+    seeded = config.train.seed >= 0
+    if not directory.finished:
+        if seeded:
+            print("warning: train.seed is set: this run carries NO privacy guarantee", file=sys.stderr)
+        _train(config, setup.dataset, setup.ledger, setup.synthesizer, directory, progress)
+    report = read_json(directory.privacy_json)
+    return FitResult(
+        directory.root, report["steps"], float(report["epsilon"]), report["delta"], directory.samples, report
+    )
+
+
+def make_update(synthesizer: Synthesizer, mechanism: Mechanism) -> Callable[..., Any]:
+    """``update(state, sampling_key, images, labels) -> (state, metrics)``, jitted: draws a batch and takes a step.
+
+    The batch of step t comes from ``fold_in(sampling_key, t)``, so that a resumed run draws what it drew before.
+    """
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def update(state: PyTree, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[PyTree, dict]:
+        rows, mask = poisson_batch(
+            jax.random.fold_in(key, state.step),
+            mechanism.dataset_size,
+            mechanism.sampling_probability,
+            mechanism.capacity,
+        )
+        return synthesizer.step(state, Batch(images[rows], labels[rows], mask))
+
+    return update
+
+
+def _train(
+    config: ConfigDict, dataset: Dataset, ledger: Ledger, synthesizer: Synthesizer, directory: Workdir, progress: bool
+) -> None:
+    init_key, sampling_key, grid_key = jax.random.split(directory.root_key(config.train.seed), 3)
+    checkpoints = Checkpoints(directory.checkpoints)
+    start, state = checkpoints.restore(synthesizer.init(init_key))
+    stream = MetricsStream(directory.metrics, directory.tensorboard, start)
+    update = make_update(synthesizer, ledger.mechanism)
+    images, labels = jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels)
+    draw = jax.jit(synthesizer.generate)
+
+    def grid(params: PyTree) -> np.ndarray:
+        classes = jnp.repeat(jnp.arange(dataset.spec.num_classes), GRID_COLUMNS)
+        drawn = to_uint8(np.asarray(draw(params, grid_key, classes)))
+        return class_grid(drawn, np.asarray(classes), dataset.spec.num_classes, columns=GRID_COLUMNS)
+
+    every = config.train.log_every
+    pending: list[dict[str, jax.Array]] = []
+    bar = tqdm.tqdm(total=ledger.steps, initial=start, disable=not progress, unit="step", dynamic_ncols=True)
+    try:
+        since = time.perf_counter()
+        for step in range(start + 1, ledger.steps + 1):
+            state, metrics = update(state, sampling_key, images, labels)
+            pending.append(metrics)
+            bar.update()
+            if step % every == 0 or step == ledger.steps:
+                values = _mean(pending)
+                seconds, since, pending = time.perf_counter() - since, time.perf_counter(), []
+                values["images_per_second"] = (
+                    values["batch_size"] * (step - _first_of_row(step, every, start)) / seconds
+                )
+                values["epsilon"] = ledger.spent(step)
+                stream.write(step, values)
+                bar.set_postfix_str(_summary(values))
+                _check_finite(state, step)
+            if step % config.train.grid_every == 0 or step == ledger.steps:
+                _check_finite(state, step)
+                checkpoints.save(step, state)
+                save_grid(directory.grids / f"{step:06d}.png", grid(synthesizer.released(state)))
+        _release(config, dataset, ledger, directory, synthesizer.released(state), grid(synthesizer.released(state)))
+    finally:
+        bar.close()
+        stream.close()
+        checkpoints.close()
+
+
+def _first_of_row(step: int, every: int, start: int) -> int:
+    """The step after which the metrics that are logged at ``step`` begin."""
+    return max(start, (step - 1) // every * every)
+
+
+def _mean(rows: list[dict[str, jax.Array]]) -> dict[str, float]:
+    """Mean over steps, of the steps that have the metric (the generator's loss exists every few steps only)."""
+    columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    return {
+        name: float(column[~np.isnan(column)].mean()) if not np.isnan(column).all() else math.nan
+        for name, column in columns.items()
+    }
+
+
+def _summary(values: dict[str, float]) -> str:
+    shown = ("reconstruction", "adversarial", "classifier", "generator")
+    losses = " ".join(f"{name[:5]} {values[name]:.3g}" for name in shown)
+    return f"{losses} | {values['images_per_second']:.0f} images/s | epsilon {values['epsilon']:.3f}"
+
+
+def _check_finite(state: PyTree, step: int) -> None:
+    if not all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state.params)):
+        raise UserError(
+            f"the parameters are no longer finite at step {step}; lower config.method.learning_rate or "
+            "config.method.generator_learning_rate and use another --workdir"
+        )
+
+
+def _release(
+    config: ConfigDict, dataset: Dataset, ledger: Ledger, directory: Workdir, params: PyTree, grid: np.ndarray
+) -> None:
+    """Writes ``release/``, the generator last: its presence says that the rest is complete."""
+    spec = dataset.spec
+    public = plain(config)
+    public["data"].pop("path")  # tells of somebody's machine
+    public["train"].pop("seed")
+    shape = {"image_size": spec.image_size, "channels": spec.channels, "class_names": list(dataset.class_names)}
+    report = privacy_report(ledger, ledger.steps, debugging_seed=config.train.seed >= 0)
+    write_json(directory.config, {"config": public, "spec": shape})
+    write_json(directory.privacy_json, report)
+    write_text(directory.privacy_md, to_markdown(report))
+    save_grid(directory.samples, grid)
+    with atomic(directory.generator) as temporary:
+        temporary.write_bytes(flax.serialization.to_bytes(jax.device_get(params)))

@@ -1,0 +1,99 @@
+"""From a configuration to its data, mechanism, ledger and method; every check comes before anything is written."""
+
+import warnings
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from efsgd_jax.config import validate
+from efsgd_jax.data import Dataset, load_dataset
+from efsgd_jax.errors import UserError
+from efsgd_jax.methods.efsgd_gan import Hyperparameters, efsgd_gan
+from efsgd_jax.methods.synthesizer import Synthesizer
+from efsgd_jax.models.sizes import base_and_stages
+from efsgd_jax.privacy.accounting import Mechanism
+from efsgd_jax.privacy.calibration import calibrate_mechanism
+from efsgd_jax.privacy.ledger import Ledger
+from efsgd_jax.privacy.sampling import sample_capacity
+
+
+class Setup(NamedTuple):
+    """A run that is ready to start."""
+
+    dataset: Dataset
+    ledger: Ledger
+    synthesizer: Synthesizer
+
+
+def dataset_of(config: ConfigDict) -> Dataset:
+    """The data set that ``config.data`` names."""
+    d = config.data
+    return load_dataset(
+        d.name,
+        path=d.path or None,
+        image_size=d.image_size or None,
+        channels=d.channels or None,
+        attribute=d.attribute or None,
+        test_fraction=d.test_fraction,
+    )
+
+
+def hyperparameters_of(config: ConfigDict) -> Hyperparameters:
+    return Hyperparameters(**config.method.to_dict())
+
+
+def prepare(config: ConfigDict) -> Setup:
+    """Reads the data, solves for the noise and binds the method.
+
+    Raises:
+      UserError: a bad configuration, unusable data, a batch larger than the data, an unreachable epsilon.
+    """
+    validate(config)
+    dataset = dataset_of(config)
+    try:
+        base_and_stages(dataset.spec.image_size)
+    except ValueError as error:
+        raise UserError(f"{dataset.source}: {error} Set --config.data.image_size") from error
+    ledger = make_ledger(config, len(dataset.train_labels))
+    return Setup(dataset, ledger, efsgd_gan(dataset.spec, hyperparameters_of(config), ledger.mechanism))
+
+
+def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger:
+    """The mechanism that ``config`` describes for N examples, with its noise solved for, and its ledger."""
+    p, t = config.privacy, config.train
+    if t.expected_batch_size > dataset_size:
+        raise UserError(
+            f"config.train.expected_batch_size is {t.expected_batch_size}, but there are only N = {dataset_size} "
+            "training images; lower it"
+        )
+    if p.delta >= 1 / dataset_size:
+        warnings.warn(
+            f"delta {p.delta:g} is not below 1/N = {1 / dataset_size:.3g} for N = {dataset_size} training images: such "
+            "a delta allows publishing somebody's image outright; lower config.privacy.delta",
+            stacklevel=2,
+        )
+    q = t.expected_batch_size / dataset_size
+    no_noise = p.epsilon == float("inf") and p.noise_multiplier == 0
+    mechanism = Mechanism(
+        dataset_size=dataset_size,
+        sampling_probability=q,
+        capacity=sample_capacity(dataset_size, q, multiple_of=config.method.microbatch_size or 1),
+        noise_multiplier=p.noise_multiplier,
+        l2_norm_clip=p.l2_norm_clip.to_dict(),
+        feedback=p.feedback,
+        feedback_l2_norm_clip=p.feedback_l2_norm_clip or None,
+    )
+    if p.noise_multiplier == 0 and not no_noise:
+        mechanism = calibrate_mechanism(mechanism, t.steps, p.epsilon, p.delta)
+    ledger = Ledger(mechanism, p.epsilon, p.delta, t.steps)
+    if ledger.steps == 0:
+        raise UserError(
+            f"epsilon {p.epsilon:g} is unreachable: one step with noise multiplier {mechanism.noise_multiplier:g} "
+            f"spends {ledger.spent(1):.3g}; raise config.privacy.noise_multiplier, or set it to 0 to have it solved for"
+        )
+    return ledger
+
+
+def identity(config: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """What must not change between a run and its continuation. Holds a hash of the data: private."""
+    return {"config": config, "data_sha256": dataset.fingerprint(), "dataset_size": len(dataset.train_labels)}
