@@ -17,12 +17,13 @@ class UpsamplingBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = upsample(x)
-        h = Conv(self.features)(leaky_relu(PixelNorm()(x)))
+        # A 1x1 convolution commutes with nearest-neighbour upsampling and costs a quarter before it.
+        skip = upsample(Conv(self.features, kernel_size=1)(x))
+        h = Conv(self.features)(upsample(leaky_relu(PixelNorm()(x))))
         if self.noise_injection:
             h = NoiseInjection()(h)
         h = Conv(self.features)(leaky_relu(PixelNorm()(h)))
-        return Conv(self.features, kernel_size=1)(x) + h
+        return skip + h
 
 
 class Generator(nn.Module):
@@ -47,7 +48,10 @@ class Generator(nn.Module):
     def __call__(self, z: jax.Array, labels: jax.Array) -> jax.Array:
         base, stages = base_and_stages(self.spec.image_size)
         widths = stage_widths(self.width, stages, self.max_width)
-        z = jnp.concatenate([z, jax.nn.one_hot(labels, self.spec.num_classes, dtype=z.dtype)], axis=-1)
+        # The label weighs as much as all of z together: otherwise the encoder writes the class into z, and the
+        # generator learns to look for it there, where a z from the prior has none.
+        label = z.shape[-1] ** 0.5 * jax.nn.one_hot(labels, self.spec.num_classes, dtype=z.dtype)
+        z = jnp.concatenate([z, label], axis=-1)
         h = nn.Dense(base * base * widths[-1], kernel_init=nn.initializers.normal(0.25))(z)
         h = h.reshape(-1, base, base, widths[-1])
         for features in reversed(widths[:-1]):

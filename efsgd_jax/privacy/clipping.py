@@ -19,7 +19,7 @@ class ClippedSum(NamedTuple):
       raw_sum: the same without clipping, ``sum_i g_i`` (error feedback needs it), or None.
       l2_norms: float32 ``[B]``, the norm of each gradient before clipping; 0 where masked out or not finite.
       losses: float32 ``[B]``, 0 where masked out.
-      aux: what the loss returned beside its value, each leaf with a leading ``[B]`` axis.
+      aux: what the loss returned beside its value, each leaf with a leading ``[B]`` axis; 0 where masked out.
       finite: bool ``[B]``, False where a gradient had a NaN or an infinite norm (its contribution is 0).
       sensitivity: the largest L2 norm one example can add to ``clipped_sum``.
     """
@@ -159,7 +159,10 @@ def clipped_grad(
     def one_microbatch(params: PyTree, batch: PyTree, keys: jax.Array, mask: jax.Array) -> ClippedSum:
         (losses, aux), grads = grads_of(params, batch, keys)
         clipped = clip_and_sum(grads, l2_norm_clip, mask=mask, keep_raw_sum=keep_raw_sum)
-        return clipped._replace(losses=jnp.where(mask, losses, 0.0), aux=aux)
+        losses, aux = jax.tree.map(
+            lambda x: jnp.where(mask.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros_like(x)), (losses, aux)
+        )
+        return clipped._replace(losses=losses, aux=aux)
 
     def clipped(params: PyTree, batch: PyTree, keys: jax.Array, mask: jax.Array | None = None) -> ClippedSum:
         size = keys.shape[0]
@@ -175,7 +178,14 @@ def clipped_grad(
 
         def add(sums: PyTree, inputs: tuple[jax.Array, jax.Array]) -> tuple[PyTree, PyTree]:
             index, keep = inputs
-            part = one_microbatch(params, jax.tree.map(lambda x: x[index], batch), keys[index], keep)
+
+            def compute() -> ClippedSum:
+                return one_microbatch(params, jax.tree.map(lambda x: x[index], batch), keys[index], keep)
+
+            # Poisson batches are padded far above their mean, with the padding last: skip what is padding only.
+            nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compute))
+            nothing = nothing._replace(finite=jnp.ones_like(nothing.finite))
+            part = jax.lax.cond(jnp.any(keep), compute, lambda: nothing)
             sums = jax.tree.map(jnp.add, sums, (part.clipped_sum, part.raw_sum))
             return sums, (part.l2_norms, part.losses, part.aux, part.finite)
 

@@ -1,0 +1,22 @@
+"""Shared fixtures: one tiny run, trained once."""
+
+import pytest
+
+from efsgd_jax import default_config, fit
+
+
+@pytest.fixture(scope="session")
+def small_config():
+    config = default_config()
+    config.train.update(steps=6, expected_batch_size=32, log_every=2, grid_every=4)
+    config.method.update(
+        latent=4, generator_width=4, discriminator_width=4, encoder_width=4, max_width=8, features=8,
+        generated_batch_size=8, microbatch_size=32,
+    )  # fmt: skip
+    return config.lock()
+
+
+@pytest.fixture(scope="session")
+def finished_run(small_config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    return fit(small_config, workdir, progress=False)

@@ -1,0 +1,104 @@
+"""The modules: shapes, sizes, the fast convolution against the reference, noise injection, conditioning."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from efsgd_jax.data import ImageSpec
+from efsgd_jax.models import Discriminator, Encoder, Generator, Posterior
+from efsgd_jax.models.layers import Conv
+from efsgd_jax.models.sizes import base_and_stages
+
+
+def size(params):
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def init(module, *args):
+    return module.init({"params": jax.random.key(0), "noise": jax.random.key(1)}, *args)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("image_size", [8, 28, 32, 64])
+def test_shapes_and_ranges(image_size, channels):
+    spec = ImageSpec(image_size, channels, 5)
+    labels = jnp.array([0, 4])
+    generator = Generator(spec, width=4, max_width=8)
+    params = init(generator, jnp.ones((2, 6)), labels)
+    images = generator.apply(params, jnp.ones((2, 6)), labels, rngs={"noise": jax.random.key(2)})
+    assert images.shape == (2, *spec.shape)
+    assert jnp.abs(images).max() <= 1
+    discriminator, encoder = Discriminator(spec, 4, 8, 16), Encoder(spec, 6, 4, 8)
+    judgement = discriminator.apply(init(discriminator, images, labels), images, labels)
+    assert judgement.realness.shape == (2,)
+    assert judgement.class_logits.shape == (2, 5)
+    posterior = encoder.apply(init(encoder, images, labels), images, labels)
+    assert posterior.mean.shape == posterior.log_variance.shape == (2, 6)
+
+
+def test_parameter_counts():
+    spec = ImageSpec(8, 1, 10)
+    labels, z, image = jnp.zeros(1, int), jnp.zeros((1, 8)), jnp.zeros((1, 8, 8, 1))
+    conv = lambda k, a, b: k * k * a * b + b  # noqa: E731
+    block = lambda a, b: conv(1, a, b) + conv(3, a, b) + b + conv(3, b, b)  # noqa: E731
+    expected = (8 + 10 + 1) * 4 * 4 * 16 + block(16, 8) + conv(3, 8, 1)
+    assert size(init(Generator(spec, 8, 16), z, labels)) == expected
+    assert size(init(Generator(spec, 8, 16, noise_injection=False), z, labels)) == expected - 8
+    trunk = conv(3, 1, 8) + conv(3, 8, 16)
+    heads = (256 + 1) * 32 + 10 * 32 + (32 + 1) + (32 + 1) * 10
+    assert size(init(Discriminator(spec, 8, 16, 32), image, labels)) == trunk + heads
+    assert size(init(Encoder(spec, 8, 8, 16), image, labels)) == trunk + 2 * (256 + 10 + 1) * 8
+
+
+@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (3, 2), (1, 1), (5, 2)])
+def test_conv_equals_flax_in_value_and_gradient(kernel_size, stride):
+    x = jax.random.normal(jax.random.key(0), (2, 9, 9, 3))
+    pad = kernel_size // 2
+    reference = nn.Conv(4, (kernel_size,) * 2, (stride,) * 2, padding=[(pad, pad)] * 2)
+    params = reference.init(jax.random.key(1), x)
+    want, want_grad = jax.value_and_grad(lambda p: jnp.sum(reference.apply(p, x) ** 3))(params)
+    for use_patches in (True, False):
+        conv = Conv(4, kernel_size, stride, use_patches)
+        got, grad = jax.value_and_grad(lambda p, c=conv: jnp.sum(c.apply(p, x) ** 3))(params)
+        assert float(got) == pytest.approx(float(want), rel=1e-4)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2), grad, want_grad)
+
+
+def test_noise_is_injected_at_every_stage_and_can_be_switched_off():
+    spec = ImageSpec(32, 1, 2)
+    labels, z = jnp.array([1]), jnp.ones((1, 4))
+    noisy, quiet = Generator(spec, 4, 8), Generator(spec, 4, 8, noise_injection=False)
+    params = init(noisy, z, labels)
+    scales = [x for path, x in jax.tree_util.tree_leaves_with_path(params) if "NoiseInjection" in str(path)]
+    assert len(scales) == base_and_stages(32)[1] == 3
+    a, b = (noisy.apply(params, z, labels, rngs={"noise": jax.random.key(i)}) for i in (0, 1))
+    assert jnp.abs(a - b).max() > 1e-3
+    quiet_params = quiet.init(jax.random.key(0), z, labels)
+    quiet.apply(quiet_params, z, labels)  # needs no stream
+
+
+def test_labels_matter():
+    spec = ImageSpec(8, 1, 3)
+    image = jax.random.normal(jax.random.key(0), (1, 8, 8, 1))
+    discriminator = Discriminator(spec)
+    params = init(discriminator, image, jnp.array([0]))
+    a, b = (discriminator.apply(params, image, jnp.array([y])) for y in (0, 2))
+    assert a.realness != b.realness
+    np.testing.assert_array_equal(a.class_logits, b.class_logits)  # the classifier must not be told the answer
+
+
+def test_kl_is_the_closed_form():
+    posterior = Posterior(jnp.array([[1.0, -2.0]]), jnp.log(jnp.array([[0.5, 3.0]])))
+    want = 0.5 * (0.5 + 1 - 1 - np.log(0.5)) + 0.5 * (3 + 4 - 1 - np.log(3))
+    assert float(posterior.kl_to_prior()[0]) == pytest.approx(want, rel=1e-5)
+    samples = jax.vmap(posterior.sample)(jax.random.split(jax.random.key(0), 20000))
+    np.testing.assert_allclose(samples.mean(0)[0], [1, -2], atol=0.05)
+    np.testing.assert_allclose(samples.var(0)[0], [0.5, 3], rtol=0.05)
+
+
+@pytest.mark.parametrize("image_size", [4, 7, 30 + 1, 100])
+def test_sizes_that_no_doubling_reaches(image_size):
+    with pytest.raises(ValueError, match=str(image_size)):
+        base_and_stages(image_size)
