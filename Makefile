@@ -2,8 +2,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+DEMO ?= runs/demo
+# Passed on to training, such as ARGS=--config.privacy.epsilon=inf
+ARGS ?=
 
-.PHONY: test lint format setup
+.PHONY: demo test lint format setup
+
+demo: setup
+	$(BIN)/python -m efsgd_jax.train --config=configs/digits.py $(ARGS) --workdir=$(DEMO)
+	@rm -rf $(DEMO)/samples
+	$(BIN)/python -m efsgd_jax.sample --workdir=$(DEMO) --out=$(DEMO)/samples --n=1000
+	$(BIN)/python -m efsgd_jax.evaluate --workdir=$(DEMO)
 
 setup: $(VENV)/.installed
 

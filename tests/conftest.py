@@ -1,4 +1,10 @@
-"""Shared fixtures: one tiny run, trained once."""
+"""Shared fixtures: one tiny run, trained once; compiled programs shared with the processes that tests start."""
+
+import os
+import tempfile
+
+# Before JAX is imported. Most of a tiny run's time is compilation, of the same few programs.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="efsgd_jax_tests_"))
 
 import pytest
 

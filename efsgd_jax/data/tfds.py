@@ -104,7 +104,8 @@ def _label(example: Any, attribute: str | None) -> Any:
 
 
 def _class_names(features: Any, attribute: str | None) -> tuple[str, ...] | None:
-    names = getattr(features.get(attribute or "label"), "names", None)
+    key = attribute or "label"
+    names = getattr(features[key], "names", None) if key in features else None
     if names:
         return tuple(names)
     return (f"not {attribute}", attribute) if attribute and attribute not in features else None
