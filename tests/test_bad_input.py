@@ -105,7 +105,7 @@ def test_workdirs_of_something_else_are_left_alone(finished_run, tmp_path, capsy
     assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["chapter1.tex"]
     (tmp_path / "file").write_text("words")
     fails(capsys, train, [f"--workdir={tmp_path / 'file'}"], "is a file")
-    fails(capsys, train, [f"--workdir={finished_run.workdir}"], "another configuration", "was 8")
+    fails(capsys, train, [f"--workdir={finished_run.workdir}"], "another configuration", "was 4, now 8")
 
 
 def test_unfinished_and_damaged_runs(finished_run, tmp_path, capsys):

@@ -1,0 +1,107 @@
+"""The flagship method: what one example can change, what padding can change, and that it learns."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from efsgd_jax import load_dataset
+from efsgd_jax.data import ImageSpec, to_uint8
+from efsgd_jax.methods.efsgd_gan import Hyperparameters, efsgd_gan
+from efsgd_jax.methods.synthesizer import Batch
+from efsgd_jax.privacy import Mechanism
+from efsgd_jax.runs.fit import make_update
+
+CLIP = {"discriminator": 0.7, "encoder": 0.5, "generator": 1.0}
+HP = Hyperparameters(latent=4, generator_width=4, discriminator_width=4, encoder_width=4, max_width=8, features=8,
+                     generated_batch_size=8, microbatch_size=4)  # fmt: skip
+SPEC = ImageSpec(8, 1, 3)
+
+
+@pytest.fixture(scope="module")
+def method():
+    made = efsgd_gan(SPEC, HP, Mechanism(100, 0.1, 10, 1.3, CLIP))
+    return made._replace(step=jax.jit(made.step))
+
+
+def batch(seed=0, keep=10):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (10, *SPEC.shape), dtype=np.uint8)
+    return Batch(jnp.asarray(images), jnp.asarray(rng.integers(0, 3, 10)), jnp.arange(10) < keep)
+
+
+def private_gradient(state):
+    """What Adam was given in the first step, from its first moment."""
+    return jax.tree.map(lambda m: m / (1 - HP.adam_b1), state.private_optimizer[0].mu)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_one_example_moves_the_step_by_at_most_its_clip_norms(method, scale):
+    state = method.init(jax.random.key(0))
+    # Larger weights, larger gradients: the bound must not depend on them.
+    state = state._replace(params=jax.tree.map(lambda p: scale * p, state.params))
+    with_it, _ = method.step(state, batch(keep=7))
+    without, _ = method.step(state, batch(keep=6))
+    # Both had the same noise, so the difference is that example's share of the noisy mean.
+    moved = jax.tree.map(lambda a, b: 10.0 * (a - b), private_gradient(with_it), private_gradient(without))
+    for group, clip in CLIP.items():
+        assert 0 < float(optax.tree.norm(moved[group])) <= clip * 1.001
+
+
+def test_noise_has_the_joint_sensitivity(method):
+    state = method.init(jax.random.key(0))
+    nobody = batch(keep=0)
+    gradients = []
+    for seed in range(8):
+        key = jax.random.key(seed)
+        fresh = state._replace(privacy=state.privacy._replace(rng_key=key))
+        gradients.append(private_gradient(method.step(fresh, nobody)[0])["generator"])
+    draws = np.stack([np.concatenate([np.ravel(x) for x in jax.tree.leaves(g)]) for g in gradients])
+    want = 1.3 * np.sqrt(0.7**2 + 0.5**2 + 1.0) / 10  # sigma * sensitivity / expected batch size
+    assert draws.std() == pytest.approx(want, rel=0.02)
+
+
+def test_padding_has_no_influence(method):
+    state = method.init(jax.random.key(0))
+    a, b = batch(keep=6), batch(keep=6)
+    b = b._replace(images=b.images.at[6:].set(255), labels=b.labels.at[6:].set(0))
+    (sa, ma), (sb, mb) = method.step(state, a), method.step(state, b)
+    jax.tree.map(np.testing.assert_array_equal, sa.params, sb.params)
+    assert ma["reconstruction"] == mb["reconstruction"]
+    assert float(ma["batch_size"]) == 6
+
+
+def test_the_generator_steps_every_k_private_steps():
+    made = efsgd_gan(
+        SPEC, dataclasses.replace(HP, private_steps_per_generator_step=3), Mechanism(100, 0.1, 10, 1.3, CLIP)
+    )
+    step, state = jax.jit(made.step), made.init(jax.random.key(0))
+    taken = []
+    for _ in range(6):
+        state, metrics = step(state, batch())
+        taken.append(bool(jnp.isfinite(metrics["generator"])))
+    assert taken == [False, False, True, False, False, True]
+    assert int(state.generator_optimizer[0].count) == 2
+
+
+def test_the_method_wants_a_clip_norm_per_network():
+    with pytest.raises(ValueError, match="per network"):
+        efsgd_gan(SPEC, HP, Mechanism(100, 0.1, 10, 1.3, 1.0))
+
+
+def test_without_noise_it_learns_the_digits():
+    data = load_dataset("digits")
+    n = len(data.train_labels)
+    mechanism = Mechanism(n, 128 / n, 160, 0.0, CLIP)
+    made = efsgd_gan(data.spec, Hyperparameters(), mechanism)
+    update, state = make_update(made, mechanism), made.init(jax.random.key(0))
+    for _ in range(200):
+        state, _ = update(state, jax.random.key(1), jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
+    labels = np.arange(1000) % 10
+    images = to_uint8(np.asarray(made.generate(made.released(state), jax.random.key(2), jnp.asarray(labels))))
+    model = LogisticRegression(max_iter=200).fit(images.reshape(1000, -1) / 255.0, labels)
+    assert model.score(data.test_images.reshape(-1, 64) / 255.0, data.test_labels) > 0.8
