@@ -1,0 +1,1 @@
+"""One file per synthesis method, each a small NamedTuple of pure functions."""

@@ -17,7 +17,7 @@ from efsgd_jax.runs.files import read_json, write_json
 
 
 class Workdir:
-    """The layout of a run's directory; see ``docs/workdir.md``."""
+    """The layout of a run's directory; nothing under ``private`` may be published."""
 
     def __init__(self, root: str | Path):
         self.root = Path(root).expanduser()
