@@ -1,0 +1,108 @@
+"""A recipe against itself with one thing changed: epsilon, gen2real and minutes of each, mean and std over runs.
+
+    python benchmarks/ablation.py --config=configs/digits.py --runs=3 --out=benchmarks/results/digits.json
+
+About 40 seconds a run for digits on 2 CPU cores. Every run draws its own keys from the system's entropy. Interrupted,
+the same command goes on where it was: finished runs are read from --out, a half-finished one resumes.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from provenance import provenance
+
+from efsgd_jax import UserError, evaluate, fit, load_config
+from efsgd_jax.config import override
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "recipe": (),
+    "no noise": ("privacy.epsilon=inf",),
+    "epsilon 1": ("privacy.epsilon=1",),
+    "hidden feedback": ("privacy.feedback=hidden", "privacy.feedback_l2_norm_clip=1"),
+    "no noise injection": ("method.noise_injection=false",),
+    "no reconstruction": ("method.reconstruction_weight=0",),
+    "no generator step": ("method.generator_learning_rate=0",),
+    "no classifier term": ("method.generator_classifier_weight=0",),
+}
+
+
+def run(config_path: str, assignments: list[str], workdir: Path) -> dict:
+    """Trains (or continues) and scores one run."""
+    config = load_config(config_path)
+    for assignment in assignments:
+        key, _, value = assignment.partition("=")
+        override(config, key, value)
+    resumed = workdir.exists()
+    start = time.perf_counter()
+    result = fit(config, workdir)
+    seconds = None if resumed else round(time.perf_counter() - start, 1)
+    scores = evaluate(workdir)
+    return {
+        "epsilon": result.privacy["epsilon"],
+        "noise_multiplier": result.privacy["noise_multiplier"],
+        "steps": result.steps,
+        "train_seconds": seconds,
+        "gen2real": {name: u.accuracy for name, u in scores.gen2real.items()},
+        "real2gen": {name: u.accuracy for name, u in scores.real2gen.items()},
+    }
+
+
+def to_table(runs: dict[str, list[dict]]) -> str:
+    lines = [
+        "| variant | runs | epsilon | sigma | gen2real LR | gen2real CNN | train seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, rows in runs.items():
+        if not rows:
+            continue
+        scores = [_spread([100 * row["gen2real"][c] for row in rows]) for c in ("logistic_regression", "cnn")]
+        seconds = _spread([row["train_seconds"] for row in rows if row["train_seconds"] is not None], digits=0)
+        epsilon = rows[0]["epsilon"] if isinstance(rows[0]["epsilon"], str) else f"{rows[0]['epsilon']:.2f}"
+        sigma = f"{rows[0]['noise_multiplier']:.3f}"
+        lines.append(f"| {name} | {len(rows)} | {epsilon} | {sigma} | {scores[0]} | {scores[1]} | {seconds} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float], digits: int = 1) -> str:
+    if not values:
+        return "-"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/digits.py")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--variants", default=",".join(VARIANTS), help="comma-separated")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every variant; repeatable")
+    parser.add_argument("--workdir", default="runs/ablation", help="the runs' own directories")
+    parser.add_argument("--out", required=True, help="JSON file of results")
+    args = parser.parse_args()
+    out = Path(args.out)
+    here = provenance()
+    record = json.loads(out.read_text()) if out.is_file() else {**here, "runs": {}}
+    if (record["command"], record["commit"]) != (here["command"], here["commit"]):
+        print(f"error: {out} is of commit {record['commit']}, {record['command']}; use another --out", file=sys.stderr)
+        return 2
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for variant in args.variants.split(","):
+        done = record["runs"].setdefault(variant, [])
+        for i in range(len(done), args.runs):
+            workdir = Path(args.workdir) / Path(args.config).stem / f"{variant.replace(' ', '_')}_{i}"
+            try:
+                done.append(run(args.config, [*args.set, *VARIANTS[variant]], workdir))
+            except UserError as error:
+                print(f"{variant}: {error}", file=sys.stderr)
+                break
+            out.write_text(json.dumps(record, indent=1) + "\n")
+        print(to_table(record["runs"]), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

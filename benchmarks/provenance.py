@@ -1,0 +1,38 @@
+"""What a committed result must say about itself: command, date, machine, commit, versions."""
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+
+def provenance() -> dict[str, str]:
+    """Where and how this process runs, for the head of a results file. No host or user names."""
+    root = Path(__file__).parents[1]
+    git = ["git", "-C", str(root)]
+    commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "--", "efsgd_jax", "configs"], capture_output=True, text=True
+    ).stdout.strip()
+    return {
+        "command": " ".join(["python", Path(sys.argv[0]).resolve().relative_to(root).as_posix(), *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": (commit or "unknown") + (" with uncommitted changes" if changed else ""),
+        "machine": f"{os.cpu_count()} x {_cpu()}, {jax.devices()[0].device_kind}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("jax", "flax", "optax", "dp-accounting")},
+    }
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
