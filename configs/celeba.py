@@ -18,6 +18,6 @@ def get_config() -> ConfigDict:
     config.privacy.delta = 1e-6
     config.train.update(steps=8000, expected_batch_size=256, log_every=50, grid_every=500)
     config.method.update(
-        latent=32, max_width=64, features=64, kl_weight=3.0, learning_rate=4e-3, generator_learning_rate=2e-3
+        latent=32, max_width=64, features=64, kl_weight=3.0, learning_rate=4e-3, generator_learning_rate=3e-4
     )
     return config

@@ -14,6 +14,6 @@ def get_config() -> ConfigDict:
     config.data.update(name="folder", image_size=32)
     config.train.update(steps=4000, expected_batch_size=128, log_every=50, grid_every=500)
     config.method.update(
-        latent=32, max_width=32, features=64, kl_weight=3.0, learning_rate=4e-3, generator_learning_rate=2e-3
+        latent=32, max_width=32, features=64, kl_weight=3.0, learning_rate=4e-3, generator_learning_rate=3e-4
     )
     return config
