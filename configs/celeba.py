@@ -1,4 +1,5 @@
-"""CelebA at 32x32, labelled by one attribute (delta 1e-6: N = 162,770).
+"""CelebA at 32x32, labelled by one attribute, epsilon 10 (delta 1e-6: N = 162,770). For a GPU: about 15 minutes per
+1,000 steps on 2 CPU cores.
 
 The directory has CelebA's own layout: img_align_celeba/, list_attr_celeba.txt, list_eval_partition.txt.
 

@@ -28,8 +28,9 @@ class MetricsStream:
         finite = {k: v if abs(v) < float("inf") else None for k, v in values.items()}  # JSON has no NaN
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        for name, value in finite.items():
+            if value is not None:
+                self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         self._file.close()
