@@ -4,13 +4,17 @@
 optax transform. The rest of the privacy core is in ``efsgd_jax.privacy``.
 """
 
-from efsgd_jax.config import default_config, load_config
-from efsgd_jax.data import Dataset, load_dataset
-from efsgd_jax.errors import UserError
-from efsgd_jax.privacy import error_feedback_aggregate, fresh_key
-from efsgd_jax.runs.evaluate import Scores, evaluate
-from efsgd_jax.runs.fit import FitResult, fit
-from efsgd_jax.runs.sample import Samples, sample
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from efsgd_jax.config import default_config, load_config
+    from efsgd_jax.data import Dataset, load_dataset
+    from efsgd_jax.errors import UserError
+    from efsgd_jax.privacy import error_feedback_aggregate, fresh_key
+    from efsgd_jax.runs.evaluate import Scores, evaluate
+    from efsgd_jax.runs.fit import FitResult, fit
+    from efsgd_jax.runs.sample import Samples, sample
 
 __all__ = [
     "Dataset",
@@ -27,3 +31,30 @@ __all__ = [
     "load_dataset",
     "sample",
 ]
+
+# Imported when first asked for: accounting alone needs neither Flax nor data.
+_HOME = {
+    "Dataset": "data",
+    "FitResult": "runs.fit",
+    "Samples": "runs.sample",
+    "Scores": "runs.evaluate",
+    "UserError": "errors",
+    "default_config": "config",
+    "error_feedback_aggregate": "privacy",
+    "evaluate": "runs.evaluate",
+    "fit": "runs.fit",
+    "fresh_key": "privacy",
+    "load_config": "config",
+    "load_dataset": "data",
+    "sample": "runs.sample",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,12 +5,13 @@ import importlib.util
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ml_collections import ConfigDict
 
 from efsgd_jax.errors import UserError
 from efsgd_jax.methods.efsgd_gan import Hyperparameters
+from efsgd_jax.privacy.feedback_options import FeedbackMode
 
 
 def default_config() -> ConfigDict:
@@ -34,8 +35,13 @@ def default_config() -> ConfigDict:
             # Clip norm of each network's part of an example's gradient. Their ratios matter, their scale hardly:
             # Adam follows, and the noise is in units of the joint sensitivity.
             "l2_norm_clip": {"discriminator": 0.7, "encoder": 0.5, "generator": 1.0},
-            "feedback": "none",  # none, or hidden (expensive: its assumption-free epsilon is what counts)
-            "feedback_l2_norm_clip": 0.0,  # of hidden, on the scale of the sum
+            # none; local (a residual per example, free); private (a noised residual, free); hidden (as published, and
+            # expensive: its assumption-free epsilon is what counts)
+            "feedback": "none",
+            "feedback_l2_norm_clip": 0.0,  # hidden: of the residual, on the scale of the sum; local: bound of one
+            # example's residual; private: the outer clip norm. 0 for none
+            "feedback_decay": -1.0,  # local: of a residual when it is written; private: of the filter. -1: the mode's
+            "feedback_share": 0.0,  # private: the residual channel's share of the budget. 0: the mode's
         }
     )
     config.train = ConfigDict(
@@ -124,16 +130,35 @@ def validate(config: ConfigDict) -> None:
     """
     _check_keys(config, default_config(), "")
     p, t, m = config.privacy, config.train, config.method
+    # feedback=private clips a second time, to something larger than the joint sensitivity.
+    smallest = math.hypot(*p.l2_norm_clip.values()) if p.feedback == "private" else 0.0
     rules = [
         ("privacy.epsilon", p.epsilon, p.epsilon > 0, "above 0, or inf for no privacy"),
         ("privacy.delta", p.delta, 0 < p.delta < 1, "between 0 and 1, such as 1e-5"),
         ("privacy.noise_multiplier", p.noise_multiplier, 0 <= p.noise_multiplier < math.inf, "at least 0"),
-        ("privacy.feedback", p.feedback, p.feedback in ("none", "hidden"), "none or hidden"),
+        (
+            "privacy.feedback",
+            p.feedback,
+            p.feedback in get_args(FeedbackMode),
+            f"one of {', '.join(get_args(FeedbackMode))}",
+        ),
         (
             "privacy.feedback_l2_norm_clip",
             p.feedback_l2_norm_clip,
-            (p.feedback_l2_norm_clip > 0) if p.feedback == "hidden" else (p.feedback_l2_norm_clip == 0),
-            "above 0 with feedback=hidden, else 0",
+            (p.feedback_l2_norm_clip == 0) if p.feedback == "none" else (p.feedback_l2_norm_clip > smallest),
+            f"above {smallest:g} with feedback={p.feedback}" if p.feedback != "none" else "0 with feedback=none",
+        ),
+        (
+            "privacy.feedback_decay",
+            p.feedback_decay,
+            p.feedback_decay == -1 or (p.feedback in ("local", "private") and 0 <= p.feedback_decay < 1),
+            "-1, or at least 0 and below 1 with feedback=local or private",
+        ),
+        (
+            "privacy.feedback_share",
+            p.feedback_share,
+            p.feedback_share == 0 or (p.feedback == "private" and 0 < p.feedback_share < 1),
+            "0, or between 0 and 1 with feedback=private",
         ),
         ("train.steps", t.steps, t.steps >= 1, "at least 1"),
         ("train.expected_batch_size", t.expected_batch_size, t.expected_batch_size >= 1, "at least 1"),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from efsgd_jax.privacy.clipping import clip_and_sum, clip_by_norm, clipped_grad
+from efsgd_jax.privacy import clip_and_sum, clip_by_norm, clipped_grad
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def flat(tree):
 @pytest.mark.parametrize("clip", [0.1, 4.0, 1e6])
 def test_clipped_sum_is_the_definition(grads, clip):
     keep = np.array([1, 1, 0, 1, 1, 0, 1], bool)
-    got = clip_and_sum(grads, clip, mask=keep, keep_raw_sum=True)
+    got = clip_and_sum(grads, clip, mask=keep, outer_l2_norm_clip=np.inf)
     np.testing.assert_allclose(flat(got.clipped_sum), reference(grads, clip, keep), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(flat(got.raw_sum), reference(grads, np.inf, keep), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(flat(got.outer_sum), reference(grads, np.inf, keep), rtol=1e-5, atol=1e-5)
     assert got.sensitivity == pytest.approx(clip)
 
 
@@ -50,9 +50,9 @@ def test_groups_have_their_own_norms_and_a_joint_sensitivity(grads):
 def test_one_bad_example_contributes_nothing(grads, bad):
     poisoned = {**grads, "a": grads["a"].at[2, 0, 0].set(bad)}
     keep = np.arange(7) != 2
-    got = clip_and_sum(poisoned, 1.0, keep_raw_sum=True)
+    got = clip_and_sum(poisoned, 1.0, outer_l2_norm_clip=np.inf)
     np.testing.assert_allclose(flat(got.clipped_sum), reference(grads, 1.0, keep), rtol=1e-5, atol=1e-6)
-    assert np.all(np.isfinite(flat(got.raw_sum)))
+    assert np.all(np.isfinite(flat(got.outer_sum)))
     assert not got.finite[2]
     assert got.finite.sum() == 6
 
@@ -83,8 +83,8 @@ def test_microbatches_change_nothing(microbatch_size):
     batch = jnp.asarray(rng.normal(size=(10, 5)), jnp.float32)
     keys = jax.random.split(jax.random.key(2), 10)
     mask = jnp.arange(10) < 8
-    whole = clipped_grad(loss, 0.5, keep_raw_sum=True)(params, batch, keys, mask)
-    parts = jax.jit(clipped_grad(loss, 0.5, keep_raw_sum=True, microbatch_size=microbatch_size))(
+    whole = clipped_grad(loss, 0.5, outer_l2_norm_clip=np.inf)(params, batch, keys, mask)
+    parts = jax.jit(clipped_grad(loss, 0.5, outer_l2_norm_clip=np.inf, microbatch_size=microbatch_size))(
         params, batch, keys, mask
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), whole, parts)

@@ -31,7 +31,7 @@ def method():
 def batch(seed=0, keep=10):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (10, *SPEC.shape), dtype=np.uint8)
-    return Batch(jnp.asarray(images), jnp.asarray(rng.integers(0, 3, 10)), jnp.arange(10) < keep)
+    return Batch(jnp.asarray(images), jnp.asarray(rng.integers(0, 3, 10)), jnp.arange(10) < keep, jnp.arange(10))
 
 
 def private_gradient(state):

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from efsgd_jax.privacy.clipping import clip_and_sum
+from efsgd_jax.privacy import clip_and_sum
 from efsgd_jax.privacy.feedback import error_feedback_aggregate
 from efsgd_jax.privacy.keys import fresh_key
 

@@ -23,9 +23,11 @@ import optax
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.methods.synthesizer import Batch, Synthesizer
 from efsgd_jax.models import Discriminator, Encoder, Generator, Judgement, Posterior
-from efsgd_jax.privacy.accounting import Mechanism
 from efsgd_jax.privacy.clipping import clipped_grad
-from efsgd_jax.privacy.feedback import ErrorFeedbackState, error_feedback_aggregate
+from efsgd_jax.privacy.feedback import ErrorFeedbackState
+from efsgd_jax.privacy.feedback_options import outer_clip
+from efsgd_jax.privacy.mechanisms import Mechanism
+from efsgd_jax.privacy.residuals import unit_lengths
 
 PyTree = Any
 
@@ -127,16 +129,6 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
     if not isinstance(clip_norms, Mapping):
         raise ValueError("efsgd_gan clips per network: l2_norm_clip must map discriminator, encoder and generator.")
 
-    def transform(key: jax.Array) -> optax.GradientTransformationExtraArgs:
-        return error_feedback_aggregate(
-            mechanism.l2_norm_clip,
-            mechanism.noise_multiplier,
-            key,
-            expected_batch_size=mechanism.expected_batch_size,
-            feedback=mechanism.feedback,
-            feedback_l2_norm_clip=mechanism.feedback_l2_norm_clip,
-        )
-
     def adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
         schedule = optax.cosine_decay_schedule(learning_rate, steps) if hp.decay_steps else learning_rate
         return optax.adam(schedule, b1=hp.adam_b1)
@@ -180,7 +172,7 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
         real_loss,
         mechanism.l2_norm_clip,
         microbatch_size=hp.microbatch_size,
-        keep_raw_sum=mechanism.feedback == "hidden",
+        outer_l2_norm_clip=outer_clip(mechanism.feedback, mechanism.feedback_l2_norm_clip),
     )
     generated_gradient = clipped_grad(generated_loss, clip_norms["discriminator"], microbatch_size=hp.microbatch_size)
 
@@ -199,22 +191,22 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
             key=run_key,
             params=params,
             ema=jax.tree.map(jnp.copy, params["generator"]),  # its own buffers, so that a state may be donated
-            privacy=transform(noise_key).init(params),
+            privacy=mechanism.transform(noise_key).init(params),
             private_optimizer=private_adam.init(params),
             generator_optimizer=generator_adam.init(params["generator"]),
         )
 
-    aggregate = transform(jax.random.key(0)).update  # the key that counts is the one in the state
+    aggregate = mechanism.transform(jax.random.key(0)).update  # the key that counts is the one in the state
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.key, state.step)
         real_key, label_key, fake_key, generator_key = jax.random.split(key, 4)
         params = state.params
 
-        real = real_gradient(
-            params, (batch.images, batch.labels), jax.random.split(real_key, batch.mask.shape[0]), batch.mask
-        )
-        gradient, privacy = aggregate(real, state.privacy, params)
+        carried = unit_lengths(state.privacy.residual, batch.rows) if mechanism.feedback == "local" else None
+        keys = jax.random.split(real_key, batch.mask.shape[0])
+        real = real_gradient(params, (batch.images, batch.labels), keys, batch.mask, carried)
+        gradient, privacy = aggregate(real, state.privacy, params, mask=batch.mask, indices=batch.rows)
 
         n = hp.generated_batch_size
         fake_labels = jax.random.randint(label_key, (n,), 0, spec.num_classes)

@@ -16,11 +16,13 @@ class Batch(NamedTuple):
       images: uint8 ``[B, S, S, C]``.
       labels: int32 ``[B]``.
       mask: bool ``[B]``, False on padding.
+      rows: int32 ``[B]``, which training examples these are.
     """
 
     images: jax.Array
     labels: jax.Array
     mask: jax.Array
+    rows: jax.Array
 
 
 class Synthesizer(NamedTuple):

@@ -1,11 +1,21 @@
 """Per-example clipping, error feedback, noise, Poisson sampling and accounting; knows nothing of images or of Flax."""
 
-from efsgd_jax.privacy.accounting import Mechanism, dp_sgd_event, epsilon, hidden_feedback_event
-from efsgd_jax.privacy.calibration import best_fresh_share, calibrate_mechanism, calibrate_noise_multiplier
-from efsgd_jax.privacy.clipping import ClippedSum, clip_and_sum, clip_by_norm, clipped_grad, sensitivity_of
+from efsgd_jax.privacy.accounting import epsilon, gaussian_event
+from efsgd_jax.privacy.calibration import (
+    best_fresh_share,
+    calibrate_mechanism,
+    calibrate_noise_multiplier,
+    calibrate_phases,
+    calibrate_steps,
+)
+from efsgd_jax.privacy.clipped_sum import ClippedSum, clip_and_sum, clip_by_norm, sensitivity_of
+from efsgd_jax.privacy.clipping import clipped_grad
 from efsgd_jax.privacy.feedback import ErrorFeedbackState, error_feedback_aggregate
+from efsgd_jax.privacy.feedback_options import outer_clip
 from efsgd_jax.privacy.keys import fresh_key
 from efsgd_jax.privacy.ledger import Ledger
+from efsgd_jax.privacy.mechanisms import Mechanism, dp_sgd_event, hidden_feedback_event, overflow_probability
+from efsgd_jax.privacy.residuals import unit_lengths
 from efsgd_jax.privacy.sampling import poisson_batch, sample_capacity
 
 __all__ = [
@@ -16,6 +26,8 @@ __all__ = [
     "best_fresh_share",
     "calibrate_mechanism",
     "calibrate_noise_multiplier",
+    "calibrate_phases",
+    "calibrate_steps",
     "clip_and_sum",
     "clip_by_norm",
     "clipped_grad",
@@ -23,8 +35,12 @@ __all__ = [
     "epsilon",
     "error_feedback_aggregate",
     "fresh_key",
+    "gaussian_event",
     "hidden_feedback_event",
+    "outer_clip",
+    "overflow_probability",
     "poisson_batch",
     "sample_capacity",
     "sensitivity_of",
+    "unit_lengths",
 ]

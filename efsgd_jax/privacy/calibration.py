@@ -1,13 +1,16 @@
-"""Inverting the accountant: the noise, the number of steps or the split of noise for a target epsilon."""
+"""Inverting the accountant: the noise, the number of steps or the split of one budget for a target epsilon."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import dp_accounting
 from dp_accounting import pld, rdp
 from scipy import optimize
 
 from efsgd_jax.errors import UserError
-from efsgd_jax.privacy.accounting import COARSE, MAX_NOISE_MULTIPLIER, Mechanism, epsilon
+from efsgd_jax.privacy.accounting import COARSE, epsilon
+from efsgd_jax.privacy.mechanisms import LOCAL_OVERFLOW_SHARE, Mechanism
+
+MAX_NOISE_MULTIPLIER = 1e4
 
 
 def calibrate_noise_multiplier(
@@ -57,6 +60,55 @@ def calibrate_noise_multiplier(
     return float(sigma)
 
 
+def calibrate_steps(spent: Callable[[int], float], target_epsilon: float, max_steps: int) -> int:
+    """The largest number of steps, at most ``max_steps``, with ``spent(steps) <= target_epsilon``.
+
+    Args:
+      spent: steps -> epsilon, not decreasing.
+      target_epsilon: > 0.
+      max_steps: >= 0.
+    """
+    if spent(max_steps) <= target_epsilon:
+        return max_steps
+    low, high = 0, max_steps  # spent(low) <= target < spent(high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if spent(middle) <= target_epsilon else (low, middle)
+    return low
+
+
+def calibrate_phases(
+    phases: Sequence[tuple[Callable[[float], dp_accounting.DpEvent], float]], delta: float
+) -> list[float]:
+    """The noise multipliers of phases that share one budget, such as a one-shot release, 5,000 steps and a score.
+
+    Args:
+      phases: for each phase, in order, noise multiplier -> event, and the epsilon that it and all before it may have
+        spent together when it ends; increasing.
+      delta: of the whole.
+
+    Returns:
+      One noise multiplier per phase; the composition of all their events spends at most the last epsilon.
+
+    Raises:
+      UserError: a phase cannot be paid for by what the ones before leave.
+    """
+    before: list[dp_accounting.DpEvent] = []
+    sigmas = []
+    for make_event, target_epsilon in phases:
+
+        def composed(
+            sigma: float,
+            make_event: Callable[[float], dp_accounting.DpEvent] = make_event,
+            before: tuple[dp_accounting.DpEvent, ...] = tuple(before),
+        ) -> dp_accounting.DpEvent:
+            return dp_accounting.ComposedDpEvent([*before, make_event(sigma)])
+
+        sigmas.append(calibrate_noise_multiplier(composed, target_epsilon, delta))
+        before.append(make_event(sigmas[-1]))
+    return sigmas
+
+
 def best_fresh_share(mechanism: Mechanism, steps: int, delta: float) -> float:
     """The split of ``hidden`` feedback's noise with the lowest epsilon by RDP; every split is a valid bound.
 
@@ -64,8 +116,7 @@ def best_fresh_share(mechanism: Mechanism, steps: int, delta: float) -> float:
     """
 
     def cost(share: float) -> float:
-        event = mechanism.event(steps, truncated=False, fresh_share=share)
-        return epsilon(event, delta, accountant="rdp")
+        return mechanism.epsilon(steps, delta, accountant="rdp", truncated=False, fresh_share=share)
 
     result = optimize.minimize_scalar(cost, bounds=(1e-4, 1 - 1e-4), method="bounded", options={"maxiter": 24})
     return float(result.x)
@@ -74,8 +125,11 @@ def best_fresh_share(mechanism: Mechanism, steps: int, delta: float) -> float:
 def calibrate_mechanism(mechanism: Mechanism, steps: int, target_epsilon: float, delta: float) -> Mechanism:
     """``mechanism`` with the noise multiplier with which ``steps`` steps spend at most ``target_epsilon``.
 
-    For ``hidden`` feedback the noise is solved for under the best split of the noise it arrives at.
+    For ``hidden`` feedback the noise is solved for under the best split of the noise it arrives at; for ``local``,
+    under the delta that overflowing batches leave.
     """
+    if mechanism.feedback == "local":
+        delta *= 1 - LOCAL_OVERFLOW_SHARE
 
     def solve(share: float) -> Mechanism:
         def at(sigma: float, truncated: bool) -> dp_accounting.DpEvent:

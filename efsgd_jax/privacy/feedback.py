@@ -6,18 +6,18 @@ First in a chain, like ``optax.contrib.differentially_private_aggregate``::
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from efsgd_jax.privacy.clipping import ClipNorm, ClippedSum, clip_and_sum, clip_by_norm
+from efsgd_jax.privacy import feedback_options as options
+from efsgd_jax.privacy.clipped_sum import ClipNorm, ClippedSum, clip_and_sum, clip_by_norm, sensitivity_of
 from efsgd_jax.privacy.keys import as_typed_key, member_key
+from efsgd_jax.privacy.residuals import decayed, init_units, unit_lengths, units_of, update_units
 
 PyTree = Any
-FeedbackMode = Literal["none", "hidden"]
 
 
 class ErrorFeedbackState(NamedTuple):
@@ -25,7 +25,8 @@ class ErrorFeedbackState(NamedTuple):
 
     Attributes:
       rng_key: the key of the noise still to come.
-      residual: ``e`` of mode ``hidden``, a pytree like the parameters; ``()`` in mode ``none``.
+      residual: ``()`` in mode ``none``; ``e``, a pytree like the parameters, in ``hidden`` and ``private``; in
+        ``local`` one length for each unit, or one such pytree for each (leading axis ``num_units``).
     """
 
     rng_key: jax.Array
@@ -45,50 +46,68 @@ def error_feedback_aggregate(
     key: jax.Array,
     *,
     expected_batch_size: jax.typing.ArrayLike,
-    feedback: FeedbackMode = "none",
+    feedback: options.FeedbackMode = "none",
     feedback_l2_norm_clip: jax.typing.ArrayLike | None = None,
+    feedback_decay: jax.typing.ArrayLike | None = None,
+    feedback_share: float | None = None,
+    num_units: int | None = None,
+    unit_residual: options.UnitResidual = "scalar",
+    sampling: options.Sampling = "poisson",
 ) -> optax.GradientTransformationExtraArgs:
     r"""Clips per-example gradients, feeds back what clipping cut off, and adds Gaussian noise.
 
-    With C = ``l2_norm_clip``, C2 = ``feedback_l2_norm_clip``, sigma = ``noise_multiplier`` and
-    B = ``expected_batch_size``::
+    With S = C = ``l2_norm_clip`` (or ``S = sqrt(sum_m C_m^2)``), D = ``feedback_l2_norm_clip``, a =
+    ``feedback_decay``, rho = ``feedback_share``, sigma = ``noise_multiplier``, B = ``expected_batch_size`` and z
+    standard normal::
 
-        none:    v = sum_i clip(g_i, C)
-        hidden:  v = sum_i clip(g_i, C) + clip(e, C2);   e <- e + sum_i g_i - v
-        update = (v + N(0, (sigma * sensitivity)^2 I)) / B
-
-    where sensitivity is C, or ``sqrt(sum_m C_m^2)`` if ``l2_norm_clip`` maps parameter groups to norms.
+        none:     u = sum_i clip(g_i, C)                                   update = (u + sigma S z) / B
+        hidden:   v = u + clip(e, D);  e <- e + sum_i g_i - v              update = (v + sigma S z) / B
+        local:    c_i = clip(g_i + r_i, C);  r_i <- a clip(g_i + r_i - c_i, D)
+                                                                           update = (sum_i c_i + sigma S z) / B
+        private:  u~ = u + sigma S / sqrt(1 - rho) z
+                  r~ = sum_i (clip(g_i, D) - clip(g_i, C)) + sigma (D - S) / sqrt(rho) z'
+                  e <- a e + (1 - a) r~                                    update = (u~ + e) / B
 
     Args:
       l2_norm_clip: clip norm of one example's gradient over the whole pytree, or one per top-level group.
         May be infinite only if ``noise_multiplier`` is 0.
-      noise_multiplier: std of the noise on the *sum*, in units of the sensitivity.
+      noise_multiplier: sigma, std of the noise on the *sum* in units of the sensitivity S (of both channels
+        together in mode ``private``).
       key: typed or legacy PRNG key; secret, from ``fresh_key()``. Under ``vmap`` each member of an ensemble
         gets its own noise, also if the transform was built outside. ``init`` copies it, so the state may be
         donated.
       expected_batch_size: the public B = q * N that the noisy sum is divided by. Never the realised or the
         padded size: those depend on the data.
-      feedback: ``"none"`` (DP-SGD) or ``"hidden"`` (the residual never leaves the state).
-      feedback_l2_norm_clip: C2, on the scale of the *sum*; required by, and only allowed with, ``hidden``.
+      feedback: ``none`` (DP-SGD), ``hidden`` (DiceSGD, EFSGD: one residual of unclipped gradients, never released),
+        ``local`` (one residual for each example or unit) or ``private`` (a noised channel for what is cut off).
+      feedback_l2_norm_clip: D. ``hidden``: clip norm of the residual, on the scale of the sum. ``local``: bound of one
+        unit's residual. ``private``: the larger clip norm, > S; groups have the same multiple of their C_m.
+      feedback_decay: a in [0, 1): default 0.5 for ``local``, 0.9 for ``private``; the others take none.
+      feedback_share: rho in (0, 1), ``private`` only: the share of the budget that the second channel gets; 0.1.
+      num_units: N of ``local``: rows of its residual.
+      unit_residual: ``local`` keeps one length per unit, spent along its next gradient ("scalar", N floats, the sum
+        above along g_i), or one gradient per unit ("vector", N times the parameters; per-example gradients only).
+      sampling: how batches are drawn; ``local`` refuses all but independent draws.
 
     Returns:
-      A ``GradientTransformationExtraArgs``. ``update(updates, state, params=None, *, mask=None)`` takes
-      per-example gradients (each leaf ``[B', ...]``; ``mask`` bool ``[B']`` is False on padded rows), or a
-      ``ClippedSum`` from ``clipped_grad`` (clipped with the same norm, ``keep_raw_sum=True`` for ``hidden``).
-      It returns updates of the parameters' shape and of the gradients' dtype.
+      A ``GradientTransformationExtraArgs``. ``update(updates, state, params=None, *, mask=None, indices=None)`` takes
+      per-example gradients (each leaf ``[B', ...]``; ``mask`` bool ``[B']`` is False on padded rows; ``indices``
+      int ``[B']`` names each row's unit, for ``local``), or a ``ClippedSum`` from ``clipped_grad`` (clipped
+      with the same norm, with ``outer_clip(...)`` and ``carried=unit_lengths(state.residual, indices)`` where the mode
+      has them). It returns updates of the parameters' shape and of the gradients' dtype.
 
     Raises:
       TypeError: a key that can be guessed.
       ValueError: averaged gradients, a mask of another length, a clip norm that is not positive, infinite
-        clipping with noise, a feedback norm without feedback or the reverse.
+        clipping with noise, an option of another mode, ``local`` without Poisson sampling or ``indices``.
 
     Formal guarantees:
-      One update is one Gaussian release with ``noise_multiplier`` on Poisson-sampled examples, under
-      adding or removing one example. ``none``: T updates are ``accounting.dp_sgd_event``. ``hidden``: the
-      residual carries each example into every later step without amplification; T updates are
-      ``accounting.hidden_feedback_event``, which makes no assumption on the gradients and is expensive; the
-      bound that the literature publishes assumes bounded gradients, which no code enforces.
-      Both hold for Poisson sampling only, for a state that stays secret, and if nothing else sees the examples.
+      One update is one Gaussian release with ``noise_multiplier`` on Poisson-sampled examples, under adding or removing
+      one example. T updates are, with proofs in docs/privacy.md: ``mechanisms.dp_sgd_event`` for ``none``,
+      for ``private``, and for ``local`` if no batch overflows (``Mechanism`` charges the overflow to delta);
+      ``mechanisms.hidden_feedback_event`` for ``hidden``, whose residual carries each example into every later step
+      without amplification. No gradient needs to be bounded; the bounds in the literature do, and no code enforces it.
+      All hold for Poisson sampling only, for a state that stays secret, and if nothing else sees the examples.
 
     Examples:
       >>> tx = error_feedback_aggregate(1.0, 1.1, fresh_key(), expected_batch_size=32)  # doctest: +SKIP
@@ -103,14 +122,33 @@ def error_feedback_aggregate(
     Warnings:
       Must be first in the chain, and not inside ``optax.MultiSteps``: both would average before clipping.
     """
-    _check_arguments(l2_norm_clip, noise_multiplier, expected_batch_size, feedback, feedback_l2_norm_clip)
+    options.check(
+        l2_norm_clip, noise_multiplier, expected_batch_size, feedback, feedback_l2_norm_clip, feedback_decay,
+        feedback_share, num_units, unit_residual, sampling,
+    )  # fmt: skip
     key = as_typed_key(key)
+    decay = options.decay_of(feedback, feedback_decay)
+    share = options.share_of(feedback_share)
+    outer = options.outer_clip(feedback, feedback_l2_norm_clip)
+    bound: Any = feedback_l2_norm_clip
 
     def init_fn(params: PyTree) -> ErrorFeedbackState:
         residual: PyTree = ()
-        if feedback == "hidden":
+        if feedback in ("hidden", "private"):
             residual = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
+        elif feedback == "local":
+            assert num_units is not None
+            residual = init_units(params, num_units, unit_residual, l2_norm_clip)
         return ErrorFeedbackState(jax.random.clone(member_key(key, params)), residual)
+
+    def clip(grads: PyTree, residual: PyTree, mask: Any, indices: Any) -> tuple[PyTree, ClippedSum]:
+        if feedback != "local":
+            return None, clip_and_sum(grads, l2_norm_clip, mask=mask, outer_l2_norm_clip=outer)
+        if unit_residual == "scalar":
+            return None, clip_and_sum(grads, l2_norm_clip, mask=mask, carried=unit_lengths(residual, indices))
+        grads = optax.tree.add(grads, units_of(residual, indices))
+        nothing = init_units(grads, len(indices), "scalar", l2_norm_clip)
+        return grads, clip_and_sum(grads, l2_norm_clip, mask=mask, carried=nothing)
 
     def update_fn(
         updates: PyTree,
@@ -118,64 +156,46 @@ def error_feedback_aggregate(
         params: PyTree | None = None,
         *,
         mask: jax.Array | None = None,
+        indices: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[PyTree, ErrorFeedbackState]:
         del extra_args
-        total = updates
+        if feedback == "local" and indices is None:
+            raise ValueError("feedback='local' needs indices=: int [B], the unit that each row belongs to.")
+        stretched, total = None, updates
         if not isinstance(updates, ClippedSum):
-            _check_per_example(updates, params)
-            total = clip_and_sum(updates, l2_norm_clip, mask=mask, keep_raw_sum=feedback == "hidden")
+            options.check_per_example(updates, params)
+            stretched, total = clip(updates, state.residual, mask, indices)
+        options.check_clipped(total, feedback, unit_residual, from_caller=total is updates)
         dtypes = jax.tree.map(lambda g: g.dtype, total.clipped_sum if updates is total else updates)
 
         value, residual = total.clipped_sum, state.residual
-        if feedback == "hidden":
-            assert feedback_l2_norm_clip is not None  # _check_arguments
-            if total.raw_sum is None:
-                raise ValueError("feedback='hidden' needs the unclipped sum: clipped_grad(..., keep_raw_sum=True).")
-            value = optax.tree.add(value, clip_by_norm(residual, feedback_l2_norm_clip))
-            residual = optax.tree.sub(optax.tree.add(residual, total.raw_sum), value)
-
         rng_key = member_key(state.rng_key, updates)
-        rng_key, *noise_keys = jax.random.split(rng_key, len(jax.tree.leaves(value)) + 1)
-        if not _is_zero(noise_multiplier):
-            value = add_noise(value, noise_multiplier * total.sensitivity, noise_keys)
+        num_leaves = len(jax.tree.leaves(value))
+        rng_key, *noise_keys = jax.random.split(
+            rng_key, 2 * num_leaves + 1 if feedback == "private" else num_leaves + 1
+        )
+        noiseless = options.is_zero(noise_multiplier)
+        std = noise_multiplier * total.sensitivity
+        if feedback == "hidden":
+            value = optax.tree.add(value, clip_by_norm(residual, bound))
+            residual = optax.tree.sub(optax.tree.add(residual, total.outer_sum), value)
+        elif feedback == "local":
+            assert indices is not None  # checked above
+            kept = total.l2_norms > 0 if mask is None else (total.l2_norms > 0) & mask
+            residual = update_units(residual, indices, kept, stretched, total.cut_off, l2_norm_clip, bound, decay)
+        elif feedback == "private":
+            cut_off = optax.tree.sub(total.outer_sum, value)
+            if not noiseless:
+                excess = bound - sensitivity_of(l2_norm_clip)
+                cut_off = add_noise(cut_off, noise_multiplier * excess / share**0.5, noise_keys[num_leaves:])
+            residual = decayed(residual, cut_off, decay)
+            std = std / (1 - share) ** 0.5
+        if not noiseless:
+            value = add_noise(value, std, noise_keys[:num_leaves])
+        if feedback == "private":
+            value = optax.tree.add(value, residual)
         mean = jax.tree.map(lambda v, d: (v / expected_batch_size).astype(d), value, dtypes)
         return mean, ErrorFeedbackState(rng_key, residual)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _is_zero(x: Any) -> bool:
-    """True if ``x`` is known, now, to be 0; a traced value (a schedule) is not."""
-    return not isinstance(x, jax.core.Tracer) and bool(np.all(np.asarray(x) == 0))
-
-
-def _check_arguments(clip: Any, noise: Any, batch: Any, feedback: str, feedback_clip: Any) -> None:
-    if feedback not in get_args(FeedbackMode):
-        raise ValueError(f"feedback must be one of {get_args(FeedbackMode)}, got {feedback!r}.")
-    if (feedback == "hidden") != (feedback_clip is not None):
-        raise ValueError(
-            f"feedback={feedback!r} with feedback_l2_norm_clip={feedback_clip}: 'hidden' needs a norm for the "
-            "residual, the other modes take none."
-        )
-    values = [("noise_multiplier", noise, True), ("expected_batch_size", batch, False)]
-    values += [("l2_norm_clip", c, False) for c in (clip.values() if hasattr(clip, "values") else [clip])]
-    values += [("feedback_l2_norm_clip", feedback_clip, False)] if feedback_clip is not None else []
-    for name, value, zero_allowed in values:
-        if isinstance(value, jax.core.Tracer):
-            continue
-        if not (value > 0 or (zero_allowed and value == 0)):
-            raise ValueError(f"{name} must be {'at least' if zero_allowed else 'above'} 0, got {value}.")
-        if "clip" in name and np.isinf(value) and not _is_zero(noise):
-            raise ValueError(f"{name} is infinite with noise_multiplier={noise}: unbounded sums cannot be noised.")
-
-
-def _check_per_example(updates: PyTree, params: PyTree | None) -> None:
-    if params is None:
-        return
-    for g, p in zip(jax.tree.leaves(updates), jax.tree.leaves(params), strict=True):
-        if jnp.shape(g)[1:] != jnp.shape(p) or jnp.ndim(g) != jnp.ndim(p) + 1:
-            raise ValueError(
-                f"expected per-example gradients of shape (B, *{jnp.shape(p)}), got {jnp.shape(g)}: the transform "
-                "must be first in the chain and see jax.vmap(jax.grad(loss), in_axes=(None, 0)), not an average."
-            )

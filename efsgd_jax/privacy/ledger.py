@@ -1,11 +1,10 @@
 """The ledger: what a run has spent and when it must stop."""
 
-import math
-
 import dp_accounting
 
-from efsgd_jax.privacy.accounting import COARSE, FINE, Mechanism, epsilon
-from efsgd_jax.privacy.calibration import best_fresh_share
+from efsgd_jax.privacy.accounting import COARSE, FINE
+from efsgd_jax.privacy.calibration import best_fresh_share, calibrate_steps
+from efsgd_jax.privacy.mechanisms import Mechanism
 
 
 class Ledger:
@@ -31,7 +30,7 @@ class Ledger:
         self.fresh_share = 0.5
         if mechanism.feedback == "hidden" and mechanism.noise_multiplier > 0:
             self.fresh_share = best_fresh_share(mechanism, planned_steps, delta)
-        self.steps = self._affordable(planned_steps)
+        self.steps = calibrate_steps(self.spent, target_epsilon, planned_steps)
 
     def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
         """What ``steps`` steps do to the data."""
@@ -39,25 +38,9 @@ class Ledger:
 
     def spent(self, steps: int, *, grid: float = COARSE) -> float:
         """Epsilon of ``steps`` steps by PLD."""
-        if steps == 0:
-            return 0.0
-        return math.inf if self.mechanism.noise_multiplier == 0 else epsilon(self.event(steps), self.delta, grid=grid)
+        return self.mechanism.epsilon(steps, self.delta, fresh_share=self.fresh_share, grid=grid)
 
     def report(self, steps: int) -> dict[str, float]:
         """Epsilon of ``steps`` steps by PLD (the proven number) and by RDP (of the sampler without truncation)."""
-        if steps == 0 or self.mechanism.noise_multiplier == 0:
-            return {"pld": self.spent(steps), "rdp_untruncated": self.spent(steps)}
-        plain = self.event(steps, truncated=False)
-        return {
-            "pld": self.spent(steps, grid=FINE),
-            "rdp_untruncated": epsilon(plain, self.delta, accountant="rdp"),
-        }
-
-    def _affordable(self, planned: int) -> int:
-        if self.spent(planned) <= self.target_epsilon:
-            return planned
-        low, high = 0, planned  # spent(low) <= target < spent(high)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.spent(middle) <= self.target_epsilon else (low, middle)
-        return low
+        rdp = self.mechanism.epsilon(steps, self.delta, accountant="rdp", truncated=False, fresh_share=self.fresh_share)
+        return {"pld": self.spent(steps, grid=FINE), "rdp_untruncated": rdp}

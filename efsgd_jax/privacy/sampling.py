@@ -4,16 +4,24 @@ import math
 
 import jax
 import jax.numpy as jnp
+from scipy import stats
 
 
-def sample_capacity(dataset_size: int, sampling_probability: float, *, multiple_of: int = 1) -> int:
+def sample_capacity(
+    dataset_size: int, sampling_probability: float, *, multiple_of: int = 1, overflow_probability: float | None = None
+) -> int:
     """A padded batch size that a Poisson batch of expected size ``q * N`` practically never exceeds.
 
     Six standard deviations above the mean, rounded up to ``multiple_of``, at most ``N`` rounded up. What is
-    cut off beyond it is not ignored: it is part of the mechanism that ``accounting.dp_sgd_event`` describes.
+    cut off beyond it is not ignored: it is part of the mechanism that ``mechanisms.dp_sgd_event`` describes. With
+    ``overflow_probability``, enough for a batch to exceed it no more often than that.
     """
     mean = dataset_size * sampling_probability
-    bound = min(dataset_size, math.ceil(mean + 6 * math.sqrt(mean * (1 - sampling_probability))) + 1)
+    bound = math.ceil(mean + 6 * math.sqrt(mean * (1 - sampling_probability))) + 1
+    if overflow_probability is not None:
+        while stats.binom.sf(bound, dataset_size, sampling_probability) > overflow_probability:
+            bound = math.ceil(1.02 * bound)
+    bound = min(dataset_size, bound)
     return -(-bound // multiple_of) * multiple_of
 
 

@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 from efsgd_jax.data import Dataset, to_uint8
 from efsgd_jax.errors import UserError
 from efsgd_jax.methods.synthesizer import Batch, Synthesizer
-from efsgd_jax.privacy.accounting import Mechanism
 from efsgd_jax.privacy.ledger import Ledger
+from efsgd_jax.privacy.mechanisms import Mechanism
 from efsgd_jax.privacy.sampling import poisson_batch
 from efsgd_jax.runs.checkpoints import Checkpoints
 from efsgd_jax.runs.files import atomic, read_json, write_json, write_text
@@ -106,7 +106,7 @@ def make_update(synthesizer: Synthesizer, mechanism: Mechanism) -> Callable[...,
             mechanism.sampling_probability,
             mechanism.capacity,
         )
-        return synthesizer.step(state, Batch(images[rows], labels[rows], mask))
+        return synthesizer.step(state, Batch(images[rows], labels[rows], mask, rows))
 
     return update
 

@@ -4,7 +4,7 @@ import math
 from importlib.metadata import version
 from typing import Any
 
-from efsgd_jax.privacy.clipping import sensitivity_of
+from efsgd_jax.privacy.clipped_sum import sensitivity_of
 from efsgd_jax.privacy.ledger import Ledger
 
 CAVEATS = (

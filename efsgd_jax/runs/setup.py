@@ -11,9 +11,9 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.methods.efsgd_gan import Hyperparameters, efsgd_gan
 from efsgd_jax.methods.synthesizer import Synthesizer
 from efsgd_jax.models.sizes import base_and_stages
-from efsgd_jax.privacy.accounting import Mechanism
 from efsgd_jax.privacy.calibration import calibrate_mechanism
 from efsgd_jax.privacy.ledger import Ledger
+from efsgd_jax.privacy.mechanisms import LOCAL_OVERFLOW, Mechanism
 from efsgd_jax.privacy.sampling import sample_capacity
 
 
@@ -77,11 +77,18 @@ def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger:
     mechanism = Mechanism(
         dataset_size=dataset_size,
         sampling_probability=q,
-        capacity=sample_capacity(dataset_size, q, multiple_of=config.method.microbatch_size or 1),
+        capacity=sample_capacity(
+            dataset_size,
+            q,
+            multiple_of=config.method.microbatch_size or 1,
+            overflow_probability=LOCAL_OVERFLOW if p.feedback == "local" else None,
+        ),
         noise_multiplier=p.noise_multiplier,
         l2_norm_clip=p.l2_norm_clip.to_dict(),
         feedback=p.feedback,
         feedback_l2_norm_clip=p.feedback_l2_norm_clip or None,
+        feedback_decay=None if p.feedback_decay < 0 else p.feedback_decay,
+        feedback_share=p.feedback_share or None,
     )
     if p.noise_multiplier == 0 and not no_noise:
         mechanism = calibrate_mechanism(mechanism, t.steps, p.epsilon, p.delta)

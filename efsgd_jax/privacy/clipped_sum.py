@@ -1,0 +1,166 @@
+"""The clipped sum of per-example gradients, and what clipping cut off."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+PyTree = Any
+ClipNorm = jax.typing.ArrayLike | Mapping[str, float]
+
+# Below this norm a gradient is not stretched: squares of float32 coordinates under 1e-19 vanish, so that the norm of a
+# gradient that short can be wrong by any factor, and the stretched one longer than C.
+NO_DIRECTION = 1e-12
+
+
+class ClippedSum(NamedTuple):
+    """A clipped sum of per-example gradients and what is guaranteed about it.
+
+    Attributes:
+      clipped_sum: pytree like the parameters, ``sum_i clip(g_i, C)``, at least float32.
+      outer_sum: the same with ``outer_l2_norm_clip`` in the place of C (error feedback needs it), or None.
+      cut_off: with ``carried``, float32 ``[B]``: how much longer than C each gradient wanted to be; alike for each
+        group. Else None.
+      l2_norms: float32 ``[B]``, the norm of each gradient before clipping; 0 where masked out or not finite.
+      losses: float32 ``[B]``, 0 where masked out.
+      aux: what the loss returned beside its value, each leaf with a leading ``[B]`` axis; 0 where masked out.
+      finite: bool ``[B]``, False where a gradient had a NaN or an infinite norm (its contribution is 0).
+      sensitivity: the largest L2 norm one example can add to ``clipped_sum``.
+    """
+
+    clipped_sum: PyTree
+    outer_sum: PyTree | None
+    cut_off: PyTree | None
+    l2_norms: jax.Array
+    losses: jax.Array
+    aux: PyTree
+    finite: jax.Array
+    sensitivity: jax.Array
+
+
+def sensitivity_of(l2_norm_clip: ClipNorm) -> jax.Array:
+    """L2 sensitivity of a clipped sum: ``C``, or ``sqrt(sum_m C_m^2)`` for one norm per parameter group."""
+    if isinstance(l2_norm_clip, Mapping):
+        return jnp.sqrt(sum(jnp.square(jnp.asarray(c, jnp.float32)) for c in l2_norm_clip.values()))
+    return jnp.asarray(l2_norm_clip, jnp.float32)
+
+
+def clip_and_sum(
+    per_example_grads: PyTree,
+    l2_norm_clip: ClipNorm,
+    *,
+    mask: jax.Array | None = None,
+    outer_l2_norm_clip: jax.typing.ArrayLike | None = None,
+    carried: PyTree | None = None,
+) -> ClippedSum:
+    """``sum_i mask_i * g_i * min(1, C / ||g_i||)`` of gradients that have a leading example axis.
+
+    Args:
+      per_example_grads: pytree; every leaf ``[B, ...]`` with the same ``B``.
+      l2_norm_clip: ``C > 0`` for the joint norm over all leaves; or a mapping from each top-level key of
+        ``per_example_grads`` to that group's ``C_m``, for a joint sensitivity of ``sqrt(sum_m C_m^2)``.
+      mask: bool ``[B]``; False rows (padding) contribute nothing. None keeps all.
+      outer_l2_norm_clip: also return the sum clipped to this joint norm, ``inf`` for the raw sum. With groups, each
+        has the same multiple of its ``C_m``.
+      carried: float32 ``[B]``, or ``[B]`` for each group: lengths >= 0 that are added to the gradients' before
+        clipping, so that row i contributes ``g_i / ||g_i|| * min(C, ||g_i|| + carried_i)``; ``cut_off`` is the rest.
+
+    Returns:
+      A ``ClippedSum``; its losses and aux are empty.
+
+    Raises:
+      ValueError: the leaves do not share one leading axis, or a mapping whose keys are not the groups'.
+
+    Formal guarantees:
+      Adding or removing one row (or flipping its mask) changes ``clipped_sum`` by at most ``sensitivity`` in
+      L2 norm, up to float32 rounding, whatever the gradients and ``carried`` are: a gradient that is not finite, in
+      any leaf, contributes exactly zero to both sums. ``outer_sum`` has that bound for ``outer_l2_norm_clip``. The
+      per-example fields have none; they are private.
+    """
+    leaves = jax.tree.leaves(per_example_grads)
+    if not leaves or any(jnp.ndim(g) < 1 or g.shape[0] != leaves[0].shape[0] for g in leaves):
+        raise ValueError(
+            "per-example gradients must all have the same leading example axis; got shapes "
+            f"{[jnp.shape(g) for g in leaves]}. Averaged gradients cannot be clipped per example: "
+            "use jax.vmap(jax.grad(loss), in_axes=(None, 0))."
+        )
+    batch = leaves[0].shape[0]
+    mask = jnp.ones(batch, bool) if mask is None else jnp.asarray(mask, bool)
+    if mask.shape != (batch,):
+        raise ValueError(f"mask has shape {mask.shape}; the gradients have {batch} examples.")
+    if isinstance(l2_norm_clip, Mapping) and set(l2_norm_clip) != set(per_example_grads):
+        raise ValueError(
+            f"l2_norm_clip names the groups {sorted(l2_norm_clip)}; the gradients have {sorted(per_example_grads)}."
+        )
+
+    def of_groups(f: Any, *trees: Any) -> Any:
+        """``f`` of everything, or of each group where every group has its own clip norm."""
+        if isinstance(l2_norm_clip, Mapping):
+            return {k: f(*(t[k] for t in trees)) for k in l2_norm_clip}
+        return f(*trees)
+
+    group_norms = of_groups(_norms, per_example_grads)
+    norms = jnp.sqrt(sum(jnp.square(n) for n in jax.tree.leaves(group_norms)))
+    finite = jnp.isfinite(norms)
+    keep = mask & finite
+
+    def sum_with(factors: Any) -> PyTree:
+        def one(factor: jax.Array, tree: PyTree) -> PyTree:
+            weights = jnp.where(keep, factor, 0.0)
+            return jax.tree.map(lambda g: _masked_sum(weights, keep, g), tree)
+
+        return of_groups(one, factors, per_example_grads)
+
+    cut_off, sensitivity, outer_sum = None, sensitivity_of(l2_norm_clip), None
+    if carried is None:
+        factors = of_groups(_shorten, group_norms, l2_norm_clip)
+    else:
+        spent = of_groups(_spend, group_norms, carried, l2_norm_clip)
+        factors = of_groups(lambda length, n: length / jnp.maximum(n, NO_DIRECTION), spent, group_norms)
+        cut_off = of_groups(
+            lambda n, r, length: jnp.where(keep, jnp.maximum(n + r - length, 0.0), 0.0), group_norms, carried, spent
+        )
+    if outer_l2_norm_clip is not None:
+        ratio = outer_l2_norm_clip / sensitivity
+        outer_sum = sum_with(of_groups(lambda n, c: _shorten(n, c * ratio), group_norms, l2_norm_clip))
+    return ClippedSum(
+        clipped_sum=sum_with(factors),
+        outer_sum=outer_sum,
+        cut_off=cut_off,
+        l2_norms=jnp.where(keep, norms, 0.0),
+        losses=jnp.zeros(batch),
+        aux=None,
+        finite=finite | ~mask,
+        sensitivity=sensitivity,
+    )
+
+
+def clip_by_norm(tree: PyTree, l2_norm: jax.typing.ArrayLike) -> PyTree:
+    """``tree * min(1, l2_norm / ||tree||)``; zero if the tree's norm is not finite."""
+    norm = optax.tree.norm(tree)
+    factor = _shorten(norm, l2_norm)
+    return jax.tree.map(lambda x: jnp.where(jnp.isfinite(norm), factor * x, 0.0), tree)
+
+
+def _norms(grads: PyTree) -> jax.Array:
+    """float32 ``[B]``: each example's norm over all leaves."""
+    leaves = [g.astype(jnp.float32).reshape(g.shape[0], -1) for g in jax.tree.leaves(grads)]
+    return jnp.sqrt(sum((jnp.sum(jnp.square(g), axis=1) for g in leaves), jnp.zeros(())))
+
+
+def _shorten(norms: jax.Array, l2_norm_clip: jax.typing.ArrayLike) -> jax.Array:
+    """``min(1, C / norm)``, without 0 / 0; an infinite C means "do not clip"."""
+    return jnp.where(jnp.isinf(l2_norm_clip), 1.0, l2_norm_clip / jnp.maximum(norms, l2_norm_clip))
+
+
+def _spend(norms: jax.Array, carried: jax.Array, l2_norm_clip: jax.typing.ArrayLike) -> jax.Array:
+    """The length of each contribution: the gradient's own and the carried one, at most C."""
+    return jnp.where(norms > NO_DIRECTION, jnp.minimum(norms + carried, l2_norm_clip), 0.0)
+
+
+def _masked_sum(weights: jax.Array, keep: jax.Array, leaf: jax.Array) -> jax.Array:
+    # The select comes before the product: 0 * NaN would be NaN and one bad example would poison the sum.
+    kept = jnp.where(keep.reshape((-1,) + (1,) * (leaf.ndim - 1)), leaf, 0)
+    return jnp.tensordot(weights, kept.astype(jnp.promote_types(leaf.dtype, jnp.float32)), axes=1)

@@ -1,0 +1,131 @@
+"""The options of ``error_feedback_aggregate``: which belong to which mode, and what they must be."""
+
+import math
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from efsgd_jax.privacy.clipped_sum import ClippedSum
+
+PyTree = Any
+FeedbackMode = Literal["none", "hidden", "local", "private"]
+UnitResidual = Literal["scalar", "vector"]
+Sampling = Literal["poisson", "full_batch", "shuffle", "without_replacement"]
+
+DEFAULT_DECAY = {"local": 0.5, "private": 0.9}
+DEFAULT_SHARE = 0.1
+
+
+def decay_of(feedback: FeedbackMode, decay: Any) -> Any:
+    """a, or its default."""
+    return DEFAULT_DECAY.get(feedback, 0.0) if decay is None else decay
+
+
+def share_of(share: float | None) -> float:
+    """rho, or its default."""
+    return DEFAULT_SHARE if share is None else share
+
+
+def outer_clip(feedback: FeedbackMode, feedback_l2_norm_clip: Any) -> Any:
+    """``clipped_grad``'s ``outer_l2_norm_clip`` that a mode needs: none, infinite (``hidden``) or D (``private``)."""
+    return {"hidden": math.inf, "private": feedback_l2_norm_clip}.get(feedback)
+
+
+def is_zero(x: Any) -> bool:
+    """True if ``x`` is known, now, to be 0; a traced value (a schedule) is not."""
+    return not isinstance(x, jax.core.Tracer) and bool(np.all(np.asarray(x) == 0))
+
+
+def check(
+    clip: Any,
+    noise: Any,
+    batch: Any,
+    feedback: str,
+    feedback_clip: Any,
+    decay: Any = None,
+    share: Any = None,
+    num_units: int | None = None,
+    unit_residual: str = "scalar",
+    sampling: str = "poisson",
+) -> None:
+    """Raises ``ValueError`` for what cannot be meant."""
+    for name, value, choices in (
+        ("feedback", feedback, get_args(FeedbackMode)),
+        ("unit_residual", unit_residual, get_args(UnitResidual)),
+        ("sampling", sampling, get_args(Sampling)),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
+    _check_mode(feedback, feedback_clip, decay, share, num_units, sampling)
+    clips = list(clip.values()) if hasattr(clip, "values") else [clip]
+    values = [("noise_multiplier", noise, True), ("expected_batch_size", batch, False)]
+    values += [("l2_norm_clip", c, False) for c in clips]
+    values += [("feedback_l2_norm_clip", feedback_clip, False)] if feedback_clip is not None else []
+    for name, value, zero_allowed in values:
+        if isinstance(value, jax.core.Tracer):
+            continue
+        if not (value > 0 or (zero_allowed and value == 0)):
+            raise ValueError(f"{name} must be {'at least' if zero_allowed else 'above'} 0, got {value}.")
+        bounded = feedback == "private" or (name == "l2_norm_clip" and feedback == "local") or not is_zero(noise)
+        per_unit = name == "feedback_l2_norm_clip" and feedback == "local"  # any residual is clipped once more
+        if "clip" in name and np.isinf(value) and bounded and not per_unit:
+            raise ValueError(
+                f"{name} is infinite with noise_multiplier={noise}, feedback={feedback!r}: unbounded sums cannot be "
+                "noised, and where nothing is cut off there is nothing to feed back."
+            )
+    norm = math.sqrt(sum(c * c for c in clips)) if not any(isinstance(c, jax.core.Tracer) for c in clips) else 0.0
+    if feedback == "private" and not isinstance(feedback_clip, jax.core.Tracer) and feedback_clip <= norm:
+        raise ValueError(f"feedback_l2_norm_clip must be above l2_norm_clip ({norm:g}), got {feedback_clip}.")
+
+
+def _check_mode(feedback: str, clip: Any, decay: Any, share: Any, num_units: int | None, sampling: str) -> None:
+    if (feedback == "none") != (clip is None):
+        raise ValueError(
+            f"feedback={feedback!r} with feedback_l2_norm_clip={clip}: every mode but 'none' needs a norm for what it "
+            "feeds back, 'none' takes none."
+        )
+    for name, value, modes in (
+        ("feedback_decay", decay, ("local", "private")),
+        ("feedback_share", share, ("private",)),
+        ("num_units", num_units, ("local",)),
+    ):
+        if value is not None and feedback not in modes:
+            raise ValueError(f"{name}={value} with feedback={feedback!r}: only {' and '.join(modes)} take it.")
+    if decay is not None and not isinstance(decay, jax.core.Tracer) and not 0 <= decay < 1:
+        raise ValueError(f"feedback_decay must be in [0, 1), got {decay}.")
+    if share is not None and not 0 < share < 1:
+        raise ValueError(f"feedback_share must be in (0, 1), got {share}.")
+    if feedback == "local":
+        if num_units is None or num_units < 1:
+            raise ValueError(f"feedback='local' needs num_units, how many residuals to keep; got {num_units}.")
+        if sampling not in ("poisson", "full_batch"):
+            raise ValueError(
+                f"feedback='local' with sampling={sampling!r}: its proof needs draws that are independent across "
+                "units; use efsgd_jax.privacy.poisson_batch, or another mode."
+            )
+
+
+def check_per_example(updates: PyTree, params: PyTree | None) -> None:
+    """Raises ``ValueError`` for gradients that were averaged."""
+    if params is None:
+        return
+    for g, p in zip(jax.tree.leaves(updates), jax.tree.leaves(params), strict=True):
+        if jnp.shape(g)[1:] != jnp.shape(p) or jnp.ndim(g) != jnp.ndim(p) + 1:
+            raise ValueError(
+                f"expected per-example gradients of shape (B, *{jnp.shape(p)}), got {jnp.shape(g)}: the transform "
+                "must be first in the chain and see jax.vmap(jax.grad(loss), in_axes=(None, 0)), not an average."
+            )
+
+
+def check_clipped(total: ClippedSum, feedback: str, unit_residual: str, *, from_caller: bool) -> None:
+    """Raises ``ValueError`` for a ``ClippedSum`` without what the mode needs."""
+    if feedback in ("hidden", "private") and total.outer_sum is None:
+        wanted = "inf" if feedback == "hidden" else "feedback_l2_norm_clip"
+        raise ValueError(f"feedback={feedback!r} needs clipped_grad(..., outer_l2_norm_clip={wanted}).")
+    if feedback == "local" and from_caller and (total.cut_off is None or unit_residual == "vector"):
+        raise ValueError(
+            "feedback='local' needs clipped_grad(...)(..., carried=unit_lengths(state.residual, indices)) with "
+            "unit_residual='scalar', or per-example gradients."
+        )
