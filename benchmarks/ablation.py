@@ -43,7 +43,7 @@ def run(config_path: str, assignments: list[str], workdir: Path) -> dict:
     scores = evaluate(workdir)
     return {
         "epsilon": result.privacy["epsilon"],
-        "noise_multiplier": result.privacy["noise_multiplier"],
+        "noise_multiplier": result.privacy["mechanism_parameters"]["noise_multiplier"],
         "steps": result.steps,
         "train_seconds": seconds,
         "gen2real": {name: u.accuracy for name, u in scores.gen2real.items()},

@@ -1,5 +1,6 @@
 """``DpEvent`` -> epsilon, by PLD and by RDP; composition over the phases of a run."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import dp_accounting
@@ -9,8 +10,10 @@ from dp_accounting import pld, rdp
 Accountant = Literal["pld", "rdp"]
 # Steps of the privacy loss grid. The coarse one is pessimistic by about 0.01% and ten times as fast.
 FINE, COARSE = 1e-4, 1e-3
-# dp-accounting's own orders are sparse near 1, where the best one is if epsilon is large.
-RDP_ORDERS = [*np.arange(1.01, 4, 0.01), *np.arange(4, 16, 0.1), *range(16, 64), 128, 256, 512]
+# Of RDP. The coarse ones for searching. The fine ones for a third digit: dp-accounting's own orders are sparse near 1, where the best one is if epsilon is
+# large, but orders that are not whole are slow.
+COARSE_ORDERS = [1.25, 1.5, 1.75, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 128, 256, 512]
+FINE_ORDERS = [*np.arange(1.01, 4, 0.01), *np.arange(4, 16, 0.1), *range(16, 64), 128, 256, 512]
 
 
 def gaussian_event(noise_multiplier: float, steps: int = 1) -> dp_accounting.DpEvent:
@@ -24,6 +27,7 @@ def epsilon(
     *,
     accountant: Accountant = "pld",
     grid: float = FINE,
+    orders: Sequence[float] | None = None,
     neighbouring_relation: dp_accounting.NeighboringRelation = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
 ) -> float:
     """Epsilon of ``event`` at ``delta``; ``inf`` if there is no bound.
@@ -33,6 +37,7 @@ def epsilon(
       delta: in (0, 1).
       accountant: ``"pld"`` (tight) or ``"rdp"``.
       grid: discretisation of the privacy loss for PLD; any value gives an upper bound.
+      orders: of RDP; None for dp-accounting's. Any give an upper bound.
       neighbouring_relation: add or remove one example, unless told otherwise.
 
     Raises:
@@ -43,7 +48,7 @@ def epsilon(
             neighbouring_relation, value_discretization_interval=grid
         )
     else:
-        instance = rdp.RdpAccountant(RDP_ORDERS, neighbouring_relation)
+        instance = rdp.RdpAccountant(orders, neighbouring_relation)
     if not instance.supports(event):
         raise ValueError(f"the {accountant} accountant does not support {type(event).__name__}.")
     return float(instance.compose(event).get_epsilon(delta))

@@ -7,7 +7,7 @@ from dp_accounting import pld, rdp
 from scipy import optimize
 
 from efsgd_jax.errors import UserError
-from efsgd_jax.privacy.accounting import COARSE, epsilon
+from efsgd_jax.privacy.accounting import COARSE, COARSE_ORDERS, epsilon
 from efsgd_jax.privacy.mechanisms import LOCAL_OVERFLOW_SHARE, Mechanism
 
 MAX_NOISE_MULTIPLIER = 1e4
@@ -34,14 +34,14 @@ def calibrate_noise_multiplier(
       UserError: not reachable with a noise multiplier up to ``MAX_NOISE_MULTIPLIER``.
     """
     make_rdp_event = make_rdp_event or make_event
-    largest = epsilon(make_rdp_event(MAX_NOISE_MULTIPLIER), delta, accountant="rdp")
+    largest = epsilon(make_rdp_event(MAX_NOISE_MULTIPLIER), delta, accountant="rdp", orders=COARSE_ORDERS)
     if not largest <= target_epsilon:
         raise UserError(
             f"epsilon {target_epsilon:g} at delta {delta:g} is unreachable: noise multiplier {MAX_NOISE_MULTIPLIER:g} "
             f"still spends {largest:.3g}; raise the epsilon or lower the number of steps"
         )
     rough = dp_accounting.calibrate_dp_mechanism(
-        rdp.RdpAccountant,
+        lambda: rdp.RdpAccountant(COARSE_ORDERS),
         make_rdp_event,
         target_epsilon,
         delta,
@@ -116,7 +116,8 @@ def best_fresh_share(mechanism: Mechanism, steps: int, delta: float) -> float:
     """
 
     def cost(share: float) -> float:
-        return mechanism.epsilon(steps, delta, accountant="rdp", truncated=False, fresh_share=share)
+        event = mechanism.event(steps, truncated=False, fresh_share=share)
+        return epsilon(event, delta, accountant="rdp", orders=COARSE_ORDERS)
 
     result = optimize.minimize_scalar(cost, bounds=(1e-4, 1 - 1e-4), method="bounded", options={"maxiter": 24})
     return float(result.x)
@@ -142,4 +143,8 @@ def calibrate_mechanism(mechanism: Mechanism, steps: int, target_epsilon: float,
         return mechanism._replace(noise_multiplier=sigma)
 
     solved = solve(0.5)
-    return solved if mechanism.feedback == "none" else solve(best_fresh_share(solved, steps, delta))
+    if mechanism.feedback != "hidden":
+        return solved
+    for _ in range(2):  # the best split depends on the noise a little
+        solved = solve(best_fresh_share(solved, steps, delta))
+    return solved

@@ -23,7 +23,7 @@ import dp_accounting
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
-from efsgd_jax.privacy.accounting import COARSE, epsilon, gaussian_event
+from efsgd_jax.privacy.accounting import COARSE, FINE_ORDERS, epsilon, gaussian_event
 
 REPLACE_ONE = dp_accounting.NeighboringRelation.REPLACE_ONE
 
@@ -70,7 +70,7 @@ class SanitizedGan(NamedTuple):
             "the same by dp-accounting's RDP": epsilon(
                 published, delta, accountant="rdp", neighbouring_relation=REPLACE_ONE
             ),
-            "shared draw, RDP": epsilon(shared, delta, accountant="rdp"),
+            "shared draw, RDP": epsilon(shared, delta, accountant="rdp", orders=FINE_ORDERS),
             "shared draw, PLD": epsilon(shared, delta, grid=COARSE),
             "round robin, PLD": epsilon(self.round_robin_event(), delta),
         }

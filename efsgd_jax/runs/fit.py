@@ -1,6 +1,7 @@
 """``fit``: trains a generator and leaves a release on disk."""
 
 import functools
+import hashlib
 import math
 import sys
 import time
@@ -15,7 +16,7 @@ import numpy as np
 import tqdm
 from ml_collections import ConfigDict
 
-from efsgd_jax.data import Dataset, to_uint8
+from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
 from efsgd_jax.methods.synthesizer import Batch, Synthesizer
 from efsgd_jax.privacy.ledger import Ledger
@@ -23,14 +24,14 @@ from efsgd_jax.privacy.mechanisms import Mechanism
 from efsgd_jax.privacy.sampling import poisson_batch
 from efsgd_jax.runs.checkpoints import Checkpoints
 from efsgd_jax.runs.files import atomic, read_json, write_json, write_text
-from efsgd_jax.runs.images import class_grid, save_grid
+from efsgd_jax.runs.images import save_grid
 from efsgd_jax.runs.metrics_stream import MetricsStream
+from efsgd_jax.runs.release import draw_grid, fingerprints, public_config
 from efsgd_jax.runs.report import privacy_report, to_markdown
 from efsgd_jax.runs.setup import identity, prepare
 from efsgd_jax.runs.workdir import Workdir, plain
 
 PyTree = Any
-GRID_COLUMNS = 10
 
 
 class FitResult(NamedTuple):
@@ -114,7 +115,7 @@ def make_update(synthesizer: Synthesizer, mechanism: Mechanism) -> Callable[...,
 def _train(
     config: ConfigDict, dataset: Dataset, ledger: Ledger, synthesizer: Synthesizer, directory: Workdir, progress: bool
 ) -> None:
-    init_key, sampling_key, grid_key = jax.random.split(directory.root_key(config.train.seed), 3)
+    init_key, sampling_key = jax.random.split(directory.root_key(config.train.seed))
     checkpoints = Checkpoints(directory.checkpoints)
     start, state = checkpoints.restore(synthesizer.init(init_key))
     stream = MetricsStream(directory.metrics, directory.tensorboard, start)
@@ -123,9 +124,7 @@ def _train(
     draw = jax.jit(synthesizer.generate)
 
     def grid(params: PyTree) -> np.ndarray:
-        classes = jnp.repeat(jnp.arange(dataset.spec.num_classes), GRID_COLUMNS)
-        drawn = to_uint8(np.asarray(draw(params, grid_key, classes)))
-        return class_grid(drawn, np.asarray(classes), dataset.spec.num_classes, columns=GRID_COLUMNS)
+        return draw_grid(draw, params, dataset.spec.num_classes)
 
     every = config.train.log_every
     pending: list[dict[str, jax.Array]] = []
@@ -150,6 +149,7 @@ def _train(
                 _check_finite(state, step)
                 checkpoints.save(step, state)
                 save_grid(directory.grids / f"{step:06d}.png", grid(synthesizer.released(state)))
+                directory.seal()
         _release(config, dataset, ledger, directory, synthesizer.released(state), grid(synthesizer.released(state)))
     finally:
         bar.close()
@@ -190,14 +190,15 @@ def _release(
 ) -> None:
     """Writes ``release/``, the generator last: its presence says that the rest is complete."""
     spec = dataset.spec
-    public = plain(config)
-    public["data"].pop("path")  # tells of somebody's machine
-    public["train"].pop("seed")
     shape = {"image_size": spec.image_size, "channels": spec.channels, "class_names": list(dataset.class_names)}
     report = privacy_report(ledger, ledger.steps, debugging_seed=config.train.seed >= 0)
-    write_json(directory.config, {"config": public, "spec": shape})
+    write_json(directory.config, {"config": public_config(plain(config)), "spec": shape})
     write_json(directory.privacy_json, report)
     write_text(directory.privacy_md, to_markdown(report))
     save_grid(directory.samples, grid)
+    weights = flax.serialization.to_bytes(jax.device_get(params))
+    hashes = {**fingerprints(directory.release), directory.generator.name: hashlib.sha256(weights).hexdigest()}
+    write_json(directory.released, hashes, private=True)
+    directory.seal()
     with atomic(directory.generator) as temporary:
-        temporary.write_bytes(flax.serialization.to_bytes(jax.device_get(params)))
+        temporary.write_bytes(weights)

@@ -33,13 +33,17 @@ def class_grid(images: np.ndarray, labels: np.ndarray, num_classes: int, *, colu
     return grid
 
 
-def save_grid(path: Path, grid: np.ndarray) -> None:
-    """PNG, each pixel enlarged by a whole factor to about 800 pixels of width."""
+def enlarge(grid: np.ndarray) -> Image.Image:
+    """Each pixel by a whole factor, to about 800 pixels of width."""
     factor = max(1, min(8, 800 // grid.shape[1]))
     image = to_pillow(grid)
-    image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def save_grid(path: Path, grid: np.ndarray) -> None:
+    """The enlarged grid as PNG."""
     with atomic(path) as temporary:
-        image.save(temporary, format="PNG")
+        enlarge(grid).save(temporary, format="PNG")
 
 
 def save_npz(path: Path, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.metrics import CLASSIFIERS
 from efsgd_jax.runs.evaluate import evaluate, to_table
 from efsgd_jax.runs.fit import fit
+from efsgd_jax.runs.release import pack
 from efsgd_jax.runs.sample import FORMATS, sample
 
 
@@ -101,3 +102,17 @@ def score(argv: Sequence[str]) -> None:
     scores = evaluate(args.workdir, num_images=args.n, classifiers=classifiers, seed=args.seed)
     print(to_table(scores))
     print("These scores read real images: they are not covered by epsilon.")
+
+
+@program
+def publish(argv: Sequence[str]) -> None:
+    parser = _Parser(
+        prog="python -m efsgd_jax.release",
+        description="Pack what a finished run may publish; refuse if anything in it is not covered by its epsilon.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("workdir", help="directory of the run")
+    parser.add_argument("out", help="a new .zip file")
+    args = parser.parse_args(argv)
+    names = pack(args.workdir, args.out)
+    print(f"{args.out}: {', '.join(names)}")

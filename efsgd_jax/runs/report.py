@@ -1,11 +1,13 @@
 """The privacy report of a run: ``privacy.json`` for programs, ``PRIVACY.md`` for people."""
 
 import math
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 from efsgd_jax.privacy.clipped_sum import sensitivity_of
 from efsgd_jax.privacy.ledger import Ledger
+from efsgd_jax.privacy.mechanisms import Mechanism
 
 CAVEATS = (
     "Scores computed on real data (gen2real and the like) are not covered by epsilon.",
@@ -42,22 +44,29 @@ def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool) -> dict[
         "unit": "one image with its label",
         "neighbouring_relation": "add or remove one",
         "mechanism": _describe(ledger),
+        "mechanism_parameters": _parameters(mechanism),
         "sampler": "Poisson, truncated at capacity",
-        "sampling_probability": mechanism.sampling_probability,
-        "capacity": mechanism.capacity,
-        "dataset_size": mechanism.dataset_size,
         "steps": steps,
-        "noise_multiplier": mechanism.noise_multiplier,
         "sensitivity": float(sensitivity_of(mechanism.l2_norm_clip)),
-        "feedback": mechanism.feedback,
         "caveats": list(CAVEATS),
         "software": {name: version(name) for name in ("efsgd_jax", "jax", "dp-accounting")},
     }
 
 
+def _parameters(mechanism: Mechanism) -> dict[str, Any]:
+    clip = mechanism.l2_norm_clip
+    return {**mechanism._asdict(), "l2_norm_clip": dict(clip) if isinstance(clip, Mapping) else float(clip)}  # type: ignore[arg-type]
+
+
 def _describe(ledger: Ledger) -> str:
-    if ledger.mechanism.feedback == "none":
-        return "clipped sum of per-example gradients plus Gaussian noise (DP-SGD)"
+    plain = "clipped sum of per-example gradients plus Gaussian noise (DP-SGD)"
+    feedback = ledger.mechanism.feedback
+    if feedback == "none":
+        return plain
+    if feedback == "local":
+        return plain + "; what is clipped off stays with its example, at no cost; overflow is charged to delta"
+    if feedback == "private":
+        return plain + "; what is clipped off is released through a second noisy channel of the same mechanism"
     return (
         "clipped sum of per-example gradients plus clipped hidden error feedback plus Gaussian noise; assumption-free "
         f"accounting with {ledger.fresh_share:.4f} of the noise's variance on the fresh gradients"
@@ -76,10 +85,12 @@ def to_markdown(report: dict[str, Any]) -> str:
         head = f"# NOT PRIVATE: {report['reason_for_no_guarantee']}"
     lines = [head, ""]
     if not report["delta_below_one_over_n"]:
-        lines += [f"**Weak delta**: {report['delta']:g} is not below 1/N for N = {report['dataset_size']}.", ""]
-    hidden = ("guarantee", "reason_for_no_guarantee", "caveats", "software")
+        n = report["mechanism_parameters"]["dataset_size"]
+        lines += [f"**Weak delta**: {report['delta']:g} is not below 1/N for N = {n}.", ""]
+    hidden = ("guarantee", "reason_for_no_guarantee", "mechanism_parameters", "caveats", "software")
     lines += ["| | |", "|---|---|"]
     lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report.items() if key not in hidden]
+    lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report["mechanism_parameters"].items()]
     lines += ["", *(f"- {caveat}" for caveat in report["caveats"]), ""]
     lines += ["Made with " + ", ".join(f"{k} {v}" for k, v in report["software"].items()) + "."]
     return "\n".join(lines) + "\n"

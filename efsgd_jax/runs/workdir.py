@@ -1,5 +1,6 @@
 """A run on disk: what may be published in ``release/``, everything else in ``private/``."""
 
+import contextlib
 import json
 import math
 import shutil
@@ -30,6 +31,7 @@ class Workdir:
         self.tensorboard = self.private / "tensorboard"
         self.grids = self.private / "grids"
         self.scores = self.private / "scores.json"
+        self.released = self.private / "released.json"  # hashes of the files of release/, as training wrote them
         self.config = self.release / "config.json"
         self.privacy_json = self.release / "privacy.json"
         self.privacy_md = self.release / "PRIVACY.md"
@@ -76,6 +78,12 @@ class Workdir:
             raise UserError(f"cannot create workdir {self.root} ({error.strerror}); use another --workdir") from error
         if not self.run.is_file():
             write_json(self.run, identity, private=True)
+
+    def seal(self) -> None:
+        """Makes everything under ``private`` readable to its owner only, also what libraries wrote there."""
+        for path in self.private.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # a temporary file
+                path.chmod(0o700 if path.is_dir() else 0o600)
 
     def root_key(self, seed: int) -> jax.Array:
         """The run's secret key: made once from the system's entropy, kept in ``private/`` so that a resumed run draws

@@ -1,0 +1,205 @@
+"""``release/``: written once by training, and packed only after everything in it has been accounted for."""
+
+import hashlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import jsonschema
+import numpy as np
+from PIL import Image
+
+from efsgd_jax.config import default_config
+from efsgd_jax.data import ImageSpec, to_uint8
+from efsgd_jax.errors import UserError
+from efsgd_jax.methods.efsgd_gan import Hyperparameters, make_generate, make_generator
+from efsgd_jax.privacy import Ledger, Mechanism
+from efsgd_jax.runs.files import atomic, read_json
+from efsgd_jax.runs.images import class_grid, enlarge
+from efsgd_jax.runs.report import to_markdown
+from efsgd_jax.runs.workdir import Workdir
+
+PyTree = Any
+GRID_COLUMNS = 10
+# Of data.path and train.seed nothing is published: the one tells of a machine, the other gives the noise away.
+SECRET_KEYS = (("data", "path"), ("train", "seed"))
+# What arithmetic on another machine may change in a pixel.
+PIXEL_TOLERANCE = 2
+
+
+def draw_grid(generate: Callable[..., jax.Array], params: PyTree, num_classes: int) -> np.ndarray:
+    """The grid of a release. Its key is public, so that everybody can draw it again from the generator."""
+    labels = jnp.repeat(jnp.arange(num_classes), GRID_COLUMNS)
+    drawn = to_uint8(np.asarray(generate(params, jax.random.key(0), labels)))
+    return class_grid(drawn, np.asarray(labels), num_classes, columns=GRID_COLUMNS)
+
+
+def public_config(config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` without what must not be published."""
+    public = json.loads(json.dumps(config))
+    for group, key in SECRET_KEYS:
+        public[group].pop(key, None)
+    return public
+
+
+def fingerprints(release: Path) -> dict[str, str]:
+    """SHA-256 of each file of a release."""
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(release.iterdir())}
+
+
+def pack(workdir: str | Path, out: str | Path) -> list[str]:
+    """Writes a finished run's release to a new zip file, or refuses.
+
+    Args:
+      workdir: a finished run, with its ``private/``: without it nobody can tell what a release must not contain.
+      out: a .zip that does not exist yet.
+
+    Returns:
+      The names of the files in it.
+
+    Raises:
+      UserError: the run carries no guarantee, or something in ``release/`` derives from real data, or may, outside the
+        ledger; nothing is written.
+
+    Formal guarantees:
+      The zip holds: a generator of the configured shape whose bytes are those that training released; a sample grid
+      that this generator draws again from a public key; a report whose epsilon follows from the mechanism in it; and
+      configuration. Nothing else, and none of the run's keys. That training released a function of the ledger's
+      releases only is the method's guarantee, not this function's.
+    """
+    directory, target = Workdir(workdir), Path(out).expanduser()
+    if target.exists():
+        raise UserError(f"{target} exists; name a new file")
+    if not directory.finished:
+        raise UserError(f"{directory.root} holds no finished run ({directory.generator} is missing); train it first")
+    if not (directory.run.is_file() and directory.released.is_file()):
+        raise UserError(f"{directory.root} has no private/ part: what its release must not contain cannot be checked")
+    check(directory)
+    names = sorted(p.name for p in directory.release.iterdir())
+    with atomic(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(zipfile.ZipInfo(name), (directory.release / name).read_bytes(), zipfile.ZIP_DEFLATED)
+    return names
+
+
+def check(directory: Workdir) -> None:
+    """Raises ``UserError`` with the first thing in ``release/`` that must not be published."""
+    expected = {directory.config, directory.privacy_json, directory.privacy_md, directory.generator, directory.samples}
+    for path in sorted(directory.release.iterdir()):
+        if path not in expected or not path.is_file() or path.is_symlink():
+            _refuse(path, "does not belong to a release; what training did not put there may derive from real data")
+    for path in sorted(expected):
+        if not path.is_file():
+            _refuse(path, "is missing")
+    _check_report(directory)
+    _check_config(directory)
+    _check_keys(directory)
+    release = read_json(directory.config)
+    shape = release["spec"]
+    spec = ImageSpec(shape["image_size"], shape["channels"], len(shape["class_names"]))
+    hp = Hyperparameters(**release["config"]["method"])
+    params = _check_generator(directory, spec, hp)
+    _check_grid(directory, draw_grid(jax.jit(make_generate(spec, hp)), params, spec.num_classes))
+    written, found = read_json(directory.released), fingerprints(directory.release)
+    for name in sorted(found):
+        if found[name] != written.get(name):
+            _refuse(directory.release / name, "is not what training wrote")
+
+
+def _refuse(path: Path, reason: str) -> None:
+    raise UserError(f"not released: {path} {reason}")
+
+
+def _check_report(directory: Workdir) -> None:
+    report, path = read_json(directory.privacy_json), directory.privacy_json
+    schema = json.loads(resources.files("efsgd_jax.runs").joinpath("privacy.schema.json").read_text(encoding="utf-8"))
+    try:
+        jsonschema.validate(report, schema)
+    except jsonschema.ValidationError as error:
+        _refuse(path, f"is not a privacy report: {error.message[:200]}")
+    if not report["guarantee"]:
+        _refuse(path, f"says that the run carries no guarantee: {report['reason_for_no_guarantee']}")
+    if read_json(directory.run)["config"]["train"]["seed"] >= 0:
+        _refuse(path, "claims a guarantee, but train.seed was set: anyone can subtract the noise")
+    m = report["mechanism_parameters"]
+    ledger = Ledger(Mechanism(**m), float(report["target_epsilon"]), report["delta"], report["steps"])
+    proven = ledger.report(report["steps"])["pld"]
+    if not report["epsilon"] >= proven * (1 - 1e-6):
+        _refuse(path, f"claims epsilon {report['epsilon']:.6g}; its mechanism spends {proven:.6g}")
+    if directory.privacy_md.read_text(encoding="utf-8") != to_markdown(report):
+        _refuse(directory.privacy_md, "does not say what privacy.json says")
+
+
+def _check_config(directory: Workdir) -> None:
+    release, path = read_json(directory.config), directory.config
+    if set(release) != {"config", "spec"} or set(release["spec"]) != {"image_size", "channels", "class_names"}:
+        _refuse(path, f"has other parts than config and spec: {sorted(release)}")
+    known = public_config(default_config().to_dict())
+
+    def compare(found: Any, wanted: Any, where: str) -> None:
+        if isinstance(found, dict) != isinstance(wanted, dict):
+            _refuse(path, f"has {where} of another kind than the configuration")
+        for key in found if isinstance(found, dict) else ():
+            if key not in wanted:
+                _refuse(path, f"has the key {where}{key}, which is not public configuration")
+            compare(found[key], wanted[key], f"{where}{key}.")
+
+    compare(release["config"], known, "")
+    if release["config"] != public_config(read_json(directory.run)["config"]):
+        _refuse(path, "is not the configuration that was trained")
+
+
+def _check_keys(directory: Workdir) -> None:
+    """The run's key, as text or as bytes, must be in no file."""
+    if not directory.key.is_file():
+        return
+    words = [int(w) for w in read_json(directory.key)]
+    needles = [np.array(words, order).tobytes() for order in ("<u4", ">u4")]
+    digits = [re.compile(rb"(?<!\d)" + str(w).encode() + rb"(?!\d)") for w in words]
+    for path in sorted(directory.release.iterdir()):
+        content = path.read_bytes()
+        is_text = path.suffix in (".json", ".md")
+        if any(n in content for n in needles) or (is_text and all(d.search(content) for d in digits)):
+            _refuse(path, "contains the run's secret key")
+
+
+def _check_generator(directory: Workdir, spec: ImageSpec, hp: Hyperparameters) -> PyTree:
+    """The weights of one generator and nothing else: same tree, same shapes, nothing behind them."""
+    path = directory.generator
+    keys = {"params": jax.random.key(0), "noise": jax.random.key(0)}
+    z, labels = jnp.zeros((1, hp.latent)), jnp.zeros(1, jnp.int32)
+    wanted = jax.eval_shape(make_generator(spec, hp).init, keys, z, labels)
+    content = path.read_bytes()
+    try:
+        params = flax.serialization.msgpack_restore(content)
+        described = jax.tree.map(lambda x: (x.shape, str(x.dtype)), params)
+    except Exception as error:  # msgpack and Flax have many for a damaged file
+        raise UserError(f"not released: {path} cannot be read ({type(error).__name__})") from error
+    if described != jax.tree.map(lambda x: (x.shape, str(x.dtype)), flax.serialization.to_state_dict(wanted)):
+        _refuse(path, "holds something else than the configured generator's parameters")
+    if flax.serialization.to_bytes(params) != content:
+        _refuse(path, "holds more than its parameters")
+    return params
+
+
+def _check_grid(directory: Workdir, grid: np.ndarray) -> None:
+    path = directory.samples
+    content = path.read_bytes()
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            found, extra = np.asarray(image).astype(int), image.info
+    except (OSError, ValueError) as error:
+        raise UserError(f"not released: {path} is not an image ({error})") from error
+    wanted = np.asarray(enlarge(grid)).astype(int)
+    if found.shape != wanted.shape or np.max(np.abs(found - wanted)) > PIXEL_TOLERANCE:
+        _refuse(path, "shows other images than the released generator draws; they may be real")
+    if extra or not content.endswith(b"IEND\xaeB`\x82"):
+        _refuse(path, "holds more than its pixels")
