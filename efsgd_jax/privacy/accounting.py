@@ -10,10 +10,10 @@ from dp_accounting import pld, rdp
 Accountant = Literal["pld", "rdp"]
 # Steps of the privacy loss grid. The coarse one is pessimistic by about 0.01% and ten times as fast.
 FINE, COARSE = 1e-4, 1e-3
-# Of RDP. The coarse ones for searching. The fine ones for a third digit: dp-accounting's own orders are sparse near 1, where the best one is if epsilon is
-# large, but orders that are not whole are slow.
+# Of RDP. The coarse ones are for searching. The fine ones are for a third digit: dp-accounting's own orders are sparse
+# near 1, where the best one is if epsilon is large, but orders that are not whole are slow.
 COARSE_ORDERS = [1.25, 1.5, 1.75, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 128, 256, 512]
-FINE_ORDERS = [*np.arange(1.01, 4, 0.01), *np.arange(4, 16, 0.1), *range(16, 64), 128, 256, 512]
+FINE_ORDERS = [*np.arange(1.01, 1.2, 0.01), *np.arange(1.2, 4, 0.02), *range(4, 64)]
 
 
 def gaussian_event(noise_multiplier: float, steps: int = 1) -> dp_accounting.DpEvent:

@@ -34,20 +34,7 @@ def calibrate_noise_multiplier(
       UserError: not reachable with a noise multiplier up to ``MAX_NOISE_MULTIPLIER``.
     """
     make_rdp_event = make_rdp_event or make_event
-    largest = epsilon(make_rdp_event(MAX_NOISE_MULTIPLIER), delta, accountant="rdp", orders=COARSE_ORDERS)
-    if not largest <= target_epsilon:
-        raise UserError(
-            f"epsilon {target_epsilon:g} at delta {delta:g} is unreachable: noise multiplier {MAX_NOISE_MULTIPLIER:g} "
-            f"still spends {largest:.3g}; raise the epsilon or lower the number of steps"
-        )
-    rough = dp_accounting.calibrate_dp_mechanism(
-        lambda: rdp.RdpAccountant(COARSE_ORDERS),
-        make_rdp_event,
-        target_epsilon,
-        delta,
-        bracket_interval=dp_accounting.ExplicitBracketInterval(1e-2, MAX_NOISE_MULTIPLIER),
-        tol=1e-2,
-    )
+    rough = _rough_noise_multiplier(make_rdp_event, target_epsilon, delta)
     # RDP is an upper bound, so its noise is enough, but for truncation, which costs a little more: hence the margin.
     sigma = dp_accounting.calibrate_dp_mechanism(
         lambda: pld.PLDAccountant(value_discretization_interval=COARSE),
@@ -58,6 +45,26 @@ def calibrate_noise_multiplier(
         tol=1e-3 * rough,
     )
     return float(sigma)
+
+
+def _rough_noise_multiplier(
+    make_event: Callable[[float], dp_accounting.DpEvent], target_epsilon: float, delta: float
+) -> float:
+    """By RDP, to 0.01."""
+    largest = epsilon(make_event(MAX_NOISE_MULTIPLIER), delta, accountant="rdp", orders=COARSE_ORDERS)
+    if not largest <= target_epsilon:
+        raise UserError(
+            f"epsilon {target_epsilon:g} at delta {delta:g} is unreachable: noise multiplier {MAX_NOISE_MULTIPLIER:g} "
+            f"still spends {largest:.3g}; raise the epsilon or lower the number of steps"
+        )
+    return dp_accounting.calibrate_dp_mechanism(
+        lambda: rdp.RdpAccountant(COARSE_ORDERS),
+        make_event,
+        target_epsilon,
+        delta,
+        bracket_interval=dp_accounting.ExplicitBracketInterval(1e-2, MAX_NOISE_MULTIPLIER),
+        tol=1e-2,
+    )
 
 
 def calibrate_steps(spent: Callable[[int], float], target_epsilon: float, max_steps: int) -> int:
@@ -94,8 +101,15 @@ def calibrate_phases(
       UserError: a phase cannot be paid for by what the ones before leave.
     """
     before: list[dp_accounting.DpEvent] = []
-    sigmas = []
+    sigmas: list[float] = []
+    spent = 0.0
     for make_event, target_epsilon in phases:
+        if target_epsilon <= spent:
+            raise UserError(f"the phases may have spent {spent:g} and then {target_epsilon:g}: it must increase")
+        # Alone, the phase needs less noise for the whole budget and more for what is left of it.
+        least, most = (
+            calibrate_noise_multiplier(make_event, e, delta) for e in (target_epsilon, target_epsilon - spent)
+        )
 
         def composed(
             sigma: float,
@@ -104,8 +118,17 @@ def calibrate_phases(
         ) -> dp_accounting.DpEvent:
             return dp_accounting.ComposedDpEvent([*before, make_event(sigma)])
 
-        sigmas.append(calibrate_noise_multiplier(composed, target_epsilon, delta))
+        sigma = dp_accounting.calibrate_dp_mechanism(
+            lambda: pld.PLDAccountant(value_discretization_interval=COARSE),
+            composed,
+            target_epsilon,
+            delta,
+            bracket_interval=dp_accounting.ExplicitBracketInterval(least / 2, 2 * most),
+            tol=1e-3 * least,
+        )
+        sigmas.append(float(sigma))
         before.append(make_event(sigmas[-1]))
+        spent = target_epsilon
     return sigmas
 
 
@@ -132,19 +155,15 @@ def calibrate_mechanism(mechanism: Mechanism, steps: int, target_epsilon: float,
     if mechanism.feedback == "local":
         delta *= 1 - LOCAL_OVERFLOW_SHARE
 
-    def solve(share: float) -> Mechanism:
-        def at(sigma: float, truncated: bool) -> dp_accounting.DpEvent:
-            candidate = mechanism._replace(noise_multiplier=sigma)
-            return candidate.event(steps, truncated=truncated, fresh_share=share)
+    def event(sigma: float, truncated: bool) -> dp_accounting.DpEvent:
+        return mechanism._replace(noise_multiplier=sigma).event(steps, truncated=truncated, fresh_share=share)
 
-        sigma = calibrate_noise_multiplier(
-            lambda sigma: at(sigma, True), target_epsilon, delta, make_rdp_event=lambda sigma: at(sigma, False)
-        )
-        return mechanism._replace(noise_multiplier=sigma)
-
-    solved = solve(0.5)
-    if mechanism.feedback != "hidden":
-        return solved
-    for _ in range(2):  # the best split depends on the noise a little
-        solved = solve(best_fresh_share(solved, steps, delta))
-    return solved
+    share = 0.5
+    if mechanism.feedback == "hidden":
+        for _ in range(2):  # the best split depends on the noise a little
+            sigma = _rough_noise_multiplier(lambda sigma: event(sigma, False), target_epsilon, delta)
+            share = best_fresh_share(mechanism._replace(noise_multiplier=sigma), steps, delta)
+    sigma = calibrate_noise_multiplier(
+        lambda sigma: event(sigma, True), target_epsilon, delta, make_rdp_event=lambda sigma: event(sigma, False)
+    )
+    return mechanism._replace(noise_multiplier=sigma)

@@ -1,0 +1,110 @@
+"""``python -m efsgd_jax.privacy`` and the published accountings."""
+
+import math
+import re
+
+import dp_accounting
+import pytest
+
+from efsgd_jax.privacy import (
+    Mechanism,
+    calibrate_phases,
+    calibrate_steps,
+    dp_sgd_event,
+    epsilon,
+    gaussian_event,
+    overflow_probability,
+    sample_capacity,
+)
+from efsgd_jax.privacy.__main__ import accountant_rows, main, mode_rows
+from efsgd_jax.privacy.published import SanitizedGan
+
+
+def test_the_published_epsilons_and_what_the_code_spends():
+    values = list(SanitizedGan().epsilons(1e-5).values())
+    assert values == pytest.approx([9.99, 9.24, 360, 329, 379], rel=2e-3)
+
+
+def test_pld_is_worth_it():
+    assert accountant_rows() == [("RDP", "9.99"), ("PLD", "8.60")]
+
+
+def test_the_noise_of_the_modes_at_one_epsilon():
+    rows = {name.split(",")[0] + name[-1]: value for name, value in mode_rows(steps=500)}
+    sigma = {name: float(re.match(r"sigma ([\d.]+)", value)[1]) for name, value in rows.items()}
+    assert sigma["nonee"] == sigma["private2"] == pytest.approx(sigma["local1"], rel=1e-3)
+    assert sigma["hidden1"] > 10 * sigma["nonee"]
+
+
+def test_local_feedback_pays_for_batches_that_overflow():
+    n, q, sigma, steps, delta = 60_000, 512 / 60_000, 0.7, 1000, 1e-5
+    local = Mechanism(n, q, sample_capacity(n, q, overflow_probability=1e-25), sigma, 1.0, "local", 1.0)
+    plain = epsilon(dp_sgd_event(q, sigma, steps), delta)
+    assert plain < local.epsilon(steps, delta) < plain + 0.01
+    # At six standard deviations exp(epsilon) T p is more than delta: no guarantee, and it says so.
+    tight = local._replace(capacity=sample_capacity(n, q))
+    assert overflow_probability(n, q, tight.capacity) < 1e-7
+    assert tight.epsilon(steps, delta) == math.inf
+
+
+def test_only_poisson_samples_have_an_event():
+    shuffled = Mechanism(100, 0.1, 100, 1.0, sampling="shuffle")
+    with pytest.raises(ValueError, match="only Poisson"):
+        shuffled.event(3)
+
+
+def test_steps_are_the_most_that_the_target_allows():
+    def spent(t):
+        return epsilon(dp_sgd_event(0.01, 1.0, t), 1e-5, accountant="rdp") if t else 0.0
+
+    steps = calibrate_steps(spent, 2.0, 10_000)
+    assert spent(steps) <= 2.0 < spent(steps + 1)
+    assert calibrate_steps(spent, 100.0, 50) == 50
+
+
+def test_phases_share_one_budget():
+    phases = [
+        (gaussian_event, 1.0),
+        (lambda sigma: dp_sgd_event(0.01, sigma, 200), 4.0),
+        (gaussian_event, 5.0),
+    ]
+    sigmas = calibrate_phases(phases, 1e-5)
+    events = [make(s) for (make, _), s in zip(phases, sigmas, strict=True)]
+    for i, (_, target) in enumerate(phases):
+        spent = epsilon(dp_accounting.ComposedDpEvent(events[: i + 1]), 1e-5, grid=1e-3)
+        assert 0.98 * target < spent <= target
+
+
+BASE = ["--dataset_size=60000", "--expected_batch_size=512", "--steps=20000"]
+
+
+def test_what_a_configuration_costs(capsys):
+    assert main([*BASE, "--epsilon=10"]) == 0
+    out = capsys.readouterr().out
+    spent = float(re.search(r"epsilon by PLD \(proven\) +([\d.]+)", out)[1])
+    assert 9.9 < spent <= 10
+    assert main([*BASE, "--noise_multiplier=0.88"]) == 0
+    again = float(re.search(r"epsilon by PLD \(proven\) +([\d.]+)", capsys.readouterr().out)[1])
+    assert again == pytest.approx(spent, rel=0.01)
+    assert main([*BASE, "--noise_multiplier=0.88", "--epsilon=5"]) == 0
+    assert re.search(r"steps +\d+ of 20000", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epsilon=1"], "--dataset_size"),
+        (BASE, "--epsilon, --noise_multiplier or both"),
+        ([*BASE, "--epsilon=-1"], "above 0"),
+        ([*BASE, "--epsilon=1", "--delta=2"], "--delta"),
+        ([*BASE, "--epsilon=1", "--feedback=hidden"], "--feedback_l2_norm_clip"),
+        ([*BASE, "--epsilon=1", "--colour=red"], "--colour"),
+        (["--dataset_size=10", "--expected_batch_size=20", "--steps=3", "--epsilon=1"], "above N = 10"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, arguments, message):
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
