@@ -140,7 +140,6 @@ def validate(config: ConfigDict) -> None:
         ("train.log_every", t.log_every, t.log_every >= 1, "at least 1"),
         ("train.grid_every", t.grid_every, t.grid_every >= 1, "at least 1"),
         ("train.seed", t.seed, -1 <= t.seed < 2**32, "-1 or a seed from 0 to 2^32 - 1"),
-        ("method.decay_steps", m.decay_steps, m.decay_steps >= 0, "at least 0"),
         ("method.ema_decay", m.ema_decay, 0 <= m.ema_decay < 1, "at least 0 and below 1"),
         ("method.adam_b1", m.adam_b1, 0 <= m.adam_b1 < 1, "at least 0 and below 1"),
         (

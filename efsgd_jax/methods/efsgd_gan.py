@@ -47,7 +47,6 @@ class Hyperparameters:
       generator_classifier_weight: v_cls; 0 leaves the classifier out of the generator's loss.
       learning_rate: Adam's, for the private update.
       generator_learning_rate: Adam's, for the generator's own step; 0 makes a private VAE of the method.
-      decay_steps: both learning rates fall to nothing along a cosine over so many private steps; 0 keeps them constant.
       adam_b1: Adam's first-moment decay, of both.
       private_steps_per_generator_step: private updates between two generator steps.
       generated_batch_size: generated images per update.
@@ -69,7 +68,6 @@ class Hyperparameters:
     generator_classifier_weight: float = 2.0
     learning_rate: float = 6e-3
     generator_learning_rate: float = 1e-3
-    decay_steps: int = 0
     adam_b1: float = 0.9
     private_steps_per_generator_step: int = 2
     generated_batch_size: int = 64
@@ -137,12 +135,8 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
             feedback_l2_norm_clip=mechanism.feedback_l2_norm_clip,
         )
 
-    def adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
-        schedule = optax.cosine_decay_schedule(learning_rate, steps) if hp.decay_steps else learning_rate
-        return optax.adam(schedule, b1=hp.adam_b1)
-
-    private_adam = adam(hp.learning_rate, hp.decay_steps)
-    generator_adam = adam(hp.generator_learning_rate, max(1, hp.decay_steps // hp.private_steps_per_generator_step))
+    private_adam = optax.adam(hp.learning_rate, b1=hp.adam_b1)
+    generator_adam = optax.adam(hp.generator_learning_rate, b1=hp.adam_b1)
 
     def real_loss(params: PyTree, example: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         image, label = example
