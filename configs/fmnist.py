@@ -1,4 +1,5 @@
-"""Fashion-MNIST at epsilon 10, delta 1e-5. About 12 minutes on 2 CPU cores.
+"""Fashion-MNIST at epsilon 10, delta 1e-5. About 13 minutes on 2 CPU cores; gen2real about 0.76 (logistic
+regression), 0.73 (CNN).
 
     python -m efsgd_jax.train --config=configs/fmnist.py --workdir=runs/fmnist
 
@@ -13,7 +14,7 @@ from efsgd_jax import default_config
 def get_config() -> ConfigDict:
     config = default_config()
     config.data.name = "fashion_mnist"
-    config.train.update(steps=3200, expected_batch_size=128, log_every=50, grid_every=400)
+    config.train.update(steps=2400, expected_batch_size=256, log_every=50, grid_every=400)
     config.method.update(
         latent=16,
         max_width=32,
