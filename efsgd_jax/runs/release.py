@@ -133,7 +133,7 @@ def _check_report(directory: Workdir) -> None:
     mechanism, steps, delta = Mechanism(**m), report["steps"], report["delta"]
     share = best_fresh_share(mechanism, steps, delta) if mechanism.feedback == "hidden" else 0.5
     proven = mechanism.epsilon(steps, delta, fresh_share=share)
-    if not report["epsilon"] >= proven * (1 - 1e-3):
+    if not report["epsilon"] >= proven * (1 - 1e-6):
         _refuse(path, f"claims epsilon {report['epsilon']:.6g}; its mechanism spends {proven:.6g}")
     if directory.privacy_md.read_text(encoding="utf-8") != to_markdown(report):
         _refuse(directory.privacy_md, "does not say what privacy.json says")
