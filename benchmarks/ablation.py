@@ -18,11 +18,18 @@ from provenance import provenance
 from efsgd_jax import UserError, evaluate, fit, load_config
 from efsgd_jax.config import override
 
+FEEDBACK = [
+    ("hidden feedback", "hidden", 1),  # as published: the residual's clip norm is about a gradient's
+    ("hidden feedback, short", "hidden", 0.02),
+    ("local feedback", "local", 1.3),  # S, the joint sensitivity of the recipes' clip norms
+    ("private feedback", "private", 2.6),
+]
+
 VARIANTS: dict[str, tuple[str, ...]] = {
     "recipe": (),
     "no noise": ("privacy.epsilon=inf",),
     "epsilon 1": ("privacy.epsilon=1",),
-    "hidden feedback": ("privacy.feedback=hidden", "privacy.feedback_l2_norm_clip=1"),
+    **{name: (f"privacy.feedback={mode}", f"privacy.feedback_l2_norm_clip={norm}") for name, mode, norm in FEEDBACK},
     "no noise injection": ("method.noise_injection=false",),
     "no reconstruction": ("method.reconstruction_weight=0",),
     "no generator step": ("method.generator_learning_rate=0",),
@@ -45,25 +52,40 @@ def run(config_path: str, assignments: list[str], workdir: Path) -> dict:
         "epsilon": result.privacy["epsilon"],
         "noise_multiplier": result.privacy["mechanism_parameters"]["noise_multiplier"],
         "steps": result.steps,
+        "clipped_share": clipped_share(result.workdir / "private" / "metrics.jsonl"),
         "train_seconds": seconds,
         "gen2real": {name: u.accuracy for name, u in scores.gen2real.items()},
         "real2gen": {name: u.accuracy for name, u in scores.real2gen.items()},
     }
 
 
+def clipped_share(metrics: Path) -> dict[str, float]:
+    """For each network, the share of its per-example gradients that were longer than its clip norm; mean over a run."""
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    prefix = "clipped_share_"
+    names = [name for name in rows[0] if name.startswith(prefix)]
+    return {name.removeprefix(prefix): statistics.mean(row[name] for row in rows) for name in names}
+
+
 def to_table(runs: dict[str, list[dict]]) -> str:
     lines = [
-        "| variant | runs | epsilon | sigma | gen2real LR | gen2real CNN | train seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| variant | runs | epsilon | sigma | gen2real LR | gen2real CNN | clipped D / E / G | train seconds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, rows in runs.items():
         if not rows:
             continue
         scores = [_spread([100 * row["gen2real"][c] for row in rows]) for c in ("logistic_regression", "cnn")]
         seconds = _spread([row["train_seconds"] for row in rows if row["train_seconds"] is not None], digits=0)
+        clipped = " / ".join(
+            f"{100 * statistics.mean(row['clipped_share'][n] for row in rows):.0f}"
+            for n in ("discriminator", "encoder", "generator")
+        )
         epsilon = rows[0]["epsilon"] if isinstance(rows[0]["epsilon"], str) else f"{rows[0]['epsilon']:.2f}"
         sigma = f"{rows[0]['noise_multiplier']:.3f}"
-        lines.append(f"| {name} | {len(rows)} | {epsilon} | {sigma} | {scores[0]} | {scores[1]} | {seconds} |")
+        lines.append(
+            f"| {name} | {len(rows)} | {epsilon} | {sigma} | {scores[0]} | {scores[1]} | {clipped} | {seconds} |"
+        )
     return "\n".join(lines)
 
 
@@ -78,7 +100,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/digits.py")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--variants", default=",".join(VARIANTS), help="comma-separated")
+    parser.add_argument("--variants", default=";".join(VARIANTS), help="separated by ;")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every variant; repeatable")
     parser.add_argument("--workdir", default="runs/ablation", help="the runs' own directories")
     parser.add_argument("--out", required=True, help="JSON file of results")
@@ -90,7 +112,7 @@ def main() -> int:
         print(f"error: {out} is of commit {record['commit']}, {record['command']}; use another --out", file=sys.stderr)
         return 2
     out.parent.mkdir(parents=True, exist_ok=True)
-    for variant in args.variants.split(","):
+    for variant in args.variants.split(";"):
         done = record["runs"].setdefault(variant, [])
         for i in range(len(done), args.runs):
             workdir = Path(args.workdir) / Path(args.config).stem / f"{variant.replace(' ', '_')}_{i}"

@@ -230,7 +230,8 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
         metrics = {name: jnp.sum(jnp.where(batch.mask, term, 0.0)) / count for name, term in real.aux.items()}
         metrics["generated"] = jnp.mean(fake.losses)
         metrics["generator"] = loss
-        metrics["clipped_share"] = jnp.sum((real.l2_norms > clip_norms["discriminator"]) & batch.mask) / count
+        for network, clipped in real.clipped.items():
+            metrics[f"clipped_share_{network}"] = jnp.sum(clipped) / count
         metrics["gradient_norm"] = jnp.sum(real.l2_norms) / count
         metrics["not_finite"] = jnp.sum(~real.finite)
         metrics["batch_size"] = jnp.sum(batch.mask)

@@ -24,6 +24,7 @@ class ClippedSum(NamedTuple):
       cut_off: with ``carried``, float32 ``[B]``: how much longer than C each gradient wanted to be; alike for each
         group. Else None.
       l2_norms: float32 ``[B]``, the norm of each gradient before clipping; 0 where masked out or not finite.
+      clipped: bool ``[B]``, True where that norm is above C; alike for each group.
       losses: float32 ``[B]``, 0 where masked out.
       aux: what the loss returned beside its value, each leaf with a leading ``[B]`` axis; 0 where masked out.
       finite: bool ``[B]``, False where a gradient had a NaN or an infinite norm (its contribution is 0).
@@ -34,6 +35,7 @@ class ClippedSum(NamedTuple):
     outer_sum: PyTree | None
     cut_off: PyTree | None
     l2_norms: jax.Array
+    clipped: PyTree
     losses: jax.Array
     aux: PyTree
     finite: jax.Array
@@ -130,6 +132,7 @@ def clip_and_sum(
         outer_sum=outer_sum,
         cut_off=cut_off,
         l2_norms=jnp.where(keep, norms, 0.0),
+        clipped=of_groups(lambda n, c: keep & (n > c), group_norms, l2_norm_clip),
         losses=jnp.zeros(batch),
         aux=None,
         finite=finite | ~mask,

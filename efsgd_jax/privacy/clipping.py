@@ -78,14 +78,13 @@ def clipped_grad(
             nothing = nothing._replace(finite=jnp.ones_like(nothing.finite))
             part = jax.lax.cond(jnp.any(keep), compute, lambda: nothing)
             sums = jax.tree.map(jnp.add, sums, (part.clipped_sum, part.outer_sum))
-            return sums, (part.cut_off, part.l2_norms, part.losses, part.aux, part.finite)
+            return sums, (part.cut_off, part.l2_norms, part.clipped, part.losses, part.aux, part.finite)
 
         zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
         start = (zeros, None if outer_l2_norm_clip is None else zeros)
         sums, stacked = jax.lax.scan(add, start, (rows, masks))
         per_example = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:]))[:size], stacked)
         clipped_sum, outer_sum = sums
-        cut_off, l2_norms, losses, aux, finite = per_example
-        return ClippedSum(clipped_sum, outer_sum, cut_off, l2_norms, losses, aux, finite, sensitivity_of(l2_norm_clip))
+        return ClippedSum(clipped_sum, outer_sum, *per_example, sensitivity=sensitivity_of(l2_norm_clip))
 
     return clipped
