@@ -85,6 +85,9 @@ def clipped_grad(
         sums, stacked = jax.lax.scan(add, start, (rows, masks))
         per_example = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:]))[:size], stacked)
         clipped_sum, outer_sum = sums
-        return ClippedSum(clipped_sum, outer_sum, *per_example, sensitivity=sensitivity_of(l2_norm_clip))
+        cut_off, l2_norms, was_clipped, losses, aux, finite = per_example
+        return ClippedSum(
+            clipped_sum, outer_sum, cut_off, l2_norms, was_clipped, losses, aux, finite, sensitivity_of(l2_norm_clip)
+        )
 
     return clipped
