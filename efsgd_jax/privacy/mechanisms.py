@@ -82,12 +82,10 @@ def hidden_feedback_event(
     """
     fresh = noise_multiplier * math.sqrt(fresh_share)
     residual = noise_multiplier * math.sqrt(1 - fresh_share) * l2_norm_clip / (2 * feedback_l2_norm_clip)
-    return dp_accounting.ComposedDpEvent(
-        [
-            dp_sgd_event(sampling_probability, fresh, steps, dataset_size=dataset_size, capacity=capacity),
-            gaussian_event(residual, steps),
-        ]
-    )
+    events = [dp_sgd_event(sampling_probability, fresh, steps, dataset_size=dataset_size, capacity=capacity)]
+    if steps > 1:  # the residual is still zero in the first
+        events.append(gaussian_event(residual, steps - 1))
+    return dp_accounting.ComposedDpEvent(events)
 
 
 class Mechanism(NamedTuple):
