@@ -15,8 +15,8 @@ from pathlib import Path
 
 from provenance import provenance
 
-from efsgd_jax import UserError, evaluate, fit, load_config
-from efsgd_jax.config import override
+from efsgd_jax import UserError, evaluate, fit
+from efsgd_jax.cli import read_config
 
 FEEDBACK = [
     ("hidden feedback", "hidden", 1),  # as published: the residual's clip norm is about a gradient's
@@ -39,10 +39,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 def run(config_path: str, assignments: list[str], workdir: Path) -> dict:
     """Trains (or continues) and scores one run."""
-    config = load_config(config_path)
-    for assignment in assignments:
-        key, _, value = assignment.partition("=")
-        override(config, key, value)
+    config = read_config(config_path, assignments)
     resumed = workdir.exists()
     start = time.perf_counter()
     result = fit(config, workdir)

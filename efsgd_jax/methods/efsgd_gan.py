@@ -238,4 +238,7 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
         next_state = State(state.step + 1, state.key, params, ema, privacy, private_optimizer, generator_optimizer)
         return next_state, metrics
 
-    return Synthesizer(init, step, mechanism.event, lambda state: state.ema, generate)
+    def example_gradient(state: State, example: tuple[jax.Array, jax.Array], key: jax.Array) -> PyTree:
+        return jax.grad(real_loss, has_aux=True)(state.params, example, key)[0]
+
+    return Synthesizer(init, step, example_gradient, mechanism.event, lambda state: state.ema, generate)

@@ -1,13 +1,10 @@
 """``python -m efsgd_jax.privacy``: what a configuration costs, without touching data."""
 
 import argparse
-import functools
 import sys
-import warnings
 from collections.abc import Iterable, Sequence
 
-import absl.logging
-
+from efsgd_jax.cli import Parser, program, read_config, split_overrides
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy.accounting import COARSE, FINE_ORDERS, epsilon
 from efsgd_jax.privacy.calibration import calibrate_mechanism
@@ -19,6 +16,7 @@ from efsgd_jax.privacy.sampling import sample_capacity
 EXAMPLES = """examples:
   python -m efsgd_jax.privacy --dataset_size=60000 --expected_batch_size=512 --steps=20000 --epsilon=10
   python -m efsgd_jax.privacy --dataset_size=60000 --expected_batch_size=512 --steps=20000 --noise_multiplier=0.9
+  python -m efsgd_jax.privacy --dataset_size=60000 --config=configs/fmnist.py --config.privacy.epsilon=1
   python -m efsgd_jax.privacy                  the tables of docs/privacy.md"""
 
 
@@ -38,27 +36,39 @@ def mechanism(args: argparse.Namespace) -> Mechanism:
     )
 
 
-def cost(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """Rows of name and value for one configuration."""
+def ledger_of(args: argparse.Namespace, overrides: Sequence[str]) -> Ledger:
+    """What the flags describe, or what training would do with the recipe."""
+    if args.config or overrides:
+        from efsgd_jax.config import validate
+        from efsgd_jax.runs.setup import make_ledger
+
+        config = read_config(args.config, overrides)
+        validate(config)
+        return make_ledger(config, args.dataset_size)
     asked = mechanism(args)
     if not args.noise_multiplier:
         asked = calibrate_mechanism(asked, args.steps, args.epsilon, args.delta)
-    ledger = Ledger(asked, args.epsilon or float("inf"), args.delta, args.steps)
-    rdp = asked.epsilon(ledger.steps, args.delta, accountant="rdp", truncated=False, fresh_share=ledger.fresh_share)
+    return Ledger(asked, args.epsilon or float("inf"), args.delta, args.steps)
+
+
+def cost(ledger: Ledger) -> list[tuple[str, str]]:
+    """Rows of name and value for one configuration."""
+    asked, delta, planned = ledger.mechanism, ledger.delta, ledger.planned_steps
+    rdp = asked.epsilon(ledger.steps, delta, accountant="rdp", truncated=False, fresh_share=ledger.fresh_share)
     rows = [
         ("epsilon by PLD (proven)", f"{ledger.spent(ledger.steps):.4g}"),
         ("epsilon by RDP, without truncation", f"{rdp:.4g}"),
-        ("delta", f"{args.delta:g}"),
+        ("delta", f"{delta:g}"),
         ("noise multiplier", f"{asked.noise_multiplier:.4g}"),
-        ("steps", f"{ledger.steps}" + (f" of {args.steps}" if ledger.steps < args.steps else "")),
+        ("steps", f"{ledger.steps}" + (f" of {planned}" if ledger.steps < planned else "")),
         ("sampling probability", f"{asked.sampling_probability:.6g}"),
         ("capacity of a batch", f"{asked.capacity}"),
         ("feedback", asked.feedback),
     ]
     if asked.feedback == "hidden":
         rows.append(("share of the noise's variance on fresh gradients", f"{ledger.fresh_share:.4f}"))
-    if args.delta >= 1 / args.dataset_size:
-        rows.append(("warning", f"delta is not below 1/N = {1 / args.dataset_size:.3g}"))
+    if delta >= 1 / asked.dataset_size:
+        rows.append(("warning", f"delta is not below 1/N = {1 / asked.dataset_size:.3g}"))
     return rows
 
 
@@ -106,23 +116,22 @@ def mode_rows(
     ]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m efsgd_jax.privacy",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.error = functools.partial(_error, parser)  # type: ignore[method-assign,assignment]
     parser.add_argument("--dataset_size", type=int, help="N")
+    parser.add_argument("--config", help="a recipe, with --config.KEY=VALUE, in the place of the flags below")
     parser.add_argument("--expected_batch_size", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument(
         "--epsilon", type=float, help="target: the noise is solved for, or with --noise_multiplier the steps"
     )
     parser.add_argument("--noise_multiplier", type=float)
-    parser.add_argument("--delta", type=float, default=1e-5)
+    parser.add_argument("--delta", type=float, help="default 1e-5")
     parser.add_argument("--capacity", type=int, help="padded batch size; default: chosen as training does")
     parser.add_argument("--feedback", default="none", choices=["none", "hidden", "local", "private"])
     parser.add_argument("--l2_norm_clip", type=float, default=1.0)
@@ -130,19 +139,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _error(parser: argparse.ArgumentParser, message: str) -> None:
-    raise UserError(f"{message}; {parser.prog} --help lists the flags")
-
-
-def _check(args: argparse.Namespace) -> None:
-    for name in ("dataset_size", "expected_batch_size", "steps"):
+def _check(args: argparse.Namespace, *, recipe: bool) -> None:
+    for name in ("dataset_size",) if recipe else ("dataset_size", "expected_batch_size", "steps"):
         value = getattr(args, name)
         if value is None or value < 1:
             raise UserError(f"--{name} is {value}; give a number of at least 1")
+    if recipe:
+        for name in ("expected_batch_size", "steps", "epsilon", "delta", "noise_multiplier", "feedback_l2_norm_clip"):
+            if getattr(args, name) is not None:
+                raise UserError(f"--{name} and --config: a recipe says that itself; use --config.KEY=VALUE")
+        return
     if args.expected_batch_size > args.dataset_size:
         raise UserError(f"--expected_batch_size is {args.expected_batch_size:g}, above N = {args.dataset_size}")
     if not (args.epsilon or args.noise_multiplier):
         raise UserError("give --epsilon, --noise_multiplier or both")
+    args.delta = 1e-5 if args.delta is None else args.delta
     for name in ("epsilon", "noise_multiplier", "l2_norm_clip", "feedback_l2_norm_clip"):
         value = getattr(args, name)
         if value is not None and not value > 0:
@@ -153,26 +164,20 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--feedback_l2_norm_clip belongs to --feedback=hidden, local or private, which need it")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    absl.logging.set_verbosity(absl.logging.ERROR)  # RDP orders that do not converge are left out, which is sound
-    warnings.simplefilter("ignore", RuntimeWarning)
-    argv = sys.argv[1:] if argv is None else argv
-    try:
-        args = _parser().parse_args(argv)
-        if argv:
-            _check(args)
-            print(table(cost(args)))
-            return 0
-        print("GS-WGAN and DP-GAN-DPAC: K = 1000, sigma = 1.07, B = 32, T = 20000, delta = 1e-5")
-        print(table(lineage_rows()))
-        print("\nPLD and RDP: q = 256 / 60000, sigma = 0.5433, T = 4000, delta = 1e-5")
-        print(table(accountant_rows()))
-        print("\nNoise by feedback mode: epsilon 10, delta = 1e-5, N = 60000, B = 512, T = 5000, C = 1")
-        print(table(mode_rows()))
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+@program
+def main(argv: Sequence[str]) -> None:
+    overrides, rest = split_overrides(argv)
+    args = _parser().parse_args(rest)
+    if argv:
+        _check(args, recipe=bool(args.config or overrides))
+        print(table(cost(ledger_of(args, overrides))))
+        return
+    print("GS-WGAN and DP-GAN-DPAC: K = 1000, sigma = 1.07, B = 32, T = 20000, delta = 1e-5")
+    print(table(lineage_rows()))
+    print("\nPLD and RDP: q = 256 / 60000, sigma = 0.5433, T = 4000, delta = 1e-5")
+    print(table(accountant_rows()))
+    print("\nNoise by feedback mode: epsilon 10, delta = 1e-5, N = 60000, B = 512, T = 5000, C = 1")
+    print(table(mode_rows()))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,11 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
 from efsgd_jax.errors import UserError
 from efsgd_jax.metrics import CLASSIFIERS, Utility, utility
-from efsgd_jax.runs.files import read_json, write_json
+from efsgd_jax.runs.files import write_json
 from efsgd_jax.runs.sample import sample
-from efsgd_jax.runs.setup import dataset_of
-from efsgd_jax.runs.workdir import Workdir
+from efsgd_jax.runs.setup import finished_run
 
 MAX_SYNTHETIC = 10_000
 
@@ -52,13 +49,7 @@ def evaluate(
     unknown = sorted(set(classifiers) - set(CLASSIFIERS))
     if unknown:
         raise UserError(f"unknown classifier {unknown[0]!r}; use some of {', '.join(CLASSIFIERS)}")
-    directory = Workdir(workdir)
-    if not directory.finished or not directory.run.is_file():
-        raise UserError(f"{directory.root} holds no finished run with its private/ part; train it first")
-    run = read_json(directory.run)
-    data = dataset_of(ConfigDict(run["config"]))
-    if data.fingerprint() != run["data_sha256"]:
-        raise UserError(f"{data.source} is no longer the data that {directory.root} was trained on; restore it")
+    directory, data = finished_run(workdir)
     n = num_images or min(len(data.train_labels), MAX_SYNTHETIC)
     fake = sample(workdir, n, seed=seed)
     real_train = data.train_images[:n], data.train_labels[:n]

@@ -1,19 +1,8 @@
-"""The command lines of ``python -m efsgd_jax.train``, ``.sample`` and ``.evaluate``: parse, call, print.
+"""The command lines of ``python -m efsgd_jax.train``, ``.sample`` and ``.evaluate``: parse, call, print."""
 
-A user's mistake ends with one line on standard error and exit status 2, never with a traceback.
-"""
+from collections.abc import Sequence
 
-import argparse
-import functools
-import sys
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
-
-import absl.logging
-
-from efsgd_jax.config import default_config, load_config, override
-from efsgd_jax.errors import UserError
+from efsgd_jax.cli import Parser, program, read_config, split_overrides
 from efsgd_jax.metrics import CLASSIFIERS
 from efsgd_jax.runs.evaluate import evaluate, to_table
 from efsgd_jax.runs.fit import fit
@@ -21,41 +10,10 @@ from efsgd_jax.runs.release import pack
 from efsgd_jax.runs.sample import FORMATS, sample
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; {self.prog} --help lists the flags")
-
-
-def _parser(name: str, description: str) -> _Parser:
-    parser = _Parser(prog=f"python -m efsgd_jax.{name}", description=description, allow_abbrev=False)
+def _parser(name: str, description: str) -> Parser:
+    parser = Parser(prog=f"python -m efsgd_jax.{name}", description=description)
     parser.add_argument("--workdir", required=True, help="directory of the run")
     return parser
-
-
-def program(main: Callable[[Sequence[str]], None]) -> Callable[..., int]:
-    """Turns what a person can get wrong into one line and an exit status."""
-
-    @functools.wraps(main)
-    def run(argv: Sequence[str] | None = None) -> int:
-        # RDP orders that do not converge are left out, which is sound and not worth a line.
-        absl.logging.set_verbosity(absl.logging.ERROR)
-        warnings.showwarning = _one_line_warning  # type: ignore[assignment]
-        try:
-            main(sys.argv[1:] if argv is None else argv)
-        except UserError as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
-            return 130
-        return 0
-
-    return run
-
-
-def _one_line_warning(message: Any, category: type[Warning], *rest: Any) -> None:
-    if issubclass(category, UserWarning):
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 @program
@@ -63,14 +21,9 @@ def train(argv: Sequence[str]) -> None:
     parser = _parser("train", "Train a differentially private image generator, or continue a killed run.")
     parser.add_argument("--config", help="a recipe, such as configs/digits.py; the default is digits")
     parser.epilog = "--config.KEY=VALUE changes one key, such as --config.privacy.epsilon=1"
-    overrides = [a for a in argv if a.startswith("--config.")]
-    args = parser.parse_args([a for a in argv if not a.startswith("--config.")])
-    config = load_config(args.config) if args.config else default_config()
-    for argument in overrides:
-        key, equals, value = argument.removeprefix("--config.").partition("=")
-        if not equals:
-            raise UserError(f"{argument} has no value; write {argument}=VALUE")
-        override(config, key, value)
+    overrides, rest = split_overrides(argv)
+    args = parser.parse_args(rest)
+    config = read_config(args.config, overrides)
     result = fit(config, args.workdir)
     if not result.privacy["guarantee"]:
         print(f"NOT PRIVATE: {result.privacy['reason_for_no_guarantee']}")
@@ -106,10 +59,9 @@ def score(argv: Sequence[str]) -> None:
 
 @program
 def publish(argv: Sequence[str]) -> None:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m efsgd_jax.release",
         description="Pack what a finished run may publish; refuse if anything in it is not covered by its epsilon.",
-        allow_abbrev=False,
     )
     parser.add_argument("workdir", help="directory of the run")
     parser.add_argument("out", help="a new .zip file")

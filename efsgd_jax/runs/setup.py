@@ -1,6 +1,7 @@
 """From a configuration to its data, mechanism, ledger and method; every check comes before anything is written."""
 
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -15,6 +16,8 @@ from efsgd_jax.privacy.calibration import calibrate_mechanism
 from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.privacy.mechanisms import LOCAL_OVERFLOW, Mechanism
 from efsgd_jax.privacy.sampling import sample_capacity
+from efsgd_jax.runs.files import read_json
+from efsgd_jax.runs.workdir import Workdir
 
 
 class Setup(NamedTuple):
@@ -36,6 +39,22 @@ def dataset_of(config: ConfigDict) -> Dataset:
         attribute=d.attribute or None,
         test_fraction=d.test_fraction,
     )
+
+
+def finished_run(workdir: str | Path) -> tuple[Workdir, Dataset]:
+    """A finished run's directory and the data that it was trained on.
+
+    Raises:
+      UserError: the run is not finished, its ``private/`` is missing, or its data is gone or has changed.
+    """
+    directory = Workdir(workdir)
+    if not directory.finished or not directory.run.is_file():
+        raise UserError(f"{directory.root} holds no finished run with its private/ part; train it first")
+    run = read_json(directory.run)
+    data = dataset_of(ConfigDict(run["config"]))
+    if data.fingerprint() != run["data_sha256"]:
+        raise UserError(f"{data.source} is no longer the data that {directory.root} was trained on; restore it")
+    return directory, data
 
 
 def hyperparameters_of(config: ConfigDict) -> Hyperparameters:

@@ -1,0 +1,108 @@
+"""``python -m efsgd_jax.audit``: attacks what the library claims, and prints how much the attacks prove.
+
+Without --config or --workdir: distinguishing games on the private step itself, every mode, sampler and clipping method.
+With --config: one training run of that recipe with canaries in it. With --workdir: membership inference on the images
+of a finished run.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from efsgd_jax.audit.suite import sound_games
+from efsgd_jax.audit.white_box import attack_mutants, audit, mutants_table, to_table
+from efsgd_jax.cli import Parser, program, read_config, split_overrides
+from efsgd_jax.errors import UserError
+from efsgd_jax.privacy import fresh_key
+
+EXAMPLES = """examples:
+  python -m efsgd_jax.audit --quick                         the step, one game for each mode and sampler
+  python -m efsgd_jax.audit --mutants                       mechanisms with a fault each: all must be caught
+  python -m efsgd_jax.audit --config=configs/digits.py      a training run with canaries
+  python -m efsgd_jax.audit --workdir=runs/digits           the images of a finished run"""
+
+
+def step(args: argparse.Namespace) -> None:
+    """The private step; raises if a claim is refuted."""
+    games = sound_games(quick=args.quick)
+    print(f"{len(games)} games, {args.trials} runs of each world, delta {args.delta:g}, 95% for all games together")
+    rows = []
+    for row in audit(games, trials=args.trials, delta=args.delta, key=fresh_key()):
+        rows.append(row)
+        print(f"  {row.name}: epsilon is at least {row.bound:.2f}, claimed {row.claimed:.2f}", flush=True)
+    print("\n" + to_table(rows))
+    refuted = [row.name for row in rows if row.refuted]
+    if refuted:
+        raise UserError(f"the audit refutes the epsilon of: {'; '.join(refuted)}")
+
+
+def faults(args: argparse.Namespace) -> None:
+    """The mutants; raises if one goes unseen."""
+    rows = list(attack_mutants(trials=args.trials, delta=args.delta, key=fresh_key()))
+    print(mutants_table(rows))
+    missed = [row.name for row in rows if not row.broken.refuted]
+    if missed:
+        raise UserError(f"the audit does not see: {'; '.join(missed)}; use more --trials")
+
+
+def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """A training run with canaries."""
+    from efsgd_jax.audit.canaries import audit_run
+
+    result = audit_run(read_config(args.config, overrides), canaries=args.canaries)
+    print(f"claimed      epsilon {result.claimed:.4g} at delta {result.delta:g}, after {result.steps} steps")
+    for name, bound in result.bounds.items():
+        curve = result.curves[name]
+        print(f"{name:11}  epsilon is at least {bound:.2f} (95%); area under the curve {curve:.3f} (a coin: 0.5)")
+    if max(result.bounds.values()) > result.claimed:
+        raise UserError("the audit refutes the run's epsilon")
+
+
+def release(args: argparse.Namespace) -> None:
+    """A finished run's images."""
+    from efsgd_jax.audit.membership import audit_release
+
+    result = audit_release(args.workdir)
+    print(f"claimed      epsilon {result.claimed:.4g} at delta {result.delta:g}")
+    print(f"black box    epsilon is at least {result.bound:.2f} (95%, if the train/test split is random)")
+    print(f"             area under the curve {result.curve:.3f} (a coin: 0.5), true positives at 1% false: "
+          f"{100 * result.rate:.1f}%, {result.images} train and as many test images")  # fmt: skip
+    if result.bound > result.claimed:
+        raise UserError("the audit refutes the run's epsilon")
+
+
+@program
+def main(argv: Sequence[str]) -> None:
+    parser = Parser(
+        prog="python -m efsgd_jax.audit",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--trials", type=int, default=200_000, help="runs of each game with the canary, and without")
+    parser.add_argument("--delta", type=float, default=1e-2, help="of the games: one that so many trials can reach")
+    parser.add_argument("--quick", action="store_true", help="a selection of the games")
+    parser.add_argument("--mutants", action="store_true", help="play against deliberately broken mechanisms instead")
+    parser.add_argument("--config", help="a recipe, with --config.KEY=VALUE: audit one training run")
+    parser.add_argument("--canaries", type=int, default=200, help="of that run")
+    parser.add_argument("--workdir", help="a finished run: audit its images")
+    overrides, rest = split_overrides(argv)
+    args = parser.parse_args(rest)
+    if args.trials < 1000:
+        raise UserError(f"--trials is {args.trials}; fewer than 1000 show nothing")
+    if not 0 < args.delta < 1:
+        raise UserError(f"--delta is {args.delta}; it must be between 0 and 1")
+    if args.workdir and (args.config or overrides):
+        raise UserError("--workdir and --config: one run at a time")
+    if args.workdir:
+        release(args)
+    elif args.config or overrides:
+        run(args, overrides)
+    elif args.mutants:
+        faults(args)
+    else:
+        step(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""One training run with canaries in it: each takes part or not by the toss of a coin; the attack guesses which."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tqdm
+from ml_collections import ConfigDict
+
+from efsgd_jax.audit.bounds import area_under_curve, one_run_lower_bound
+from efsgd_jax.audit.membership import nearness
+from efsgd_jax.data import Dataset, ImageSpec, to_uint8
+from efsgd_jax.errors import UserError
+from efsgd_jax.methods.efsgd_gan import efsgd_gan
+from efsgd_jax.methods.synthesizer import Batch, Synthesizer
+from efsgd_jax.privacy import Mechanism, clip_and_sum, fresh_key
+from efsgd_jax.privacy.sampling import poisson_batch
+from efsgd_jax.runs.setup import dataset_of, hyperparameters_of, make_ledger, validate
+
+PyTree = Any
+CHUNK = 50
+
+
+class RunAudit(NamedTuple):
+    """What one run with canaries showed.
+
+    Attributes:
+      claimed: the run's epsilon at ``delta``.
+      delta: of the claim and of the bounds.
+      steps: private steps taken.
+      canaries: how many could have taken part.
+      bounds: epsilon is at least this, for each attack, at 95% confidence each.
+      curves: area under the attack's ROC curve; 0.5 is a coin.
+    """
+
+    claimed: float
+    delta: float
+    steps: int
+    canaries: int
+    bounds: dict[str, float]
+    curves: dict[str, float]
+
+
+class _Recorded(NamedTuple):
+    """The transform's state and the last thing that it released."""
+
+    rng_key: jax.Array
+    residual: PyTree
+    released: PyTree
+
+
+class _Recording(Mechanism):
+    """The same mechanism; its transform keeps a copy of its last release for the attacker."""
+
+    def transform(self, key: jax.Array) -> optax.GradientTransformationExtraArgs:
+        inner = super().transform(key)
+
+        def init(params: PyTree) -> Any:
+            return _Recorded(**inner.init(params)._asdict(), released=jax.tree.map(jnp.zeros_like, params))
+
+        def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]:
+            released, new = inner.update(updates, state, params, **extra)
+            return released, _Recorded(**new._asdict(), released=released)
+
+        return optax.GradientTransformationExtraArgs(init, update)
+
+
+def make_canaries(spec: ImageSpec, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Images that nobody else has: random black and white blocks, with random labels.
+
+    Returns:
+      uint8 ``[count, S, S, C]`` and int32 ``[count]``.
+    """
+    blocks = rng.integers(2, size=(count, 4, 4, spec.channels), dtype=np.uint8) * 255
+    rows = np.arange(spec.image_size) * 4 // spec.image_size
+    return blocks[:, rows][:, :, rows], rng.integers(spec.num_classes, size=count).astype(np.int32)
+
+
+def audit_run(config: ConfigDict, *, canaries: int = 200, progress: bool = True) -> RunAudit:
+    """Trains once, as ``fit`` would, on the data and about half of the canaries, and attacks the transcript.
+
+    Two attacks score each canary. *White box*: the inner products, summed over all steps, of the noisy gradients with
+    the canary's own clipped gradient at the parameters of the time: all that the proof gives away. *Black box*: how
+    near the released generator's images come to it.
+
+    Args:
+      config: of the run; its epsilon is calibrated for the data with the canaries.
+      canaries: m.
+      progress: show a progress bar on standard error.
+
+    Raises:
+      UserError: a bad configuration, too few canaries, or jax-privacy is not installed.
+
+    Formal guarantees:
+      Canaries take part independently, each with probability 1/2, which is what the bound needs (Steinke et al., 2023).
+      Nothing is written to disk, and nothing of the run may be released: it leaves no guarantee behind.
+    """
+    if canaries < 20:
+        raise UserError(f"{canaries} canaries cannot show anything; use at least 20")
+    validate(config)
+    dataset = dataset_of(config)
+    rng = np.random.default_rng()
+    images, labels = make_canaries(dataset.spec, canaries, rng)
+    present = rng.random(canaries) < 0.5
+    together = dataclasses.replace(
+        dataset,
+        train_images=np.concatenate([images, dataset.train_images]),
+        train_labels=np.concatenate([labels, dataset.train_labels]),
+    )
+    ledger = make_ledger(config, len(together.train_labels))
+    mechanism = _Recording(*ledger.mechanism)
+    synthesizer = efsgd_gan(dataset.spec, hyperparameters_of(config), mechanism)
+    state, white = _train(together, synthesizer, mechanism, ledger.steps, present, progress)
+    black = nearness(images, labels, *_images(synthesizer, state, dataset.spec, len(dataset.train_labels)))
+    scores = {"white box": white, "black box": black}
+    return RunAudit(
+        ledger.report(ledger.steps)["pld"],
+        ledger.delta,
+        ledger.steps,
+        canaries,
+        {name: one_run_lower_bound(s[present], s[~present], ledger.delta) for name, s in scores.items()},
+        {name: area_under_curve(s[present], s[~present]) for name, s in scores.items()},
+    )
+
+
+def _train(
+    data: Dataset, synthesizer: Synthesizer, mechanism: Mechanism, steps: int, present: np.ndarray, progress: bool
+) -> tuple[PyTree, np.ndarray]:
+    """The last state, and the white-box score of each canary. Canaries are the first rows."""
+    count = len(present)
+    allowed = jnp.concatenate([jnp.asarray(present), jnp.ones(len(data.train_labels) - count, bool)])
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def update(state: PyTree, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[PyTree, jax.Array]:
+        draw_key, canary_key = jax.random.split(jax.random.fold_in(key, state.step))
+        rows, mask = poisson_batch(draw_key, mechanism.dataset_size, mechanism.sampling_probability, mechanism.capacity)
+        # Drawn but absent: the same as not in the data, since draws are independent.
+        mask = mask & allowed[rows]
+        new, _ = synthesizer.step(state, Batch(images[rows], labels[rows], mask, rows))
+
+        def agreement(example: PyTree) -> jax.Array:
+            gradient = jax.tree.map(lambda g: g[None], synthesizer.example_gradient(state, example, canary_key))
+            own = clip_and_sum(gradient, mechanism.l2_norm_clip).clipped_sum
+            return optax.tree.vdot(own, new.privacy.released)
+
+        return new, jax.lax.map(agreement, (images[:count], labels[:count]), batch_size=CHUNK)
+
+    init_key, key = jax.random.split(fresh_key())
+    state, scores = synthesizer.init(init_key), np.zeros(count)
+    images, labels = jnp.asarray(data.train_images), jnp.asarray(data.train_labels)
+    for _ in tqdm.trange(steps, disable=not progress, unit="step", dynamic_ncols=True):
+        state, agreements = update(state, key, images, labels)
+        scores += np.asarray(agreements, np.float64)
+    return state, scores
+
+
+def _images(synthesizer: Synthesizer, state: PyTree, spec: ImageSpec, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """As many of the released generator's images as there are real ones, at most 10,000: uint8 and labels."""
+    generate = jax.jit(synthesizer.generate)
+    labels = np.arange(min(n, 10_000)).astype(np.int32) % spec.num_classes
+    chunks = [
+        to_uint8(np.asarray(generate(synthesizer.released(state), jax.random.key(i), jnp.asarray(part))))
+        for i, part in enumerate(np.array_split(labels, -(-len(labels) // 500)))
+    ]
+    return np.concatenate(chunks), labels

@@ -1,0 +1,206 @@
+"""Distinguishing games: one tiny adversarial problem, with a canary and without, seen by whoever holds the release.
+
+The adversary is the one of the definition: it chooses every gradient, knows the mechanism, sees every noisy sum and
+tells from them whether the canary was there. It does not know the keys. Row 0 of the table of gradients is the canary.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from efsgd_jax.privacy import Mechanism, best_fresh_share, clipped_grad, outer_clip, sensitivity_of, unit_lengths
+from efsgd_jax.privacy.feedback import ErrorFeedbackState, error_feedback_aggregate
+from efsgd_jax.privacy.feedback_options import decay_of, share_of
+from efsgd_jax.privacy.sampling import poisson_batch
+
+PyTree = Any
+
+
+def likelihood_ratio(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
+    """Log of the densities' ratio if the canary takes part in each step with chance q: the best score there is."""
+    each = jnp.sum(seen * change - change**2 / 2, axis=1)
+    return jnp.sum(jnp.logaddexp(jnp.log1p(-q), jnp.log(q) + each))
+
+
+def poisson(key: jax.Array, step: jax.Array, present: bool, mechanism: Mechanism) -> tuple[jax.Array, jax.Array]:
+    """Rows and mask of one step, as training draws them, from all rows or from all but the canary."""
+    size = mechanism.dataset_size - (not present)
+    key = jax.random.fold_in(key, step)
+    rows, mask = poisson_batch(key, size, mechanism.sampling_probability, mechanism.capacity)
+    return rows + (not present), mask
+
+
+@dataclasses.dataclass(frozen=True)
+class Game:
+    """One mechanism and one adversary.
+
+    Attributes:
+      name: for the table.
+      mechanism: what is attacked; ``dataset_size`` counts the canary.
+      scales: for each step, the canary's gradient in multiples of the clip norm.
+      others: the gradient of every other row in those multiples; against the canary if negative.
+      width: coordinates of each of the two groups of parameters.
+      clipping: which code computes the clipped sum.
+      unit_residual: of mode ``local``.
+      members: of an ensemble under ``vmap``, all released; the canary's gradient alternates between them.
+      tight: nothing is lost between the claim and this adversary, so that its bound should come close.
+      score: the release ``[T, k]`` of all steps, scaled to white noise of variance 1, what the canary adds to it
+        ``[T, k]``, and q -> the attack's score.
+      sample: rows and mask of one step.
+      wrap: what is done to the transform: nothing.
+      divide: what is done to the mean with the batch's mask: nothing.
+    """
+
+    name: str
+    mechanism: Mechanism
+    scales: tuple[float, ...] = (10.0,)
+    others: float = 0.0
+    width: int = 1
+    clipping: Literal["per example", "vmap", "microbatched"] = "per example"
+    unit_residual: Literal["scalar", "vector"] = "scalar"
+    members: int = 1
+    tight: bool = False
+    score: Callable[[jax.Array, jax.Array, float], jax.Array] = likelihood_ratio
+    sample: Callable[[jax.Array, jax.Array, bool, Mechanism], tuple[jax.Array, jax.Array]] = poisson
+    wrap: Callable[[optax.GradientTransformationExtraArgs], optax.GradientTransformationExtraArgs] = lambda transform: (
+        transform
+    )
+    divide: Callable[[PyTree, jax.Array], PyTree] = lambda mean, mask: mean
+
+
+def claimed_epsilon(game: Game, delta: float) -> float:
+    """The upper bound under attack: what the accountant says of the game's mechanism."""
+    releases = len(game.scales) * game.members
+    share = best_fresh_share(game.mechanism, releases, delta) if game.mechanism.feedback == "hidden" else 0.5
+    return game.mechanism.epsilon(releases, delta, fresh_share=share)
+
+
+def play(game: Game, keys: jax.Array, *, present: bool) -> np.ndarray:
+    """The attack's score of one run for each key.
+
+    Args:
+      game: what is played.
+      keys: typed PRNG keys ``[R]``.
+      present: with the canary or without.
+
+    Returns:
+      float ``[R]``.
+    """
+    return np.asarray(jax.jit(jax.vmap(functools.partial(_trial, game, present)))(keys))
+
+
+def contribution(game: Game) -> PyTree:
+    """The longest vector that one example can add to the sum, along the canary's gradient."""
+    clip = game.mechanism.l2_norm_clip
+    if isinstance(clip, Mapping):
+        return {k: jnp.full(game.width, c / math.sqrt(game.width)) for k, c in clip.items()}
+    return {k: jnp.full(game.width, clip / math.sqrt(2 * game.width)) for k in ("a", "b")}
+
+
+def _trial(game: Game, present: bool, key: jax.Array) -> jax.Array:
+    mechanism = game.mechanism
+    noise_key, sampling_key = jax.random.split(key)
+    unit = contribution(game)
+    signs = jnp.array([(-1.0) ** m for m in range(game.members)])
+    transform = game.wrap(_transform(game, noise_key))
+
+    def per_row(step: jax.Array, sign: jax.Array) -> PyTree:
+        canary = jnp.arange(mechanism.dataset_size) == 0
+        scale = jnp.where(canary, sign * jnp.array(game.scales)[step], game.others)
+        return jax.tree.map(lambda u: scale[:, None] * u, unit)
+
+    def one_member(sign: jax.Array, state: ErrorFeedbackState, params: PyTree, step: jax.Array) -> Any:
+        rows, mask = game.sample(sampling_key, step, present, mechanism)
+        grads = jax.tree.map(lambda g: g[rows], per_row(step, sign))
+        total = _clipped(game, grads, mask, rows, state)
+        mean, new = transform.update(total, state, params, mask=mask, indices=rows)
+        mean = game.divide(mean, mask)
+        return new, _normalised(mechanism, mean, state, new)
+
+    def one_step(states: ErrorFeedbackState, step: jax.Array) -> tuple[ErrorFeedbackState, jax.Array]:
+        if game.members == 1:
+            return one_member(signs[0], states, unit, step)
+        return jax.vmap(one_member, in_axes=(0, 0, 0, None))(signs, states, stacked, step)
+
+    stacked = jax.tree.map(lambda u: jnp.stack([u] * game.members), unit)
+    state = transform.init(unit) if game.members == 1 else jax.vmap(transform.init)(stacked)
+    steps = len(game.scales)
+    _, seen = jax.lax.scan(one_step, state, jnp.arange(steps))
+    change = jnp.stack([_change(game, t) for t in range(steps)])
+    if game.members > 1:
+        change = change[:, None] * signs[:, None]
+    width = change.shape[-1]
+    return game.score(seen.reshape(-1, width), change.reshape(-1, width), mechanism.sampling_probability)
+
+
+def _transform(game: Game, key: jax.Array) -> optax.GradientTransformationExtraArgs:
+    m = game.mechanism
+    if game.unit_residual == "scalar":
+        return m.transform(key)
+    return error_feedback_aggregate(
+        m.l2_norm_clip, m.noise_multiplier, key, expected_batch_size=m.expected_batch_size, feedback="local",
+        feedback_l2_norm_clip=m.feedback_l2_norm_clip, feedback_decay=m.feedback_decay,
+        num_units=m.dataset_size, unit_residual="vector",
+    )  # fmt: skip
+
+
+def _clipped(game: Game, grads: PyTree, mask: jax.Array, rows: jax.Array, state: ErrorFeedbackState) -> Any:
+    if game.clipping == "per example":
+        return grads
+    m = game.mechanism
+    sums = clipped_grad(
+        lambda params, g, key: (optax.tree.vdot(params, g), None),
+        m.l2_norm_clip,
+        microbatch_size=2 if game.clipping == "microbatched" else None,
+        outer_l2_norm_clip=outer_clip(m.feedback, m.feedback_l2_norm_clip),
+    )
+    carried = unit_lengths(state.residual, rows) if m.feedback == "local" else None
+    params = jax.tree.map(lambda g: jnp.zeros(g.shape[1:]), grads)
+    return sums(params, grads, jax.random.split(jax.random.key(0), len(mask)), mask, carried)
+
+
+def _normalised(m: Mechanism, mean: PyTree, before: ErrorFeedbackState, after: ErrorFeedbackState) -> jax.Array:
+    """The release of one step ``[k]``, scaled so that its noise has variance 1: of ``private``, both channels."""
+    noisy = _flat(mean) * m.expected_batch_size
+    if m.feedback != "private":
+        return noisy / (m.noise_multiplier * sensitivity_of(m.l2_norm_clip))
+    decay = decay_of(m.feedback, m.feedback_decay)
+    filtered = _flat(after.residual)
+    cut_off = (filtered - decay * _flat(before.residual)) / (1 - decay)
+    return jnp.concatenate([(noisy - filtered) / _stds(m)[0], cut_off / _stds(m)[1]])
+
+
+def _change(game: Game, step: int) -> jax.Array:
+    """What the canary, if it takes part, adds to ``_normalised`` at most."""
+    m = game.mechanism
+    unit = jnp.sign(game.scales[step]) * _flat(contribution(game))
+    length = sensitivity_of(m.l2_norm_clip)
+    if m.feedback == "private":
+        assert m.feedback_l2_norm_clip is not None
+        excess = m.feedback_l2_norm_clip / length - 1
+        return jnp.concatenate([unit / _stds(m)[0], excess * unit / _stds(m)[1]])
+    if m.feedback == "hidden" and step > 0:
+        assert m.feedback_l2_norm_clip is not None
+        unit = unit * (1 + 2 * m.feedback_l2_norm_clip / length)
+    return unit / (m.noise_multiplier * length)
+
+
+def _stds(m: Mechanism) -> tuple[jax.Array, jax.Array]:
+    """Noise of the two channels of ``private``."""
+    assert m.feedback_l2_norm_clip is not None
+    length, share = sensitivity_of(m.l2_norm_clip), share_of(m.feedback_share)
+    return (
+        m.noise_multiplier * length / math.sqrt(1 - share),
+        m.noise_multiplier * (m.feedback_l2_norm_clip - length) / math.sqrt(share),
+    )
+
+
+def _flat(tree: PyTree) -> jax.Array:
+    return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(tree)])

@@ -1,0 +1,156 @@
+"""Mechanisms with one fault each, of the kind that real code has had. An audit that passes one of them is worthless."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from efsgd_jax.audit.games import Game, poisson
+from efsgd_jax.audit.suite import mechanism
+from efsgd_jax.privacy import Mechanism, clipped_sum, feedback
+
+PyTree = Any
+Patches = dict[str, Callable[..., Any]]
+
+FEEDBACK, CLIPPED_SUM = "efsgd_jax.privacy.feedback", "efsgd_jax.privacy.clipped_sum"
+
+
+class Mutant(NamedTuple):
+    """A fault and the game that shows it.
+
+    Attributes:
+      name: the fault.
+      game: with sound code, which must survive it.
+      changes: of the game's fields: faults of the caller.
+      patches: of the library's functions, by their full name: faults of its code.
+    """
+
+    name: str
+    game: Game
+    changes: dict[str, Any] = {}  # noqa: RUF012  never written to
+    patches: Patches = {}  # noqa: RUF012
+
+    @contextlib.contextmanager
+    def broken(self) -> Iterator[Game]:
+        """The game, played while the fault is in place."""
+        with contextlib.ExitStack() as stack:
+            for target, replacement in self.patches.items():
+                stack.enter_context(mock.patch(target, replacement))
+            yield dataclasses.replace(self.game, name=self.name, **self.changes)
+
+
+def _noise(factor: float) -> Patches:
+    sound = feedback.add_noise
+    return {f"{FEEDBACK}.add_noise": lambda tree, std, keys: sound(tree, factor * std, keys)}
+
+
+def _noise_on_the_first_channel_only() -> Patches:
+    sound = feedback.add_noise
+    calls: list[None] = []
+
+    def add_noise(tree: PyTree, std: Any, keys: Any) -> PyTree:
+        calls.append(None)
+        return tree if len(calls) % 2 else sound(tree, std, keys)  # the residual's noise comes first
+
+    return {f"{FEEDBACK}.add_noise": add_noise}
+
+
+def _clip_each_leaf(grads: PyTree, l2_norm_clip: Any, **options: Any) -> clipped_sum.ClippedSum:
+    each = clipped_sum.clip_and_sum(grads, dict.fromkeys(grads, l2_norm_clip), **options)
+    return each._replace(sensitivity=jnp.asarray(l2_norm_clip))
+
+
+def _reuse_the_key(transform: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]:
+        updates, new = transform.update(updates, state, params, **extra)
+        return updates, new._replace(rng_key=state.rng_key)
+
+    return optax.GradientTransformationExtraArgs(transform.init, update)
+
+
+def _one_draw(key: jax.Array, step: jax.Array, present: bool, m: Mechanism) -> tuple[jax.Array, jax.Array]:
+    return poisson(key, jnp.zeros_like(step), present, m)
+
+
+def shuffled(key: jax.Array, step: jax.Array, present: bool, m: Mechanism) -> tuple[jax.Array, jax.Array]:
+    """Batches of one from a random order of all rows; without the canary, its batch is empty."""
+    row = jax.random.permutation(key, m.dataset_size)[step]
+    return row[None], jnp.array([present]) | (row != 0)
+
+
+def _one_step_differs(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
+    """Likelihood ratio if every step has -1 but one, which has +1 with the canary and 0 without."""
+    del q
+    size = jnp.linalg.norm(change, axis=1)
+    x = jnp.sum(seen * change, axis=1) / size + size
+
+    def evidence(shift: float) -> jax.Array:
+        return jax.nn.logsumexp(shift * size * x - (shift * size) ** 2 / 2)
+
+    return evidence(2.0) - evidence(1.0)
+
+
+def _second_channel(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
+    """What the residual of ``private`` shows by itself."""
+    del q
+    half = seen.shape[1] // 2
+    return jnp.sum(seen[:, half:] * change[:, half:])
+
+
+def _length(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
+    """Small noise says: divided by a large batch."""
+    del change, q
+    return -jnp.linalg.norm(seen)
+
+
+def mutants() -> list[Mutant]:
+    """One for each fault that the audit must see."""
+    full = Game("one step", mechanism("none", "full batch", 1.0))
+    carried = Game("two steps", mechanism("hidden", "full batch", 2.0), scales=(100.0, 100.0))
+    alternating = Game("two steps", mechanism("none", "full batch", 1.5), scales=(10.0, -10.0))
+    many = Mechanism(20, 0.05, 20, 1.0)
+    shuffle = Mechanism(40, 1 / 40, 40, 0.6)
+    halves = Mechanism(2, 0.5, 2, 1.0)
+    return [
+        Mutant("noise off", full, patches=_noise(0.0)),
+        Mutant("noise halved", full, patches=_noise(0.5)),
+        Mutant("clip removed", full, patches={f"{CLIPPED_SUM}._shorten": lambda norms, clip: jnp.ones_like(norms)}),
+        Mutant("clip per layer, accounted globally", full, patches={f"{FEEDBACK}.clip_and_sum": _clip_each_leaf}),
+        Mutant(
+            "residual added after the noise (private)",
+            Game("one step", mechanism("private", "full batch", 1.0), score=_second_channel),
+            patches=_noise_on_the_first_channel_only(),
+        ),
+        Mutant("residual not clipped (hidden)", carried, patches={f"{FEEDBACK}.clip_by_norm": lambda tree, norm: tree}),
+        Mutant(
+            "residual not clipped (local)",
+            Game("two steps", mechanism("local", "full batch", 1.5), scales=(10.0, 10.0)),
+            patches={f"{CLIPPED_SUM}._spend": lambda norms, r, clip: jnp.minimum(norms, clip) + r},
+        ),
+        Mutant("one key for two steps", alternating, {"wrap": _reuse_the_key}),
+        Mutant(
+            "the same noise in an ensemble",
+            Game("two members", mechanism("none", "full batch", 1.5), members=2),
+            patches={f"{FEEDBACK}.member_key": lambda key, witness: key},
+        ),
+        Mutant(
+            "division by the realised batch size",
+            Game("32 coordinates, N = 2", halves, width=32, score=_length),
+            {"divide": lambda mean, mask: jax.tree.map(lambda x: x / jnp.maximum(jnp.sum(mask), 1), mean)},
+        ),
+        Mutant(
+            "one draw shared, accounted as independent",
+            Game("16 steps", many, scales=(10.0,) * 16),
+            {"sample": _one_draw},
+        ),
+        Mutant(
+            "shuffled, accounted as Poisson",
+            Game("40 steps", shuffle, scales=(10.0,) * 40, others=-10.0, score=_one_step_differs),
+            {"sample": shuffled},
+        ),
+    ]

@@ -1,0 +1,91 @@
+"""The games that every sound mechanism must survive: modes x samplers x clipping."""
+
+import jax
+import jax.numpy as jnp
+
+from efsgd_jax.audit.games import Game, likelihood_ratio
+from efsgd_jax.privacy import Mechanism
+
+GROUPS = {"a": 0.8, "b": 0.6}  # a joint sensitivity of 1, like the single clip norm
+MODES = {
+    "none": {},
+    "hidden": {"feedback": "hidden", "feedback_l2_norm_clip": 0.5},
+    "local": {"feedback": "local", "feedback_l2_norm_clip": 3.0, "feedback_decay": 0.9},
+    "private": {"feedback": "private", "feedback_l2_norm_clip": 2.0, "feedback_decay": 0.5},
+}
+# N, q, capacity
+SAMPLERS = {
+    "full batch": (4, 1.0, 4),
+    "Poisson": (4, 0.25, 4),
+    "truncated Poisson": (12, 0.25, 4),
+}
+CLIPPINGS = {
+    "per example": 1.0,
+    "vmap": 1.0,
+    "microbatched": 1.0,
+    "per example, groups": GROUPS,
+    "vmap, groups": GROUPS,
+}
+
+
+def mechanism(mode: str, sampler: str, noise_multiplier: float, clip: object = 1.0) -> Mechanism:
+    return Mechanism(*SAMPLERS[sampler], noise_multiplier, l2_norm_clip=clip, **MODES[mode])  # type: ignore[arg-type]
+
+
+def scales(mode: str, sampler: str, steps: int) -> tuple[float, ...]:
+    """The canary's gradients: long ones that alternate; of modes with a memory, such as use it."""
+    if mode == "hidden":
+        return (100.0,) * steps  # fills the residual and keeps it full
+    if mode == "local" and sampler == "full batch":
+        return tuple(10.0 if t % 2 == 0 else -0.1 for t in range(steps))  # spends at once what was cut off before
+    return tuple(10.0 * (-1) ** t for t in range(steps))
+
+
+def _sum(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
+    """For ``hidden`` with q < 1: its residual shows in steps in which the canary takes no part."""
+    del q
+    return jnp.sum(seen * change)
+
+
+def sound_games(*, quick: bool = False) -> list[Game]:
+    """All modes, samplers and clipping methods; one step with everybody where the claim is tight, more elsewhere.
+
+    Args:
+      quick: per-example gradients and one clip norm only.
+    """
+    games = []
+    for mode in MODES:
+        for sampler in SAMPLERS:
+            if (mode, sampler) == ("local", "truncated Poisson"):
+                continue  # it is only accounted for if no batch overflows
+            for name, clip in CLIPPINGS.items():
+                if quick and name != "per example":
+                    continue
+                clipping = name.removesuffix(", groups")
+                full = sampler == "full batch"
+                for steps in (1, 4) if full and clipping == "per example" else (1 if full else 4,):
+                    games.append(
+                        Game(
+                            f"{mode}, {sampler}, {name}, T = {steps}",
+                            mechanism(mode, sampler, 1.0 if steps == 1 else 1.5, clip),
+                            scales=scales(mode, sampler, steps),
+                            # In `hidden`, others pull the residual one way and the canary turns it around.
+                            others=-5.0 if mode == "hidden" else 0.0,
+                            clipping=clipping,  # type: ignore[arg-type]
+                            tight=full and steps == 1,
+                            score=_sum if mode == "hidden" else likelihood_ratio,
+                        )
+                    )
+    games.append(
+        Game(
+            "local, full batch, a residual vector for each unit, T = 4",
+            mechanism("local", "full batch", 1.5),
+            scales=(10.0,) * 4,
+            unit_residual="vector",
+        )
+    )
+    games += [
+        Game(f"{mode}, ensemble of 2, T = 1", mechanism(mode, "full batch", 1.5), members=2, tight=True)
+        for mode in ("none", "private")
+    ]
+    return games
