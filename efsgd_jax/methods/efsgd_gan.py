@@ -206,7 +206,8 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
         fake_labels = jax.random.randint(label_key, (n,), 0, spec.num_classes)
         fakes = generate(params["generator"], fake_key, fake_labels)
         fake = generated_gradient(params["discriminator"], (fakes, fake_labels), jax.random.split(fake_key, n))
-        gradient["discriminator"] = jax.tree.map(lambda r, f: r + f / n, gradient["discriminator"], fake.clipped_sum)
+        judging = jax.tree.map(lambda r, f: r + f / n, gradient["discriminator"], fake.clipped_sum)
+        gradient = {**gradient, "discriminator": judging}
         updates, private_optimizer = private_adam.update(gradient, state.private_optimizer, params)
         params = optax.apply_updates(params, updates)
 
@@ -238,7 +239,4 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
         next_state = State(state.step + 1, state.key, params, ema, privacy, private_optimizer, generator_optimizer)
         return next_state, metrics
 
-    def example_gradient(state: State, example: tuple[jax.Array, jax.Array], key: jax.Array) -> PyTree:
-        return jax.grad(real_loss, has_aux=True)(state.params, example, key)[0]
-
-    return Synthesizer(init, step, example_gradient, mechanism.event, lambda state: state.ema, generate)
+    return Synthesizer(init, step, real_loss, mechanism.event, lambda state: state.ema, generate)

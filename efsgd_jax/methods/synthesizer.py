@@ -29,10 +29,11 @@ class Synthesizer(NamedTuple):
     """A method, bound to a data set's public shape and to a mechanism.
 
     Attributes:
-      init: ``init(key) -> state``. The state is a pytree, all of it private; ``state.privacy`` is the transform's.
+      init: ``init(key) -> state``. The state is a pytree, all of it private; ``state.params`` are the networks that
+        see real examples, ``state.privacy`` is the transform's state.
       step: ``step(state, batch) -> (state, metrics)``; pure, to be jitted; metrics are scalars, private.
-      example_gradient: ``example_gradient(state, (image, label), key) -> pytree``: what ``step`` clips, of one real
-        example; uint8 ``[S, S, C]`` and an int label.
+      example_loss: ``example_loss(params, (image, label), key) -> (loss, aux)``: of one real example (uint8
+        ``[S, S, C]``, int); ``step`` clips its gradient.
       event: ``event(steps) -> DpEvent`` of that many steps.
       released: ``released(state) -> params``: what may be published after the event's epsilon is spent.
       generate: ``generate(params, key, labels) -> images``: float32 ``[n, S, S, C]`` in (-1, 1) for int ``[n]`` labels.
@@ -40,7 +41,7 @@ class Synthesizer(NamedTuple):
 
     init: Callable[[jax.Array], PyTree]
     step: Callable[[PyTree, Batch], tuple[PyTree, dict[str, jax.Array]]]
-    example_gradient: Callable[[PyTree, tuple[jax.Array, jax.Array], jax.Array], PyTree]
+    example_loss: Callable[[PyTree, tuple[jax.Array, jax.Array], jax.Array], tuple[jax.Array, PyTree]]
     event: Callable[[int], dp_accounting.DpEvent]
     released: Callable[[PyTree], PyTree]
     generate: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
