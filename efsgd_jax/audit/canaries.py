@@ -17,7 +17,7 @@ from efsgd_jax.data import Dataset, ImageSpec, to_uint8
 from efsgd_jax.errors import UserError
 from efsgd_jax.methods.efsgd_gan import efsgd_gan
 from efsgd_jax.methods.synthesizer import Batch, Synthesizer
-from efsgd_jax.privacy import Mechanism, clipped_grad, fresh_key, sensitivity_of
+from efsgd_jax.privacy import Mechanism, clipped_grad
 from efsgd_jax.privacy.sampling import poisson_batch
 from efsgd_jax.runs.setup import dataset_of, hyperparameters_of, make_ledger, validate
 
@@ -82,7 +82,7 @@ def make_canaries(spec: ImageSpec, count: int, rng: np.random.Generator) -> tupl
     return blocks[:, rows][:, :, rows], rng.integers(spec.num_classes, size=count).astype(np.int32)
 
 
-def audit_run(config: ConfigDict, *, canaries: int = 200, progress: bool = True) -> RunAudit:
+def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = None, progress: bool = True) -> RunAudit:
     """Trains once, as ``fit`` would, on the data and about half of the canaries, and attacks the transcript.
 
     Two attacks score each canary. *White box*: least squares on the noisy gradients of all steps, less what everybody
@@ -92,6 +92,7 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, progress: bool = True)
     Args:
       config: of the run; its epsilon is calibrated for the data with the canaries.
       canaries: m.
+      seed: of coins, batches and noise, to see a run again; None takes the system's entropy. Nothing is released.
       progress: show a progress bar on standard error.
 
     Raises:
@@ -105,7 +106,7 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, progress: bool = True)
         raise UserError(f"{canaries} canaries cannot show anything; use at least 20")
     validate(config)
     dataset = dataset_of(config)
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(seed)
     images, labels = make_canaries(dataset.spec, canaries, rng)
     present = rng.random(canaries) < 0.5
     together = dataclasses.replace(
@@ -116,7 +117,7 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, progress: bool = True)
     ledger = make_ledger(config, len(together.train_labels))
     mechanism = _Recording(*ledger.mechanism)
     synthesizer = efsgd_gan(dataset.spec, hyperparameters_of(config), mechanism)
-    state, white = _train(together, synthesizer, mechanism, ledger.steps, present, progress)
+    state, white = _train(together, synthesizer, mechanism, ledger.steps, present, rng, progress)
     black = nearness(images, labels, *_images(synthesizer, state, dataset.spec, len(dataset.train_labels)))
     scores = {"white box": white, "black box": black}
     return RunAudit(
@@ -130,58 +131,64 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, progress: bool = True)
 
 
 def _train(
-    data: Dataset, synthesizer: Synthesizer, mechanism: Mechanism, steps: int, present: np.ndarray, progress: bool
+    data: Dataset,
+    synthesizer: Synthesizer,
+    mechanism: Mechanism,
+    steps: int,
+    present: np.ndarray,
+    rng: np.random.Generator,
+    progress: bool,
 ) -> tuple[PyTree, np.ndarray]:
     """The last state, and the white-box score of each canary. Canaries are the first rows."""
     count = len(present)
     allowed = jnp.concatenate([jnp.asarray(present), jnp.ones(len(data.train_labels) - count, bool)])
 
     clipped_sum = clipped_grad(synthesizer.example_loss, mechanism.l2_norm_clip, microbatch_size=CHUNK)
+    images, labels = jnp.asarray(data.train_images), jnp.asarray(data.train_labels)
+    step = jax.jit(synthesizer.step)
 
     @jax.jit
-    def update(state: PyTree, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[PyTree, Any]:
-        draw_key, canary_key = jax.random.split(jax.random.fold_in(key, state.step))
-        rows, mask = poisson_batch(draw_key, mechanism.dataset_size, mechanism.sampling_probability, mechanism.capacity)
+    def draw(key: jax.Array) -> tuple[Batch, jax.Array]:
+        rows, mask = poisson_batch(key, mechanism.dataset_size, mechanism.sampling_probability, mechanism.capacity)
         # Drawn but absent: the same as not in the data, since draws are independent.
-        mask = mask & allowed[rows]
-        batch = images[rows], labels[rows]
-        new, _ = synthesizer.step(state, Batch(*batch, mask, rows))
-        # Everybody else's part is known to the adversary of the definition: the same step without the canaries.
-        others, _ = synthesizer.step(state, Batch(*batch, mask & (rows >= count), rows))
-        surprise = jax.tree.map(
-            lambda y, known: mechanism.expected_batch_size * y - known,
-            new.privacy.released,
-            others.privacy.clipped_sum,
-        )
+        return Batch(images[rows], labels[rows], mask & allowed[rows], rows), rows < count
 
+    @jax.jit
+    def attack(params: PyTree, key: jax.Array, released: PyTree, known: PyTree) -> tuple[jax.Array, ...]:
         def own(example: PyTree) -> jax.Array:
-            one = jax.tree.map(lambda x: x[None], (example, canary_key))
-            return ravel_pytree(clipped_sum(state.params, *one).clipped_sum)[0]
+            one = jax.tree.map(lambda x: x[None], (example, key))
+            return ravel_pytree(clipped_sum(params, *one).clipped_sum)[0]
 
         each = jax.lax.map(own, (images[:count], labels[:count]), batch_size=CHUNK)
-        return new, (each @ ravel_pytree(surprise)[0], each @ each.T)
+        surprise = mechanism.expected_batch_size * ravel_pytree(released)[0] - ravel_pytree(known)[0]
+        return each @ surprise, each @ each.T, jnp.mean(surprise**2)
 
-    init_key, key = jax.random.split(fresh_key())
+    init_key, sampling_key, attack_key = jax.random.split(jax.random.key(rng.integers(2**63)), 3)
     state = synthesizer.init(init_key)
-    agreement, gram = np.zeros(count), np.zeros((count, count))
-    images, labels = jnp.asarray(data.train_images), jnp.asarray(data.train_labels)
-    for _ in tqdm.trange(steps, disable=not progress, unit="step", dynamic_ncols=True):
-        state, seen = update(state, key, images, labels)
+    agreement, gram, variance = np.zeros(count), np.zeros((count, count)), 0.0
+    for t in tqdm.trange(steps, disable=not progress, unit="step", dynamic_ncols=True):
+        batch, are_canaries = draw(jax.random.fold_in(sampling_key, t))
+        new, _ = step(state, batch)
+        # Everybody else's part is known to the adversary of the definition: the same step without the canaries.
+        others, _ = step(state, batch._replace(mask=batch.mask & ~are_canaries))
+        key = jax.random.fold_in(attack_key, t)
+        seen = attack(state.params, key, new.privacy.released, others.privacy.clipped_sum)
         agreement += np.asarray(seen[0], np.float64)
         gram += np.asarray(seen[1], np.float64)
-    return state, _guess(agreement, gram, mechanism)
+        variance += float(seen[2]) / steps
+        state = new
+    return state, _guess(agreement, gram, variance, mechanism.sampling_probability)
 
 
-def _guess(agreement: np.ndarray, gram: np.ndarray, mechanism: Mechanism) -> np.ndarray:
+def _guess(agreement: np.ndarray, gram: np.ndarray, variance: float, q: float) -> np.ndarray:
     """All coins at once, since canaries' gradients are alike: the mean of ``b`` given ``sum_t y_t = q C_t' b + noise``.
 
     Args:
       agreement: ``[m]``, ``sum_t C_t y_t`` for the ``[m, d]`` canaries' gradients ``C_t``.
       gram: ``[m, m]``, ``sum_t C_t C_t'``.
-      mechanism: for q and the noise.
+      variance: of a coordinate of ``y_t``, as it was seen: noise that is missing is noticed.
+      q: sampling probability.
     """
-    q = mechanism.sampling_probability
-    variance = (mechanism.noise_multiplier * float(sensitivity_of(mechanism.l2_norm_clip))) ** 2
     # A coin has mean 1/2 and variance 1/4; the last term keeps the system regular where there is no noise.
     ridge = 4 * variance + 1e-6 * q**2 * np.trace(gram) / len(gram)
     return np.linalg.solve(q**2 * gram + ridge * np.eye(len(gram)), q * agreement + ridge / 2)
