@@ -90,10 +90,21 @@ def test_what_a_configuration_costs(capsys):
     assert re.search(r"steps +\d+ of 20000", capsys.readouterr().out)
 
 
+def test_what_a_recipe_costs(capsys):
+    recipe = ["--config=configs/digits.py", "--config.privacy.epsilon=3", "--config.train.steps=50"]
+    assert main(["--dataset_size=1438", *recipe]) == 0
+    out = capsys.readouterr().out
+    assert 2.9 < float(re.search(r"epsilon by PLD \(proven\) +([\d.]+)", out)[1]) <= 3
+    assert re.search(r"steps +50\n", out)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--epsilon=1"], "--dataset_size"),
+        (["--config=configs/digits.py"], "--dataset_size"),
+        (["--config=configs/digits.py", "--dataset_size=1438", "--steps=3"], "--steps and --config"),
+        (["--config=configs/digits.py", "--dataset_size=100"], "only N = 100"),
         (BASE, "--epsilon, --noise_multiplier or both"),
         ([*BASE, "--epsilon=-1"], "above 0"),
         ([*BASE, "--epsilon=1", "--delta=2"], "--delta"),
