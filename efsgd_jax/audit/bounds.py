@@ -7,14 +7,23 @@ import numpy as np
 from efsgd_jax.errors import UserError
 
 
-def _auditor(present: np.ndarray, absent: np.ndarray) -> Any:
+def statistics() -> Any:
+    """jax-privacy's ``auditing``.
+
+    Raises:
+      UserError: it is not installed.
+    """
     try:
         from jax_privacy import auditing
     except ImportError as error:
         raise UserError("the audit's statistics are jax-privacy's; install them: pip install 'efsgd_jax[audit]'") from (
             error
         )
-    return auditing, auditing.CanaryScoreAuditor(np.asarray(present, np.float64), np.asarray(absent, np.float64))
+    return auditing
+
+
+def _auditor(present: np.ndarray, absent: np.ndarray) -> Any:
+    return statistics().CanaryScoreAuditor(np.asarray(present, np.float64), np.asarray(absent, np.float64))
 
 
 def lower_bound(present: np.ndarray, absent: np.ndarray, delta: float, *, significance: float = 0.05) -> float:
@@ -32,8 +41,8 @@ def lower_bound(present: np.ndarray, absent: np.ndarray, delta: float, *, signif
     Raises:
       UserError: jax-privacy is not installed.
     """
-    auditing, auditor = _auditor(present, absent)
-    split = auditing.Split(0.5, seed=0)  # of scores that are in random order already
+    split = statistics().Split(0.5, seed=0)  # of scores that are in random order already
+    auditor = _auditor(present, absent)
     return float(auditor.epsilon_clopper_pearson(significance, delta, one_sided=False, threshold_strategy=split))
 
 
@@ -48,15 +57,14 @@ def one_run_lower_bound(present: np.ndarray, absent: np.ndarray, delta: float, *
       delta: of the claim, above 0.
       significance: the chance that the bound exceeds the true epsilon.
     """
-    _, auditor = _auditor(present, absent)
-    return float(auditor.epsilon_one_run(significance, delta))
+    return float(_auditor(present, absent).epsilon_one_run(significance, delta))
 
 
 def area_under_curve(present: np.ndarray, absent: np.ndarray) -> float:
     """Chance that a present canary scores above an absent one; 0.5 is a coin."""
-    return float(_auditor(present, absent)[1].attack_auroc())
+    return float(_auditor(present, absent).attack_auroc())
 
 
 def true_positive_rate(present: np.ndarray, absent: np.ndarray, false_positive_rate: float) -> float:
     """Share of the present canaries that the attack finds when it accuses that share of the absent ones."""
-    return float(_auditor(present, absent)[1].tpr_at_given_fpr(false_positive_rate))
+    return float(_auditor(present, absent).tpr_at_given_fpr(false_positive_rate))
