@@ -36,7 +36,7 @@ def test_no_sampler_or_clipping_method_gives_more_away_than_claimed():
     wanted = ("Poisson, vmap, groups", "Poisson, microbatched", "full batch, per example, T = 4", "vector")
     games = [g for g in sound_games() if any(w in g.name for w in wanted)]
     assert len(games) > 15
-    for row in audit(games[::2], trials=10_000, delta=DELTA, key=KEY):
+    for row in audit(games[::3], trials=10_000, delta=DELTA, key=KEY):
         assert 0.0 < row.bound <= row.claimed, row
 
 
