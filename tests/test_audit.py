@@ -68,8 +68,8 @@ def test_scores_without_the_canary_do_not_depend_on_it():
     """The two worlds differ in the canary only: with a gradient of nearly nothing nobody can tell them apart."""
     game = Game("nothing to see", mechanism("none", "Poisson", 1.0), scales=(1e-6,) * 3)
     game = dataclasses.replace(game, score=lambda seen, change, q: seen.sum())
-    scores = [play(game, jax.random.split(jax.random.fold_in(KEY, i), 20_000), present=bool(i)) for i in (0, 1)]
-    assert abs(area_under_curve(scores[1], scores[0]) - 0.5) < 0.015
+    scores = play(game, *(jax.random.split(jax.random.fold_in(KEY, i), 20_000) for i in (0, 1)))
+    assert abs(area_under_curve(*scores) - 0.5) < 0.015
 
 
 def test_refutation_is_shown():

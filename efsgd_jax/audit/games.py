@@ -29,12 +29,13 @@ def likelihood_ratio(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
     return jnp.sum(jnp.logaddexp(jnp.log1p(-q), jnp.log(q) + each))
 
 
-def poisson(key: jax.Array, step: jax.Array, present: bool, mechanism: Mechanism) -> tuple[jax.Array, jax.Array]:
+def poisson(key: jax.Array, step: jax.Array, present: jax.Array, mechanism: Mechanism) -> tuple[jax.Array, jax.Array]:
     """Rows and mask of one step, as training draws them, from all rows or from all but the canary."""
-    size = mechanism.dataset_size - (not present)
     key = jax.random.fold_in(key, step)
-    rows, mask = poisson_batch(key, size, mechanism.sampling_probability, mechanism.capacity)
-    return rows + (not present), mask
+    size, q, capacity = mechanism.dataset_size, mechanism.sampling_probability, mechanism.capacity
+    everybody, others = poisson_batch(key, size, q, capacity), poisson_batch(key, size - 1, q, capacity)
+    rows = jnp.where(present, everybody[0], others[0] + 1)
+    return rows, jnp.where(present, everybody[1], others[1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Game:
     members: int = 1
     tight: bool = False
     score: Callable[[jax.Array, jax.Array, float], jax.Array] = likelihood_ratio
-    sample: Callable[[jax.Array, jax.Array, bool, Mechanism], tuple[jax.Array, jax.Array]] = poisson
+    sample: Callable[[jax.Array, jax.Array, jax.Array, Mechanism], tuple[jax.Array, jax.Array]] = poisson
     wrap: Callable[[optax.GradientTransformationExtraArgs], optax.GradientTransformationExtraArgs] = lambda transform: (
         transform
     )
@@ -82,18 +83,19 @@ def claimed_epsilon(game: Game, delta: float) -> float:
     return game.mechanism.epsilon(releases, delta, fresh_share=share)
 
 
-def play(game: Game, keys: jax.Array, *, present: bool) -> np.ndarray:
+def play(game: Game, present: jax.Array, absent: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     """The attack's score of one run for each key.
 
     Args:
       game: what is played.
-      keys: typed PRNG keys ``[R]``.
-      present: with the canary or without.
+      present: typed PRNG keys ``[R]`` of the runs with the canary.
+      absent: typed PRNG keys ``[R']`` of the runs without it.
 
     Returns:
-      float ``[R]``.
+      float ``[R]`` and ``[R']``.
     """
-    return np.asarray(jax.jit(jax.vmap(functools.partial(_trial, game, present)))(keys))
+    run = jax.jit(jax.vmap(functools.partial(_trial, game), in_axes=(None, 0)))
+    return np.asarray(run(jnp.array(True), present)), np.asarray(run(jnp.array(False), absent))
 
 
 def contribution(game: Game) -> PyTree:
@@ -104,7 +106,7 @@ def contribution(game: Game) -> PyTree:
     return {k: jnp.full(game.width, clip / math.sqrt(2 * game.width)) for k in ("a", "b")}
 
 
-def _trial(game: Game, present: bool, key: jax.Array) -> jax.Array:
+def _trial(game: Game, present: jax.Array, key: jax.Array) -> jax.Array:
     mechanism = game.mechanism
     noise_key, sampling_key = jax.random.split(key)
     unit = contribution(game)

@@ -73,14 +73,14 @@ def _reuse_the_key(transform: optax.GradientTransformationExtraArgs) -> optax.Gr
     return optax.GradientTransformationExtraArgs(transform.init, update)
 
 
-def _one_draw(key: jax.Array, step: jax.Array, present: bool, m: Mechanism) -> tuple[jax.Array, jax.Array]:
+def _one_draw(key: jax.Array, step: jax.Array, present: jax.Array, m: Mechanism) -> tuple[jax.Array, jax.Array]:
     return poisson(key, jnp.zeros_like(step), present, m)
 
 
-def shuffled(key: jax.Array, step: jax.Array, present: bool, m: Mechanism) -> tuple[jax.Array, jax.Array]:
+def shuffled(key: jax.Array, step: jax.Array, present: jax.Array, m: Mechanism) -> tuple[jax.Array, jax.Array]:
     """Batches of one from a random order of all rows; without the canary, its batch is empty."""
     row = jax.random.permutation(key, m.dataset_size)[step]
-    return row[None], jnp.array([present]) | (row != 0)
+    return row[None], (present | (row != 0))[None]
 
 
 def _one_step_differs(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:

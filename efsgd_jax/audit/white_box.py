@@ -52,12 +52,8 @@ def audit(
     games = list(games)
     for i, game in enumerate(games):
         with_canary, without = (jax.random.split(jax.random.fold_in(key, 2 * i + j), trials) for j in (0, 1))
-        bound = lower_bound(
-            play(game, with_canary, present=True),
-            play(game, without, present=False),
-            delta,
-            significance=significance / len(games),
-        )
+        scores = play(game, with_canary, without)
+        bound = lower_bound(*scores, delta, significance=significance / len(games))
         yield Row(game.name, game.tight, claimed_epsilon(game, delta), bound, delta)
 
 
