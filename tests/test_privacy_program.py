@@ -4,6 +4,7 @@ import math
 import re
 
 import dp_accounting
+import jax
 import pytest
 
 from efsgd_jax.privacy import (
@@ -51,6 +52,8 @@ def test_only_poisson_samples_have_an_event():
     shuffled = Mechanism(100, 0.1, 100, 1.0, sampling="shuffle")
     with pytest.raises(ValueError, match="only Poisson"):
         shuffled.event(3)
+    with pytest.raises(ValueError, match="only Poisson"):
+        shuffled.sample(jax.random.key(0))
 
 
 def test_steps_are_the_most_that_the_target_allows():

@@ -18,7 +18,6 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.methods.efsgd_gan import efsgd_gan
 from efsgd_jax.methods.synthesizer import Batch, Synthesizer
 from efsgd_jax.privacy import Mechanism, clipped_grad
-from efsgd_jax.privacy.sampling import poisson_batch
 from efsgd_jax.runs.setup import dataset_of, hyperparameters_of, make_ledger, validate
 
 PyTree = Any
@@ -153,7 +152,7 @@ def _train(
 
     @jax.jit
     def draw(key: jax.Array) -> tuple[Batch, jax.Array]:
-        rows, mask = poisson_batch(key, mechanism.dataset_size, mechanism.sampling_probability, mechanism.capacity)
+        rows, mask = mechanism.sample(key)
         # Drawn but absent: the same as not in the data, since draws are independent.
         return Batch(images[rows], labels[rows], mask & allowed[rows], rows), rows < count
 

@@ -18,7 +18,6 @@ import optax
 from efsgd_jax.privacy import Mechanism, best_fresh_share, clipped_grad, outer_clip, sensitivity_of, unit_lengths
 from efsgd_jax.privacy.feedback import ErrorFeedbackState, error_feedback_aggregate
 from efsgd_jax.privacy.feedback_options import decay_of, share_of
-from efsgd_jax.privacy.sampling import poisson_batch
 
 PyTree = Any
 
@@ -32,8 +31,8 @@ def likelihood_ratio(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
 def poisson(key: jax.Array, step: jax.Array, present: jax.Array, mechanism: Mechanism) -> tuple[jax.Array, jax.Array]:
     """Rows and mask of one step, as training draws them, from all rows or from all but the canary."""
     key = jax.random.fold_in(key, step)
-    size, q, capacity = mechanism.dataset_size, mechanism.sampling_probability, mechanism.capacity
-    everybody, others = poisson_batch(key, size, q, capacity), poisson_batch(key, size - 1, q, capacity)
+    others = mechanism._replace(dataset_size=mechanism.dataset_size - 1).sample(key)
+    everybody = mechanism.sample(key)
     rows = jnp.where(present, everybody[0], others[0] + 1)
     return rows, jnp.where(present, everybody[1], others[1])
 

@@ -13,6 +13,7 @@ from efsgd_jax.privacy.accounting import FINE, Accountant, epsilon, gaussian_eve
 from efsgd_jax.privacy.clipped_sum import ClipNorm, sensitivity_of
 from efsgd_jax.privacy.feedback import error_feedback_aggregate
 from efsgd_jax.privacy.feedback_options import FeedbackMode, Sampling
+from efsgd_jax.privacy.sampling import poisson_batch
 
 # The part of delta that pays for ``local``'s batches that overflow.
 LOCAL_OVERFLOW_SHARE = 1e-3
@@ -134,6 +135,22 @@ class Mechanism(NamedTuple):
             sampling=self.sampling,
         )
 
+    def sample(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The batch that ``event`` describes: rows and mask, as ``poisson_batch`` returns them.
+
+        Args:
+          key: typed PRNG key, secret and used once.
+
+        Raises:
+          ValueError: batches that are not Poisson samples.
+        """
+        self._check_sampling()
+        return poisson_batch(key, self.dataset_size, self.sampling_probability, self.capacity)
+
+    def _check_sampling(self) -> None:
+        if self.sampling != "poisson":
+            raise ValueError(f"sampling={self.sampling!r} has no event: only Poisson sampling is accounted for.")
+
     def event(self, steps: int, *, truncated: bool = True, fresh_share: float = 0.5) -> dp_accounting.DpEvent:
         """The event of ``steps`` steps; without ``truncated``, of the plain sampler, which RDP also supports.
 
@@ -143,8 +160,7 @@ class Mechanism(NamedTuple):
         Formal guarantees:
           ``local``: the event is that of the sampler that never overflows; ``epsilon`` charges the difference to delta.
         """
-        if self.sampling != "poisson":
-            raise ValueError(f"sampling={self.sampling!r} has no event: only Poisson sampling is accounted for.")
+        self._check_sampling()
         if self.noise_multiplier == 0:
             return dp_accounting.NonPrivateDpEvent()
         size: dict[str, int] = {}

@@ -21,7 +21,6 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.methods.synthesizer import Batch, Synthesizer
 from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.privacy.mechanisms import Mechanism
-from efsgd_jax.privacy.sampling import poisson_batch
 from efsgd_jax.runs.checkpoints import Checkpoints
 from efsgd_jax.runs.files import atomic, read_json, write_json, write_text
 from efsgd_jax.runs.images import save_grid
@@ -101,12 +100,7 @@ def make_update(synthesizer: Synthesizer, mechanism: Mechanism) -> Callable[...,
 
     @functools.partial(jax.jit, donate_argnums=0)
     def update(state: PyTree, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[PyTree, dict]:
-        rows, mask = poisson_batch(
-            jax.random.fold_in(key, state.step),
-            mechanism.dataset_size,
-            mechanism.sampling_probability,
-            mechanism.capacity,
-        )
+        rows, mask = mechanism.sample(jax.random.fold_in(key, state.step))
         return synthesizer.step(state, Batch(images[rows], labels[rows], mask, rows))
 
     return update
