@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from efsgd_jax.privacy import Mechanism, best_fresh_share, clipped_grad, outer_clip, sensitivity_of, unit_lengths
+from efsgd_jax.privacy import Ledger, Mechanism, clipped_grad, outer_clip, sensitivity_of, unit_lengths
+from efsgd_jax.privacy.accounting import FINE
 from efsgd_jax.privacy.feedback import ErrorFeedbackState, error_feedback_aggregate
 from efsgd_jax.privacy.feedback_options import decay_of, share_of
 
@@ -78,8 +79,7 @@ class Game:
 def claimed_epsilon(game: Game, delta: float) -> float:
     """The upper bound under attack: what the accountant says of the game's mechanism."""
     releases = len(game.scales) * game.members
-    share = best_fresh_share(game.mechanism, releases, delta) if game.mechanism.feedback == "hidden" else 0.5
-    return game.mechanism.epsilon(releases, delta, fresh_share=share)
+    return Ledger(game.mechanism, math.inf, delta, releases).spent(releases, grid=FINE)
 
 
 def play(game: Game, present: jax.Array, absent: jax.Array) -> tuple[np.ndarray, np.ndarray]:

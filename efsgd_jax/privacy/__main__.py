@@ -54,10 +54,9 @@ def ledger_of(args: argparse.Namespace, overrides: Sequence[str]) -> Ledger:
 def cost(ledger: Ledger) -> list[tuple[str, str]]:
     """Rows of name and value for one configuration."""
     asked, delta, planned = ledger.mechanism, ledger.delta, ledger.planned_steps
-    rdp = asked.epsilon(ledger.steps, delta, accountant="rdp", truncated=False, fresh_share=ledger.fresh_share)
     rows = [
         ("epsilon by PLD (proven)", f"{ledger.spent(ledger.steps):.4g}"),
-        ("epsilon by RDP, without truncation", f"{rdp:.4g}"),
+        ("epsilon by RDP, without truncation", f"{ledger.rdp_untruncated(ledger.steps):.4g}"),
         ("delta", f"{delta:g}"),
         ("noise multiplier", f"{asked.noise_multiplier:.4g}"),
         ("steps", f"{ledger.steps}" + (f" of {planned}" if ledger.steps < planned else "")),

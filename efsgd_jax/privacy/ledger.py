@@ -40,7 +40,12 @@ class Ledger:
         """Epsilon of ``steps`` steps by PLD."""
         return self.mechanism.epsilon(steps, self.delta, fresh_share=self.fresh_share, grid=grid)
 
+    def rdp_untruncated(self, steps: int) -> float:
+        """Epsilon of ``steps`` steps by RDP, which does not know truncation: of the sampler without it."""
+        return self.mechanism.epsilon(
+            steps, self.delta, accountant="rdp", truncated=False, fresh_share=self.fresh_share
+        )
+
     def report(self, steps: int) -> dict[str, float]:
         """Epsilon of ``steps`` steps by PLD (the proven number) and by RDP (of the sampler without truncation)."""
-        rdp = self.mechanism.epsilon(steps, self.delta, accountant="rdp", truncated=False, fresh_share=self.fresh_share)
-        return {"pld": self.spent(steps, grid=FINE), "rdp_untruncated": rdp}
+        return {"pld": self.spent(steps, grid=FINE), "rdp_untruncated": self.rdp_untruncated(steps)}
