@@ -12,13 +12,14 @@ from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
 from efsgd_jax.audit.bounds import area_under_curve, one_run_lower_bound, statistics
-from efsgd_jax.audit.membership import nearness
-from efsgd_jax.data import Dataset, ImageSpec, to_uint8
+from efsgd_jax.audit.membership import MAX_IMAGES, nearness
+from efsgd_jax.config import validate
+from efsgd_jax.data import ImageSpec
 from efsgd_jax.errors import UserError
-from efsgd_jax.methods.efsgd_gan import efsgd_gan
-from efsgd_jax.methods.synthesizer import Batch, Synthesizer
-from efsgd_jax.privacy import Mechanism, clipped_grad
-from efsgd_jax.runs.setup import dataset_of, hyperparameters_of, make_ledger, validate
+from efsgd_jax.methods.synthesizer import Batch
+from efsgd_jax.privacy import Mechanism, clipped_grad, fresh_key
+from efsgd_jax.runs.sample import draw
+from efsgd_jax.runs.setup import Setup, bind, dataset_of
 
 PyTree = Any
 CHUNK = 50
@@ -114,11 +115,13 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = Non
         train_images=np.concatenate([images, dataset.train_images]),
         train_labels=np.concatenate([labels, dataset.train_labels]),
     )
-    ledger = make_ledger(config, len(together.train_labels))
-    mechanism = _Recording(*ledger.mechanism)
-    synthesizer = efsgd_gan(dataset.spec, hyperparameters_of(config), mechanism)
-    state, white = _train(together, synthesizer, mechanism, ledger.steps, present, rng, progress)
-    black = nearness(images, labels, *_images(synthesizer, state, dataset.spec, len(dataset.train_labels)))
+    setup = bind(config, together, _Recording)
+    ledger, synthesizer = setup.ledger, setup.synthesizer
+    run_key, image_key = jax.random.split(fresh_key() if seed is None else jax.random.key(seed))
+    state, white = _train(setup, present, run_key, progress)
+    drawn_labels = np.arange(min(len(dataset.train_labels), MAX_IMAGES)) % dataset.spec.num_classes
+    drawn = draw(jax.jit(synthesizer.generate), synthesizer.released(state), image_key, drawn_labels)
+    black = nearness(images, labels, drawn, drawn_labels)
     scores = {"white box": white, "black box": black}
     return RunAudit(
         ledger.report(ledger.steps)["pld"],
@@ -133,16 +136,10 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = Non
     )
 
 
-def _train(
-    data: Dataset,
-    synthesizer: Synthesizer,
-    mechanism: Mechanism,
-    steps: int,
-    present: np.ndarray,
-    rng: np.random.Generator,
-    progress: bool,
-) -> tuple[PyTree, np.ndarray]:
+def _train(setup: Setup, present: np.ndarray, key: jax.Array, progress: bool) -> tuple[PyTree, np.ndarray]:
     """The last state, and the white-box score of each canary. Canaries are the first rows."""
+    data, ledger, synthesizer = setup
+    mechanism, steps = ledger.mechanism, ledger.steps
     count = len(present)
     allowed = jnp.concatenate([jnp.asarray(present), jnp.ones(len(data.train_labels) - count, bool)])
 
@@ -166,7 +163,7 @@ def _train(
         surprise = mechanism.expected_batch_size * ravel_pytree(released)[0] - ravel_pytree(known)[0]
         return each @ surprise, each @ each.T, jnp.mean(surprise**2)
 
-    init_key, sampling_key, attack_key = jax.random.split(jax.random.key(rng.integers(2**63)), 3)
+    init_key, sampling_key, attack_key = jax.random.split(key, 3)
     state = synthesizer.init(init_key)
     agreement, gram, variance = np.zeros(count), np.zeros((count, count)), 0.0
     for t in tqdm.trange(steps, disable=not progress, unit="step", dynamic_ncols=True):
@@ -174,8 +171,7 @@ def _train(
         new, _ = step(state, batch)
         # Everybody else's part is known to the adversary of the definition: the same step without the canaries.
         others, _ = step(state, batch._replace(mask=batch.mask & ~are_canaries))
-        key = jax.random.fold_in(attack_key, t)
-        seen = attack(state.params, key, new.privacy.released, others.privacy.clipped_sum)
+        seen = attack(state.params, jax.random.fold_in(attack_key, t), new.privacy.released, others.privacy.clipped_sum)
         agreement += np.asarray(seen[0], np.float64)
         gram += np.asarray(seen[1], np.float64)
         variance += float(seen[2]) / steps
@@ -195,14 +191,3 @@ def _guess(agreement: np.ndarray, gram: np.ndarray, variance: float, q: float) -
     # A coin has mean 1/2 and variance 1/4; the last term keeps the system regular where there is no noise.
     ridge = 4 * variance + 1e-6 * q**2 * np.trace(gram) / len(gram)
     return np.linalg.solve(q**2 * gram + ridge * np.eye(len(gram)), q * agreement + ridge / 2)
-
-
-def _images(synthesizer: Synthesizer, state: PyTree, spec: ImageSpec, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """As many of the released generator's images as there are real ones, at most 10,000: uint8 and labels."""
-    generate = jax.jit(synthesizer.generate)
-    labels = np.arange(min(n, 10_000)).astype(np.int32) % spec.num_classes
-    chunks = [
-        to_uint8(np.asarray(generate(synthesizer.released(state), jax.random.key(i), jnp.asarray(part))))
-        for i, part in enumerate(np.array_split(labels, -(-len(labels) // 500)))
-    ]
-    return np.concatenate(chunks), labels

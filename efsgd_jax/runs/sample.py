@@ -1,7 +1,7 @@
 """``sample``: synthetic images from a finished run."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,16 +65,32 @@ def sample(workdir: str | Path, n: int, *, seed: int = 0, out: str | Path | None
     spec = ImageSpec(shape["image_size"], shape["channels"], len(names))
     generate, params = _load(directory, release["config"]["method"], spec)
     labels = np.sort(np.arange(n) % len(names)).astype(np.int32)
-    key = jax.random.key(seed)
-    chunks = []
-    for i in range(0, n, CHUNK):
-        part = np.resize(labels[i : i + CHUNK], CHUNK)  # one shape, one compilation
-        drawn = to_uint8(np.asarray(generate(params, jax.random.fold_in(key, i), jnp.asarray(part))))
-        chunks.append(drawn[: len(labels[i : i + CHUNK])])
-    samples = Samples(np.concatenate(chunks), labels, names)
+    samples = Samples(draw(generate, params, jax.random.key(seed), labels), labels, names)
     if target is not None:
         _write(target, samples, formats, directory, seed)
     return samples
+
+
+def draw(
+    generate: Callable[[Any, jax.Array, jax.Array], jax.Array], params: Any, key: jax.Array, labels: np.ndarray
+) -> np.ndarray:
+    """One image for each label, in pieces, so that memory stays flat.
+
+    Args:
+      generate: a method's, jitted.
+      params: of the released generator.
+      key: typed PRNG key of the latents.
+      labels: int ``[n]``.
+
+    Returns:
+      uint8 ``[n, S, S, C]``.
+    """
+    chunks = []
+    for i in range(0, len(labels), CHUNK):
+        part = np.resize(labels[i : i + CHUNK], CHUNK).astype(np.int32)  # one shape, one compilation
+        drawn = to_uint8(np.asarray(generate(params, jax.random.fold_in(key, i), jnp.asarray(part))))
+        chunks.append(drawn[: len(labels[i : i + CHUNK])])
+    return np.concatenate(chunks)
 
 
 def _load(directory: Workdir, method: dict[str, Any], spec: ImageSpec) -> tuple[Any, Any]:

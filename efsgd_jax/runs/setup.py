@@ -1,6 +1,7 @@
 """From a configuration to its data, mechanism, ledger and method; every check comes before anything is written."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,13 +69,27 @@ def prepare(config: ConfigDict) -> Setup:
       UserError: a bad configuration, unusable data, a batch larger than the data, an unreachable epsilon.
     """
     validate(config)
-    dataset = dataset_of(config)
+    return bind(config, dataset_of(config))
+
+
+def bind(config: ConfigDict, dataset: Dataset, as_mechanism: Callable[..., Mechanism] = Mechanism) -> Setup:
+    """``prepare`` for data that was read already.
+
+    Args:
+      config: validated.
+      dataset: its training part is what the noise is solved for.
+      as_mechanism: made from the solved mechanism's fields for the method; an audit records what passes through it.
+
+    Raises:
+      UserError: an unusable image size, a batch larger than the data, an unreachable epsilon.
+    """
     try:
         base_and_stages(dataset.spec.image_size)
     except ValueError as error:
         raise UserError(f"{dataset.source}: {error} Set --config.data.image_size") from error
     ledger = make_ledger(config, len(dataset.train_labels))
-    return Setup(dataset, ledger, efsgd_gan(dataset.spec, hyperparameters_of(config), ledger.mechanism))
+    mechanism = as_mechanism(*ledger.mechanism)
+    return Setup(dataset, ledger, efsgd_gan(dataset.spec, hyperparameters_of(config), mechanism))
 
 
 def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger:
