@@ -1,21 +1,22 @@
 """The configuration: every key, its default and what it means; recipes in ``configs/`` change some of them."""
 
-import dataclasses
 import importlib.util
-import math
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from efsgd_jax.errors import UserError
-from efsgd_jax.methods.efsgd_gan import Hyperparameters
-from efsgd_jax.privacy.feedback_options import FeedbackMode
+from efsgd_jax.settings import common_rules, method_named
 
 
-def default_config() -> ConfigDict:
-    """The embedded default: scikit-learn's digits at epsilon 10. ``None`` marks "chosen for you"."""
+def default_config(method: str = "efsgd_gan") -> ConfigDict:
+    """The embedded default of a method: for ``efsgd_gan``, scikit-learn's digits at epsilon 10.
+
+    Raises:
+      UserError: no such method.
+    """
     config = ConfigDict()
     config.data = ConfigDict(
         {
@@ -32,14 +33,11 @@ def default_config() -> ConfigDict:
             "epsilon": 10.0,  # never exceeded; inf trains without noise and without any guarantee
             "delta": 1e-5,
             "noise_multiplier": 0.0,  # 0 solves for the smallest that lasts for train.steps
-            # Clip norm of each network's part of an example's gradient. Their ratios matter, their scale hardly:
-            # Adam follows, and the noise is in units of the joint sensitivity.
-            "l2_norm_clip": {"discriminator": 0.7, "encoder": 0.5, "generator": 1.0},
             # none; local (a residual per example, free); private (a noised residual, free); hidden (as published, and
             # expensive: its assumption-free epsilon is what counts)
             "feedback": "none",
             "feedback_l2_norm_clip": 0.0,  # hidden: of the residual, on the scale of the sum; local: bound of one
-            # example's residual; private: the outer clip norm. 0 for none
+            # unit's residual; private: the outer clip norm. 0 for none
             "feedback_decay": -1.0,  # local: of a residual when it is written; private: of the filter. -1: the mode's
             "feedback_share": 0.0,  # private: the residual channel's share of the budget. 0: the mode's
         }
@@ -47,13 +45,14 @@ def default_config() -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 600,
-            "expected_batch_size": 128,  # Poisson sampling with q = expected_batch_size / N
             "log_every": 20,
             "grid_every": 200,  # sample grid and checkpoint
             "seed": -1,  # -1: keys from the system's entropy. Anything else is for debugging: no guarantee
         }
     )
-    config.method = ConfigDict(dataclasses.asdict(Hyperparameters()))
+    config.method = ConfigDict({"name": method})
+    for group, values in method_named(method).defaults().items():
+        config[group].update(values)
     return config
 
 
@@ -128,59 +127,12 @@ def validate(config: ConfigDict) -> None:
     Raises:
       UserError: an unknown key, or a value outside its range; the message names both.
     """
-    _check_keys(config, default_config(), "")
-    p, t, m = config.privacy, config.train, config.method
-    # feedback=private clips a second time, to something larger than the joint sensitivity.
-    smallest = math.hypot(*p.l2_norm_clip.values()) if p.feedback == "private" else 0.0
-    rules = [
-        ("privacy.epsilon", p.epsilon, p.epsilon > 0, "above 0, or inf for no privacy"),
-        ("privacy.delta", p.delta, 0 < p.delta < 1, "between 0 and 1, such as 1e-5"),
-        ("privacy.noise_multiplier", p.noise_multiplier, 0 <= p.noise_multiplier < math.inf, "at least 0"),
-        (
-            "privacy.feedback",
-            p.feedback,
-            p.feedback in get_args(FeedbackMode),
-            f"one of {', '.join(get_args(FeedbackMode))}",
-        ),
-        (
-            "privacy.feedback_l2_norm_clip",
-            p.feedback_l2_norm_clip,
-            (p.feedback_l2_norm_clip == 0) if p.feedback == "none" else (p.feedback_l2_norm_clip > smallest),
-            f"above {smallest:g} with feedback={p.feedback}" if p.feedback != "none" else "0 with feedback=none",
-        ),
-        (
-            "privacy.feedback_decay",
-            p.feedback_decay,
-            p.feedback_decay == -1 or (p.feedback in ("local", "private") and 0 <= p.feedback_decay < 1),
-            "-1, or at least 0 and below 1 with feedback=local or private",
-        ),
-        (
-            "privacy.feedback_share",
-            p.feedback_share,
-            p.feedback_share == 0 or (p.feedback == "private" and 0 < p.feedback_share < 1),
-            "0, or between 0 and 1 with feedback=private",
-        ),
-        ("train.steps", t.steps, t.steps >= 1, "at least 1"),
-        ("train.expected_batch_size", t.expected_batch_size, t.expected_batch_size >= 1, "at least 1"),
-        ("train.log_every", t.log_every, t.log_every >= 1, "at least 1"),
-        ("train.grid_every", t.grid_every, t.grid_every >= 1, "at least 1"),
-        ("train.seed", t.seed, -1 <= t.seed < 2**32, "-1 or a seed from 0 to 2^32 - 1"),
-        ("method.ema_decay", m.ema_decay, 0 <= m.ema_decay < 1, "at least 0 and below 1"),
-        ("method.adam_b1", m.adam_b1, 0 <= m.adam_b1 < 1, "at least 0 and below 1"),
-        (
-            "method.microbatch_size",
-            m.microbatch_size,
-            m.microbatch_size is None or m.microbatch_size >= 1,
-            "at least 1",
-        ),
-    ]
-    rules += [(f"privacy.l2_norm_clip.{k}", c, 0 < c < math.inf, "above 0") for k, c in p.l2_norm_clip.items()]
-    counts = ["latent", "generator_width", "discriminator_width", "encoder_width", "max_width", "features"]
-    counts += ["private_steps_per_generator_step", "generated_batch_size"]
-    rules += [(f"method.{k}", m[k], m[k] >= 1, "at least 1") for k in counts]
-    weights = [k for k in m if k.endswith(("_weight", "learning_rate"))]
-    rules += [(f"method.{k}", m[k], 0 <= m[k] < math.inf, "at least 0") for k in weights]
-    for key, value, valid, wanted in rules:
+    name = config.method.get("name") if isinstance(config.get("method"), ConfigDict) else None
+    if name is None:
+        raise UserError("config key 'method.name' is missing; start from efsgd_jax.default_config()")
+    method = method_named(name)
+    _check_keys(config, default_config(name), "")
+    for key, value, valid, wanted in [*common_rules(config), *method.rules(config)]:
         if not valid:
             raise UserError(f"config.{key} is {value}; it must be {wanted}")
 

@@ -98,9 +98,10 @@ def test_without_noise_it_learns_the_digits():
     n = len(data.train_labels)
     mechanism = Mechanism(n, 128 / n, 160, 0.0, CLIP)
     made = efsgd_gan(data.spec, Hyperparameters(), mechanism)
-    update, state = make_update(made, mechanism), made.init(jax.random.key(0))
+    update, state = make_update(made), made.init(jax.random.key(0))
+    arranged = made.arrange(jax.random.key(3), jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
     for _ in range(200):
-        state, _ = update(state, jax.random.key(1), jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
+        state, _ = update(state, jax.random.key(1), arranged)
     labels = np.arange(1000) % 10
     images = to_uint8(np.asarray(made.generate(made.released(state), jax.random.key(2), jnp.asarray(labels))))
     model = LogisticRegression(max_iter=200).fit(images.reshape(1000, -1) / 255.0, labels)

@@ -115,6 +115,11 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = Non
         train_images=np.concatenate([images, dataset.train_images]),
         train_labels=np.concatenate([labels, dataset.train_labels]),
     )
+    if config.method.name != "efsgd_gan":
+        raise UserError(
+            f"canaries attack gradients of single images; config.method.name is {config.method.name}, which has none. "
+            "Audit its schedules: python -m efsgd_jax.audit"
+        )
     setup = bind(config, together, _Recording)
     ledger, synthesizer = setup.ledger, setup.synthesizer
     run_key, image_key = jax.random.split(fresh_key() if seed is None else jax.random.key(seed))
@@ -140,6 +145,8 @@ def _train(setup: Setup, present: np.ndarray, key: jax.Array, progress: bool) ->
     """The last state, and the white-box score of each canary. Canaries are the first rows."""
     data, ledger, synthesizer = setup
     mechanism, steps = ledger.mechanism, ledger.steps
+    assert isinstance(mechanism, Mechanism)
+    assert synthesizer.example_loss is not None  # of ``efsgd_gan`` both are so
     count = len(present)
     allowed = jnp.concatenate([jnp.asarray(present), jnp.ones(len(data.train_labels) - count, bool)])
 

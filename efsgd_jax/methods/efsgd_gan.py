@@ -239,4 +239,18 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
         next_state = State(state.step + 1, state.key, params, ema, privacy, private_optimizer, generator_optimizer)
         return next_state, metrics
 
-    return Synthesizer(init, step, real_loss, mechanism.event, lambda state: state.ema, generate)
+    def batch(key: jax.Array, step: jax.Array, data: tuple[jax.Array, jax.Array]) -> Batch:
+        images, labels = data
+        rows, mask = mechanism.sample(jax.random.fold_in(key, step))
+        return Batch(images[rows], labels[rows], mask, rows)
+
+    return Synthesizer(
+        init=init,
+        arrange=lambda key, images, labels: (images, labels),
+        batch=batch,
+        step=step,
+        example_loss=real_loss,
+        event=mechanism.event,
+        released=lambda state: state.ema,
+        generate=generate,
+    )

@@ -1,5 +1,7 @@
 """The generator, which is also the decoder of the reconstruction loss."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,15 +16,17 @@ class UpsamplingBlock(nn.Module):
 
     features: int
     noise_injection: bool = True
+    use_patches: bool | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        conv = functools.partial(Conv, use_patches=self.use_patches)
         # A 1x1 convolution commutes with nearest-neighbour upsampling and costs a quarter before it.
-        skip = upsample(Conv(self.features, kernel_size=1)(x))
-        h = Conv(self.features)(upsample(leaky_relu(PixelNorm()(x))))
+        skip = upsample(conv(self.features, kernel_size=1)(x))
+        h = conv(self.features)(upsample(leaky_relu(PixelNorm()(x))))
         if self.noise_injection:
             h = NoiseInjection()(h)
-        h = Conv(self.features)(leaky_relu(PixelNorm()(h)))
+        h = conv(self.features)(leaky_relu(PixelNorm()(h)))
         return skip + h
 
 
@@ -34,6 +38,7 @@ class Generator(nn.Module):
       width: channels of the finest stage; doubled per coarser stage.
       max_width: upper bound of that.
       noise_injection: False leaves the injection, and its parameters, out.
+      use_patches: of its convolutions; the parameters are the same either way.
 
     Called with ``z`` float ``[B, latent]`` and ``labels`` int ``[B]``; needs the RNG stream ``"noise"`` unless
     ``noise_injection`` is off. Returns float32 ``[B, S, S, C]`` in (-1, 1).
@@ -43,6 +48,7 @@ class Generator(nn.Module):
     width: int = 16
     max_width: int = 128
     noise_injection: bool = True
+    use_patches: bool | None = None
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array) -> jax.Array:
@@ -55,5 +61,5 @@ class Generator(nn.Module):
         h = nn.Dense(base * base * widths[-1], kernel_init=nn.initializers.normal(0.25))(z)
         h = h.reshape(-1, base, base, widths[-1])
         for features in reversed(widths[:-1]):
-            h = UpsamplingBlock(features, self.noise_injection)(h)
-        return jnp.tanh(Conv(self.spec.channels)(leaky_relu(PixelNorm()(h))))
+            h = UpsamplingBlock(features, self.noise_injection, self.use_patches)(h)
+        return jnp.tanh(Conv(self.spec.channels, use_patches=self.use_patches)(leaky_relu(PixelNorm()(h))))

@@ -35,9 +35,10 @@ def extract_patches(x: jax.Array, kernel_size: int, stride: int) -> jax.Array:
 class Conv(nn.Module):
     """Square convolution with symmetric zero padding, NHWC; parameters as in ``flax.linen.Conv``.
 
-    On CPU it is patches (strided slices) times one matrix, because there XLA's convolution gradients
-    are several times slower, and under a per-example ``vmap`` slower still; elsewhere it is the
-    backend's own convolution. Both give the same numbers up to rounding (``tests/test_models.py``).
+    On CPU it is patches (strided slices) times one matrix, because under a per-example ``vmap`` and inside of loops
+    XLA's convolution gradients are several times slower there; elsewhere it is the backend's own convolution, which
+    is also what suits a plain batch on CPU (``use_patches=False``). Both give the same numbers up to rounding
+    (``tests/test_models.py``).
     """
 
     features: int

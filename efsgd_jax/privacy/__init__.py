@@ -17,12 +17,15 @@ from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.privacy.mechanisms import Mechanism, dp_sgd_event, hidden_feedback_event, overflow_probability
 from efsgd_jax.privacy.residuals import unit_lengths
 from efsgd_jax.privacy.sampling import poisson_batch, sample_capacity
+from efsgd_jax.privacy.sanitizer import make_sanitizer
+from efsgd_jax.privacy.shards import ShardMechanism
 
 __all__ = [
     "ClippedSum",
     "ErrorFeedbackState",
     "Ledger",
     "Mechanism",
+    "ShardMechanism",
     "best_fresh_share",
     "calibrate_mechanism",
     "calibrate_noise_multiplier",
@@ -37,6 +40,7 @@ __all__ = [
     "fresh_key",
     "gaussian_event",
     "hidden_feedback_event",
+    "make_sanitizer",
     "outer_clip",
     "overflow_probability",
     "poisson_batch",

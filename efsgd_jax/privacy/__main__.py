@@ -10,8 +10,9 @@ from efsgd_jax.privacy.accounting import COARSE, FINE_ORDERS, epsilon
 from efsgd_jax.privacy.calibration import calibrate_mechanism
 from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.privacy.mechanisms import LOCAL_OVERFLOW, Mechanism, dp_sgd_event
-from efsgd_jax.privacy.published import SanitizedGan
+from efsgd_jax.privacy.published import ACCOUNTINGS, SanitizedGan, accountings
 from efsgd_jax.privacy.sampling import sample_capacity
+from efsgd_jax.privacy.shards import ShardMechanism
 
 EXAMPLES = """examples:
   python -m efsgd_jax.privacy --dataset_size=60000 --expected_batch_size=512 --steps=20000 --epsilon=10
@@ -60,10 +61,17 @@ def cost(ledger: Ledger) -> list[tuple[str, str]]:
         ("delta", f"{delta:g}"),
         ("noise multiplier", f"{asked.noise_multiplier:.4g}"),
         ("steps", f"{ledger.steps}" + (f" of {planned}" if ledger.steps < planned else "")),
-        ("sampling probability", f"{asked.sampling_probability:.6g}"),
-        ("capacity of a batch", f"{asked.capacity}"),
-        ("feedback", asked.feedback),
     ]
+    if isinstance(asked, ShardMechanism):
+        values = accountings(asked, ledger.steps, delta, ledger.spent(ledger.steps))
+        rows[:2] = [(f"epsilon {ACCOUNTINGS[name]}", f"{value:.4g}") for name, value in values.items()]
+        rows += [("schedule", asked.schedule), ("shards", f"{asked.num_shards}")]
+    else:
+        rows += [
+            ("sampling probability", f"{asked.sampling_probability:.6g}"),
+            ("capacity of a batch", f"{asked.capacity}"),
+        ]
+    rows.append(("feedback", asked.feedback))
     if asked.feedback == "hidden":
         rows.append(("share of the noise's variance on fresh gradients", f"{ledger.fresh_share:.4f}"))
     if delta >= 1 / asked.dataset_size:
@@ -79,7 +87,19 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
 
 def lineage_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
     """GS-WGAN and DP-GAN-DPAC, by every accounting."""
-    return [(name, f"{value:#.3g}") for name, value in SanitizedGan().epsilons(delta).items()]
+    form = SanitizedGan()
+    schedules = ShardMechanism(60_000, form.num_shards, "published", form.noise_multiplier)
+    values = {
+        "as published: one-of-K, T*B times, RDP of Wang et al., replace one": form.by_wang_et_al(delta),
+        "the same by dp-accounting's RDP": form.as_published(delta),
+        "shared draw, RDP": form.shared_draw(delta, accountant="rdp"),
+        "shared draw, PLD": form.shared_draw(delta),
+        "proven, schedule=published: draws revealed": schedules.epsilon(form.steps, delta),
+        "proven, schedule=round_robin: PLD": schedules._replace(schedule="round_robin").epsilon(form.steps, delta),
+        "proven, schedule=independent: PLD": schedules._replace(schedule="independent").epsilon(form.steps, delta),
+        "proven, schedule=parameter: PLD": schedules._replace(schedule="parameter").epsilon(form.steps, delta),
+    }
+    return [(name, f"{value:#.3g}") for name, value in values.items()]
 
 
 def accountant_rows(delta: float = 1e-5) -> list[tuple[str, str]]:

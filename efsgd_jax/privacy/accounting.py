@@ -5,7 +5,9 @@ from typing import Literal
 
 import dp_accounting
 import numpy as np
-from dp_accounting import pld, rdp
+from dp_accounting import rdp
+
+from efsgd_jax.privacy.subset import PLDAccountant
 
 Accountant = Literal["pld", "rdp"]
 # Steps of the privacy loss grid. The coarse one is pessimistic by about 0.01% and ten times as fast.
@@ -44,7 +46,7 @@ def epsilon(
       ValueError: the accountant does not support the event.
     """
     if accountant == "pld":
-        instance: dp_accounting.PrivacyAccountant = pld.PLDAccountant(
+        instance: dp_accounting.PrivacyAccountant = PLDAccountant(
             neighbouring_relation, value_discretization_interval=grid
         )
     else:

@@ -1,16 +1,21 @@
 """Inverting the accountant: the noise, the number of steps or the split of one budget for a target epsilon."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import dp_accounting
-from dp_accounting import pld, rdp
+from dp_accounting import rdp
 from scipy import optimize
 
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy.accounting import COARSE, COARSE_ORDERS, epsilon
-from efsgd_jax.privacy.mechanisms import LOCAL_OVERFLOW_SHARE, Mechanism
+from efsgd_jax.privacy.mechanisms import Mechanism
+from efsgd_jax.privacy.shards import ShardMechanism
+from efsgd_jax.privacy.subset import PLDAccountant
 
+M = TypeVar("M", Mechanism, ShardMechanism)
 MAX_NOISE_MULTIPLIER = 1e4
+ADD_OR_REMOVE_ONE = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 
 
 def calibrate_noise_multiplier(
@@ -19,6 +24,7 @@ def calibrate_noise_multiplier(
     delta: float,
     *,
     make_rdp_event: Callable[[float], dp_accounting.DpEvent] | None = None,
+    neighbouring_relation: dp_accounting.NeighboringRelation = ADD_OR_REMOVE_ONE,
 ) -> float:
     """The smallest noise multiplier (to 0.1%) whose event spends at most ``target_epsilon``.
 
@@ -29,15 +35,16 @@ def calibrate_noise_multiplier(
       target_epsilon: > 0.
       delta: in (0, 1).
       make_rdp_event: the same for RDP, where it does not support ``make_event``'s.
+      neighbouring_relation: of the accountants.
 
     Raises:
       UserError: not reachable with a noise multiplier up to ``MAX_NOISE_MULTIPLIER``.
     """
     make_rdp_event = make_rdp_event or make_event
-    rough = _rough_noise_multiplier(make_rdp_event, target_epsilon, delta)
+    rough = rough_noise_multiplier(make_rdp_event, target_epsilon, delta, neighbouring_relation)
     # RDP is an upper bound, so its noise is enough, but for truncation, which costs a little more: hence the margin.
     sigma = dp_accounting.calibrate_dp_mechanism(
-        lambda: pld.PLDAccountant(value_discretization_interval=COARSE),
+        lambda: PLDAccountant(neighbouring_relation, value_discretization_interval=COARSE),
         make_event,
         target_epsilon,
         delta,
@@ -47,18 +54,24 @@ def calibrate_noise_multiplier(
     return float(sigma)
 
 
-def _rough_noise_multiplier(
-    make_event: Callable[[float], dp_accounting.DpEvent], target_epsilon: float, delta: float
+def rough_noise_multiplier(
+    make_event: Callable[[float], dp_accounting.DpEvent],
+    target_epsilon: float,
+    delta: float,
+    neighbouring_relation: dp_accounting.NeighboringRelation = ADD_OR_REMOVE_ONE,
 ) -> float:
-    """By RDP, to 0.01."""
-    largest = epsilon(make_event(MAX_NOISE_MULTIPLIER), delta, accountant="rdp", orders=COARSE_ORDERS)
+    """``calibrate_noise_multiplier`` by RDP alone, to 0.01: fast."""
+    largest = epsilon(
+        make_event(MAX_NOISE_MULTIPLIER), delta, accountant="rdp", orders=COARSE_ORDERS,
+        neighbouring_relation=neighbouring_relation,
+    )  # fmt: skip
     if not largest <= target_epsilon:
         raise UserError(
             f"epsilon {target_epsilon:g} at delta {delta:g} is unreachable: noise multiplier {MAX_NOISE_MULTIPLIER:g} "
             f"still spends {largest:.3g}; raise the epsilon or lower the number of steps"
         )
     return dp_accounting.calibrate_dp_mechanism(
-        lambda: rdp.RdpAccountant(COARSE_ORDERS),
+        lambda: rdp.RdpAccountant(COARSE_ORDERS, neighbouring_relation),
         make_event,
         target_epsilon,
         delta,
@@ -119,7 +132,7 @@ def calibrate_phases(
             return dp_accounting.ComposedDpEvent([*before, make_event(sigma)])
 
         sigma = dp_accounting.calibrate_dp_mechanism(
-            lambda: pld.PLDAccountant(value_discretization_interval=COARSE),
+            lambda: PLDAccountant(value_discretization_interval=COARSE),
             composed,
             target_epsilon,
             delta,
@@ -132,7 +145,7 @@ def calibrate_phases(
     return sigmas
 
 
-def best_fresh_share(mechanism: Mechanism, steps: int, delta: float) -> float:
+def best_fresh_share(mechanism: Mechanism | ShardMechanism, steps: int, delta: float) -> float:
     """The split of ``hidden`` feedback's noise with the lowest epsilon by RDP; every split is a valid bound.
 
     Depends on the mechanism only, not on data.
@@ -140,30 +153,36 @@ def best_fresh_share(mechanism: Mechanism, steps: int, delta: float) -> float:
 
     def cost(share: float) -> float:
         event = mechanism.event(steps, truncated=False, fresh_share=share)
-        return epsilon(event, delta, accountant="rdp", orders=COARSE_ORDERS)
+        relation = mechanism.neighbouring_relation
+        return epsilon(event, delta, accountant="rdp", orders=COARSE_ORDERS, neighbouring_relation=relation)
 
     result = optimize.minimize_scalar(cost, bounds=(1e-4, 1 - 1e-4), method="bounded", options={"maxiter": 24})
     return float(result.x)
 
 
-def calibrate_mechanism(mechanism: Mechanism, steps: int, target_epsilon: float, delta: float) -> Mechanism:
+def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: float) -> M:
     """``mechanism`` with the noise multiplier with which ``steps`` steps spend at most ``target_epsilon``.
 
-    For ``hidden`` feedback the noise is solved for under the best split of the noise it arrives at; for ``local``,
-    under the delta that overflowing batches leave.
+    For ``hidden`` feedback the noise is solved for under the best split of the noise it arrives at; for ``local`` on
+    Poisson samples, under the delta that overflowing batches leave.
     """
-    if mechanism.feedback == "local":
-        delta *= 1 - LOCAL_OVERFLOW_SHARE
+    delta *= 1 - mechanism.overflow_share
+    relation = mechanism.neighbouring_relation
+
+    share = 0.5
 
     def event(sigma: float, truncated: bool) -> dp_accounting.DpEvent:
         return mechanism._replace(noise_multiplier=sigma).event(steps, truncated=truncated, fresh_share=share)
 
-    share = 0.5
     if mechanism.feedback == "hidden":
         for _ in range(2):  # the best split depends on the noise a little
-            sigma = _rough_noise_multiplier(lambda sigma: event(sigma, False), target_epsilon, delta)
+            sigma = rough_noise_multiplier(lambda sigma: event(sigma, False), target_epsilon, delta, relation)
             share = best_fresh_share(mechanism._replace(noise_multiplier=sigma), steps, delta)
     sigma = calibrate_noise_multiplier(
-        lambda sigma: event(sigma, True), target_epsilon, delta, make_rdp_event=lambda sigma: event(sigma, False)
+        lambda sigma: event(sigma, True),
+        target_epsilon,
+        delta,
+        make_rdp_event=lambda sigma: event(sigma, False),
+        neighbouring_relation=relation,
     )
     return mechanism._replace(noise_multiplier=sigma)

@@ -12,7 +12,8 @@ from efsgd_jax.privacy.clipped_sum import ClippedSum
 PyTree = Any
 FeedbackMode = Literal["none", "hidden", "local", "private"]
 UnitResidual = Literal["scalar", "vector"]
-Sampling = Literal["poisson", "full_batch", "shuffle", "without_replacement"]
+# full_batch and public_order: who takes part when is no secret.
+Sampling = Literal["poisson", "full_batch", "public_order", "shuffle", "without_replacement"]
 
 DEFAULT_DECAY = {"local": 0.5, "private": 0.9}
 DEFAULT_SHARE = 0.1
@@ -100,7 +101,7 @@ def _check_mode(feedback: str, clip: Any, decay: Any, share: Any, num_units: int
     if feedback == "local":
         if num_units is None or num_units < 1:
             raise ValueError(f"feedback='local' needs num_units, how many residuals to keep; got {num_units}.")
-        if sampling not in ("poisson", "full_batch"):
+        if sampling not in ("poisson", "full_batch", "public_order"):
             raise ValueError(
                 f"feedback='local' with sampling={sampling!r}: its proof needs draws that are independent across "
                 "units; use efsgd_jax.privacy.poisson_batch, or another mode."

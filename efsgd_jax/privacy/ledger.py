@@ -5,6 +5,7 @@ import dp_accounting
 from efsgd_jax.privacy.accounting import COARSE, FINE
 from efsgd_jax.privacy.calibration import best_fresh_share, calibrate_steps
 from efsgd_jax.privacy.mechanisms import Mechanism
+from efsgd_jax.privacy.shards import ShardMechanism
 
 
 class Ledger:
@@ -24,11 +25,11 @@ class Ledger:
       ``steps`` is the largest number not above ``planned_steps`` with ``spent(steps) <= target_epsilon``.
     """
 
-    def __init__(self, mechanism: Mechanism, target_epsilon: float, delta: float, planned_steps: int):
+    def __init__(self, mechanism: Mechanism | ShardMechanism, target_epsilon: float, delta: float, planned_steps: int):
         self.mechanism, self.target_epsilon, self.delta = mechanism, target_epsilon, delta
         self.planned_steps = planned_steps
         self.fresh_share = 0.5
-        if mechanism.feedback == "hidden" and mechanism.noise_multiplier > 0:
+        if mechanism.feedback == "hidden" and mechanism.noise_multiplier > 0 and mechanism.proven:
             self.fresh_share = best_fresh_share(mechanism, planned_steps, delta)
         self.steps = calibrate_steps(self.spent, target_epsilon, planned_steps)
 

@@ -117,6 +117,19 @@ class Mechanism(NamedTuple):
     sampling: Sampling = "poisson"
 
     @property
+    def proven(self) -> bool:
+        return True
+
+    @property
+    def neighbouring_relation(self) -> dp_accounting.NeighboringRelation:
+        return dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+
+    @property
+    def overflow_share(self) -> float:
+        """The part of delta that pays for batches that overflow."""
+        return LOCAL_OVERFLOW_SHARE if self.feedback == "local" else 0.0
+
+    @property
     def expected_batch_size(self) -> float:
         return self.dataset_size * self.sampling_probability
 

@@ -8,8 +8,10 @@ steps:
 as published        every image of every step draws its own shard: one-of-K, composed T B times, by RDP, replace-one
 shared draw         one shard judges all B images, as the code does it: the B releases are one with ``sigma / sqrt(B)``;
                     Poisson(1/K) stands in for one-of-K
-round robin         shards in a fixed public order: no amplification, ``ceil(T / K)`` visits each
 ==================  ===================================================================================================
+
+Neither is a proof for the published code: what a discriminator is depends on when it was drawn before, which ties the
+draws of different steps together. ``privacy/shards.py`` has schedules that are proven, and what can be proven of this.
 
 References:
   Chen, Orekondy, Fritz, 2020, GS-WGAN, https://arxiv.org/abs/2006.08265; Wang, Balle, Kasiviswanathan, 2019, Subsampled
@@ -23,9 +25,16 @@ import dp_accounting
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
-from efsgd_jax.privacy.accounting import COARSE, FINE_ORDERS, epsilon, gaussian_event
+from efsgd_jax.privacy.accounting import COARSE, FINE_ORDERS, Accountant, epsilon
+from efsgd_jax.privacy.calibration import rough_noise_multiplier
+from efsgd_jax.privacy.shards import ShardMechanism
+from efsgd_jax.privacy.subset import REPLACE_ONE
 
-REPLACE_ONE = dp_accounting.NeighboringRelation.REPLACE_ONE
+ACCOUNTINGS = {
+    "as_published": "as the field accounts for it (proven for no code)",
+    "shared_draw": "if a step's images share their draw (a stand-in, not proven)",
+    "proven": "proven for the schedule that ran",
+}
 
 
 class SanitizedGan(NamedTuple):
@@ -36,17 +45,19 @@ class SanitizedGan(NamedTuple):
       batch_size: B, generated images per step.
       steps: T, generator steps.
       noise_multiplier: sigma, noise std over ``2 C``.
+      judges: M, shards that are drawn together; 1 in the papers.
     """
 
     num_shards: int = 1000
     batch_size: int = 32
     steps: int = 20_000
     noise_multiplier: float = 1.07
+    judges: int = 1
 
     def published_event(self) -> dp_accounting.DpEvent:
         """One-of-K, composed T B times; for ``replace one`` and RDP."""
         image = dp_accounting.SampledWithoutReplacementDpEvent(
-            self.num_shards, 1, dp_accounting.GaussianDpEvent(self.noise_multiplier)
+            self.num_shards, self.judges, dp_accounting.GaussianDpEvent(self.noise_multiplier)
         )
         return dp_accounting.SelfComposedDpEvent(image, self.steps * self.batch_size)
 
@@ -54,36 +65,68 @@ class SanitizedGan(NamedTuple):
         """One Poisson draw per step that all B images share."""
         batch = dp_accounting.GaussianDpEvent(self.noise_multiplier / math.sqrt(self.batch_size))
         return dp_accounting.SelfComposedDpEvent(
-            dp_accounting.PoissonSampledDpEvent(1 / self.num_shards, batch), self.steps
+            dp_accounting.PoissonSampledDpEvent(self.judges / self.num_shards, batch), self.steps
         )
 
-    def round_robin_event(self) -> dp_accounting.DpEvent:
-        """A public order: each shard's visits, and no other's, concern it."""
-        visits = math.ceil(self.steps / self.num_shards)
-        return gaussian_event(self.noise_multiplier / math.sqrt(self.batch_size), visits)
-
-    def epsilons(self, delta: float) -> dict[str, float]:
-        """Every accounting by name, at ``delta``."""
-        published, shared = self.published_event(), self.shared_draw_event()
-        return {
-            "as published: one-of-K, T*B times, RDP of Wang et al., replace one": self._as_published(delta),
-            "the same by dp-accounting's RDP": epsilon(
-                published, delta, accountant="rdp", neighbouring_relation=REPLACE_ONE
-            ),
-            "shared draw, RDP": epsilon(shared, delta, accountant="rdp", orders=FINE_ORDERS),
-            "shared draw, PLD": epsilon(shared, delta, grid=COARSE),
-            "round robin, PLD": epsilon(self.round_robin_event(), delta),
-        }
-
-    def _as_published(self, delta: float) -> float:
-        """Theorem 9 of Wang et al. for a Gaussian, and ``epsilon = rdp + log(1 / delta) / (alpha - 1)``: what the
-        analytical moments accountant that the authors used computes."""
+    def by_wang_et_al(self, delta: float) -> float:
+        """As published, by the analytical moments accountant that the authors used: Theorem 9 of Wang et al. for a
+        Gaussian, and ``epsilon = rdp + log(1 / delta) / (alpha - 1)``."""
         compositions = self.steps * self.batch_size
         return min(
-            compositions * _subsampled_gaussian_rdp(alpha, 1 / self.num_shards, self.noise_multiplier)
+            compositions * _subsampled_gaussian_rdp(alpha, self.judges / self.num_shards, self.noise_multiplier)
             + math.log(1 / delta) / (alpha - 1)
             for alpha in range(2, 128)
         )
+
+    def as_published(self, delta: float) -> float:
+        """As published, by dp-accounting's RDP."""
+        return epsilon(self.published_event(), delta, accountant="rdp", neighbouring_relation=REPLACE_ONE)
+
+    def shared_draw(self, delta: float, *, accountant: Accountant = "pld") -> float:
+        """The stand-in for what the published code does."""
+        return epsilon(self.shared_draw_event(), delta, accountant=accountant, grid=COARSE, orders=FINE_ORDERS)
+
+
+def published_form(mechanism: ShardMechanism, steps: int) -> SanitizedGan:
+    """What the field's accountings take ``steps`` steps of ``mechanism`` for, whatever its schedule and feedback."""
+    judges = mechanism.judges if mechanism.schedule == "parameter" else 1
+    return SanitizedGan(mechanism.num_shards, mechanism.slots, steps, mechanism.noise_multiplier, judges)
+
+
+def accountings(mechanism: ShardMechanism, steps: int, delta: float, proven: float) -> dict[str, float]:
+    """Three epsilons of one run, side by side: as published, for a shared draw, and the proven one of its schedule.
+
+    Args:
+      mechanism: of the run.
+      steps: T.
+      delta: of all three.
+      proven: from the run's ledger.
+    """
+    if mechanism.noise_multiplier == 0 or steps == 0:
+        return {}
+    form = published_form(mechanism, steps)
+    return {
+        "as_published": form.as_published(delta),
+        "shared_draw": form.shared_draw(delta, accountant="pld" if form.as_published(delta) < 100 else "rdp"),
+        "proven": proven,
+    }
+
+
+def calibrate_as_published(
+    mechanism: ShardMechanism, steps: int, target_epsilon: float, delta: float
+) -> ShardMechanism:
+    """``mechanism`` with the noise that spends ``target_epsilon`` by the published accounting, which proves nothing.
+
+    Raises:
+      UserError: not reachable.
+    """
+    sigma = rough_noise_multiplier(
+        lambda s: published_form(mechanism._replace(noise_multiplier=s), steps).published_event(),
+        target_epsilon,
+        delta,
+        REPLACE_ONE,
+    )
+    return mechanism._replace(noise_multiplier=sigma)
 
 
 def _subsampled_gaussian_rdp(alpha: int, gamma: float, sigma: float) -> float:

@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 
 from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
-from efsgd_jax.methods.synthesizer import Batch, Synthesizer
+from efsgd_jax.methods.synthesizer import Synthesizer
 from efsgd_jax.privacy.ledger import Ledger
-from efsgd_jax.privacy.mechanisms import Mechanism
+from efsgd_jax.runs import memory
 from efsgd_jax.runs.checkpoints import Checkpoints
 from efsgd_jax.runs.files import atomic, read_json, write_json, write_text
 from efsgd_jax.runs.images import save_grid
@@ -29,6 +29,7 @@ from efsgd_jax.runs.release import draw_grid, fingerprints, public_config
 from efsgd_jax.runs.report import privacy_report, to_markdown
 from efsgd_jax.runs.setup import identity, prepare
 from efsgd_jax.runs.workdir import Workdir, plain
+from efsgd_jax.settings import method_named
 
 PyTree = Any
 
@@ -76,10 +77,9 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
     setup = prepare(config)
     directory = Workdir(workdir)
     run = identity(plain(config), setup.dataset)
-    state_bytes = sum(
-        math.prod(x.shape) * 4 for x in jax.tree.leaves(jax.eval_shape(setup.synthesizer.init, jax.random.key(0)))
-    )
-    directory.check(run, bytes_needed=4 * state_bytes + 2**25)
+    needed = memory.needed(setup.synthesizer, setup.dataset)
+    directory.check(run, bytes_needed=4 * needed.state + 2**25)
+    memory.check(needed, method_named(config.method.name).memory_hint)
     directory.open(run)
     seeded = config.train.seed >= 0
     if not directory.finished:
@@ -92,29 +92,38 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
     )
 
 
-def make_update(synthesizer: Synthesizer, mechanism: Mechanism) -> Callable[..., Any]:
-    """``update(state, sampling_key, images, labels) -> (state, metrics)``, jitted: draws a batch and takes a step.
+def make_update(synthesizer: Synthesizer) -> Callable[..., Any]:
+    """``update(state, sampling_key, data) -> (state, metrics)``, jitted: draws a batch and takes a step.
 
-    The batch of step t comes from ``fold_in(sampling_key, t)``, so that a resumed run draws what it drew before.
+    The batch of step t depends on ``sampling_key`` and t, so that a resumed run draws what it drew before.
     """
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def update(state: PyTree, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[PyTree, dict]:
-        rows, mask = mechanism.sample(jax.random.fold_in(key, state.step))
-        return synthesizer.step(state, Batch(images[rows], labels[rows], mask, rows))
+    def update(state: PyTree, key: jax.Array, data: PyTree) -> tuple[PyTree, dict]:
+        return synthesizer.step(state, synthesizer.batch(key, state.step, data))
 
     return update
+
+
+def _warm_up(synthesizer: Synthesizer, state: PyTree, key: jax.Array, data: PyTree, progress: bool) -> PyTree:
+    """What a method wants done before the first step."""
+    warm_up: Any = jax.jit(synthesizer.warm_up, donate_argnums=0) if synthesizer.warm_up else None
+    for i in tqdm.trange(synthesizer.warm_steps, disable=not progress, desc="warm-up", dynamic_ncols=True):
+        state = warm_up(state, jax.random.fold_in(key, i), data)
+    return state
 
 
 def _train(
     config: ConfigDict, dataset: Dataset, ledger: Ledger, synthesizer: Synthesizer, directory: Workdir, progress: bool
 ) -> None:
-    init_key, sampling_key = jax.random.split(directory.root_key(config.train.seed))
+    init_key, sampling_key, arrange_key, warm_key = jax.random.split(directory.root_key(config.train.seed), 4)
     checkpoints = Checkpoints(directory.checkpoints)
-    start, state = checkpoints.restore(synthesizer.init(init_key))
+    start, state = checkpoints.restore(jax.jit(synthesizer.init)(init_key))
     stream = MetricsStream(directory.metrics, directory.tensorboard, start)
-    update = make_update(synthesizer, ledger.mechanism)
-    images, labels = jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels)
+    update = make_update(synthesizer)
+    data = synthesizer.arrange(arrange_key, jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels))
+    if start == 0:
+        state = _warm_up(synthesizer, state, warm_key, data, progress)
     draw = jax.jit(synthesizer.generate)
 
     def grid(params: PyTree) -> np.ndarray:
@@ -126,7 +135,7 @@ def _train(
     try:
         since = time.perf_counter()
         for step in range(start + 1, ledger.steps + 1):
-            state, metrics = update(state, sampling_key, images, labels)
+            state, metrics = update(state, sampling_key, data)
             pending.append(metrics)
             bar.update()
             if step % every == 0 or step == ledger.steps:
@@ -166,16 +175,16 @@ def _mean(rows: list[dict[str, jax.Array]]) -> dict[str, float]:
 
 
 def _summary(values: dict[str, float]) -> str:
-    shown = ("reconstruction", "adversarial", "classifier", "generator")
-    losses = " ".join(f"{name[:5]} {values[name]:.3g}" for name in shown)
+    shown = ("reconstruction", "adversarial", "wasserstein", "classifier", "generator")
+    losses = " ".join(f"{name[:5]} {values[name]:.3g}" for name in shown if name in values)
     return f"{losses} | {values['images_per_second']:.0f} images/s | epsilon {values['epsilon']:.3f}"
 
 
 def _check_finite(state: PyTree, step: int) -> None:
     if not all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state.params)):
         raise UserError(
-            f"the parameters are no longer finite at step {step}; lower config.method.learning_rate or "
-            "config.method.generator_learning_rate and use another --workdir"
+            f"the parameters are no longer finite at step {step}; lower the learning rates in config.method and use "
+            "another --workdir"
         )
 
 

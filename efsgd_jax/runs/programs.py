@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from efsgd_jax.cli import Parser, program, read_config, split_overrides
-from efsgd_jax.metrics import CLASSIFIERS
-from efsgd_jax.runs.evaluate import evaluate, to_table
+from efsgd_jax.metrics import CLASSIFIERS, DEFAULT_CLASSIFIERS, PROTOCOLS, to_table
+from efsgd_jax.runs.evaluate import evaluate
 from efsgd_jax.runs.fit import fit
 from efsgd_jax.runs.release import pack
 from efsgd_jax.runs.sample import FORMATS, sample
@@ -47,12 +47,26 @@ def draw(argv: Sequence[str]) -> None:
 @program
 def score(argv: Sequence[str]) -> None:
     parser = _parser("evaluate", "Score a finished run against its real data.")
-    parser.add_argument("--n", type=int, default=None, help="synthetic images; default: as many as real, at most 10000")
+    parser.add_argument("--protocol", help="a published protocol, one of " + ",".join(PROTOCOLS))
+    parser.add_argument(
+        "--n", type=int, help="synthetic images; default: the protocol's number, else as many as real, at most 10000"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--classifiers", default=",".join(CLASSIFIERS), help="some of " + ",".join(CLASSIFIERS))
+    parser.add_argument(
+        "--classifiers",
+        help=f"some of {','.join(CLASSIFIERS)}; default: the protocol's, else {','.join(DEFAULT_CLASSIFIERS)}",
+    )
+    parser.add_argument("--fidelity", action="store_true", help="also IS and FID, over features of a CNN of this data")
     args = parser.parse_args(argv)
-    classifiers = tuple(args.classifiers.split(","))
-    scores = evaluate(args.workdir, num_images=args.n, classifiers=classifiers, seed=args.seed)
+    scores = evaluate(
+        args.workdir,
+        num_images=args.n,
+        classifiers=None if args.classifiers is None else tuple(args.classifiers.split(",")),
+        fidelity=args.fidelity,
+        protocol=args.protocol,
+        seed=args.seed,
+        progress=args.protocol is not None,
+    )
     print(to_table(scores))
     print("These scores read real images: they are not covered by epsilon.")
 

@@ -20,12 +20,12 @@ from PIL import Image
 from efsgd_jax.config import default_config
 from efsgd_jax.data import ImageSpec, to_uint8
 from efsgd_jax.errors import UserError
-from efsgd_jax.methods.efsgd_gan import Hyperparameters, make_generate, make_generator
-from efsgd_jax.privacy import Mechanism, best_fresh_share
+from efsgd_jax.privacy import Mechanism, ShardMechanism, best_fresh_share
 from efsgd_jax.runs.files import atomic, read_json
 from efsgd_jax.runs.images import class_grid, enlarge
 from efsgd_jax.runs.report import to_markdown
 from efsgd_jax.runs.workdir import Workdir
+from efsgd_jax.settings import method_named
 
 PyTree = Any
 GRID_COLUMNS = 10
@@ -105,9 +105,10 @@ def check(directory: Workdir) -> None:
     release = read_json(directory.config)
     shape = release["spec"]
     spec = ImageSpec(shape["image_size"], shape["channels"], len(shape["class_names"]))
-    hp = Hyperparameters(**release["config"]["method"])
-    params = _check_generator(directory, spec, hp)
-    _check_grid(directory, draw_grid(jax.jit(make_generate(spec, hp)), params, spec.num_classes))
+    method = method_named(release["config"]["method"]["name"])
+    hp = method.read(release["config"]["method"])
+    params = _check_generator(directory, method.make_generator(spec, hp), hp.latent)
+    _check_grid(directory, draw_grid(jax.jit(method.make_generate(spec, hp)), params, spec.num_classes))
     written, found = read_json(directory.released), fingerprints(directory.release)
     for name in sorted(found):
         if found[name] != written.get(name):
@@ -130,7 +131,8 @@ def _check_report(directory: Workdir) -> None:
     if read_json(directory.run)["config"]["train"]["seed"] >= 0:
         _refuse(path, "claims a guarantee, but train.seed was set: anyone can subtract the noise")
     m = report["mechanism_parameters"]
-    mechanism, steps, delta = Mechanism(**m), report["steps"], report["delta"]
+    mechanism = ShardMechanism(**m) if "schedule" in m else Mechanism(**m)
+    steps, delta = report["steps"], report["delta"]
     share = best_fresh_share(mechanism, steps, delta) if mechanism.feedback == "hidden" else 0.5
     proven = mechanism.epsilon(steps, delta, fresh_share=share)
     if not report["epsilon"] >= proven * (1 - 1e-6):
@@ -143,7 +145,8 @@ def _check_config(directory: Workdir) -> None:
     release, path = read_json(directory.config), directory.config
     if set(release) != {"config", "spec"} or set(release["spec"]) != {"image_size", "channels", "class_names"}:
         _refuse(path, f"has other parts than config and spec: {sorted(release)}")
-    known = public_config(default_config().to_dict())
+    name = release["config"].get("method", {}).get("name")
+    known = public_config(default_config(name).to_dict())
 
     def compare(found: Any, wanted: Any, where: str) -> None:
         if isinstance(found, dict) != isinstance(wanted, dict):
@@ -172,12 +175,12 @@ def _check_keys(directory: Workdir) -> None:
             _refuse(path, "contains the run's secret key")
 
 
-def _check_generator(directory: Workdir, spec: ImageSpec, hp: Hyperparameters) -> PyTree:
+def _check_generator(directory: Workdir, generator: Any, latent: int) -> PyTree:
     """The weights of one generator and nothing else: same tree, same shapes, nothing behind them."""
     path = directory.generator
     keys = {"params": jax.random.key(0), "noise": jax.random.key(0)}
-    z, labels = jnp.zeros((1, hp.latent)), jnp.zeros(1, jnp.int32)
-    wanted = jax.eval_shape(make_generator(spec, hp).init, keys, z, labels)
+    z, labels = jnp.zeros((1, latent)), jnp.zeros(1, jnp.int32)
+    wanted = jax.eval_shape(generator.init, keys, z, labels)
     content = path.read_bytes()
     try:
         params = flax.serialization.msgpack_restore(content)

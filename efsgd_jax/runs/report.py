@@ -7,13 +7,21 @@ from typing import Any
 
 from efsgd_jax.privacy.clipped_sum import sensitivity_of
 from efsgd_jax.privacy.ledger import Ledger
-from efsgd_jax.privacy.mechanisms import Mechanism
+from efsgd_jax.privacy.published import ACCOUNTINGS, accountings
+from efsgd_jax.privacy.shards import IMAGE_SCHEDULES, ShardMechanism
 
 CAVEATS = (
     "Scores computed on real data (gen2real and the like) are not covered by epsilon.",
     "Choosing hyperparameters by looking at results on the private data costs privacy that is not counted here.",
     "The number of examples, the list of classes and the image size are treated as public.",
 )
+
+SAMPLERS = {
+    "published": "one shard at random in each step, which trains and judges all images",
+    "round_robin": "one shard in public turn in each step, which trains and judges all images",
+    "independent": "every image draws its judge; shards train in public turn",
+    "parameter": "a random subset of shards judges each step; shards train in public turn",
+}
 
 
 def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool) -> dict[str, Any]:
@@ -26,13 +34,16 @@ def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool) -> dict[
     """
     mechanism = ledger.mechanism
     spent = ledger.report(steps)
-    private = math.isfinite(spent["pld"]) and not debugging_seed
+    shards = mechanism if isinstance(mechanism, ShardMechanism) else None
+    private = math.isfinite(spent["pld"]) and not debugging_seed and mechanism.proven
     reason = ""
     if debugging_seed:
         reason = "the noise key came from train.seed, so that anyone can subtract the noise"
+    elif not mechanism.proven and mechanism.noise_multiplier > 0:
+        reason = _unproven(ledger, steps)
     elif not private:
         reason = "no noise was added"
-    return {
+    report = {
         "guarantee": private,
         "reason_for_no_guarantee": reason,
         "epsilon": _number(spent["pld"]),
@@ -42,23 +53,46 @@ def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool) -> dict[
         "target_epsilon": _number(ledger.target_epsilon),
         "delta_below_one_over_n": ledger.delta < 1 / mechanism.dataset_size,
         "unit": "one image with its label",
-        "neighbouring_relation": "add or remove one",
+        "neighbouring_relation": "add, remove or replace one" if shards else "add or remove one",
         "mechanism": _describe(ledger),
         "mechanism_parameters": _parameters(mechanism),
-        "sampler": "Poisson, truncated at capacity",
+        "sampler": SAMPLERS[shards.schedule] if shards else "Poisson, truncated at capacity",
         "steps": steps,
-        "sensitivity": float(sensitivity_of(mechanism.l2_norm_clip)),
+        "sensitivity": float(sensitivity_of(mechanism.l2_norm_clip)) * (2 if shards else 1),
         "caveats": list(CAVEATS),
         "software": {name: version(name) for name in ("efsgd_jax", "jax", "dp-accounting")},
     }
+    if shards:
+        values = accountings(shards, steps, ledger.delta, spent["pld"])
+        report["accountings"] = {name: _number(value) for name, value in values.items()}
+    return report
 
 
-def _parameters(mechanism: Mechanism) -> dict[str, Any]:
+def _unproven(ledger: Ledger, steps: int) -> str:
+    """Why nothing near the target is proven, with the numbers."""
+    mechanism, delta = ledger.mechanism, ledger.delta
+    assert isinstance(mechanism, ShardMechanism)
+    if mechanism.real_codes:
+        return (
+            "reconstruction in image space: the generator's derivative at the code of a real image gives that code "
+            "away, and no accounting covers it"
+        )
+    proven = mechanism.epsilon(steps, delta)
+    claimed = accountings(mechanism, steps, delta, proven)["as_published"]
+    return (
+        f"the schedule is the published code's, whose draws are shared and remembered; epsilon {claimed:.4g} is as "
+        f"published, and what is proven is {proven:.4g}"
+    )
+
+
+def _parameters(mechanism: Any) -> dict[str, Any]:
     clip = mechanism.l2_norm_clip
-    return {**mechanism._asdict(), "l2_norm_clip": dict(clip) if isinstance(clip, Mapping) else float(clip)}  # type: ignore[arg-type]
+    return {**mechanism._asdict(), "l2_norm_clip": dict(clip) if isinstance(clip, Mapping) else float(clip)}
 
 
 def _describe(ledger: Ledger) -> str:
+    if isinstance(ledger.mechanism, ShardMechanism):
+        return _describe_shards(ledger, ledger.mechanism)
     plain = "clipped sum of per-example gradients plus Gaussian noise (DP-SGD)"
     feedback = ledger.mechanism.feedback
     if feedback == "none":
@@ -71,6 +105,16 @@ def _describe(ledger: Ledger) -> str:
         "clipped sum of per-example gradients plus clipped hidden error feedback plus Gaussian noise; assumption-free "
         f"accounting with {ledger.fresh_share:.4f} of the noise's variance on the fresh gradients"
     )
+
+
+def _describe_shards(ledger: Ledger, mechanism: ShardMechanism) -> str:
+    where = "every generated image's gradient" if mechanism.schedule in IMAGE_SCHEDULES else "each judge's gradient"
+    plain = f"gradient-sanitised generator: {where} clipped and noised, discriminators on {mechanism.num_shards} shards"
+    if mechanism.feedback == "hidden":
+        return (
+            f"{plain}; hidden error feedback, {ledger.fresh_share:.4f} of the noise's variance on the fresh gradients"
+        )
+    return plain if mechanism.feedback == "none" else f"{plain}; {mechanism.feedback} error feedback, at no cost"
 
 
 def _number(x: float) -> float | str:
@@ -87,7 +131,11 @@ def to_markdown(report: dict[str, Any]) -> str:
     if not report["delta_below_one_over_n"]:
         n = report["mechanism_parameters"]["dataset_size"]
         lines += [f"**Weak delta**: {report['delta']:g} is not below 1/N for N = {n}.", ""]
-    hidden = ("guarantee", "reason_for_no_guarantee", "mechanism_parameters", "caveats", "software")
+    for name, value in report.get("accountings", {}).items():
+        shown = value if isinstance(value, str) else f"{value:.4g}"
+        lines += [f"- epsilon {ACCOUNTINGS[name]}: {shown}"]
+    lines += [""] if "accountings" in report else []
+    hidden = ("guarantee", "reason_for_no_guarantee", "mechanism_parameters", "caveats", "software", "accountings")
     lines += ["| | |", "|---|---|"]
     lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report.items() if key not in hidden]
     lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report["mechanism_parameters"].items()]

@@ -12,10 +12,10 @@ import numpy as np
 
 from efsgd_jax.data import ImageSpec, to_uint8
 from efsgd_jax.errors import UserError
-from efsgd_jax.methods.efsgd_gan import Hyperparameters, make_generate
 from efsgd_jax.runs.files import read_json, write_json
 from efsgd_jax.runs.images import class_grid, save_class_folders, save_grid, save_npz
 from efsgd_jax.runs.workdir import Workdir
+from efsgd_jax.settings import method_named
 
 FORMATS = ("npz", "grid", "png")
 CHUNK = 500
@@ -93,9 +93,9 @@ def draw(
     return np.concatenate(chunks)
 
 
-def _load(directory: Workdir, method: dict[str, Any], spec: ImageSpec) -> tuple[Any, Any]:
-    hp = Hyperparameters(**method)
-    generate = make_generate(spec, hp)
+def _load(directory: Workdir, settings: dict[str, Any], spec: ImageSpec) -> tuple[Any, Any]:
+    method = method_named(settings["name"])
+    generate = method.make_generate(spec, method.read(settings))
     try:
         params = flax.serialization.msgpack_restore(directory.generator.read_bytes())
         jax.eval_shape(generate, params, jax.random.key(0), jnp.zeros(1, jnp.int32))

@@ -1,0 +1,78 @@
+"""Networks of one shard, after GS-WGAN (arXiv 2006.08265): three strided 5x5 convolutions and a head."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from efsgd_jax.data.dataset import ImageSpec
+from efsgd_jax.models.encoder import Posterior
+from efsgd_jax.models.layers import Conv, leaky_relu
+
+STAGES = 3
+# Of the encoder's code that a Bernoulli prior is approached with: sigmoid(4 u) is near 0 or 1 for most u ~ N(0, 1).
+SHARPNESS = 4.0
+
+
+class StridedTrunk(nn.Module):
+    """``[B, S, S, C] -> [B, features]``; each convolution halves the side and doubles the channels."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(STAGES):
+            x = leaky_relu(Conv(self.width * 2**i, kernel_size=5, stride=2)(x))
+        return x.reshape(x.shape[0], -1)
+
+
+class Critic(nn.Module):
+    """``D(x, y) = psi(phi(x)) + <embed(y), phi(x)>`` (projection, arXiv 1802.05637): ``[B]``.
+
+    No normalisation: the gradient penalty bounds it, where the published code has spectral normalisation as well.
+    """
+
+    spec: ImageSpec
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, images: jax.Array, labels: jax.Array) -> jax.Array:
+        phi = StridedTrunk(self.width)(images)
+        scale = nn.initializers.normal(phi.shape[-1] ** -0.5)
+        embedding = nn.Embed(self.spec.num_classes, phi.shape[-1], embedding_init=scale)(labels)
+        return nn.Dense(1)(phi)[:, 0] + jnp.sum(embedding * phi, axis=-1)
+
+
+class Classifier(nn.Module):
+    """The auxiliary classifier: logits ``[B, num_classes]``."""
+
+    spec: ImageSpec
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return nn.Dense(self.spec.num_classes)(StridedTrunk(self.width)(images))
+
+
+class ShardEncoder(nn.Module):
+    """``q(u | x)``, a diagonal Gaussian over a code of the latent's length."""
+
+    latent: int
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> Posterior:
+        h = StridedTrunk(self.width)(images)
+        log_variance = nn.Dense(self.latent, kernel_init=nn.initializers.normal(1e-3))(h)
+        return Posterior(nn.Dense(self.latent)(h), 8.0 * jnp.tanh(log_variance / 8.0))
+
+
+def code_to_latent(u: jax.Array, prior: str) -> jax.Array:
+    """From an encoder's code, close to N(0, I), to the generator's latent."""
+    return jax.nn.sigmoid(SHARPNESS * u) if prior == "bernoulli" else u
+
+
+def sample_latent(key: jax.Array, n: int, latent: int, prior: str) -> jax.Array:
+    """``[n, latent]`` from the prior: independent fair coins, or N(0, I)."""
+    if prior == "bernoulli":
+        return jax.random.bernoulli(key, 0.5, (n, latent)).astype(jnp.float32)
+    return jax.random.normal(key, (n, latent))

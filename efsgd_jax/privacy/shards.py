@@ -1,0 +1,280 @@
+"""Sanitised gradients from disjoint shards: who trains when, who judges what, and what that costs.
+
+The data is dealt into K shards. Each shard trains networks of its own on its raw images (a discriminator, say); what
+leaves a shard is a gradient that is clipped to C and noised with std ``2 C sigma``: whatever one shard holds, it moves
+what it releases by at most 2C. Four schedules decide which shard does what (``privacy/subset.py`` has the accountant):
+
+===============  ==========================================  ======================================================
+schedule         shards that train, and judges               T steps are
+===============  ==========================================  ======================================================
+``published``    one at random trains, then judges all B     nothing that amplifies: see ``revealed_epsilon``
+                 images of the step
+``round_robin``  one in public turn trains, then judges      ``Gaussian(sigma / sqrt(B))``, ``ceil(T / K)`` times
+                 all B images
+``independent``  U in public turn train; every image draws   ``one-of-K(Gaussian(sigma))``, T B times
+                 a judge of its own
+``parameter``    U in public turn train; M random judges     ``M-of-K(Gaussian(sigma))``, T times
+                 give one clipped *parameter* gradient each
+===============  ==========================================  ======================================================
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import dp_accounting
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from scipy import optimize, special, stats
+
+from efsgd_jax.privacy.accounting import COARSE_ORDERS, FINE, Accountant, epsilon, gaussian_event
+from efsgd_jax.privacy.feedback import error_feedback_aggregate
+from efsgd_jax.privacy.feedback_options import FeedbackMode
+from efsgd_jax.privacy.subset import REPLACE_ONE
+
+Schedule = Literal["published", "round_robin", "independent", "parameter"]
+# Epsilons that nobody needs to three digits.
+LARGE = 1000.0
+# The judge of these clips and noises each image's gradient, not the parameters'.
+IMAGE_SCHEDULES = ("published", "round_robin", "independent")
+
+
+class Turn(NamedTuple):
+    """Who does what in one step: shards that train, int ``[U]``, and judges, int ``[J]``, each of B / J images."""
+
+    training: jax.Array
+    judges: jax.Array
+
+
+class Shards(NamedTuple):
+    """Which examples each shard holds: ``order`` int ``[N]`` lists them by shard; ``starts``, ``sizes`` int ``[K]``."""
+
+    order: jax.Array
+    starts: jax.Array
+    sizes: jax.Array
+
+
+class ShardMechanism(NamedTuple):
+    """Everything that decides what a step of a gradient-sanitised generator costs.
+
+    Attributes:
+      dataset_size: N, treated as public.
+      num_shards: K.
+      schedule: see the module.
+      noise_multiplier: sigma, noise std over ``2 C``; 0 means no noise and no guarantee.
+      l2_norm_clip: C.
+      images_per_step: B.
+      judges_per_step: M, of ``parameter``.
+      trained_per_step: U, of ``independent`` and ``parameter``. Costs nothing.
+      feedback: mode of ``error_feedback_aggregate``; ``local`` keeps a residual for each shard, in public turn only.
+      feedback_l2_norm_clip: D of that mode.
+      feedback_decay: a of ``local`` and ``private``. Costs nothing.
+      feedback_share: rho of ``private``. Costs nothing.
+      real_codes: images rebuilt from codes of real images pass through the sanitiser.
+    """
+
+    dataset_size: int
+    num_shards: int
+    schedule: Schedule
+    noise_multiplier: float
+    l2_norm_clip: float = 1.0
+    images_per_step: int = 32
+    judges_per_step: int = 1
+    trained_per_step: int = 1
+    feedback: FeedbackMode = "none"
+    feedback_l2_norm_clip: float | None = None
+    feedback_decay: float | None = None
+    feedback_share: float | None = None
+    real_codes: bool = False
+
+    @property
+    def neighbouring_relation(self) -> dp_accounting.NeighboringRelation:
+        return REPLACE_ONE
+
+    @property
+    def overflow_share(self) -> float:
+        return 0.0
+
+    @property
+    def judges(self) -> int:
+        """J: how many shards judge in a step."""
+        return {"independent": self.images_per_step, "parameter": self.judges_per_step}.get(self.schedule, 1)
+
+    @property
+    def slots(self) -> int:
+        """Gradients that are noised one by one in a step: one for each image, or one in all."""
+        return self.images_per_step if self.schedule in IMAGE_SCHEDULES else 1
+
+    @property
+    def proven(self) -> bool:
+        """Whether ``event`` exists. In image space, a generator that is differentiated at the code of a real image
+        passes that code on, clipped or not."""
+        return self.schedule != "published" and not (self.real_codes and self.schedule in IMAGE_SCHEDULES)
+
+    def deal(self, key: jax.Array) -> Shards:
+        """Deals every example to a shard, each by a throw of its own, so that nobody moves when somebody leaves.
+
+        Args:
+          key: typed PRNG key, secret.
+        """
+        shard = jax.random.randint(key, (self.dataset_size,), 0, self.num_shards)
+        sizes = jnp.bincount(shard, length=self.num_shards)
+        return Shards(jnp.argsort(shard).astype(jnp.int32), jnp.cumsum(sizes) - sizes, sizes)
+
+    def turn(self, key: jax.Array, step: jax.Array) -> Turn:
+        """Who trains and who judges in step ``step``, counted from 0.
+
+        Args:
+          key: typed PRNG key of this step, secret and used once.
+
+        Formal guarantees:
+          Judges of ``independent`` and ``parameter`` are fresh uniform draws; who trains depends on ``step`` only.
+        """
+        k = self.num_shards
+        if self.schedule == "published":
+            one = jax.random.randint(key, (1,), 0, k)
+            return Turn(one, one)
+        if self.schedule == "round_robin":
+            one = jnp.reshape(step % k, (1,))
+            return Turn(one, one)
+        training = (step * self.trained_per_step + jnp.arange(self.trained_per_step)) % k
+        if self.schedule == "independent":
+            return Turn(training, jax.random.randint(key, (self.images_per_step,), 0, k))
+        return Turn(training, jax.random.choice(key, k, (self.judges_per_step,), replace=False))
+
+    def draw(self, key: jax.Array, shards: Shards, members: jax.Array, count: int) -> jax.Array:
+        """``count`` examples of each of some shards, uniformly with replacement: int ``[len(members), count]``.
+
+        A shard without examples repeats somebody else's: mask by ``shards.sizes``.
+        """
+        sizes = jnp.maximum(shards.sizes[members], 1)[:, None]
+        offsets = jax.random.randint(key, (members.shape[0], count), 0, sizes)
+        return shards.order[jnp.minimum(shards.starts[members][:, None] + offsets, self.dataset_size - 1)]
+
+    def transform(self, key: jax.Array) -> optax.GradientTransformationExtraArgs:
+        """What is done to the gradients of one slot: judges' gradients ``[n, ...]`` -> their sanitised mean."""
+        return error_feedback_aggregate(
+            self.l2_norm_clip,
+            2 * self.noise_multiplier,  # its unit is the clip norm, ours the distance of two clipped values
+            key,
+            expected_batch_size=self.images_per_step if self.schedule in IMAGE_SCHEDULES else self.judges_per_step,
+            feedback=self.feedback,
+            feedback_l2_norm_clip=self.feedback_l2_norm_clip,
+            feedback_decay=self.feedback_decay,
+            feedback_share=self.feedback_share,
+            num_units=self.num_shards if self.feedback == "local" else None,
+            unit_residual="vector" if self.feedback == "local" else "scalar",
+            sampling="public_order" if self.schedule == "round_robin" else "without_replacement",
+        )
+
+    def event(self, steps: int, *, truncated: bool = True, fresh_share: float = 0.5) -> dp_accounting.DpEvent:
+        """The event of ``steps`` steps, to be composed under ``REPLACE_ONE`` (one shard by any other).
+
+        Args:
+          steps: T.
+          truncated: no sampler here is.
+          fresh_share: of the noise's variance, that on fresh gradients, with ``hidden`` feedback.
+
+        Raises:
+          ValueError: the schedule has no proof.
+
+        Formal guarantees:
+          Unit: everything in one shard, so any one image added, removed or replaced. Condition on all randomness of
+          the shards' own training, which has the same law whatever the data is. Then, given what was released, each
+          shard's gradient is a constant and only the changed shard's depends on it, by at most 2C after clipping. In
+          ``independent`` and ``parameter`` the judges are drawn afresh and draws influence nothing but the release,
+          because training follows a public order: each release is a member (or subset) of K under ``REPLACE_ONE``, and
+          composition is adaptive. In ``round_robin`` only the changed shard's own turns concern it, and ``local``
+          residuals do not change that: they are part of the shard. ``private``: both channels move by at most twice
+          their clip norms, whatever the share. ``hidden``: two residuals are at most 2D apart in any later step,
+          whatever was drawn; the noise is split as in ``mechanisms.hidden_feedback_event``.
+        """
+        del truncated
+        if self.noise_multiplier == 0:
+            return dp_accounting.NonPrivateDpEvent()
+        if not self.proven:
+            raise ValueError(
+                f"schedule={self.schedule!r}, real_codes={self.real_codes} has no event: nothing is proven."
+            )
+        hidden = self.feedback == "hidden"
+        fresh = self.noise_multiplier * math.sqrt(fresh_share if hidden else 1.0)
+        events = [self._fresh_event(fresh, steps)]
+        if hidden and steps > 1:
+            assert self.feedback_l2_norm_clip is not None
+            residual = (
+                self.noise_multiplier * math.sqrt(1 - fresh_share) * self.l2_norm_clip / self.feedback_l2_norm_clip
+            )
+            events.append(gaussian_event(residual, self.slots * (steps - 1)))
+        return dp_accounting.ComposedDpEvent(events)
+
+    def _fresh_event(self, sigma: float, steps: int) -> dp_accounting.DpEvent:
+        if self.schedule == "round_robin":
+            return gaussian_event(sigma, self.images_per_step * math.ceil(steps / self.num_shards))
+        subset, times = (1, steps * self.images_per_step) if self.schedule == "independent" else (self.judges, steps)
+        if subset == self.num_shards:
+            return gaussian_event(sigma, times)
+        sampled = dp_accounting.SampledWithoutReplacementDpEvent(
+            self.num_shards, subset, dp_accounting.GaussianDpEvent(sigma)
+        )
+        return dp_accounting.SelfComposedDpEvent(sampled, times)
+
+    def epsilon(
+        self,
+        steps: int,
+        delta: float,
+        *,
+        accountant: Accountant = "pld",
+        truncated: bool = True,
+        fresh_share: float = 0.5,
+        grid: float = FINE,
+    ) -> float:
+        """The proven epsilon of ``steps`` steps at ``delta``; ``inf`` where there is none.
+
+        Above ``LARGE`` it is RDP's, whatever the accountant: a grid of the privacy loss would not fit into memory.
+        """
+        if steps == 0:
+            return 0.0
+        if self.noise_multiplier == 0 or (self.real_codes and not self.proven):
+            return math.inf
+        if self.schedule == "published":
+            return self.revealed_epsilon(steps, delta)
+        event = self.event(steps, truncated=truncated, fresh_share=fresh_share)
+        by_rdp = epsilon(event, delta, accountant="rdp", orders=COARSE_ORDERS, neighbouring_relation=REPLACE_ONE)
+        if accountant == "rdp" or by_rdp > LARGE:
+            return by_rdp
+        return epsilon(event, delta, grid=grid, neighbouring_relation=REPLACE_ONE)
+
+    def revealed_epsilon(self, steps: int, delta: float) -> float:
+        """What can be proven of ``published``: the cost if everybody sees which shard was drawn when.
+
+        Formal guarantees:
+          A shard's state depends on when it was drawn, and so do later gradients: the draws of different steps are
+          tied together and do not amplify. Revealed, they are public; V ~ Binomial(T, 1/K) turns concern the changed
+          shard and ``delta(epsilon) = E_V delta_V(epsilon)`` of one Gaussian with all V B images. With ``hidden``
+          feedback its residual's Gaussian is added, the noise split for the mean of V.
+        """
+        visits = np.arange(steps + 1)
+        weights = stats.binom.pmf(visits, steps, 1 / self.num_shards)
+        visits, weights = visits[weights > 1e-30], weights[weights > 1e-30]
+        cost = self.images_per_step * visits / self.noise_multiplier**2  # squared distance over variance
+        if self.feedback == "hidden":
+            assert self.feedback_l2_norm_clip is not None
+            ratio = self.feedback_l2_norm_clip / self.l2_norm_clip
+            residual = self.images_per_step * (steps - 1) * (ratio / self.noise_multiplier) ** 2
+            fresh = float(np.sum(weights * cost))
+            share = math.sqrt(fresh) / (
+                math.sqrt(fresh) + math.sqrt(residual)
+            )  # minimises fresh / s + residual / (1 - s)
+            cost = cost / share + (residual / (1 - share) if residual else 0.0)
+        mu = np.sqrt(cost[cost > 0])
+
+        def log_ratio(eps: float) -> float:
+            upper = special.log_ndtr(-eps / mu + mu / 2)
+            lower = eps + special.log_ndtr(-eps / mu - mu / 2)
+            deltas = np.exp(upper) * -np.expm1(np.minimum(lower - upper, 0.0))
+            return math.log(float(np.sum(weights[cost > 0] * deltas)) + 1e-300) - math.log(delta)
+
+        if log_ratio(0.0) <= 0:
+            return 0.0
+        return float(optimize.brentq(log_ratio, 0.0, float(np.max(cost)) + 40 * float(np.max(mu)) + 100))

@@ -1,0 +1,79 @@
+"""The registry: the name in ``config.method.name`` -> everything that the programs need of a method."""
+
+import difflib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from efsgd_jax.errors import UserError
+from efsgd_jax.methods import efsgd_gan as flagship
+from efsgd_jax.methods import sanitized_gan as sanitized
+from efsgd_jax.methods.synthesizer import Synthesizer
+from efsgd_jax.settings import efsgd_gan, sanitized_gan
+from efsgd_jax.settings.rules import Rule
+
+
+class Method(NamedTuple):
+    """One synthesis method.
+
+    Attributes:
+      hyperparameters: the dataclass behind ``config.method``.
+      defaults: ``defaults() -> {group: {key: value}}``, the keys that the method adds to the configuration.
+      rules: ``rules(config)``: what their values must be.
+      mechanism: ``mechanism(config, N)``: with its noise solved for.
+      synthesizer: ``synthesizer(spec, hyperparameters, mechanism)``.
+      make_generator: ``make_generator(spec, hyperparameters)``: the Flax module that is released.
+      make_generate: the same as ``Synthesizer.generate``, which needs no mechanism.
+      memory_hint: what to lower if it does not fit into memory.
+    """
+
+    hyperparameters: Callable[..., Any]
+    defaults: Callable[[], dict[str, dict[str, Any]]]
+    rules: Callable[[ConfigDict], list[Rule]]
+    mechanism: Callable[[ConfigDict, int], Any]
+    synthesizer: Callable[[Any, Any, Any], Synthesizer]
+    make_generator: Callable[[Any, Any], Any]
+    make_generate: Callable[[Any, Any], Any]
+    memory_hint: str
+
+    def read(self, group: dict[str, Any]) -> Any:
+        """``config.method`` as hyperparameters."""
+        return self.hyperparameters(**{k: v for k, v in group.items() if k != "name"})
+
+
+METHODS: dict[str, Method] = {
+    "efsgd_gan": Method(
+        flagship.Hyperparameters,
+        efsgd_gan.defaults,
+        efsgd_gan.rules,
+        efsgd_gan.mechanism,
+        flagship.efsgd_gan,
+        flagship.make_generator,
+        flagship.make_generate,
+        "config.method.max_width",
+    ),
+    "sanitized_gan": Method(
+        sanitized.Hyperparameters,
+        sanitized_gan.defaults,
+        sanitized_gan.rules,
+        sanitized_gan.mechanism,
+        sanitized.sanitized_gan,
+        sanitized.make_generator,
+        sanitized.make_generate,
+        "config.privacy.num_shards or config.method.critic_width",
+    ),
+}
+
+
+def method_named(name: str) -> Method:
+    """The method.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    close = difflib.get_close_matches(str(name), METHODS, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise UserError(f"unknown method {name!r}; {hint}config.method.name is one of {', '.join(METHODS)}")

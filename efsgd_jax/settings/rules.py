@@ -1,0 +1,80 @@
+"""Rules of the keys that every method has."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, get_args
+
+from ml_collections import ConfigDict
+
+from efsgd_jax.privacy.feedback_options import FeedbackMode
+
+# Key, value, whether it is valid, what it must be.
+Rule = tuple[str, Any, bool, str]
+
+
+def at_least(config: ConfigDict, group: str, keys: Iterable[str], least: float) -> list[Rule]:
+    """Each key's value is finite and no smaller."""
+    values = config[group]
+    return [(f"{group}.{k}", values[k], least <= values[k] < math.inf, f"at least {least:g}") for k in keys]
+
+
+def fractions(config: ConfigDict, group: str, keys: Iterable[str]) -> list[Rule]:
+    """Each key's value is in [0, 1)."""
+    values = config[group]
+    return [(f"{group}.{k}", values[k], 0 <= values[k] < 1, "at least 0 and below 1") for k in keys]
+
+
+def joint_clip(config: ConfigDict) -> float:
+    """The joint sensitivity of ``privacy.l2_norm_clip``, one norm or a group of them."""
+    clip = config.privacy.l2_norm_clip
+    return math.hypot(*clip.values()) if isinstance(clip, ConfigDict) else float(clip)
+
+
+def common_rules(config: ConfigDict) -> list[Rule]:
+    """Of ``config.privacy`` and ``config.train``."""
+    p, t = config.privacy, config.train
+    # feedback=private clips a second time, to something larger than the joint sensitivity.
+    smallest = joint_clip(config) if p.feedback == "private" else 0.0
+    modes = get_args(FeedbackMode)
+    return [
+        ("privacy.epsilon", p.epsilon, p.epsilon > 0, "above 0, or inf for no privacy"),
+        ("privacy.delta", p.delta, 0 < p.delta < 1, "between 0 and 1, such as 1e-5"),
+        *at_least(config, "privacy", ["noise_multiplier"], 0),
+        ("privacy.feedback", p.feedback, p.feedback in modes, f"one of {', '.join(modes)}"),
+        (
+            "privacy.feedback_l2_norm_clip",
+            p.feedback_l2_norm_clip,
+            (p.feedback_l2_norm_clip == 0) if p.feedback == "none" else (p.feedback_l2_norm_clip > smallest),
+            f"above {smallest:g} with feedback={p.feedback}" if p.feedback != "none" else "0 with feedback=none",
+        ),
+        (
+            "privacy.feedback_decay",
+            p.feedback_decay,
+            p.feedback_decay == -1 or (p.feedback in ("local", "private") and 0 <= p.feedback_decay < 1),
+            "-1, or at least 0 and below 1 with feedback=local or private",
+        ),
+        (
+            "privacy.feedback_share",
+            p.feedback_share,
+            p.feedback_share == 0 or (p.feedback == "private" and 0 < p.feedback_share < 1),
+            "0, or between 0 and 1 with feedback=private",
+        ),
+        *at_least(config, "train", ["steps", "log_every", "grid_every"], 1),
+        ("train.seed", t.seed, -1 <= t.seed < 2**32, "-1 or a seed from 0 to 2^32 - 1"),
+    ]
+
+
+def feedback_options(config: ConfigDict) -> dict[str, Any]:
+    """The keys of feedback as a mechanism's fields; 0 and -1 mean the mode's own."""
+    p = config.privacy
+    return {
+        "feedback": p.feedback,
+        "feedback_l2_norm_clip": p.feedback_l2_norm_clip or None,
+        "feedback_decay": None if p.feedback_decay < 0 else p.feedback_decay,
+        "feedback_share": p.feedback_share or None,
+    }
+
+
+def without_noise(config: ConfigDict) -> bool:
+    """Whether the configuration asks for no noise at all."""
+    return config.privacy.epsilon == math.inf and config.privacy.noise_multiplier == 0

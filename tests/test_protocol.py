@@ -1,0 +1,210 @@
+"""Evaluation by protocol: IS and FID of a run, what is cached and for whom, what is filed where, and mistakes."""
+
+import json
+import shutil
+import stat
+
+import numpy as np
+import pytest
+
+from efsgd_jax import UserError, evaluate, load_dataset
+from efsgd_jax.metrics import CLASSIFIERS, PROTOCOLS, Training, to_table, train_feature_classifier
+from efsgd_jax.runs import evaluate as module
+from efsgd_jax.runs import feature_cache
+from efsgd_jax.runs.programs import score
+from efsgd_jax.runs.sample import Samples
+
+QUICK = Training(steps=3)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """One cache for the whole module, so that the digits' classifier is trained once."""
+    directory = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFSGD_JAX_DATA", str(directory))
+        yield directory / "classifiers"
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EFSGD_JAX_DATA", str(tmp_path / "own"))
+    return tmp_path / "own" / "classifiers"
+
+
+@pytest.fixture(scope="module")
+def run(finished_run, tmp_path_factory):
+    """A run of its own, whose scores no other test writes."""
+    return shutil.copytree(finished_run.workdir, tmp_path_factory.mktemp("protocol") / "run")
+
+
+def real_for_synthetic(monkeypatch, change=lambda images: images):
+    """Lets a run have 'generated' the digits' test images, sorted by class as ``sample`` sorts them."""
+    data = load_dataset("digits")
+    order = np.argsort(data.test_labels, kind="stable")
+    images, labels = change(data.test_images[order]), data.test_labels[order]
+    monkeypatch.setattr(module, "sample", lambda workdir, n, seed: Samples(images[:n], labels[:n], data.class_names))
+    return len(labels)
+
+
+def test_fidelity_tells_good_images_from_bad(run, cache, monkeypatch):
+    n = real_for_synthetic(monkeypatch)
+    good = evaluate(run, num_images=n, classifiers=(), fidelity=True)
+    assert set(good.fidelity) == {"fid_classifier", "inception_score", "inception_score_std"}
+    assert (good.num_images, good.num_fid_images) == (n, n)
+    assert 7 < good.fidelity["inception_score"] <= 10  # sorted by class it would be 1
+    noise = np.random.default_rng(0).normal(0, 120, (n, 8, 8, 1))
+    real_for_synthetic(monkeypatch, lambda images: np.clip(images + noise, 0, 255).astype(np.uint8))
+    bad = evaluate(run, num_images=n, classifiers=(), fidelity=True)
+    assert bad.fidelity["fid_classifier"] > 3 * good.fidelity["fid_classifier"]
+    assert bad.fidelity["inception_score"] < good.fidelity["inception_score"]
+    real_for_synthetic(monkeypatch, lambda images: np.repeat(images[:1], n, axis=0))
+    one = evaluate(run, num_images=n, classifiers=(), fidelity=True)
+    assert one.fidelity["inception_score"] == pytest.approx(1.0, abs=1e-4)
+    assert one.fidelity["fid_classifier"] > 3 * good.fidelity["fid_classifier"]
+
+
+def test_dpac_is_filed_under_its_name(run, cache, capsys):
+    assert score([f"--workdir={run}", "--n=60", "--classifiers=logistic_regression"]) == 0
+    plain = json.loads((run / "private/scores.json").read_text())
+    capsys.readouterr()
+    assert score([f"--workdir={run}", "--n=60", "--protocol=dpac"]) == 0
+    out, err = capsys.readouterr()
+    for words in ("gen2real MLP", "real2gen CNN", "IS (CNN trained on real images)", "FID (classifier features)"):
+        assert words in out
+    assert "FID " not in out.replace("FID (classifier features)", "")
+    assert "60 synthetic images; NOT the protocol's 60000" in out
+    assert "4/6" in err or "6/6" in err  # the bar
+
+    saved = json.loads((run / "private/scores.json").read_text())
+    dpac = saved.pop("dpac")
+    assert saved == plain
+    assert sorted(dpac["gen2real"]) == sorted(dpac["real2gen"]) == ["cnn", "mlp"]
+    assert dpac["real2gen"]["mlp"]["num_train"] == dpac["real2gen"]["cnn"]["num_train"] == 1438  # the whole split
+    assert dpac["gen2real"]["cnn"]["num_train"] == dpac["num_images"] == dpac["num_fid_images"] == 60
+    evaluate(run, num_images=50, classifiers=("logistic_regression",))
+    again = json.loads((run / "private/scores.json").read_text())
+    assert again["dpac"] == dpac
+    assert again["gen2real"]["logistic_regression"]["num_train"] == 50
+
+
+def test_dpac_asks_for_60000_images_and_its_output_does_not_complain(run, monkeypatch):
+    asked = []
+
+    def stop(workdir, n, seed):
+        asked.append(n)
+        raise UserError("enough")
+
+    monkeypatch.setattr(module, "sample", stop)
+    with pytest.raises(UserError, match="enough"):
+        evaluate(run, protocol="dpac")
+    assert asked == [60_000]
+    assert PROTOCOLS["dpac"].classifiers == ("mlp", "cnn")
+    scores = module.Scores({}, {}, ("0",), protocol="dpac", num_images=60_000)
+    assert "NOT" not in to_table(scores)
+
+
+def test_real2gen_cnn_is_the_cached_one_and_the_same(run, cache, monkeypatch):
+    n = real_for_synthetic(monkeypatch)
+    monkeypatch.setattr(feature_cache, "Training", lambda: QUICK)
+    monkeypatch.setitem(CLASSIFIERS, "cnn", lambda *real: train_feature_classifier(*real, QUICK).predict)
+    cached, fresh = (evaluate(run, num_images=n, classifiers=("cnn",), fidelity=f) for f in (True, False))
+    assert cached.real2gen == fresh.real2gen
+    assert (bool(cached.fidelity), bool(fresh.fidelity)) == (True, False)
+
+
+def test_without_fidelity_nothing_is_cached(run, own_cache):
+    evaluate(run, num_images=60, classifiers=("logistic_regression",))
+    assert not own_cache.exists()
+
+
+def test_fewer_real_images_are_chosen_from_all_classes(run, monkeypatch):
+    """A data set in folders is sorted by class; its first images are all of the first."""
+    workdir, data = module.finished_run(run)
+    order = np.argsort(data.train_labels, kind="stable")
+    data.train_images[:], data.train_labels[:] = data.train_images[order], data.train_labels[order]
+    monkeypatch.setattr(module, "finished_run", lambda _: (workdir, data))
+    real_for_synthetic(monkeypatch)
+    scores = evaluate(run, num_images=300, classifiers=("logistic_regression",))
+    assert scores.real2gen["logistic_regression"].accuracy > 0.8
+
+
+def classifier(seed=0):
+    data = load_dataset("digits")
+    training = QUICK._replace(seed=seed)
+    return feature_cache.trained_on_real(data.train_images[:100], data.train_labels[:100], 10, training)
+
+
+def test_the_cache_is_private_and_trains_once(own_cache, monkeypatch):
+    first = classifier()
+    (file,) = own_cache.iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(own_cache.stat().st_mode) == 0o700
+    classifier(seed=1)
+    assert len(list(own_cache.iterdir())) == 2
+    monkeypatch.setattr(feature_cache, "train_feature_classifier", None)
+    images = load_dataset("digits").test_images
+    np.testing.assert_array_equal(classifier().logits(images), first.logits(images))
+
+
+def test_the_cache_tells_data_sets_apart(own_cache):
+    data = load_dataset("digits")
+    images, labels = data.train_images[:100], data.train_labels[:100]
+    for x, y in ((images, labels), (images[::-1], labels), (images, labels[::-1]), (images[:99], labels[:99])):
+        feature_cache.trained_on_real(x, y, 10, QUICK)
+    assert len(list(own_cache.iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"rubbish",
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+    ],
+    ids=["empty", "rubbish", "cut", "one bit"],
+)
+def test_a_damaged_cache_is_trained_again(damage, own_cache):
+    first = classifier()
+    (file,) = own_cache.iterdir()
+    content = file.read_bytes()
+    file.write_bytes(damage(content))
+    images = load_dataset("digits").test_images
+    np.testing.assert_array_equal(classifier().logits(images), first.logits(images))
+    assert file.read_bytes() == content
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("words")
+    monkeypatch.setenv("EFSGD_JAX_DATA", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="trained again next time"):
+        assert classifier().num_classes == 10
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--protocol=dcap"], ["unknown protocol", "'dcap'", "dpac"]),
+        (["--protocol="], ["unknown protocol", "dpac"]),
+        (["--protocol=dpac", "--classifiers=cnn"], ["dpac", "leave out"]),
+        (["--protocol=dpac", "--n=9"], ["9", "at least 10"]),
+        (["--protocol=dpac", "--n=0"], ["0", "at least 10"]),
+        (["--fidelity", "--n=9"], ["9", "at least 10"]),
+        (["--n=0"], ["0", "at least 1"]),
+        (["--n=-3"], ["-3", "at least 1"]),
+        (["--n=many"], ["many"]),
+        (["--classifiers=forest"], ["forest", "logistic_regression, cnn, mlp"]),
+    ],
+)
+def test_mistakes_are_one_line(flags, words, run, own_cache, capsys):
+    before = (run / "private/scores.json").read_bytes() if (run / "private/scores.json").exists() else None
+    assert score([f"--workdir={run}", *flags]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in words), err
+    after = (run / "private/scores.json").read_bytes() if (run / "private/scores.json").exists() else None
+    assert before == after
+    assert not own_cache.exists()
