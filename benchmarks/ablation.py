@@ -72,8 +72,8 @@ def to_table(runs: dict[str, list[dict]]) -> str:
     for name, rows in runs.items():
         if not rows:
             continue
-        scores = [_spread([100 * row["gen2real"][c] for row in rows]) for c in ("logistic_regression", "cnn")]
-        seconds = _spread([row["train_seconds"] for row in rows if row["train_seconds"] is not None], digits=0)
+        scores = [spread([100 * row["gen2real"][c] for row in rows]) for c in ("logistic_regression", "cnn")]
+        seconds = spread([row["train_seconds"] for row in rows if row["train_seconds"] is not None], digits=0)
         clipped = " / ".join(
             f"{100 * statistics.mean(row['clipped_share'][n] for row in rows):.0f}"
             for n in ("discriminator", "encoder", "generator")
@@ -86,7 +86,7 @@ def to_table(runs: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
-def _spread(values: list[float], digits: int = 1) -> str:
+def spread(values: list[float], digits: int = 1) -> str:
     if not values:
         return "-"
     mean = f"{statistics.mean(values):.{digits}f}"

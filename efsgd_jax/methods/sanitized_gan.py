@@ -7,9 +7,9 @@ x_j = G(z_j, y_j) the generator descends::
     image space      sum_j l_k(j)(sanitize(x_j)) / B, the sanitiser clipping and noising each image's gradient
     parameter space  sum_m clip(grad of judge m's mean loss over its B / M images) / M + noise
 
-where l_k = -D_k, mixed with the classifier's cross-entropy. With reconstruction, half of a judge's images are made from
-codes of its own images, and the distance to those joins the loss. Which shards train and judge is the mechanism's
-``turn``; a shard's own networks are in ``methods/shard.py``.
+where l_k = -D_k, mixed with the classifier's cross-entropy; with reconstruction the distance to images of the judge's
+shard joins the loss (``methods/prompts.py``). Which shards train and judge is the mechanism's ``turn``; a shard's own
+networks are in ``methods/shard.py``.
 """
 
 from collections.abc import Callable
@@ -21,16 +21,15 @@ import optax
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.methods.members import over_members, put, take
+from efsgd_jax.methods.prompts import Prompt, make_prompts
 from efsgd_jax.methods.shard import Decode, Images, Member, make_shard
-from efsgd_jax.methods.shard_options import LATENT_PRIORS, Hyperparameters
+from efsgd_jax.methods.shard_options import Hyperparameters
 from efsgd_jax.methods.synthesizer import Synthesizer
 from efsgd_jax.models import Generator
 from efsgd_jax.models.critic import sample_latent
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
 from efsgd_jax.privacy.sanitizer import make_sanitizer
 from efsgd_jax.privacy.shards import IMAGE_SCHEDULES, ShardMechanism, Shards
-
-__all__ = ["LATENT_PRIORS", "Hyperparameters", "make_generate", "make_generator", "sanitized_gan"]
 
 PyTree = Any
 
@@ -73,7 +72,7 @@ class Batch(NamedTuple):
       real: their images, ``Images`` with a leading axis U.
       nonempty: bool ``[U]``, False for a shard without examples.
       judges: int ``[J]``.
-      judged: with reconstruction, ``B / J`` images of each judge's shard, else ``()``.
+      judged: with reconstruction, images of each judge's shard, leading axis J, else ``()``.
       judged_nonempty: bool ``[J]``.
     """
 
@@ -83,16 +82,6 @@ class Batch(NamedTuple):
     judges: jax.Array
     judged: Any
     judged_nonempty: jax.Array
-
-
-class Prompts(NamedTuple):
-    """What images are made from, for each judge: ``z [J, n, latent]``, ``labels [J, n]``; with reconstruction, real
-    images ``targets [J, n, S, S, C]`` and which images are to equal theirs, ``rebuilt [J, n]``, else ``()``."""
-
-    z: jax.Array
-    labels: jax.Array
-    targets: Any
-    rebuilt: Any
 
 
 def make_generator(spec: ImageSpec, hp: Hyperparameters) -> Generator:
@@ -118,8 +107,8 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
       Real images reach the generator only through judges' gradients, which pass ``mechanism.transform`` before
       anything else; which shards train follows ``mechanism.turn``, and a shard's networks read its own images and the
       generator. Labels, latents and noise of generated images come from keys. So ``mechanism.event(T)`` holds for T
-      steps of ``independent``, ``round_robin`` and ``parameter``, but for reconstruction in image space, where
-      the generator's derivative at a real image's code is itself a function of that image (``mechanism.real_codes``).
+      steps of ``independent``, ``round_robin`` and ``parameter``, but for reconstruction from codes in image space,
+      where the generator's derivative at a real image's code is a function of that image (``mechanism.real_codes``).
       Returned metrics are functions of raw examples: private.
     """
     hp = hyperparameters
@@ -135,13 +124,15 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
         return decode
 
     decode, decode_mapped = decoder(plain), decoder(mapped)
-    shard = make_shard(spec, hp, decode_mapped)
+    shard = make_shard(spec, hp, decode_mapped, hp.classifier_from + mechanism.round_length)
     adam = optax.adam(hp.generator_learning_rate, hp.adam_b1, hp.adam_b2)
     transform = mechanism.transform(jax.random.key(0))  # keys that count are those of ``step``
     sanitize = make_sanitizer(transform)
     images, judges = mechanism.images_per_step, mechanism.judges
     each = images // judges
     in_image_space = mechanism.schedule in IMAGE_SCHEDULES
+    fixed_labels = in_image_space and mechanism.feedback != "none"  # a slot's residual belongs to one class
+    prompts = make_prompts(spec, hp, shard, judges, each, fixed_labels=fixed_labels)
 
     def init(key: jax.Array) -> State:
         run_key, generator_key, noise_key, members_key = jax.random.split(key, 4)
@@ -177,7 +168,7 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
     def batch(key: jax.Array, step: jax.Array, data: Data) -> Batch:
         turn_key, training_key, judged_key = jax.random.split(jax.random.fold_in(key, step), 3)
         turn = mechanism.turn(turn_key, step)
-        judged: Any = read(data, judged_key, turn.judges, each) if hp.reconstruction_weight > 0 else ()
+        judged: Any = read(data, judged_key, turn.judges, prompts.examples) if prompts.examples else ()
         return Batch(
             turn.training,
             read(data, training_key, turn.training, shard.examples),
@@ -202,29 +193,15 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
         new = over_members(one, state.members, rows, jax.random.split(train_key, mechanism.num_shards))
         return state._replace(members=put(state.members, everybody, new, data.shards.sizes > 0))
 
-    def prompts(state: State, asked: Member, batch: Batch, key: jax.Array) -> Prompts:
-        """What every judge's images are made from: the prior, and with reconstruction codes of its images by half."""
-        label_key, z_key, code_key = jax.random.split(key, 3)
-        labels = jax.random.randint(label_key, (judges, each), 0, spec.num_classes)
-        if mechanism.feedback != "none" and in_image_space:  # a slot's residual belongs to one class
-            labels = (jnp.arange(images) % spec.num_classes).reshape(judges, each)
-        z = sample_latent(z_key, images, hp.latent, hp.latent_prior).reshape(judges, each, -1)
-        if hp.reconstruction_weight == 0:
-            return Prompts(z, labels, (), ())
-        codes = over_members(shard.encode, asked, batch.judged.pixels, jax.random.split(code_key, judges))
-        rebuilt = (jnp.arange(each) >= each - each // 2) & batch.judged_nonempty[:, None]
-        z = jnp.where(rebuilt[..., None], codes, z)
-        return Prompts(z, jnp.where(rebuilt, batch.judged.labels, labels), batch.judged.pixels, rebuilt)
-
-    def judged_loss(member: Member, fakes: jax.Array, prompt: Prompts, step: jax.Array) -> jax.Array:
+    def judged_loss(member: Member, fakes: jax.Array, prompt: Prompt, step: jax.Array) -> jax.Array:
         """``[each]``: what one judge says of its images."""
         loss = shard.judge(member, fakes, prompt.labels, step)
         if hp.reconstruction_weight == 0:
             return loss
         error = jnp.sum(jnp.square(fakes - prompt.targets), axis=(1, 2, 3))
-        return loss + jnp.where(prompt.rebuilt, hp.reconstruction_weight * error, 0.0)
+        return loss + jnp.where(prompt.has_target, hp.reconstruction_weight * error, 0.0)
 
-    def in_images(state: State, asked: Member, prompt: Prompts, units: jax.Array, key: jax.Array) -> Any:
+    def in_images(state: State, asked: Member, prompt: Prompt, units: jax.Array, key: jax.Array) -> Any:
         """Every image's gradient is sanitised, and the chain rule goes on from there into the generator."""
         noise_key, injection_key = jax.random.split(key)
 
@@ -239,12 +216,12 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
         (gradient, residual), mean = jax.grad(loss, argnums=(0, 1), has_aux=True)(state.params, state.residual)
         return gradient, residual, mean
 
-    def in_parameters(state: State, asked: Member, prompt: Prompts, units: jax.Array, key: jax.Array) -> Any:
+    def in_parameters(state: State, asked: Member, prompt: Prompt, units: jax.Array, key: jax.Array) -> Any:
         """Every judge's gradient of the generator's parameters is one example of the transform."""
         del units
         noise_key, injection_key = jax.random.split(key)
 
-        def of_judge(member: Member, prompt: Prompts, key: jax.Array) -> tuple[jax.Array, PyTree]:
+        def of_judge(member: Member, prompt: Prompt, key: jax.Array) -> tuple[jax.Array, PyTree]:
             def loss(params: PyTree) -> jax.Array:
                 fakes = decode_mapped(params, prompt.z, prompt.labels, key)
                 return jnp.mean(judged_loss(member, fakes, prompt, state.step))
@@ -273,7 +250,7 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
         members = put(state.members, batch.training, trained, batch.nonempty)
 
         asked = take(members, batch.judges)
-        prompt = prompts(state, asked, batch, prompt_key)
+        prompt = prompts.draw(asked, batch.judged, batch.judged_nonempty, prompt_key)
         release = in_images if in_image_space else in_parameters
         gradient, residual, loss = release(state, asked, prompt, batch.judges, release_key)
 

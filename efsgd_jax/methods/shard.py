@@ -51,7 +51,7 @@ class Shard(NamedTuple):
         ``unpaired`` (with any) say.
       train_critic: ``train_critic(member, real, generated, key) -> member``: one step of the critic, to warm up.
       judge: ``judge(member, images, labels, step) -> loss`` ``[n]`` of generated images: what the generator descends.
-      encode: ``encode(member, images, key) -> z`` ``[n, latent]``: latents that real images are rebuilt from.
+      encode: ``encode(member, pixels, key) -> z`` ``[n, latent]``: latents that real images are rebuilt from.
       examples: how many of the shard's images a turn takes.
       paired: how many generated ones for the critic.
       unpaired: and how many for the classifier.
@@ -67,8 +67,15 @@ class Shard(NamedTuple):
     unpaired: int
 
 
-def make_shard(spec: ImageSpec, hp: Hyperparameters, decode: Decode) -> Shard:
-    """Binds the losses to a data set's shape and to the generator's architecture."""
+def make_shard(spec: ImageSpec, hp: Hyperparameters, decode: Decode, classifiers_judge_from: int) -> Shard:
+    """Binds the losses to a data set's shape and to the generator's architecture.
+
+    Args:
+      spec: shape of the images and number of classes.
+      hp: sizes, weights and rates.
+      decode: the generator.
+      classifiers_judge_from: the step from which every shard's classifier has been trained.
+    """
     critic_net, classifier_net = Critic(spec, hp.critic_width), Classifier(spec, hp.critic_width)
     encoder_net = ShardEncoder(hp.latent, hp.critic_width)
     adam = optax.adam(hp.critic_learning_rate, hp.adam_b1, hp.adam_b2)
@@ -186,7 +193,7 @@ def make_shard(spec: ImageSpec, hp: Hyperparameters, decode: Decode) -> Shard:
         mixed = hp.adversarial_weight * adversarial + hp.classifier_weight * cross_entropy(
             member.classifier, images, labels
         )
-        return jnp.where(step >= hp.classifier_from, mixed, adversarial)
+        return jnp.where(step >= classifiers_judge_from, mixed, adversarial)
 
     return Shard(
         init,

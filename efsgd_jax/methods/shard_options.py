@@ -3,6 +3,7 @@
 import dataclasses
 
 LATENT_PRIORS = ("bernoulli", "normal")
+RECONSTRUCTIONS = ("codes", "prior")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,11 @@ class Hyperparameters:
       classifier_generated_steps: of the new classifier on generated images.
       classifier_real_steps: then on its shard's.
       classifier_learning_rate: Adam's.
-      reconstruction_weight: of |G(E(x), y) - x|^2 in the generator's loss; 0 leaves the encoder out.
+      reconstruction_weight: of the reconstruction in the generator's loss; 0 leaves the encoder out.
+      reconstruction_from: ``codes``, |G(E(x), y) - x|^2 for half of the images, as published; or ``prior``, |G(z, y) -
+        x|^2 for every image, with z from the prior and x the nearest by code of ``candidates`` images of the judge's
+        shard with that label. In image space only the latter is covered by the sanitiser: its z is nobody's.
+      candidates: of ``prior``, images that a judge looks at for each that it judges.
       kl_weight: beta, in the encoder's loss.
       encoder_steps: of a shard's encoder in one turn.
     """
@@ -60,5 +65,7 @@ class Hyperparameters:
     classifier_real_steps: int = 5
     classifier_learning_rate: float = 1e-3
     reconstruction_weight: float = 0.0
+    reconstruction_from: str = "codes"
+    candidates: int = 16
     kl_weight: float = 1.0
     encoder_steps: int = 1

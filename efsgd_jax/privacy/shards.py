@@ -102,6 +102,12 @@ class ShardMechanism(NamedTuple):
         return {"independent": self.images_per_step, "parameter": self.judges_per_step}.get(self.schedule, 1)
 
     @property
+    def round_length(self) -> int:
+        """Steps after which every shard that can judge has trained since."""
+        in_turn = self.schedule in ("independent", "parameter")
+        return math.ceil(self.num_shards / self.trained_per_step) if in_turn else 0
+
+    @property
     def slots(self) -> int:
         """Gradients that are noised one by one in a step: one for each image, or one in all."""
         return self.images_per_step if self.schedule in IMAGE_SCHEDULES else 1

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from ml_collections import ConfigDict
 
 from efsgd_jax.errors import UserError
-from efsgd_jax.methods.sanitized_gan import LATENT_PRIORS, Hyperparameters
+from efsgd_jax.methods.shard_options import LATENT_PRIORS, RECONSTRUCTIONS, Hyperparameters
 from efsgd_jax.privacy.calibration import calibrate_mechanism
 from efsgd_jax.privacy.published import calibrate_as_published
 from efsgd_jax.privacy.shards import Schedule, ShardMechanism
@@ -35,7 +35,18 @@ def rules(config: ConfigDict) -> list[Rule]:
     """What their values must be."""
     p, t, m = config.privacy, config.train, config.method
     schedules = get_args(Schedule)
-    counts = ["latent", "generator_width", "max_width", "critic_width", "critic_steps", "critic_batch_size"]
+    counts = [
+        "latent",
+        "generator_width",
+        "max_width",
+        "critic_width",
+        "critic_steps",
+        "critic_batch_size",
+        "candidates",
+    ]
+    rebuilds = m.reconstruction_weight > 0
+    halved = rebuilds and m.reconstruction_from == "codes"
+    judges = {"independent": t.images_per_step, "parameter": p.judges_per_step}.get(p.schedule, 1)
     weights = [k for k in m if k.endswith(("_weight", "_penalty", "learning_rate"))]
     return [
         ("privacy.l2_norm_clip", p.l2_norm_clip, 0 < p.l2_norm_clip < math.inf, "above 0"),
@@ -59,6 +70,18 @@ def rules(config: ConfigDict) -> list[Rule]:
             "another than local unless schedule=round_robin: its proof needs a public order or independent draws",
         ),
         ("method.latent_prior", m.latent_prior, m.latent_prior in LATENT_PRIORS, f"one of {', '.join(LATENT_PRIORS)}"),
+        (
+            "method.reconstruction_from",
+            m.reconstruction_from,
+            m.reconstruction_from in RECONSTRUCTIONS and (t.images_per_step >= 2 * judges or not halved),
+            "prior, or codes with at least two images for each judge",
+        ),
+        (
+            "method.encoder_steps",
+            m.encoder_steps,
+            m.encoder_steps >= 1 or not rebuilds,
+            "at least 1 with reconstruction",
+        ),
         *fractions(config, "method", ["ema_decay", "adam_b1", "adam_b2"]),
         *at_least(config, "method", counts, 1),
         *at_least(config, "method", [k for k in m if k.endswith("_steps")], 0),
@@ -87,7 +110,7 @@ def mechanism(config: ConfigDict, dataset_size: int) -> ShardMechanism:
         images_per_step=t.images_per_step,
         judges_per_step=p.judges_per_step,
         trained_per_step=p.trained_per_step,
-        real_codes=config.method.reconstruction_weight > 0,
+        real_codes=config.method.reconstruction_weight > 0 and config.method.reconstruction_from == "codes",
         **feedback_options(config),
     )
     if without_noise(config):
@@ -101,16 +124,16 @@ def mechanism(config: ConfigDict, dataset_size: int) -> ShardMechanism:
     return calibrate_mechanism(asked, t.steps, p.epsilon, p.delta)
 
 
+_UNPROVEN = "--config.privacy.allow_unproven=True to train for comparison, without a guarantee"
+
+
 def _unproven(asked: ShardMechanism) -> str:
     if asked.schedule == "published":
         why = "config.privacy.schedule is published, whose draws are shared and remembered: its epsilon is not proven"
     else:
         why = (
-            f"config.method.reconstruction_weight is above 0 with schedule={asked.schedule}: in image space the "
-            "generator's derivative at the code of a real image gives that code away"
+            f"config.method.reconstruction_from is codes with schedule={asked.schedule}: in image space the "
+            "generator's derivative at the code of a real image gives that code away; set it to prior"
         )
-    others = "parameter" if asked.real_codes else "independent, round_robin or parameter"
-    return (
-        f"{why}; set --config.privacy.schedule to {others}, or --config.privacy.allow_unproven=True "
-        "to train for comparison, without a guarantee"
-    )
+        return f"{why}, or --config.privacy.schedule to parameter, or {_UNPROVEN}"
+    return f"{why}; set --config.privacy.schedule to independent, round_robin or parameter, or {_UNPROVEN}"
