@@ -1,4 +1,4 @@
-"""The small sibling of configs/sanitized_fmnist.py for 2 CPU cores: K = 100 narrow critics, 1,500 steps, epsilon 10
+"""The small sibling of configs/sanitized_fmnist.py for 2 CPU cores: K = 100 narrow critics, 1,200 steps, epsilon 10
 (delta 1e-5), proven. About 3 minutes; gen2real in docs/results.md.
 
     python -m efsgd_jax.train --config=configs/sanitized_fmnist_small.py --workdir=runs/family
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config = default_config("sanitized_gan")
     config.data.name = "fashion_mnist"
     config.privacy.num_shards = 100
-    config.train.update(steps=1500, log_every=50, grid_every=500)
+    config.train.update(steps=1200, log_every=50, grid_every=400)
     config.method.update(
         generator_width=8,
         max_width=32,
@@ -37,5 +37,6 @@ def get_config() -> ConfigDict:
         warm_steps=20,
         classifier_from=300,
         reconstruction_from="prior",
+        candidates=8,
     )
     return config
