@@ -123,7 +123,7 @@ def main() -> int:
     parser.add_argument("--out", help="JSON file of results")
     args = parser.parse_args()
     hp = Hyperparameters(critic_width=args.width, critic_batch_size=args.batch, critic_steps=args.critic_steps)
-    shard = make_shard(SPEC, hp, lambda *_: jnp.zeros(()))  # without an encoder nothing is decoded
+    shard = make_shard(SPEC, hp, lambda *_: jnp.zeros(()), 0)  # without an encoder nothing is decoded
     times, differences = compare(shard, args.members, args.repeats)
     print(to_table(times))
     if args.out:

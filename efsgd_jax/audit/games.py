@@ -5,10 +5,9 @@ tells from them whether the canary was there. It does not know the keys. Row 0 o
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ from efsgd_jax.privacy.feedback_options import decay_of, share_of
 PyTree = Any
 
 
-def likelihood_ratio(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
+def likelihood_ratio(seen: jax.Array, change: jax.Array, q: Any) -> jax.Array:
     """Log of the densities' ratio if the canary takes part in each step with chance q: the best score there is."""
     each = jnp.sum(seen * change - change**2 / 2, axis=1)
     return jnp.sum(jnp.logaddexp(jnp.log1p(-q), jnp.log(q) + each))
@@ -75,14 +74,31 @@ class Game:
     )
     divide: Callable[[PyTree, jax.Array], PyTree] = lambda mean, mask: mean
 
+    def claimed(self, delta: float) -> float:
+        """The upper bound under attack: what the accountant says of the game's mechanism."""
+        releases = len(self.scales) * self.members
+        return Ledger(self.mechanism, math.inf, delta, releases).spent(releases, grid=FINE)
 
-def claimed_epsilon(game: Game, delta: float) -> float:
-    """The upper bound under attack: what the accountant says of the game's mechanism."""
-    releases = len(game.scales) * game.members
-    return Ledger(game.mechanism, math.inf, delta, releases).spent(releases, grid=FINE)
+    def trial(self, present: jax.Array, key: jax.Array) -> jax.Array:
+        """The attack's score of one run."""
+        return _trial(self, present, key)
 
 
-def play(game: Game, present: jax.Array, absent: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+class Playable(Protocol):
+    """What every game is: ``Game``, ``shard_games.ShardGame``."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tight(self) -> bool: ...
+
+    def claimed(self, delta: float) -> float: ...
+
+    def trial(self, present: jax.Array, key: jax.Array) -> jax.Array: ...
+
+
+def play(game: Playable, present: jax.Array, absent: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     """The attack's score of one run for each key.
 
     Args:
@@ -93,7 +109,7 @@ def play(game: Game, present: jax.Array, absent: jax.Array) -> tuple[np.ndarray,
     Returns:
       float ``[R]`` and ``[R']``.
     """
-    run = jax.jit(jax.vmap(functools.partial(_trial, game), in_axes=(None, 0)))
+    run = jax.jit(jax.vmap(game.trial, in_axes=(None, 0)))
     return np.asarray(run(jnp.array(True), present)), np.asarray(run(jnp.array(False), absent))
 
 

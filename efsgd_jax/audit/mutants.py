@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from efsgd_jax.audit.games import Game, poisson
+from efsgd_jax.audit.games import Game, Playable, poisson
+from efsgd_jax.audit.shard_games import ShardGame, one_draw_for_all, pooled
 from efsgd_jax.audit.suite import mechanism
-from efsgd_jax.privacy import Mechanism, clipped_sum, feedback
+from efsgd_jax.privacy import Mechanism, ShardMechanism, clipped_sum, feedback
 
 PyTree = Any
 Patches = dict[str, Callable[..., Any]]
@@ -31,12 +32,12 @@ class Mutant(NamedTuple):
     """
 
     name: str
-    game: Game
+    game: Any
     changes: dict[str, Any] = {}  # noqa: RUF012  never written to
     patches: Patches = {}  # noqa: RUF012
 
     @contextlib.contextmanager
-    def broken(self) -> Iterator[Game]:
+    def broken(self) -> Iterator[Playable]:
         """The game, played while the fault is in place."""
         with contextlib.ExitStack() as stack:
             for target, replacement in self.patches.items():
@@ -152,5 +153,10 @@ def mutants() -> list[Mutant]:
             "shuffled, accounted as Poisson",
             Game("40 steps", shuffle, scales=(10.0,) * 40, others=-10.0, score=_one_step_differs),
             {"sample": shuffled},
+        ),
+        Mutant(
+            "one judge for all images, accounted as independent",
+            ShardGame("8 images", ShardMechanism(10, 10, "independent", 1.0, images_per_step=8), score=pooled),
+            {"turn": one_draw_for_all},
         ),
     ]

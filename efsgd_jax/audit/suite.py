@@ -1,9 +1,10 @@
-"""The games that every sound mechanism must survive: modes x samplers x clipping."""
+"""The games that every sound mechanism must survive: modes x samplers x clipping, and schedules of shards."""
 
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.audit.games import Game, likelihood_ratio
+from efsgd_jax.audit.games import Game, Playable, likelihood_ratio
+from efsgd_jax.audit.shard_games import shard_games
 from efsgd_jax.privacy import Mechanism
 
 GROUPS = {"a": 0.8, "b": 0.6}  # a joint sensitivity of 1, like the single clip norm
@@ -47,13 +48,13 @@ def _sum(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
     return jnp.sum(seen * change)
 
 
-def sound_games(*, quick: bool = False) -> list[Game]:
+def sound_games(*, quick: bool = False) -> list[Playable]:
     """All modes, samplers and clipping methods; one step with everybody where the claim is tight, more elsewhere.
 
     Args:
       quick: per-example gradients and one clip norm only.
     """
-    games = []
+    games: list[Playable] = []
     for mode in MODES:
         for sampler in SAMPLERS:
             if (mode, sampler) == ("local", "truncated Poisson"):
@@ -88,4 +89,4 @@ def sound_games(*, quick: bool = False) -> list[Game]:
         Game(f"{mode}, ensemble of 2, T = 1", mechanism(mode, "full batch", 1.5), members=2, tight=True)
         for mode in ("none", "private")
     ]
-    return games
+    return [*games, *shard_games()]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 
 from efsgd_jax.audit.bounds import lower_bound
-from efsgd_jax.audit.games import Game, claimed_epsilon, play
+from efsgd_jax.audit.games import Playable, play
 from efsgd_jax.audit.mutants import mutants
 
 
@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 
 def audit(
-    games: Iterable[Game], *, trials: int, delta: float, key: jax.Array, significance: float = 0.05
+    games: Iterable[Playable], *, trials: int, delta: float, key: jax.Array, significance: float = 0.05
 ) -> Iterable[Row]:
     """One row for each game, as they finish.
 
@@ -54,7 +54,7 @@ def audit(
         with_canary, without = (jax.random.split(jax.random.fold_in(key, 2 * i + j), trials) for j in (0, 1))
         scores = play(game, with_canary, without)
         bound = lower_bound(*scores, delta, significance=significance / len(games))
-        yield Row(game.name, game.tight, claimed_epsilon(game, delta), bound, delta)
+        yield Row(game.name, game.tight, game.claimed(delta), bound, delta)
 
 
 def to_table(rows: Iterable[Row]) -> str:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from efsgd_jax.data.dataset import ImageSpec
-from efsgd_jax.methods.members import over_members, put, take
+from efsgd_jax.methods.members import CHUNK, over_members, put, take
 from efsgd_jax.methods.prompts import Prompt, make_prompts
 from efsgd_jax.methods.shard import Decode, Images, Member, make_shard
 from efsgd_jax.methods.shard_options import Hyperparameters
@@ -161,9 +161,11 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
         z = sample_latent(z_key, labels.shape[0], hp.latent, hp.latent_prior)
         return Images(decode(params, z, labels, noise_key), labels)
 
-    def read(data: Data, key: jax.Array, members: jax.Array, count: int) -> Images:
-        rows = mechanism.draw(key, data.shards, members, count)
+    def pixels_of(data: Data, rows: jax.Array) -> Images:
         return Images(data.images[rows].astype(jnp.float32) / 127.5 - 1.0, data.labels[rows])
+
+    def read(data: Data, key: jax.Array, members: jax.Array, count: int) -> Images:
+        return pixels_of(data, mechanism.draw(key, data.shards, members, count))
 
     def batch(key: jax.Array, step: jax.Array, data: Data) -> Batch:
         turn_key, training_key, judged_key = jax.random.split(jax.random.fold_in(key, step), 3)
@@ -179,19 +181,24 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
         )
 
     def warm_up(state: State, key: jax.Array, data: Data) -> State:
-        """One step of every shard's critic against the generator as it is."""
-        read_key, train_key = jax.random.split(key)
-        everybody = jnp.arange(mechanism.num_shards)
-        rows = mechanism.draw(read_key, data.shards, everybody, hp.critic_batch_size)
+        """One step of every shard's critic against the generator as it is; in chunks: no second stack exists."""
+        size = min(CHUNK, mechanism.num_shards)
+        everybody = jnp.arange(-(-mechanism.num_shards // size) * size).reshape(-1, size)
 
         def one(member: Member, rows: jax.Array, key: jax.Array) -> Member:
             fake_key, key = jax.random.split(key)
-            real = Images(data.images[rows].astype(jnp.float32) / 127.5 - 1.0, data.labels[rows])
-            fake = imagine(decode_mapped, state.params, real.labels, fake_key)
-            return shard.train_critic(member, real, fake, key)
+            real = pixels_of(data, rows)
+            return shard.train_critic(member, real, imagine(decode_mapped, state.params, real.labels, fake_key), key)
 
-        new = over_members(one, state.members, rows, jax.random.split(train_key, mechanism.num_shards))
-        return state._replace(members=put(state.members, everybody, new, data.shards.sizes > 0))
+        def some(members: Member, inputs: tuple[jax.Array, jax.Array]) -> tuple[Member, None]:
+            chunk, key = inputs
+            read_key, train_key = jax.random.split(key)
+            rows = mechanism.draw(read_key, data.shards, chunk, hp.critic_batch_size)
+            new = over_members(one, take(members, chunk), rows, jax.random.split(train_key, size))
+            return put(members, chunk, new, data.shards.sizes[chunk] > 0), None
+
+        members, _ = jax.lax.scan(some, state.members, (everybody, jax.random.split(key, len(everybody))))
+        return state._replace(members=members)
 
     def judged_loss(member: Member, fakes: jax.Array, prompt: Prompt, step: jax.Array) -> jax.Array:
         """``[each]``: what one judge says of its images."""

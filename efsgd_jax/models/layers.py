@@ -20,16 +20,15 @@ def extract_patches(x: jax.Array, kernel_size: int, stride: int) -> jax.Array:
       stride: step between windows.
 
     Returns:
-      ``[B, ceil(H / stride), ceil(W / stride), kernel_size**2 * C]``, window position major, channel
-      minor, which is the order of a ``[kh, kw, C, features]`` kernel reshaped to two dimensions.
+      ``[B, ceil(H / stride), ceil(W / stride), kernel_size**2 * C]``; column, row, channel, the last fastest: the
+      order of a ``[kh, kw, C, features]`` kernel with its first two axes exchanged, reshaped to two dimensions.
     """
     pad = kernel_size // 2
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    rows = [
-        x[:, i : i + height : stride, j : j + width : stride] for i in range(kernel_size) for j in range(kernel_size)
-    ]
-    return jnp.concatenate(rows, axis=-1)
+    # Rows, then columns: 2 k slices instead of k^2, which XLA compiles, and copies, faster.
+    x = jnp.concatenate([x[:, i : i + height : stride] for i in range(kernel_size)], axis=-1)
+    return jnp.concatenate([x[:, :, j : j + width : stride] for j in range(kernel_size)], axis=-1)
 
 
 class Conv(nn.Module):
@@ -55,7 +54,7 @@ class Conv(nn.Module):
         use_patches = jax.default_backend() == "cpu" if self.use_patches is None else self.use_patches
         if use_patches:
             patches = extract_patches(x, k, self.stride)
-            return patches @ kernel.reshape(-1, self.features) + bias
+            return patches @ jnp.swapaxes(kernel, 0, 1).reshape(-1, self.features) + bias
         pad = (k // 2, k // 2)
         y = jax.lax.conv_general_dilated(
             x, kernel, (self.stride,) * 2, (pad, pad), dimension_numbers=("NHWC", "HWIO", "NHWC")

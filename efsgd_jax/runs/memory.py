@@ -18,23 +18,22 @@ QUIET = GIB
 
 
 class Needed(NamedTuple):
-    """Bytes: of the training ``state``, of it while it is being ``copied``, and of the ``data``."""
+    """Bytes: of the training ``state`` and of the ``data``."""
 
     state: int
-    copied: int
     data: int
 
     @property
     def total(self) -> int:
-        return self.state + self.copied + self.data + WORKING
+        return self.state + self.data + WORKING
 
 
 def needed(synthesizer: Synthesizer, dataset: Dataset) -> Needed:
-    """By shapes alone; nothing is allocated. A warm-up makes a second copy of what it trains."""
+    """By shapes alone; nothing is allocated. Steps write into the state that they are given."""
     state = jax.eval_shape(synthesizer.init, jax.random.key(0))
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     data = dataset.train_images.nbytes + dataset.train_labels.nbytes
-    return Needed(size, size if synthesizer.warm_steps else 0, data)
+    return Needed(size, data)
 
 
 def available() -> int | None:
@@ -63,8 +62,8 @@ def check(run: Needed, hint: str) -> None:
     left = available()
     if run.total > QUIET:
         print(
-            f"memory: about {run.total / GIB:.1f} GiB (training state {run.state / GIB:.1f}, its copy "
-            f"{run.copied / GIB:.1f}, images {run.data / GIB:.1f}, working {WORKING / GIB:.1f}); "
+            f"memory: about {run.total / GIB:.1f} GiB (training state {run.state / GIB:.1f}, images "
+            f"{run.data / GIB:.1f}, working {WORKING / GIB:.1f}); "
             + ("the device does not say what it has" if left is None else f"{left / GIB:.1f} GiB are free"),
             file=sys.stderr,
         )

@@ -1,0 +1,126 @@
+"""Distinguishing games for sanitised gradients: one shard of K says the opposite of all others, or the same."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from efsgd_jax.audit.games import likelihood_ratio
+from efsgd_jax.privacy import Ledger, ShardMechanism, make_sanitizer
+from efsgd_jax.privacy.accounting import FINE
+from efsgd_jax.privacy.feedback import ErrorFeedbackState
+from efsgd_jax.privacy.shards import IMAGE_SCHEDULES, Turn
+
+# Gradients of the adversary, in clip norms: far beyond them.
+LENGTH = 10.0
+
+
+def pooled(seen: jax.Array, change: jax.Array, q: jax.Array) -> jax.Array:
+    """Likelihood ratio if all releases of a step share their draw: the best score against that fault."""
+    each = jnp.sum(seen * change - change**2 / 2, axis=(1, 2))
+    return jnp.sum(jnp.logaddexp(jnp.log1p(-q), jnp.log(q) + each))
+
+
+def one_by_one(seen: jax.Array, change: jax.Array, q: jax.Array) -> jax.Array:
+    """Likelihood ratio if every release has a draw of its own."""
+    width = seen.shape[-1]
+    return likelihood_ratio(seen.reshape(-1, width), change.reshape(-1, width), q)
+
+
+def as_scheduled(key: jax.Array, step: jax.Array, mechanism: ShardMechanism) -> Turn:
+    """The library's draws."""
+    return mechanism.turn(key, step)
+
+
+def one_draw_for_all(key: jax.Array, step: jax.Array, mechanism: ShardMechanism) -> Turn:
+    """The published code's: one judge for all images of a step."""
+    turn = mechanism.turn(key, step)
+    return turn._replace(judges=jnp.broadcast_to(turn.judges[:1], turn.judges.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardGame:
+    """One schedule and one adversary, who owns every discriminator and sees every sanitised gradient.
+
+    Attributes:
+      name: for the table.
+      mechanism: what is attacked.
+      steps: T.
+      width: coordinates of an image, or of the parameters.
+      tight: nothing is lost between the claim and this adversary.
+      score: releases ``[T, slots, width]`` scaled to white noise, what the changed shard adds to them, and the chance
+        that it is asked -> the attack's score.
+      turn: who judges.
+    """
+
+    name: str
+    mechanism: ShardMechanism
+    steps: int = 1
+    width: int = 2
+    tight: bool = False
+    score: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] = one_by_one
+    turn: Callable[[jax.Array, jax.Array, ShardMechanism], Turn] = as_scheduled
+
+    def claimed(self, delta: float) -> float:
+        """The upper bound under attack."""
+        return Ledger(self.mechanism, math.inf, delta, self.steps).spent(self.steps, grid=FINE)
+
+    def trial(self, present: jax.Array, key: jax.Array) -> jax.Array:
+        """The attack's score of one run: shard 0 says the opposite of the others if ``present``, else the same."""
+        m = self.mechanism
+        turn_key, noise_key = jax.random.split(key)
+        transform = m.transform(noise_key)
+        sanitize = make_sanitizer(transform)
+        direction = jnp.full(self.width, self.width**-0.5)
+        each = m.slots // m.judges if m.schedule in IMAGE_SCHEDULES else 1
+
+        def one_step(residual: Any, step: jax.Array) -> tuple[Any, jax.Array]:
+            judges = self.turn(jax.random.fold_in(turn_key, step), step, m).judges
+            signs = jnp.where(present & (judges == 0), 1.0, -1.0)
+            step_key = jax.random.fold_in(noise_key, step)
+            says = LENGTH * m.l2_norm_clip * signs[:, None] * direction
+            if m.schedule not in IMAGE_SCHEDULES:
+                mean, new = transform.update(says, ErrorFeedbackState(step_key, residual))
+                return new.residual, mean[None]
+
+            def loss(images: jax.Array, residual: Any) -> jax.Array:
+                units = jnp.repeat(judges, each)
+                clean = jax.vmap(sanitize, in_axes=(0, 0, None, 0))(images, residual, step_key, units)
+                return jnp.vdot(clean, jnp.repeat(says, each, axis=0))
+
+            nothing = jnp.zeros((m.slots, self.width))
+            seen, residual = jax.grad(loss, argnums=(0, 1))(nothing, residual)
+            return residual, seen
+
+        one = jnp.zeros(self.width)
+        residual = transform.init(one).residual
+        if m.schedule in IMAGE_SCHEDULES:
+            residual = jax.vmap(lambda x: transform.init(x).residual)(jnp.zeros((m.slots, self.width)))
+        _, seen = jax.lax.scan(one_step, residual, jnp.arange(self.steps))
+        parts = m.images_per_step if m.schedule in IMAGE_SCHEDULES else m.judges_per_step
+        agreed = 1 if m.schedule in IMAGE_SCHEDULES else m.judges_per_step  # what a release is if all say the same
+        white = (seen * parts + agreed * m.l2_norm_clip * direction) / (2 * m.l2_norm_clip * m.noise_multiplier)
+        change = jnp.broadcast_to(direction / m.noise_multiplier, white.shape)
+        if m.schedule == "round_robin":  # everybody knows when it is shard 0's turn
+            asked = jnp.arange(self.steps) % m.num_shards == 0
+            return self.score(white, jnp.where(asked[:, None, None], change, 0.0), jnp.array(1.0))
+        return self.score(
+            white, change, jnp.array(m.judges / m.num_shards if m.schedule == "parameter" else 1 / m.num_shards)
+        )
+
+
+def shard_games() -> list[ShardGame]:
+    """Every schedule that has a proof."""
+    independent = ShardMechanism(10, 10, "independent", 1.0, images_per_step=8)
+    parameter = ShardMechanism(10, 10, "parameter", 0.7, judges_per_step=2)
+    turns = ShardMechanism(10, 2, "round_robin", 3.0, images_per_step=4)
+    local = turns._replace(feedback="local", feedback_l2_norm_clip=3.0, feedback_decay=0.9)
+    return [
+        ShardGame("shards, independent, 8 images, T = 2", independent, steps=2),
+        ShardGame("shards, parameter, 2 of 10, T = 4", parameter, steps=4),
+        ShardGame("shards, round robin, 4 images, T = 3", turns, steps=3, tight=True),
+        ShardGame("shards, round robin, local feedback, T = 3", local, steps=3, tight=True),
+    ]
