@@ -1,5 +1,6 @@
 """The modules: shapes, sizes, the fast convolution against the reference, noise injection, conditioning."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -102,3 +103,18 @@ def test_kl_is_the_closed_form():
 def test_sizes_that_no_doubling_reaches(image_size):
     with pytest.raises(ValueError, match=str(image_size)):
         base_and_stages(image_size)
+
+
+def test_a_plain_batchs_generator_equals_the_mapped_one_in_value_and_gradient():
+    mapped = Generator(ImageSpec(8, 1, 3), width=4, max_width=8, noise_injection=False)
+    plain = mapped.clone(use_patches=False)  # UpsamplingConv in the place of Conv after upsample
+    z, labels = jax.random.normal(jax.random.key(0), (5, 4)), jnp.arange(5) % 3
+    params = mapped.init(jax.random.key(1), z, labels)
+    chex.assert_trees_all_equal_shapes(params, plain.init(jax.random.key(1), z, labels))
+
+    def loss(model, params):
+        return jnp.sum(jnp.sin(3 * model.apply(params, z, labels)))
+
+    np.testing.assert_allclose(plain.apply(params, z, labels), mapped.apply(params, z, labels), atol=1e-5)
+    a, b = (jax.grad(lambda p, m=m: loss(m, p))(params) for m in (mapped, plain))
+    chex.assert_trees_all_close(a, b, rtol=1e-3, atol=1e-4)

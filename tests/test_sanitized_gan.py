@@ -174,7 +174,7 @@ def test_reconstruction_from_the_prior_takes_images_of_the_label():
     prompts = make_prompts(SPEC, hp, shard, 2, 5, fixed_labels=False)
     members = jax.vmap(shard.init)(jax.random.split(jax.random.key(0), 2))
     real = images(jax.random.key(3), 2, prompts.examples)
-    got = prompts.draw(members, real, jnp.array([True, False]), jax.random.key(4))
+    got = prompts.draw(members, jnp.arange(2), real, jnp.array([True, False]), jax.random.key(4))
     assert not bool(got.has_target[1].any())
     for n in range(5):
         same = np.asarray(real.labels[0] == got.labels[0, n])

@@ -14,9 +14,8 @@ CHUNK = 128
 def over_members(f: Callable[..., PyTree], *trees: PyTree, batched: bool | None = None) -> PyTree:
     """``[f(member) for member in stack]`` as one compiled operation.
 
-    ``vmap`` turns members' convolutions into grouped ones, which an accelerator likes and a CPU does not (3 to 5 times
-    slower than a loop there): on a CPU the members are looped over inside the program, which is faster than a Python
-    loop (``benchmarks/members.py``).
+    ``vmap`` is what an accelerator likes and a CPU does not: there the members are looped over inside of the program,
+    which is no slower than a loop in Python (``benchmarks/members.py``).
 
     Args:
       f: of one member's part of each of ``trees``.
@@ -29,7 +28,7 @@ def over_members(f: Callable[..., PyTree], *trees: PyTree, batched: bool | None 
 
 
 def take(stack: PyTree, members: jax.Array) -> PyTree:
-    """Members ``[M]`` of a stack."""
+    """Members ``[M]`` of a stack, or one of them for a scalar."""
     return jax.tree.map(lambda x: x[members], stack)
 
 

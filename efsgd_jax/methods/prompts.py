@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from efsgd_jax.data.dataset import ImageSpec
-from efsgd_jax.methods.members import over_members
+from efsgd_jax.methods.members import over_members, take
 from efsgd_jax.methods.shard import Images, Member, Shard
 from efsgd_jax.methods.shard_options import Hyperparameters
 from efsgd_jax.models.critic import sample_latent
@@ -30,9 +30,10 @@ class Prompt(NamedTuple):
 
 
 class Prompts(NamedTuple):
-    """``draw(members, real, nonempty, key) -> Prompt``, from ``examples`` images of each judge's shard."""
+    """``draw(members, asked, real, nonempty, key) -> Prompt`` for judges ``asked`` int ``[J]`` of all ``members``, from
+    ``examples`` images of each judge's shard."""
 
-    draw: Callable[[Member, Any, jax.Array, jax.Array], Prompt]
+    draw: Callable[[Member, jax.Array, Any, jax.Array, jax.Array], Prompt]
     examples: int
 
 
@@ -49,26 +50,29 @@ def make_prompts(
         z = sample_latent(z_key, judges * each, hp.latent, hp.latent_prior)
         return z.reshape(judges, each, hp.latent), labels
 
-    def plain(members: Member, real: Any, nonempty: jax.Array, key: jax.Array) -> Prompt:
-        del members, real, nonempty
+    def plain(members: Member, asked: jax.Array, real: Any, nonempty: jax.Array, key: jax.Array) -> Prompt:
+        del members, asked, real, nonempty
         return Prompt(*from_prior(key), (), ())
 
-    def codes_of(members: Member, real: Images, key: jax.Array) -> jax.Array:
-        return over_members(shard.encode, members, real.pixels, jax.random.split(key, judges))
+    def codes_of(members: Member, asked: jax.Array, real: Images, key: jax.Array) -> jax.Array:
+        def encode(k: jax.Array, pixels: jax.Array, key: jax.Array) -> jax.Array:
+            return shard.encode(take(members, k), pixels, key)
 
-    def rebuild(members: Member, real: Images, nonempty: jax.Array, key: jax.Array) -> Prompt:
+        return over_members(encode, asked, real.pixels, jax.random.split(key, judges))
+
+    def rebuild(members: Member, asked: jax.Array, real: Images, nonempty: jax.Array, key: jax.Array) -> Prompt:
         """Half of a judge's images are made from codes of its own."""
         prior_key, code_key = jax.random.split(key)
         z, labels = from_prior(prior_key)
         rebuilt = (jnp.arange(each) >= each - each // 2) & nonempty[:, None]
-        z = jnp.where(rebuilt[..., None], codes_of(members, real, code_key), z)
+        z = jnp.where(rebuilt[..., None], codes_of(members, asked, real, code_key), z)
         return Prompt(z, jnp.where(rebuilt, real.labels, labels), real.pixels, rebuilt)
 
-    def nearest(members: Member, real: Images, nonempty: jax.Array, key: jax.Array) -> Prompt:
+    def nearest(members: Member, asked: jax.Array, real: Images, nonempty: jax.Array, key: jax.Array) -> Prompt:
         """The image of that label, of those that the judge looks at, whose code is nearest to z."""
         prior_key, code_key = jax.random.split(key)
         z, labels = from_prior(prior_key)
-        distance = jnp.sum(jnp.square(z[:, :, None] - codes_of(members, real, code_key)[:, None]), axis=-1)
+        distance = jnp.sum(jnp.square(z[:, :, None] - codes_of(members, asked, real, code_key)[:, None]), axis=-1)
         fits = (labels[:, :, None] == real.labels[:, None]) & nonempty[:, None, None]
         best = jnp.argmin(jnp.where(fits, distance, jnp.inf), axis=-1)
         targets = jax.vmap(lambda pixels, rows: pixels[rows])(real.pixels, best)

@@ -208,30 +208,33 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
         error = jnp.sum(jnp.square(fakes - prompt.targets), axis=(1, 2, 3))
         return loss + jnp.where(prompt.has_target, hp.reconstruction_weight * error, 0.0)
 
-    def in_images(state: State, asked: Member, prompt: Prompt, units: jax.Array, key: jax.Array) -> Any:
+    # Judges are read inside of the loop: a gathered copy of B critics would cost more than what they say.
+
+    def in_images(state: State, members: Member, prompt: Prompt, asked: jax.Array, key: jax.Array) -> Any:
         """Every image's gradient is sanitised, and the chain rule goes on from there into the generator."""
         noise_key, injection_key = jax.random.split(key)
 
         def loss(params: PyTree, residual: PyTree) -> tuple[jax.Array, jax.Array]:
             z, labels = (x.reshape(images, *x.shape[2:]) for x in (prompt.z, prompt.labels))
             fakes = decode(params, z, labels, injection_key)
-            clean = jax.vmap(sanitize, in_axes=(0, 0, None, 0))(fakes, residual, noise_key, jnp.repeat(units, each))
+            clean = jax.vmap(sanitize, in_axes=(0, 0, None, 0))(fakes, residual, noise_key, jnp.repeat(asked, each))
             of_judges = clean.reshape(judges, each, *spec.shape)
-            losses = over_members(lambda m, x, p: judged_loss(m, x, p, state.step), asked, of_judges, prompt)
+            losses = over_members(
+                lambda k, x, p: judged_loss(take(members, k), x, p, state.step), asked, of_judges, prompt
+            )
             return jnp.sum(losses), jnp.mean(losses)
 
         (gradient, residual), mean = jax.grad(loss, argnums=(0, 1), has_aux=True)(state.params, state.residual)
         return gradient, residual, mean
 
-    def in_parameters(state: State, asked: Member, prompt: Prompt, units: jax.Array, key: jax.Array) -> Any:
+    def in_parameters(state: State, members: Member, prompt: Prompt, asked: jax.Array, key: jax.Array) -> Any:
         """Every judge's gradient of the generator's parameters is one example of the transform."""
-        del units
         noise_key, injection_key = jax.random.split(key)
 
-        def of_judge(member: Member, prompt: Prompt, key: jax.Array) -> tuple[jax.Array, PyTree]:
+        def of_judge(k: jax.Array, prompt: Prompt, key: jax.Array) -> tuple[jax.Array, PyTree]:
             def loss(params: PyTree) -> jax.Array:
                 fakes = decode_mapped(params, prompt.z, prompt.labels, key)
-                return jnp.mean(judged_loss(member, fakes, prompt, state.step))
+                return jnp.mean(judged_loss(take(members, k), fakes, prompt, state.step))
 
             return jax.value_and_grad(loss)(state.params)
 
@@ -256,10 +259,9 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
         trained, metrics = over_members(train, take(state.members, batch.training), batch.real, generated, keys)
         members = put(state.members, batch.training, trained, batch.nonempty)
 
-        asked = take(members, batch.judges)
-        prompt = prompts.draw(asked, batch.judged, batch.judged_nonempty, prompt_key)
+        prompt = prompts.draw(members, batch.judges, batch.judged, batch.judged_nonempty, prompt_key)
         release = in_images if in_image_space else in_parameters
-        gradient, residual, loss = release(state, asked, prompt, batch.judges, release_key)
+        gradient, residual, loss = release(state, members, prompt, batch.judges, release_key)
 
         updates, optimizer = adam.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)

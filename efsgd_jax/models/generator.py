@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from efsgd_jax.data.dataset import ImageSpec
-from efsgd_jax.models.layers import Conv, NoiseInjection, PixelNorm, leaky_relu, upsample
+from efsgd_jax.models.layers import Conv, NoiseInjection, PixelNorm, UpsamplingConv, leaky_relu, upsample
 from efsgd_jax.models.sizes import base_and_stages, stage_widths
 
 
@@ -22,11 +22,15 @@ class UpsamplingBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         conv = functools.partial(Conv, use_patches=self.use_patches)
         # A 1x1 convolution commutes with nearest-neighbour upsampling and costs a quarter before it.
-        skip = upsample(conv(self.features, kernel_size=1)(x))
-        h = conv(self.features)(upsample(leaky_relu(PixelNorm()(x))))
+        skip = upsample(conv(self.features, kernel_size=1, name="Conv_0")(x))
+        h = leaky_relu(PixelNorm()(x))
+        if self.use_patches is False:
+            h = UpsamplingConv(self.features, name="Conv_1")(h)
+        else:
+            h = conv(self.features, name="Conv_1")(upsample(h))
         if self.noise_injection:
             h = NoiseInjection()(h)
-        h = conv(self.features)(leaky_relu(PixelNorm()(h)))
+        h = conv(self.features, name="Conv_2")(leaky_relu(PixelNorm()(h)))
         return skip + h
 
 
@@ -38,7 +42,7 @@ class Generator(nn.Module):
       width: channels of the finest stage; doubled per coarser stage.
       max_width: upper bound of that.
       noise_injection: False leaves the injection, and its parameters, out.
-      use_patches: of its convolutions; the parameters are the same either way.
+      use_patches: of its convolutions; False suits a plain batch, None loops and ``vmap``. The parameters are the same.
 
     Called with ``z`` float ``[B, latent]`` and ``labels`` int ``[B]``; needs the RNG stream ``"noise"`` unless
     ``noise_injection`` is off. Returns float32 ``[B, S, S, C]`` in (-1, 1).

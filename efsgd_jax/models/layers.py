@@ -62,6 +62,38 @@ class Conv(nn.Module):
         return y + bias
 
 
+class UpsamplingConv(nn.Module):
+    """``Conv(features)(upsample(x))`` of a plain batch without the larger map: exact, with 2.25 times less work.
+
+    In the doubled map a 3x3 window sees only 2x2 different pixels: for each of the four positions of a pixel within its
+    cell a 2x2 convolution of ``x`` with sums of the kernel's rows and columns. Parameters are those of ``Conv``.
+    """
+
+    features: int
+    kernel_init: Callable = nn.initializers.he_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+
+        def fold(kernel: jax.Array, odd: int, axis: int) -> jax.Array:
+            first, middle, last = jnp.split(kernel, 3, axis)
+            return jnp.concatenate([first + middle, last] if odd else [first, middle + last], axis)
+
+        cells = [
+            jax.lax.conv_general_dilated(
+                x, fold(fold(kernel, row, 0), column, 1), (1, 1), ((1 - row, row), (1 - column, column)),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+            for row in (0, 1)
+            for column in (0, 1)
+        ]  # fmt: skip
+        n, height, width, features = cells[0].shape
+        y = jnp.stack(cells).reshape(2, 2, n, height, width, features).transpose(2, 3, 0, 4, 1, 5)
+        return y.reshape(n, 2 * height, 2 * width, features) + bias
+
+
 def upsample(x: jax.Array) -> jax.Array:
     """Nearest-neighbour upsampling by 2: ``[B, H, W, C] -> [B, 2H, 2W, C]``."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
