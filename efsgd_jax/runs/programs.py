@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from efsgd_jax.cli import Parser, program, read_config, split_overrides
 from efsgd_jax.metrics import CLASSIFIERS, DEFAULT_CLASSIFIERS, PROTOCOLS, to_table
+from efsgd_jax.privacy.published import ACCOUNTINGS
 from efsgd_jax.runs.evaluate import evaluate
 from efsgd_jax.runs.fit import fit
 from efsgd_jax.runs.release import pack
@@ -28,6 +29,12 @@ def train(argv: Sequence[str]) -> None:
     if not result.privacy["guarantee"]:
         print(f"NOT PRIVATE: {result.privacy['reason_for_no_guarantee']}")
     print(f"epsilon spent  {result.epsilon:.4f} at delta {result.delta:g}, after {result.steps} steps")
+    for name, value in result.privacy.get("accountings", {}).items():
+        print(
+            f"  {value:>8.4g}  {ACCOUNTINGS[name]}"
+            if isinstance(value, float)
+            else f"  {value:>8}  {ACCOUNTINGS[name]}"
+        )
     print(f"sample grid    {result.samples}")
     print(f"release        {result.workdir / 'release'}")
 
