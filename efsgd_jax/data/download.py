@@ -61,9 +61,14 @@ def read_known(name: str, path: Path | str | None) -> RawDataset:
     if path is not None:
         given = check_path(path, name, "an .npz file or a directory of idx files")
         return read_idx(given, names) if given.is_dir() else read_npz(given, names)
-    cache = Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("efsgd_jax")).expanduser()
+    cache = cache_directory()
     archive = cache / f"{name}.npz"
     return read_npz(archive, names) if archive.is_file() else read_idx(fetch(name, cache / name), names)
+
+
+def cache_directory() -> Path:
+    """Where downloads, and what is derived from them, are kept."""
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("efsgd_jax")).expanduser()
 
 
 def fetch(name: str, directory: Path) -> Path:

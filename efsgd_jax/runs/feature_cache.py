@@ -1,7 +1,6 @@
 """Classifiers trained on real images, kept on disk: every run on the same data is scored with the same network."""
 
 import hashlib
-import os
 import warnings
 from pathlib import Path
 
@@ -9,9 +8,8 @@ import flax.serialization
 import jax
 import numpy as np
 import optax
-import pooch
 
-from efsgd_jax.data.download import CACHE_VARIABLE
+from efsgd_jax.data.download import cache_directory
 from efsgd_jax.errors import UserError
 from efsgd_jax.metrics.feature_classifier import FeatureClassifier, Training, train_feature_classifier
 from efsgd_jax.runs.files import atomic
@@ -33,16 +31,12 @@ def trained_on_real(
       not be published.
     """
     training = training or Training()
-    path = _directory() / f"{_key(images, labels, num_classes, training)}.msgpack"
+    path = cache_directory() / "classifiers" / f"{_key(images, labels, num_classes, training)}.msgpack"
     params = _read(path)
     if params is None:
         params = train_feature_classifier(images, labels, num_classes, training).params
         _write(path, params)
     return FeatureClassifier(num_classes, params)
-
-
-def _directory() -> Path:
-    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("efsgd_jax")).expanduser() / "classifiers"
 
 
 def _key(images: np.ndarray, labels: np.ndarray, num_classes: int, training: Training) -> str:
