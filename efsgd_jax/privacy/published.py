@@ -105,9 +105,11 @@ def accountings(mechanism: ShardMechanism, steps: int, delta: float, proven: flo
     if mechanism.noise_multiplier == 0 or steps == 0:
         return {}
     form = published_form(mechanism, steps)
+    published = form.as_published(delta)
     return {
-        "as_published": form.as_published(delta),
-        "shared_draw": form.shared_draw(delta, accountant="pld" if form.as_published(delta) < 100 else "rdp"),
+        "as_published": published,
+        # PLD of an epsilon in the thousands does not fit into memory.
+        "shared_draw": form.shared_draw(delta, accountant="pld" if published < 100 else "rdp"),
         "proven": proven,
     }
 

@@ -35,12 +35,13 @@ def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool) -> dict[
     mechanism = ledger.mechanism
     spent = ledger.report(steps)
     shards = mechanism if isinstance(mechanism, ShardMechanism) else None
+    by_name = accountings(shards, steps, ledger.delta, spent["pld"]) if shards else {}
     private = math.isfinite(spent["pld"]) and not debugging_seed and mechanism.proven
     reason = ""
     if debugging_seed:
         reason = "the noise key came from train.seed, so that anyone can subtract the noise"
-    elif not mechanism.proven and mechanism.noise_multiplier > 0:
-        reason = _unproven(ledger, steps)
+    elif shards and not shards.proven and shards.noise_multiplier > 0:
+        reason = _unproven(shards, by_name)
     elif not private:
         reason = "no noise was added"
     report = {
@@ -63,25 +64,20 @@ def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool) -> dict[
         "software": {name: version(name) for name in ("efsgd_jax", "jax", "dp-accounting")},
     }
     if shards:
-        values = accountings(shards, steps, ledger.delta, spent["pld"])
-        report["accountings"] = {name: _number(value) for name, value in values.items()}
+        report["accountings"] = {name: _number(value) for name, value in by_name.items()}
     return report
 
 
-def _unproven(ledger: Ledger, steps: int) -> str:
-    """Why nothing near the target is proven, with the numbers."""
-    mechanism, delta = ledger.mechanism, ledger.delta
-    assert isinstance(mechanism, ShardMechanism)
+def _unproven(mechanism: ShardMechanism, by_name: Mapping[str, float]) -> str:
+    """Why nothing near the target is proven, with the numbers of ``accountings``."""
     if mechanism.real_codes:
         return (
             "reconstruction in image space: the generator's derivative at the code of a real image gives that code "
             "away, and no accounting covers it"
         )
-    proven = mechanism.epsilon(steps, delta)
-    claimed = accountings(mechanism, steps, delta, proven)["as_published"]
     return (
-        f"the schedule is the published code's, whose draws are shared and remembered; epsilon {claimed:.4g} is as "
-        f"published, and what is proven is {proven:.4g}"
+        "the schedule is the published code's, whose draws are shared and remembered; epsilon "
+        f"{by_name['as_published']:.4g} is as published, and what is proven is {by_name['proven']:.4g}"
     )
 
 
