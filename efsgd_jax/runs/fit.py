@@ -79,7 +79,8 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
     run = identity(plain(config), setup.dataset)
     needed = memory.needed(setup.synthesizer, setup.dataset)
     directory.check(run, bytes_needed=4 * needed.state + 2**25)
-    memory.check(needed, method_named(config.method.name).memory_hint)
+    if not directory.finished:
+        memory.check(needed, method_named(config.method.name).memory_hint)
     directory.open(run)
     seeded = config.train.seed >= 0
     if not directory.finished:
