@@ -17,7 +17,6 @@ import argparse
 import functools
 import gc
 import json
-import os
 import statistics
 import sys
 import time
@@ -36,6 +35,7 @@ from efsgd_jax.config import validate
 from efsgd_jax.errors import UserError
 from efsgd_jax.methods.sanitized_gan import Hyperparameters, make_generator, sanitized_gan
 from efsgd_jax.models.critic import Critic
+from efsgd_jax.runs.compilation import cores
 from efsgd_jax.runs.fit import make_update
 from efsgd_jax.settings import method_named
 
@@ -118,11 +118,6 @@ def compare(config: ConfigDict, rounds: int, steps: int) -> dict[str, Any]:
             if i > 0:  # the first compiles
                 times[name].append(1e3 * (time.perf_counter() - start) / steps)
     return {"parameters": counts, "ms_per_step": times}
-
-
-def cores() -> int:
-    """That this process may use, which is how many threads XLA takes."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fastest_torch(times: dict[str, list[float]]) -> str:

@@ -1,5 +1,7 @@
 """The modules: shapes, sizes, the fast convolution against the reference, noise injection, conditioning."""
 
+import functools
+
 import chex
 import flax.linen as nn
 import jax
@@ -9,6 +11,7 @@ import pytest
 
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.models import Discriminator, Encoder, Generator, Posterior
+from efsgd_jax.models.convolution import convolve
 from efsgd_jax.models.layers import Conv
 from efsgd_jax.models.sizes import base_and_stages
 
@@ -65,6 +68,44 @@ def test_conv_equals_flax_in_value_and_gradient(kernel_size, stride):
         got, grad = jax.value_and_grad(lambda p, c=conv: jnp.sum(c.apply(p, x) ** 3))(params)
         assert float(got) == pytest.approx(float(want), rel=1e-4)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2), grad, want_grad)
+
+
+GEOMETRIES = [
+    (stride, sides, window, padding, channels)
+    for stride in (1, 2, 3)
+    for sides, window, padding in (
+        ((7, 8), (5, 5), ((2, 2), (2, 2))),
+        ((8, 5), (3, 4), ((0, 1), (1, 0))),
+        ((6, 9), (3, 3), ((1, 1), (1, 1))),
+    )
+    for channels in ((1, 9), (4, 2), (4, 9))  # patches, rows, and XLA's own
+]
+
+
+@pytest.mark.parametrize(("stride", "sides", "window", "padding", "channels"), GEOMETRIES)
+def test_convolve_equals_xlas_in_value_and_two_derivatives(stride, sides, window, padding, channels):
+    x = jax.random.normal(jax.random.key(0), (3, *sides, channels[0]))
+    kernel = jax.random.normal(jax.random.key(1), (*window, *channels))
+
+    def reference(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def all_orders(f, x, kernel):
+        def energy(x, kernel):
+            return jnp.sum(jnp.square(f(x, kernel)))
+
+        def steepness(x, kernel):
+            return sum(jnp.sum(jnp.sin(g)) for g in jax.grad(energy, argnums=(0, 1))(x, kernel))
+
+        return f(x, kernel), jax.grad(energy, argnums=(0, 1))(x, kernel), jax.grad(steepness, argnums=(0, 1))(x, kernel)
+
+    got, want = (
+        jax.jit(functools.partial(all_orders, f))(x, kernel)
+        for f in (lambda x, k: convolve(x, k, stride, padding), reference)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * jnp.abs(b).max()), got, want)
 
 
 def test_noise_is_injected_at_every_stage_and_can_be_switched_off():

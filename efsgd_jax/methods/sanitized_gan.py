@@ -22,7 +22,7 @@ import optax
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.methods.members import CHUNK, over_members, put, take
 from efsgd_jax.methods.prompts import Prompt, make_prompts
-from efsgd_jax.methods.shard import Decode, Images, Member, make_shard
+from efsgd_jax.methods.shard import Images, Member, make_shard
 from efsgd_jax.methods.shard_options import Hyperparameters
 from efsgd_jax.methods.synthesizer import Synthesizer
 from efsgd_jax.models import Generator
@@ -85,7 +85,7 @@ class Batch(NamedTuple):
 
 
 def make_generator(spec: ImageSpec, hp: Hyperparameters) -> Generator:
-    return Generator(spec, hp.generator_width, hp.max_width, hp.noise_injection)
+    return Generator(spec, hp.generator_width, hp.max_width, hp.noise_injection, use_patches=False)
 
 
 def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[PyTree, jax.Array, jax.Array], jax.Array]:
@@ -113,18 +113,12 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
     """
     hp = hyperparameters
     generate = make_generate(spec, hp)
-    # The same parameters, convolved in the way that suits a plain batch, and in the one that suits loops and vmap.
-    plain = make_generator(spec, hp).clone(use_patches=False)
-    mapped = make_generator(spec, hp)
+    generator = make_generator(spec, hp)
 
-    def decoder(generator: Generator) -> Decode:
-        def decode(params: PyTree, z: jax.Array, labels: jax.Array, key: jax.Array) -> jax.Array:
-            return cast(jax.Array, generator.apply(params, z, labels, rngs={"noise": key}))
+    def decode(params: PyTree, z: jax.Array, labels: jax.Array, key: jax.Array) -> jax.Array:
+        return cast(jax.Array, generator.apply(params, z, labels, rngs={"noise": key}))
 
-        return decode
-
-    decode, decode_mapped = decoder(plain), decoder(mapped)
-    shard = make_shard(spec, hp, decode_mapped, hp.classifier_from + mechanism.round_length)
+    shard = make_shard(spec, hp, decode, hp.classifier_from + mechanism.round_length)
     adam = optax.adam(hp.generator_learning_rate, hp.adam_b1, hp.adam_b2)
     transform = mechanism.transform(jax.random.key(0))  # keys that count are those of ``step``
     sanitize = make_sanitizer(transform)
@@ -137,7 +131,7 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
     def init(key: jax.Array) -> State:
         run_key, generator_key, noise_key, members_key = jax.random.split(key, 4)
         z, labels = jnp.zeros((1, hp.latent)), jnp.zeros(1, jnp.int32)
-        params = plain.init({"params": generator_key, "noise": noise_key}, z, labels)
+        params = generator.init({"params": generator_key, "noise": noise_key}, z, labels)
         if in_image_space:
             one = jnp.zeros((images, *spec.shape))
             residual = jax.vmap(lambda x: transform.init(x).residual)(one)
@@ -156,7 +150,7 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
     def arrange(key: jax.Array, images: jax.Array, labels: jax.Array) -> Data:
         return Data(images, labels, mechanism.deal(key))
 
-    def imagine(decode: Decode, params: PyTree, labels: jax.Array, key: jax.Array) -> Images:
+    def imagine(params: PyTree, labels: jax.Array, key: jax.Array) -> Images:
         z_key, noise_key = jax.random.split(key)
         z = sample_latent(z_key, labels.shape[0], hp.latent, hp.latent_prior)
         return Images(decode(params, z, labels, noise_key), labels)
@@ -188,7 +182,7 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
         def one(member: Member, rows: jax.Array, key: jax.Array) -> Member:
             fake_key, key = jax.random.split(key)
             real = pixels_of(data, rows)
-            return shard.train_critic(member, real, imagine(decode_mapped, state.params, real.labels, fake_key), key)
+            return shard.train_critic(member, real, imagine(state.params, real.labels, fake_key), key)
 
         def some(members: Member, inputs: tuple[jax.Array, jax.Array]) -> tuple[Member, None]:
             chunk, key = inputs
@@ -233,7 +227,7 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
 
         def of_judge(k: jax.Array, prompt: Prompt, key: jax.Array) -> tuple[jax.Array, PyTree]:
             def loss(params: PyTree) -> jax.Array:
-                fakes = decode_mapped(params, prompt.z, prompt.labels, key)
+                fakes = decode(params, prompt.z, prompt.labels, key)
                 return jnp.mean(judged_loss(take(members, k), fakes, prompt, state.step))
 
             return jax.value_and_grad(loss)(state.params)
@@ -249,7 +243,7 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
         # All at once: convolutions of a plain batch are faster than in a loop.
         labels = jax.random.randint(label_key, (turns, shard.unpaired), 0, spec.num_classes)
         labels = jnp.concatenate([batch.real.labels[:, : shard.paired], labels], axis=1)
-        generated = imagine(decode, state.params, labels.reshape(-1), fake_key)
+        generated = imagine(state.params, labels.reshape(-1), fake_key)
         generated = jax.tree.map(lambda x: x.reshape(turns, -1, *x.shape[1:]), generated)
 
         def train(member: Member, real: Images, fake: Images, key: jax.Array) -> tuple[Member, dict[str, jax.Array]]:

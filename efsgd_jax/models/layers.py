@@ -1,4 +1,4 @@
-"""Shared building blocks: a convolution that is fast under ``vmap``, resampling, noise injection."""
+"""Shared building blocks: convolutions, resampling, noise injection, normalisation."""
 
 from collections.abc import Callable
 
@@ -6,38 +6,24 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from efsgd_jax.models.convolution import as_matrix, convolve, extract_patches
+
 
 def leaky_relu(x: jax.Array) -> jax.Array:
     return nn.leaky_relu(x, 0.2)
 
 
-def extract_patches(x: jax.Array, kernel_size: int, stride: int) -> jax.Array:
-    """Patches of a SAME-padded image batch as strided slices.
-
-    Args:
-      x: ``[B, H, W, C]``.
-      kernel_size: side of the square window; padding is ``kernel_size // 2`` on each side.
-      stride: step between windows.
-
-    Returns:
-      ``[B, ceil(H / stride), ceil(W / stride), kernel_size**2 * C]``; column, row, channel, the last fastest: the
-      order of a ``[kh, kw, C, features]`` kernel with its first two axes exchanged, reshaped to two dimensions.
-    """
-    pad = kernel_size // 2
-    height, width = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    # Rows, then columns: 2 k slices instead of k^2, which XLA compiles, and copies, faster.
-    x = jnp.concatenate([x[:, i : i + height : stride] for i in range(kernel_size)], axis=-1)
-    return jnp.concatenate([x[:, :, j : j + width : stride] for j in range(kernel_size)], axis=-1)
-
-
 class Conv(nn.Module):
     """Square convolution with symmetric zero padding, NHWC; parameters as in ``flax.linen.Conv``.
 
-    On CPU it is patches (strided slices) times one matrix, because under a per-example ``vmap`` and inside of loops
-    XLA's convolution gradients are several times slower there; elsewhere it is the backend's own convolution, which
-    is also what suits a plain batch on CPU (``use_patches=False``). Both give the same numbers up to rounding
-    (``tests/test_models.py``).
+    Attributes:
+      features: channels of the result.
+      kernel_size: side of the window, odd.
+      stride: step between windows.
+      use_patches: True for patches (strided slices) times one matrix, which on CPU is several times faster under a
+        per-example ``vmap``; False for ``convolve``, for whole batches; None for patches on CPU only. The numbers are
+        the same up to rounding (``tests/test_models.py``).
+      kernel_init: of the kernel.
     """
 
     features: int
@@ -49,17 +35,13 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         k, c = self.kernel_size, x.shape[-1]
+        padding = ((k // 2, k // 2), (k // 2, k // 2))
         kernel = self.param("kernel", self.kernel_init, (k, k, c, self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         use_patches = jax.default_backend() == "cpu" if self.use_patches is None else self.use_patches
         if use_patches:
-            patches = extract_patches(x, k, self.stride)
-            return patches @ jnp.swapaxes(kernel, 0, 1).reshape(-1, self.features) + bias
-        pad = (k // 2, k // 2)
-        y = jax.lax.conv_general_dilated(
-            x, kernel, (self.stride,) * 2, (pad, pad), dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return y + bias
+            return extract_patches(x, (k, k), self.stride, padding) @ as_matrix(kernel) + bias
+        return convolve(x, kernel, self.stride, padding) + bias
 
 
 class UpsamplingConv(nn.Module):
@@ -82,13 +64,10 @@ class UpsamplingConv(nn.Module):
             return jnp.concatenate([first + middle, last] if odd else [first, middle + last], axis)
 
         cells = [
-            jax.lax.conv_general_dilated(
-                x, fold(fold(kernel, row, 0), column, 1), (1, 1), ((1 - row, row), (1 - column, column)),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+            convolve(x, fold(fold(kernel, row, 0), column, 1), 1, ((1 - row, row), (1 - column, column)))
             for row in (0, 1)
             for column in (0, 1)
-        ]  # fmt: skip
+        ]
         n, height, width, features = cells[0].shape
         y = jnp.stack(cells).reshape(2, 2, n, height, width, features).transpose(2, 3, 0, 4, 1, 5)
         return y.reshape(n, 2 * height, 2 * width, features) + bias

@@ -22,6 +22,7 @@ from efsgd_jax.methods.synthesizer import Synthesizer
 from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.runs import memory
 from efsgd_jax.runs.checkpoints import Checkpoints
+from efsgd_jax.runs.compilation import compiler_options
 from efsgd_jax.runs.files import atomic, read_json, write_json, write_text
 from efsgd_jax.runs.images import save_grid
 from efsgd_jax.runs.metrics_stream import MetricsStream
@@ -99,7 +100,7 @@ def make_update(synthesizer: Synthesizer) -> Callable[..., Any]:
     The batch of step t depends on ``sampling_key`` and t, so that a resumed run draws what it drew before.
     """
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def update(state: PyTree, key: jax.Array, data: PyTree) -> tuple[PyTree, dict]:
         return synthesizer.step(state, synthesizer.batch(key, state.step, data))
 
@@ -108,7 +109,9 @@ def make_update(synthesizer: Synthesizer) -> Callable[..., Any]:
 
 def _warm_up(synthesizer: Synthesizer, state: PyTree, key: jax.Array, data: PyTree, progress: bool) -> PyTree:
     """What a method wants done before the first step."""
-    warm_up: Any = jax.jit(synthesizer.warm_up, donate_argnums=0) if synthesizer.warm_up else None
+    if not synthesizer.warm_up:
+        return state
+    warm_up = jax.jit(synthesizer.warm_up, donate_argnums=0, compiler_options=compiler_options())
     for i in tqdm.trange(synthesizer.warm_steps, disable=not progress, desc="warm-up", dynamic_ncols=True):
         state = warm_up(state, jax.random.fold_in(key, i), data)
     return state
