@@ -104,8 +104,8 @@ def _best(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax
     """XLA's routine needs channels to work on."""
     if x.shape[-1] <= FEW_INPUTS:
         return extract_patches(x, kernel.shape[:2], stride, padding) @ as_matrix(kernel)
-    if kernel.shape[-1] <= FEW_OUTPUTS and stride == 1 and kernel.shape[0] > 1:
-        return _by_rows(x, kernel, padding)
+    if stride == 1 and kernel.shape[0] > 1 and kernel.shape[-1] <= FEW_OUTPUTS:
+        return (_by_taps if kernel.shape[-1] <= FEW_INPUTS else _by_rows)(x, kernel, padding)
     return _in_order(x, kernel, stride, padding)
 
 
@@ -116,6 +116,16 @@ def _in_order(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, st
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), padding, rhs_dilation=(step, step), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+
+
+def _by_taps(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    """What each pixel of the window makes of the whole image, in one product, and then their sum."""
+    h, w, channels, features = kernel.shape
+    y = _pad(x @ kernel.transpose(2, 0, 1, 3).reshape(channels, -1), padding)
+    y = y.reshape(*y.shape[:3], h, w, features)
+    height, width = y.shape[1] - h + 1, y.shape[2] - w + 1
+    taps = itertools.product(range(h), range(w))
+    return functools.reduce(jnp.add, [y[:, i : i + height, j : j + width, i, j] for i, j in taps])
 
 
 def _by_rows(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
