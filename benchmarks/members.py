@@ -26,6 +26,7 @@ from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.methods.members import over_members
 from efsgd_jax.methods.shard import Images, Shard, make_shard
 from efsgd_jax.methods.shard_options import Hyperparameters
+from efsgd_jax.runs.compilation import compiler_options
 
 SPEC = ImageSpec(28, 1, 10)
 TOLERANCE = 1e-5
@@ -56,7 +57,7 @@ def in_one_program(one: Callable[..., Any], batched: bool | None) -> Callable[..
     def all_members(stack: Any, *inputs: Any) -> Any:
         return over_members(one, stack, *inputs, batched=batched)
 
-    return jax.jit(all_members, donate_argnums=0)
+    return jax.jit(all_members, donate_argnums=0, compiler_options=compiler_options())
 
 
 def largest_difference(a: Any, b: Any) -> float:
@@ -67,7 +68,8 @@ def compare(shard: Shard, members: int, repeats: int) -> tuple[dict[str, list[fl
     """Milliseconds per member of each repetition, and the largest difference from the loop's result."""
     one = turn(shard)
     inputs = random_inputs(members, shard)
-    single, parts = jax.jit(one, donate_argnums=0), list(zip(*(unstack(x, members) for x in inputs), strict=True))
+    single = jax.jit(one, donate_argnums=0, compiler_options=compiler_options())
+    parts = list(zip(*(unstack(x, members) for x in inputs), strict=True))
 
     def loop(separate: list[Any]) -> list[Any]:
         return [single(member, *part) for member, part in zip(separate, parts, strict=True)]
