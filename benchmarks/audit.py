@@ -2,7 +2,7 @@
 
     python benchmarks/audit.py --out=benchmarks/results/audit.json
 
-About 20 minutes on 2 CPU cores. Interrupted, the same command goes on where it was.
+About 10 minutes on 2 CPU cores. Interrupted, the same command goes on where it was.
 """
 
 import argparse
