@@ -2,8 +2,8 @@
 
 XLA's CPU backend has quick routines for NHWC images with an HWIO kernel. The derivatives that JAX derives have their
 axes in other orders; XLA puts these right at the top level of a program, though not for all sizes, and never inside of
-its loops, where the derivative by the kernel then takes 40 times as long. Here each derivative is written in the order
-that XLA likes. The three maps belong to one trilinear form, ``<c, convolve(x, k)>``, so that any of them is a
+its loops, where the derivative by the kernel then is computed pixel by pixel. Here each derivative is written in the
+order that XLA likes. The three maps belong to one trilinear form, ``<c, convolve(x, k)>``, so that any of them is a
 derivative of the other two, and they can be differentiated any number of times::
 
     convolve    (x, k) -> c
@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 Padding = Sequence[tuple[int, int]]
+# Channels up to which a product of our own is quicker than XLA's routine.
 FEW_INPUTS, FEW_OUTPUTS = 3, 8
 
 

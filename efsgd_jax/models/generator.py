@@ -42,7 +42,7 @@ class Generator(nn.Module):
       width: channels of the finest stage; doubled per coarser stage.
       max_width: upper bound of that.
       noise_injection: False leaves the injection, and its parameters, out.
-      use_patches: of its convolutions; False suits a plain batch, None loops and ``vmap``. The parameters are the same.
+      use_patches: of its convolutions; False suits batches, None a per-example ``vmap``. The parameters are the same.
 
     Called with ``z`` float ``[B, latent]`` and ``labels`` int ``[B]``; needs the RNG stream ``"noise"`` unless
     ``noise_injection`` is off. Returns float32 ``[B, S, S, C]`` in (-1, 1).
