@@ -1,0 +1,42 @@
+"""The compiler's options: they are known to it, change nothing but the speed, and give way to the user's."""
+
+import jax
+import numpy as np
+import pytest
+
+from efsgd_jax.runs import compilation
+
+
+@pytest.fixture
+def options(monkeypatch):
+    """``compiler_options`` as on a CPU with several cores, not yet asked."""
+    monkeypatch.setattr(compilation, "cores", lambda: 2)
+    monkeypatch.setenv("XLA_FLAGS", "")
+    compilation.compiler_options.cache_clear()
+    yield compilation.compiler_options
+    compilation.compiler_options.cache_clear()
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of the CPU backend")
+def test_convolutions_are_not_left_to_one_thread_and_are_the_same(options):
+    def convolution(x, kernel):
+        return jax.lax.conv(x, kernel, (1, 1), "SAME")
+
+    x, kernel = jax.random.normal(jax.random.key(0), (2, 8, 9, 9)), jax.random.normal(jax.random.key(1), (8, 8, 3, 3))
+    program = jax.jit(convolution, compiler_options=options()).lower(x, kernel).compile()
+    assert "__ynn_fusion" not in program.as_text()
+    np.testing.assert_allclose(program(x, kernel), jax.jit(convolution)(x, kernel), atol=1e-4)
+
+
+def test_an_option_that_xla_does_not_know_is_left_out(options, monkeypatch):
+    monkeypatch.setattr(compilation, "YNNPACK", "xla_cpu_no_such_option")
+    assert options() == {}
+
+
+@pytest.mark.parametrize("reason", ["one core", "the user's flags"])
+def test_the_default_stays(options, monkeypatch, reason):
+    if reason == "one core":
+        monkeypatch.setattr(compilation, "cores", lambda: 1)
+    else:
+        monkeypatch.setenv("XLA_FLAGS", f"--{compilation.YNNPACK}=LIBRARY_FUSION_TYPE_DOT")
+    assert options() == {}
