@@ -20,12 +20,14 @@ def options(monkeypatch):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of the CPU backend")
 def test_convolutions_are_not_left_to_one_thread_and_are_the_same(options):
     def convolution(x, kernel):
-        return jax.lax.conv(x, kernel, (1, 1), "SAME")
+        return jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    x, kernel = jax.random.normal(jax.random.key(0), (2, 8, 9, 9)), jax.random.normal(jax.random.key(1), (8, 8, 3, 3))
+    # Large enough for XLA to hand it over: with jaxlib 0.10.2 the default program has a __ynn_fusion.
+    x = jax.random.normal(jax.random.key(0), (32, 7, 7, 32))
+    kernel = jax.random.normal(jax.random.key(1), (5, 5, 32, 64))
     program = jax.jit(convolution, compiler_options=options()).lower(x, kernel).compile()
     assert "__ynn_fusion" not in program.as_text()
-    np.testing.assert_allclose(program(x, kernel), jax.jit(convolution)(x, kernel), atol=1e-4)
+    np.testing.assert_allclose(program(x, kernel), jax.jit(convolution)(x, kernel), atol=1e-3)
 
 
 def test_an_option_that_xla_does_not_know_is_left_out(options, monkeypatch):
