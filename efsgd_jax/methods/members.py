@@ -15,7 +15,7 @@ def over_members(f: Callable[..., PyTree], *trees: PyTree, batched: bool | None 
     """``[f(member) for member in stack]`` as one compiled operation.
 
     ``vmap`` is what an accelerator likes and a CPU does not: there the members are looped over inside of the program,
-    which is no slower than a loop in Python (``benchmarks/members.py``).
+    which is as fast as a loop in Python within a few percent (``benchmarks/members.py``).
 
     Args:
       f: of one member's part of each of ``trees``.
