@@ -11,9 +11,9 @@ import pytest
 
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.models import Discriminator, Encoder, Generator, Posterior
-from efsgd_jax.models.convolution import convolve
-from efsgd_jax.models.layers import Conv
+from efsgd_jax.models.layers import Conv, UpsamplingConv, upsample
 from efsgd_jax.models.sizes import base_and_stages
+from efsgd_jax.ops.convolution import convolve
 
 
 def size(params):
@@ -63,11 +63,10 @@ def test_conv_equals_flax_in_value_and_gradient(kernel_size, stride):
     reference = nn.Conv(4, (kernel_size,) * 2, (stride,) * 2, padding=[(pad, pad)] * 2)
     params = reference.init(jax.random.key(1), x)
     want, want_grad = jax.value_and_grad(lambda p: jnp.sum(reference.apply(p, x) ** 3))(params)
-    for use_patches in (True, False):
-        conv = Conv(4, kernel_size, stride, use_patches)
-        got, grad = jax.value_and_grad(lambda p, c=conv: jnp.sum(c.apply(p, x) ** 3))(params)
-        assert float(got) == pytest.approx(float(want), rel=1e-4)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2), grad, want_grad)
+    conv = Conv(4, kernel_size, stride)
+    got, grad = jax.value_and_grad(lambda p: jnp.sum(conv.apply(p, x) ** 3))(params)
+    assert float(got) == pytest.approx(float(want), rel=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2), grad, want_grad)
 
 
 GEOMETRIES = [
@@ -108,6 +107,26 @@ def test_convolve_equals_xlas_in_value_and_two_derivatives(stride, sides, window
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * jnp.abs(b).max()), got, want)
 
 
+@pytest.mark.parametrize(("stride", "sides", "window", "padding", "channels"), GEOMETRIES[::4])
+def test_convolve_under_vmap_is_one_example_after_another(stride, sides, window, padding, channels):
+    x = jax.random.normal(jax.random.key(0), (3, 2, *sides, channels[0]))
+    kernels = jax.random.normal(jax.random.key(1), (3, *window, *channels))
+
+    def derivatives(x, kernel):
+        def energy(x, kernel):
+            return jnp.sum(jnp.sin(convolve(x, kernel, stride, padding)))
+
+        return energy(x, kernel), jax.grad(energy, argnums=(0, 1))(x, kernel)
+
+    for axes in ((0, None), (None, 0), (0, 0)):
+        a, b = (value if axis == 0 else value[0] for value, axis in zip((x, kernels), axes, strict=True))
+        got = jax.jit(jax.vmap(derivatives, axes))(a, b)
+        rows = [
+            derivatives(*(v[i] if axis == 0 else v for v, axis in zip((a, b), axes, strict=True))) for i in range(3)
+        ]
+        chex.assert_trees_all_close(got, jax.tree.map(lambda *r: jnp.stack(r), *rows), rtol=1e-3, atol=1e-4)
+
+
 def test_noise_is_injected_at_every_stage_and_can_be_switched_off():
     spec = ImageSpec(32, 1, 2)
     labels, z = jnp.array([1]), jnp.ones((1, 4))
@@ -146,16 +165,13 @@ def test_sizes_that_no_doubling_reaches(image_size):
         base_and_stages(image_size)
 
 
-def test_a_plain_batchs_generator_equals_the_mapped_one_in_value_and_gradient():
-    mapped = Generator(ImageSpec(8, 1, 3), width=4, max_width=8, noise_injection=False)
-    plain = mapped.clone(use_patches=False)  # UpsamplingConv in the place of Conv after upsample
-    z, labels = jax.random.normal(jax.random.key(0), (5, 4)), jnp.arange(5) % 3
-    params = mapped.init(jax.random.key(1), z, labels)
-    chex.assert_trees_all_equal_shapes(params, plain.init(jax.random.key(1), z, labels))
+def test_convolution_of_an_upsampled_map_needs_no_upsampled_map():
+    x = jax.random.normal(jax.random.key(0), (5, 3, 4, 2))
+    params = Conv(6).init(jax.random.key(1), upsample(x))
+    chex.assert_trees_all_equal_shapes(params, UpsamplingConv(6).init(jax.random.key(1), x))
 
-    def loss(model, params):
-        return jnp.sum(jnp.sin(3 * model.apply(params, z, labels)))
+    def loss(f):
+        return jax.value_and_grad(lambda p, x: jnp.sum(jnp.sin(3 * f(p, x))), argnums=(0, 1))(params, x)
 
-    np.testing.assert_allclose(plain.apply(params, z, labels), mapped.apply(params, z, labels), atol=1e-5)
-    a, b = (jax.grad(lambda p, m=m: loss(m, p))(params) for m in (mapped, plain))
-    chex.assert_trees_all_close(a, b, rtol=1e-3, atol=1e-4)
+    got, want = loss(UpsamplingConv(6).apply), loss(lambda p, x: Conv(6).apply(p, upsample(x)))
+    chex.assert_trees_all_close(got, want, rtol=1e-3, atol=1e-4)

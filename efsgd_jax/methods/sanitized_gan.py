@@ -85,7 +85,7 @@ class Batch(NamedTuple):
 
 
 def make_generator(spec: ImageSpec, hp: Hyperparameters) -> Generator:
-    return Generator(spec, hp.generator_width, hp.max_width, hp.noise_injection, use_patches=False)
+    return Generator(spec, hp.generator_width, hp.max_width, hp.noise_injection)
 
 
 def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[PyTree, jax.Array, jax.Array], jax.Array]:

@@ -21,7 +21,7 @@ class StridedTrunk(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for i in range(STAGES):
-            x = leaky_relu(Conv(self.width * 2**i, kernel_size=5, stride=2, use_patches=False)(x))
+            x = leaky_relu(Conv(self.width * 2**i, kernel_size=5, stride=2)(x))
         return x.reshape(x.shape[0], -1)
 
 

@@ -1,7 +1,5 @@
 """The generator, which is also the decoder of the reconstruction loss."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,21 +14,16 @@ class UpsamplingBlock(nn.Module):
 
     features: int
     noise_injection: bool = True
-    use_patches: bool | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        conv = functools.partial(Conv, use_patches=self.use_patches)
         # A 1x1 convolution commutes with nearest-neighbour upsampling and costs a quarter before it.
-        skip = upsample(conv(self.features, kernel_size=1, name="Conv_0")(x))
+        skip = upsample(Conv(self.features, kernel_size=1, name="Conv_0")(x))
         h = leaky_relu(PixelNorm()(x))
-        if self.use_patches is False:
-            h = UpsamplingConv(self.features, name="Conv_1")(h)
-        else:
-            h = conv(self.features, name="Conv_1")(upsample(h))
+        h = UpsamplingConv(self.features, name="Conv_1")(h)
         if self.noise_injection:
             h = NoiseInjection()(h)
-        h = conv(self.features, name="Conv_2")(leaky_relu(PixelNorm()(h)))
+        h = Conv(self.features, name="Conv_2")(leaky_relu(PixelNorm()(h)))
         return skip + h
 
 
@@ -42,7 +35,6 @@ class Generator(nn.Module):
       width: channels of the finest stage; doubled per coarser stage.
       max_width: upper bound of that.
       noise_injection: False leaves the injection, and its parameters, out.
-      use_patches: of its convolutions; False suits batches, None a per-example ``vmap``. The parameters are the same.
 
     Called with ``z`` float ``[B, latent]`` and ``labels`` int ``[B]``; needs the RNG stream ``"noise"`` unless
     ``noise_injection`` is off. Returns float32 ``[B, S, S, C]`` in (-1, 1).
@@ -52,7 +44,6 @@ class Generator(nn.Module):
     width: int = 16
     max_width: int = 128
     noise_injection: bool = True
-    use_patches: bool | None = None
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array) -> jax.Array:
@@ -65,5 +56,5 @@ class Generator(nn.Module):
         h = nn.Dense(base * base * widths[-1], kernel_init=nn.initializers.normal(0.25))(z)
         h = h.reshape(-1, base, base, widths[-1])
         for features in reversed(widths[:-1]):
-            h = UpsamplingBlock(features, self.noise_injection, self.use_patches)(h)
-        return jnp.tanh(Conv(self.spec.channels, use_patches=self.use_patches)(leaky_relu(PixelNorm()(h))))
+            h = UpsamplingBlock(features, self.noise_injection)(h)
+        return jnp.tanh(Conv(self.spec.channels)(leaky_relu(PixelNorm()(h))))

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.models.convolution import as_matrix, convolve, extract_patches
+from efsgd_jax.ops.convolution import convolve
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
@@ -20,16 +20,12 @@ class Conv(nn.Module):
       features: channels of the result.
       kernel_size: side of the window, odd.
       stride: step between windows.
-      use_patches: True for patches (strided slices) times one matrix, which on CPU is several times faster under a
-        per-example ``vmap``; False for ``convolve``, for whole batches; None for patches on CPU only. The numbers are
-        the same up to rounding (``tests/test_models.py``).
       kernel_init: of the kernel.
     """
 
     features: int
     kernel_size: int = 3
     stride: int = 1
-    use_patches: bool | None = None
     kernel_init: Callable = nn.initializers.he_normal()
 
     @nn.compact
@@ -38,14 +34,11 @@ class Conv(nn.Module):
         padding = ((k // 2, k // 2), (k // 2, k // 2))
         kernel = self.param("kernel", self.kernel_init, (k, k, c, self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        use_patches = jax.default_backend() == "cpu" if self.use_patches is None else self.use_patches
-        if use_patches:
-            return extract_patches(x, (k, k), self.stride, padding) @ as_matrix(kernel) + bias
         return convolve(x, kernel, self.stride, padding) + bias
 
 
 class UpsamplingConv(nn.Module):
-    """``Conv(features)(upsample(x))`` of a plain batch without the larger map: exact, with 2.25 times less work.
+    """``Conv(features)(upsample(x))`` without the larger map: exact, with 2.25 times less work.
 
     In the doubled map a 3x3 window sees only 2x2 different pixels: for each of the four positions of a pixel within its
     cell a 2x2 convolution of ``x`` with sums of the kernel's rows and columns. Parameters are those of ``Conv``.

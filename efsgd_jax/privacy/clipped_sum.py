@@ -1,6 +1,6 @@
 """The clipped sum of per-example gradients, and what clipping cut off."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -40,6 +40,23 @@ class ClippedSum(NamedTuple):
     aux: PyTree
     finite: jax.Array
     sensitivity: jax.Array
+
+
+class PerExample(NamedTuple):
+    """A batch's losses and what clipping needs to know of its gradients, which need not exist.
+
+    Attributes:
+      losses: ``[B]``.
+      aux: what the loss returned beside its value, each leaf with a leading ``[B]`` axis.
+      squared_norms: pytree like the parameters; float32 ``[B]`` for each leaf: of its gradient, for each example.
+      sum_with: ``f(weights, keep)`` with weights float32 ``[B]`` for each leaf, and bool ``[B]``: a pytree like the
+        parameters, ``sum_i keep_i * weights_i * g_i``, at least float32. What is not kept may be NaN.
+    """
+
+    losses: jax.Array
+    aux: PyTree
+    squared_norms: PyTree
+    sum_with: Callable[[PyTree, jax.Array], PyTree]
 
 
 def sensitivity_of(l2_norm_clip: ClipNorm) -> jax.Array:
@@ -88,14 +105,35 @@ def clip_and_sum(
             f"{[jnp.shape(g) for g in leaves]}. Averaged gradients cannot be clipped per example: "
             "use jax.vmap(jax.grad(loss), in_axes=(None, 0))."
         )
-    batch = leaves[0].shape[0]
+    gradients = PerExample(
+        jnp.zeros(leaves[0].shape[0]),
+        None,
+        jax.tree.map(squared_norm, per_example_grads),
+        lambda weights, keep: jax.tree.map(lambda w, g: masked_sum(w, keep, g), weights, per_example_grads),
+    )
+    return clip_gradients(gradients, l2_norm_clip, mask=mask, outer_l2_norm_clip=outer_l2_norm_clip, carried=carried)
+
+
+def clip_gradients(
+    gradients: PerExample,
+    l2_norm_clip: ClipNorm,
+    *,
+    mask: jax.Array | None = None,
+    outer_l2_norm_clip: jax.typing.ArrayLike | None = None,
+    carried: PyTree | None = None,
+) -> ClippedSum:
+    """``clip_and_sum`` of gradients that are known by their norms and their weighted sums.
+
+    Formal guarantees:
+      Those of ``clip_and_sum``, if ``gradients.squared_norms`` are those of what ``gradients.sum_with`` adds up.
+    """
+    (batch,) = gradients.losses.shape
     mask = jnp.ones(batch, bool) if mask is None else jnp.asarray(mask, bool)
     if mask.shape != (batch,):
         raise ValueError(f"mask has shape {mask.shape}; the gradients have {batch} examples.")
-    if isinstance(l2_norm_clip, Mapping) and set(l2_norm_clip) != set(per_example_grads):
-        raise ValueError(
-            f"l2_norm_clip names the groups {sorted(l2_norm_clip)}; the gradients have {sorted(per_example_grads)}."
-        )
+    squares = gradients.squared_norms
+    if isinstance(l2_norm_clip, Mapping) and set(l2_norm_clip) != set(squares):
+        raise ValueError(f"l2_norm_clip names the groups {sorted(l2_norm_clip)}; the gradients have {sorted(squares)}.")
 
     def of_groups(f: Any, *trees: Any) -> Any:
         """``f`` of everything, or of each group where every group has its own clip norm."""
@@ -103,17 +141,17 @@ def clip_and_sum(
             return {k: f(*(t[k] for t in trees)) for k in l2_norm_clip}
         return f(*trees)
 
-    group_norms = of_groups(_norms, per_example_grads)
+    group_norms = of_groups(lambda tree: jnp.sqrt(sum(jax.tree.leaves(tree), jnp.zeros(batch))), squares)
     norms = jnp.sqrt(sum(jnp.square(n) for n in jax.tree.leaves(group_norms)))
     finite = jnp.isfinite(norms)
     keep = mask & finite
 
     def sum_with(factors: Any) -> PyTree:
-        def one(factor: jax.Array, tree: PyTree) -> PyTree:
+        def for_leaves(factor: jax.Array, tree: PyTree) -> PyTree:
             weights = jnp.where(keep, factor, 0.0)
-            return jax.tree.map(lambda g: _masked_sum(weights, keep, g), tree)
+            return jax.tree.map(lambda _: weights, tree)
 
-        return of_groups(one, factors, per_example_grads)
+        return gradients.sum_with(of_groups(for_leaves, factors, squares), keep)
 
     cut_off, sensitivity, outer_sum = None, sensitivity_of(l2_norm_clip), None
     if carried is None:
@@ -127,14 +165,18 @@ def clip_and_sum(
     if outer_l2_norm_clip is not None:
         ratio = outer_l2_norm_clip / sensitivity
         outer_sum = sum_with(of_groups(lambda n, c: _shorten(n, c * ratio), group_norms, l2_norm_clip))
+
+    def where_masked(x: jax.Array) -> jax.Array:
+        return jnp.where(mask.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros_like(x))
+
     return ClippedSum(
         clipped_sum=sum_with(factors),
         outer_sum=outer_sum,
         cut_off=cut_off,
         l2_norms=jnp.where(keep, norms, 0.0),
         clipped=of_groups(lambda n, c: keep & (n > c), group_norms, l2_norm_clip),
-        losses=jnp.zeros(batch),
-        aux=None,
+        losses=where_masked(gradients.losses),
+        aux=jax.tree.map(where_masked, gradients.aux),
         finite=finite | ~mask,
         sensitivity=sensitivity,
     )
@@ -147,10 +189,10 @@ def clip_by_norm(tree: PyTree, l2_norm: jax.typing.ArrayLike) -> PyTree:
     return jax.tree.map(lambda x: jnp.where(jnp.isfinite(norm), factor * x, 0.0), tree)
 
 
-def _norms(grads: PyTree) -> jax.Array:
-    """float32 ``[B]``: each example's norm over all leaves."""
-    leaves = [g.astype(jnp.float32).reshape(g.shape[0], -1) for g in jax.tree.leaves(grads)]
-    return jnp.sqrt(sum((jnp.sum(jnp.square(g), axis=1) for g in leaves), jnp.zeros(())))
+def squared_norm(gradients: jax.Array) -> jax.Array:
+    """``[B, ...]`` gives the ``[B]`` squared norms, at least float32."""
+    wide = gradients.astype(jnp.promote_types(gradients.dtype, jnp.float32))
+    return jnp.sum(jnp.square(wide.reshape(wide.shape[0], -1)), axis=1)
 
 
 def _shorten(norms: jax.Array, l2_norm_clip: jax.typing.ArrayLike) -> jax.Array:
@@ -163,7 +205,8 @@ def _spend(norms: jax.Array, carried: jax.Array, l2_norm_clip: jax.typing.ArrayL
     return jnp.where(norms > NO_DIRECTION, jnp.minimum(norms + carried, l2_norm_clip), 0.0)
 
 
-def _masked_sum(weights: jax.Array, keep: jax.Array, leaf: jax.Array) -> jax.Array:
+def masked_sum(weights: jax.Array, keep: jax.Array, leaf: jax.Array) -> jax.Array:
+    """``sum_i weights_i * leaf_i`` of the rows to keep."""
     # The select comes before the product: 0 * NaN would be NaN and one bad example would poison the sum.
     kept = jnp.where(keep.reshape((-1,) + (1,) * (leaf.ndim - 1)), leaf, 0)
     return jnp.tensordot(weights, kept.astype(jnp.promote_types(leaf.dtype, jnp.float32)), axes=1)

@@ -1,12 +1,21 @@
-"""Per-example gradients and their clipped sum, by ``vmap``, microbatched so that memory stays flat."""
+"""Per-example gradients and their clipped sum, microbatched so that memory stays flat."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.privacy.clipped_sum import ClipNorm, ClippedSum, clip_and_sum, sensitivity_of
+from efsgd_jax.privacy.clipped_sum import (
+    ClipNorm,
+    ClippedSum,
+    PerExample,
+    clip_gradients,
+    masked_sum,
+    sensitivity_of,
+    squared_norm,
+)
+from efsgd_jax.privacy.ghost import ghost_gradients
 
 PyTree = Any
 
@@ -15,6 +24,7 @@ def clipped_grad(
     loss: Callable[..., tuple[jax.Array, PyTree]],
     l2_norm_clip: ClipNorm,
     *,
+    method: Literal["auto", "vmap", "ghost"] = "auto",
     microbatch_size: int | None = None,
     outer_l2_norm_clip: jax.typing.ArrayLike | None = None,
 ) -> Callable[..., ClippedSum]:
@@ -36,17 +46,18 @@ def clipped_grad(
       Those of ``clip_and_sum``, provided that ``loss`` sees nothing of other examples; it cannot, since it
       is mapped over the batch and has no collective axis.
     """
-    grads_of = jax.vmap(jax.value_and_grad(loss, has_aux=True), in_axes=(None, 0, 0))
+    per_example = {"auto": ghost_gradients, "ghost": ghost_gradients, "vmap": vmap_gradients}[method](loss)
 
     def one_microbatch(
         params: PyTree, batch: PyTree, keys: jax.Array, mask: jax.Array, carried: PyTree | None
     ) -> ClippedSum:
-        (losses, aux), grads = grads_of(params, batch, keys)
-        clipped = clip_and_sum(grads, l2_norm_clip, mask=mask, outer_l2_norm_clip=outer_l2_norm_clip, carried=carried)
-        losses, aux = jax.tree.map(
-            lambda x: jnp.where(mask.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros_like(x)), (losses, aux)
+        return clip_gradients(
+            per_example(params, batch, keys),
+            l2_norm_clip,
+            mask=mask,
+            outer_l2_norm_clip=outer_l2_norm_clip,
+            carried=carried,
         )
-        return clipped._replace(losses=losses, aux=aux)
 
     def clipped(
         params: PyTree,
@@ -91,3 +102,18 @@ def clipped_grad(
         )
 
     return clipped
+
+
+def vmap_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[..., PerExample]:
+    """``f(params, batch, keys) -> PerExample`` of gradients that are all formed, one for each example."""
+    value_and_grad = jax.vmap(jax.value_and_grad(loss, has_aux=True), in_axes=(None, 0, 0))
+
+    def per_example(params: PyTree, batch: PyTree, keys: jax.Array) -> PerExample:
+        (losses, aux), grads = value_and_grad(params, batch, keys)
+
+        def sum_with(weights: PyTree, keep: jax.Array) -> PyTree:
+            return jax.tree.map(lambda w, g: masked_sum(w, keep, g), weights, grads)
+
+        return PerExample(losses, aux, jax.tree.map(squared_norm, grads), sum_with)
+
+    return per_example

@@ -1,0 +1,232 @@
+"""Where in a loss its parameters meet its example.
+
+A loss for one example is traced to a flat list of equations. Those that the example does not reach form the *weights'
+side*: kernels transposed, folded, normalised by their spectrum, or used as they are. All others form the *example's
+side*. An equation of the example's side that reads a value that depends on parameters is a *meeting*, and the gradient
+of one example reaches the parameters through meetings only. Nothing is assumed about layers or libraries, so that a
+parameter that is used twice, or through another one, cannot be missed.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+
+PyTree = Any
+# Calls without a meaning of their own, and the name of what they call.
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+}
+
+
+class Meeting(NamedTuple):
+    """An equation of the example's side that reads weights.
+
+    Attributes:
+      equation: of the traced loss.
+      weights: positions of its inputs that depend on parameters and can be differentiated.
+      examples: positions of its inputs that depend on the example.
+      outputs: positions of its outputs that can be differentiated.
+      outputs_like: shapes and dtypes of these.
+    """
+
+    equation: JaxprEqn
+    weights: tuple[int, ...]
+    examples: tuple[int, ...]
+    outputs: tuple[int, ...]
+    outputs_like: tuple[tuple[tuple[int, ...], Any], ...]
+
+
+class Component(NamedTuple):
+    """Parameters that have nothing to do with the other ones.
+
+    Attributes:
+      leaves: their positions among the parameters' leaves.
+      weights: what meetings read of them.
+      meetings: positions of the meetings that read it.
+      to_weights: from the leaves' values to the weights'.
+      rearranged: there is one of each, and the weight's elements are those of the leaf.
+    """
+
+    leaves: tuple[int, ...]
+    weights: tuple[Var, ...]
+    meetings: tuple[int, ...]
+    to_weights: Callable[..., list[jax.Array]]
+    rearranged: bool
+
+
+class Dataflow(NamedTuple):
+    """A loss, taken apart.
+
+    Attributes:
+      meetings: in the order of the program.
+      components: parameters that reach the loss, in groups.
+      read: what the example's side reads of the weights' side.
+      weights_side: from the parameters' leaves to ``read``.
+      example_side: from the values of ``read``, the example's leaves and one addend for each output of each meeting
+        to the outputs of the loss, as leaves, and to what each meeting read of the example.
+      tree: of the outputs.
+      depends: whether the first output, the loss, depends on the example.
+    """
+
+    meetings: tuple[Meeting, ...]
+    components: tuple[Component, ...]
+    read: tuple[Var, ...]
+    weights_side: Callable[..., list[jax.Array]]
+    example_side: Callable[..., tuple[list[jax.Array], list[list[jax.Array]]]]
+    tree: Any
+    depends: bool
+
+
+def take_apart(loss: Callable[..., PyTree], params: PyTree, example: PyTree) -> Dataflow:
+    """Takes ``loss(params, *example)`` for one example apart; arguments need shapes and dtypes only."""
+    closed, out_shape = jax.make_jaxpr(loss, return_shape=True)(params, *example)
+    closed = jax.make_jaxpr(functools.partial(_without_calls, closed.jaxpr, closed.consts))(*closed.in_avals)
+    jaxpr: Jaxpr = closed.jaxpr
+    count = len(jax.tree.leaves(params))
+    parameters, from_example = jaxpr.invars[:count], set(jaxpr.invars[count:])
+    # The parameters on which each value depends, where the example has no say.
+    origins: dict[Var, frozenset[int]] = {v: frozenset([i]) for i, v in enumerate(parameters)}
+    inner, outer = [], []
+    for equation in jaxpr.eqns:
+        inputs = [v for v in equation.invars if isinstance(v, Var)]
+        if any(v in from_example for v in inputs):
+            from_example.update(equation.outvars)
+            outer.append(equation)
+        else:
+            origin = frozenset[int]().union(*(origins.get(v, frozenset()) for v in inputs))
+            origins.update((v, origin if _differentiable(v) else frozenset()) for v in equation.outvars)
+            inner.append(equation)
+
+    def as_function(invars: Sequence[Var], outvars: Sequence[Var]) -> tuple[Callable[..., list[jax.Array]], list]:
+        """From the weights' side, what ``outvars`` need."""
+        needed, equations = set(outvars), []
+        for equation in reversed(inner):
+            if any(v in needed for v in equation.outvars):
+                needed.update(v for v in equation.invars if isinstance(v, Var))
+                equations.append(equation)
+        part = _program(jaxpr.constvars, invars, outvars, equations[::-1])
+        return jaxpr_as_fun(ClosedJaxpr(part, closed.consts)), equations
+
+    ends = [v for v in jaxpr.outvars if isinstance(v, Var)]
+    used = [v for equation in outer for v in equation.invars if isinstance(v, Var)]
+    read = tuple(dict.fromkeys(v for v in used + ends if v not in from_example))
+    meetings = tuple(m for equation in outer if (m := _meeting(equation, origins, from_example)).weights)
+    at = {id(m.equation): i for i, m in enumerate(meetings)}
+
+    def example_side(
+        weights: Sequence[jax.Array], example: Sequence[jax.Array], addends: Sequence[Sequence[jax.Array]]
+    ) -> tuple[list[jax.Array], list[list[jax.Array]]]:
+        values = dict(zip([*read, *jaxpr.invars[count:]], [*weights, *example], strict=True))
+        met: list[list[jax.Array]] = []
+        for equation in outer:
+            inputs = [_value(v, values) for v in equation.invars]
+            outputs = evaluate(equation, inputs)
+            if id(equation) in at:
+                meeting = meetings[at[id(equation)]]
+                met.append([inputs[i] for i in meeting.examples])
+                for i, addend in zip(meeting.outputs, addends[at[id(equation)]], strict=True):
+                    outputs[i] = outputs[i] + addend
+            values.update(zip(equation.outvars, outputs, strict=True))
+        return [_value(v, values) for v in jaxpr.outvars], met
+
+    components = []
+    for leaves in _joined([origins[v] for v in read if origins.get(v)]):
+        weights = tuple(v for v in read if origins.get(v, frozenset()) & leaves)
+        order = tuple(sorted(leaves))
+        to_weights, equations = as_function([parameters[i] for i in order], weights)
+        components.append(
+            Component(
+                order,
+                weights,
+                tuple(i for i, m in enumerate(meetings) if any(m.equation.invars[j] in weights for j in m.weights)),
+                to_weights,
+                len(order) == len(weights) == 1 and all(_rearranges(e) for e in equations),
+            )
+        )
+    return Dataflow(
+        meetings,
+        tuple(components),
+        read,
+        as_function(parameters, read)[0],
+        example_side,
+        jax.tree.structure(out_shape),
+        jaxpr.outvars[0] in from_example if isinstance(jaxpr.outvars[0], Var) else False,
+    )
+
+
+def evaluate(equation: JaxprEqn, inputs: Sequence[jax.Array]) -> list[jax.Array]:
+    """The outputs of one equation."""
+    variables = dict.fromkeys(v for v in equation.invars if isinstance(v, Var))
+    given = {v: x for v, x in zip(equation.invars, inputs, strict=True) if isinstance(v, Var)}
+    program = _program((), list(variables), equation.outvars, [equation])
+    return list(jaxpr_as_fun(ClosedJaxpr(program, ()))(*(given[v] for v in variables)))
+
+
+def _program(constvars: Sequence[Var], invars: Sequence[Var], outvars: Sequence[Var], equations: list) -> Jaxpr:
+    effects = frozenset().union(*(e.effects for e in equations))
+    return _empty_program().replace(
+        constvars=list(constvars), invars=list(invars), outvars=list(outvars), eqns=equations, effects=effects
+    )
+
+
+@functools.cache
+def _empty_program() -> Any:
+    return jax.make_jaxpr(lambda: ())().jaxpr
+
+
+def _without_calls(jaxpr: Jaxpr, constants: Sequence[jax.Array], *arguments: jax.Array) -> list[jax.Array]:
+    """Evaluates, and so traces again, with the bodies of calls in their place."""
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
+    for equation in jaxpr.eqns:
+        inputs = [_value(v, values) for v in equation.invars]
+        if equation.primitive.name in CALLS:
+            body = equation.params[CALLS[equation.primitive.name]]
+            body, inside = (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
+            outputs = _without_calls(body, inside, *inputs)
+        else:
+            outputs = evaluate(equation, inputs)
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [_value(v, values) for v in jaxpr.outvars]
+
+
+def _value(v: Any, values: dict[Var, jax.Array]) -> Any:
+    return v.val if isinstance(v, Literal) else values[v]
+
+
+def _differentiable(v: Any) -> bool:
+    return jnp.issubdtype(v.aval.dtype, jnp.inexact)
+
+
+def _meeting(equation: Any, origins: dict[Var, frozenset[int]], from_example: set[Var]) -> Meeting:
+    inputs = [(i, v) for i, v in enumerate(equation.invars) if isinstance(v, Var)]
+    outputs = tuple(i for i, v in enumerate(equation.outvars) if _differentiable(v))
+    weights = tuple(i for i, v in inputs if origins.get(v)) if outputs else ()
+    like = tuple((v.aval.shape, v.aval.dtype) for v in (equation.outvars[i] for i in outputs))
+    return Meeting(equation, weights, tuple(i for i, v in inputs if v in from_example), outputs, like)
+
+
+def _joined(sets: list[frozenset[int]]) -> list[frozenset[int]]:
+    """Unions of those that overlap."""
+    joined: list[frozenset[int]] = []
+    for some in sets:
+        overlapping = [j for j in joined if j & some]
+        joined = [j for j in joined if not j & some] + [some.union(*overlapping)]
+    return joined
+
+
+def _rearranges(equation: Any) -> bool:
+    """Every element of the input is one element of the output, the numbers are the same."""
+    name, (source, *more) = equation.primitive.name, equation.invars
+    kept = not more and source.aval.size == equation.outvars[0].aval.size
+    same = ("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "rev", "copy")
+    wider = name == "convert_element_type" and _differentiable(equation.outvars[0]) and _differentiable(source)
+    return kept and (name in same or wider)

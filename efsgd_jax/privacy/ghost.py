@@ -1,0 +1,155 @@
+"""Norms of per-example gradients, and their weighted sum, in little more than one plain backward pass.
+
+One pass back to the *meetings* of a loss (see ``dataflow``) gives, for each of them, what it read of the example and
+the cotangent of its output. From these two the gradient of the meeting's weights follows without a second pass:
+
+* a matrix that meets one vector of each example has the gradient ``x_i d_i^T``, whose norm is ``|x_i| |d_i|`` and whose
+  weighted sum is one product ``X^T diag(w) D``: it is never formed;
+* so with a table of which each example reads one row;
+* all others, small next to the maps that they meet, are formed example by example, by products of patches where the
+  meeting is a convolution.
+
+After "Ghost norm" (Goodfellow, 2015, arXiv 1510.01799; Li et al., 2022, arXiv 2110.05679) and book-keeping
+(Bu et al., 2023, arXiv 2210.00038).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from efsgd_jax.privacy.clipped_sum import PerExample, masked_sum, squared_norm
+from efsgd_jax.privacy.dataflow import Component, Dataflow, Meeting, take_apart
+from efsgd_jax.privacy.meetings import is_outer_product, outer_product_norm, outer_product_sum, weight_gradients
+from efsgd_jax.privacy.windows import Windows, as_weights, kernel_matrices, windows_of
+
+PyTree = Any
+
+
+class _Pass(NamedTuple):
+    """What is known after the pass, each with a leading example axis but ``weights``."""
+
+    weights: dict[Any, jax.Array]
+    met: list[list[jax.Array]]
+    cotangents: list[list[jax.Array]]
+
+
+def ghost_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[..., PerExample]:
+    """``f(params, batch, keys)``, as ``vmap_gradients`` but without forming what need not be formed.
+
+    Args:
+      loss: ``loss(params, example, key) -> (scalar, aux)`` for one example.
+
+    Raises:
+      ValueError: the loss does not depend on the example.
+
+    Formal guarantees:
+      The norms are those of the gradients that ``sum_with`` weighs, up to rounding in float32: every use of a
+      parameter in the traced loss is a meeting, and a parameter with several is formed example by example.
+    """
+
+    def per_example(params: PyTree, batch: PyTree, keys: jax.Array) -> PerExample:
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (batch, keys))
+        flow = take_apart(loss, params, one)
+        if not flow.depends:
+            raise ValueError("the loss does not depend on the example: there is nothing to clip.")
+        leaves, tree = jax.tree.flatten(params)
+        outputs, done = _run(flow, leaves, jax.tree.leaves((batch, keys)), keys.shape[0])
+        losses, aux = jax.tree.unflatten(flow.tree, outputs)
+        parts = [_component(component, flow.meetings, done, leaves) for component in flow.components]
+
+        def of_leaves(initial: list[jax.Array], of_parts: Sequence[Sequence[jax.Array]]) -> PyTree:
+            """Those that reach the loss, and the initial value of those that do not."""
+            for component, some in zip(flow.components, of_parts, strict=True):
+                for i, value in zip(component.leaves, some, strict=True):
+                    initial[i] = value
+            return jax.tree.unflatten(tree, initial)
+
+        def sum_with(weights: PyTree, keep: jax.Array) -> PyTree:
+            factors = jax.tree.leaves(weights)
+            zeros = [jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)) for p in leaves]
+            pairs = zip(flow.components, parts, strict=True)
+            return of_leaves(zeros, [part.sum_with([factors[i] for i in c.leaves], keep) for c, part in pairs])
+
+        squares = of_leaves([jnp.zeros(keys.shape[0])] * len(leaves), [part.squared_norms for part in parts])
+        return PerExample(losses, aux, squares, sum_with)
+
+    return per_example
+
+
+def _run(flow: Dataflow, leaves: list[jax.Array], batch: list[jax.Array], size: int) -> tuple[list[jax.Array], _Pass]:
+    weights = flow.weights_side(*leaves)
+
+    def run(addends: list[list[jax.Array]]) -> tuple[jax.Array, Any]:
+        outputs, met = jax.vmap(flow.example_side, in_axes=(None, 0, 0))(weights, batch, addends)
+        return outputs[0], (outputs, met)
+
+    nothing = [[jnp.zeros((size, *shape), dtype) for shape, dtype in m.outputs_like] for m in flow.meetings]
+    losses, pull, (outputs, met) = jax.vjp(run, nothing, has_aux=True)
+    (cotangents,) = pull(jnp.ones_like(losses))
+    return outputs, _Pass(dict(zip(flow.read, weights, strict=True)), met, cotangents)
+
+
+class _Part(NamedTuple):
+    """What a component's leaves need for clipping: see ``PerExample``."""
+
+    squared_norms: list[jax.Array]
+    sum_with: Callable[[list[jax.Array], jax.Array], Sequence[jax.Array]]
+
+
+def _component(component: Component, meetings: Sequence[Meeting], done: _Pass, leaves: list[jax.Array]) -> _Part:
+    values, pull = jax.vjp(component.to_weights, *(leaves[i] for i in component.leaves))
+
+    def to_leaves(gradients: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+        return pull([g.astype(x.dtype) for g, x in zip(gradients, values, strict=True)])
+
+    if component.rearranged and len(component.meetings) == 1:
+        (at,) = component.meetings
+        meeting, met, cotangents = meetings[at], done.met[at], done.cotangents[at]
+        if is_outer_product(meeting):
+            return _outer_product(meeting, met, cotangents, done.weights, to_leaves)
+        if windows := windows_of(meeting):
+            return _convolution(windows, met[0], cotangents[0], to_leaves)
+
+    def gradients(met: list[list[jax.Array]], cotangents: list[list[jax.Array]]) -> tuple[jax.Array, ...]:
+        """Of one example."""
+        sums = {v: jnp.zeros(x.shape, x.dtype) for v, x in zip(component.weights, values, strict=True)}
+        for i, m, d in zip(component.meetings, met, cotangents, strict=True):
+            for v, g in weight_gradients(meetings[i], m, d, done.weights).items():
+                sums[v] = sums[v] + g
+        return to_leaves(list(sums.values()))
+
+    each = jax.vmap(gradients)(*([xs[i] for i in component.meetings] for xs in (done.met, done.cotangents)))
+    return _Part(
+        [squared_norm(g) for g in each],
+        lambda weights, keep: [masked_sum(w, keep, g) for w, g in zip(weights, each, strict=True)],
+    )
+
+
+def _outer_product(
+    meeting: Meeting, met: list[jax.Array], cotangents: list[jax.Array], weights: dict, to_leaves: Callable[..., Any]
+) -> _Part:
+    norms = jax.vmap(lambda met, d: outer_product_norm(meeting, met, d))(met, cotangents)
+
+    def by_one_product(factors: list[jax.Array], keep: jax.Array) -> Sequence[jax.Array]:
+        def rows(x: jax.Array, like: jax.Array) -> jax.Array:
+            return x.reshape((-1,) + (1,) * (like.ndim - 1))
+
+        def kept(x: jax.Array) -> jax.Array:
+            return jnp.where(rows(keep, x), x, jnp.zeros_like(x))
+
+        (d,) = cotangents
+        share = kept(d) * rows(factors[0], d)
+        numbers = [kept(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in met]
+        return to_leaves([outer_product_sum(meeting, numbers, [share], weights)])
+
+    return _Part([jnp.square(norms)], by_one_product)
+
+
+def _convolution(windows: Windows, x: jax.Array, d: jax.Array, to_leaves: Callable[..., Any]) -> _Part:
+    matrices = jax.vmap(lambda x, d: kernel_matrices(windows, x, d))(x, d)
+    return _Part(
+        [squared_norm(matrices)],
+        lambda weights, keep: to_leaves([as_weights(windows, masked_sum(weights[0], keep, matrices))]),
+    )
