@@ -28,3 +28,12 @@ def small_config():
 def finished_run(small_config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished") / "run"
     return fit(small_config, workdir, progress=False)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--architectures", type=int, default=12, help="random losses on which ghost clipping is tested")
+
+
+def pytest_generate_tests(metafunc):
+    if "architecture" in metafunc.fixturenames:
+        metafunc.parametrize("architecture", range(metafunc.config.getoption("architectures")))

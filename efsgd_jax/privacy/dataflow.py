@@ -36,6 +36,7 @@ class Meeting(NamedTuple):
       examples: positions of its inputs that depend on the example.
       outputs: positions of its outputs that can be differentiated.
       outputs_like: shapes and dtypes of these.
+      origins: the parameters that each of ``weights`` depends on.
     """
 
     equation: JaxprEqn
@@ -43,6 +44,7 @@ class Meeting(NamedTuple):
     examples: tuple[int, ...]
     outputs: tuple[int, ...]
     outputs_like: tuple[tuple[tuple[int, ...], Any], ...]
+    origins: tuple[frozenset[int], ...]
 
 
 class Component(NamedTuple):
@@ -139,7 +141,8 @@ def take_apart(loss: Callable[..., PyTree], params: PyTree, example: PyTree) -> 
         return [_value(v, values) for v in jaxpr.outvars], met
 
     components = []
-    for leaves in _joined([origins[v] for v in read if origins.get(v)]):
+    together = [frozenset[int]().union(*m.origins) for m in meetings]
+    for leaves in _joined(together):
         weights = tuple(v for v in read if origins.get(v, frozenset()) & leaves)
         order = tuple(sorted(leaves))
         to_weights, equations = as_function([parameters[i] for i in order], weights)
@@ -211,7 +214,8 @@ def _meeting(equation: Any, origins: dict[Var, frozenset[int]], from_example: se
     outputs = tuple(i for i, v in enumerate(equation.outvars) if _differentiable(v))
     weights = tuple(i for i, v in inputs if origins.get(v)) if outputs else ()
     like = tuple((v.aval.shape, v.aval.dtype) for v in (equation.outvars[i] for i in outputs))
-    return Meeting(equation, weights, tuple(i for i, v in inputs if v in from_example), outputs, like)
+    examples = tuple(i for i, v in inputs if v in from_example)
+    return Meeting(equation, weights, examples, outputs, like, tuple(origins[equation.invars[i]] for i in weights))
 
 
 def _joined(sets: list[frozenset[int]]) -> list[frozenset[int]]:
