@@ -32,7 +32,7 @@ def test_convolutions_are_not_left_to_one_thread_and_are_the_same(options):
 
 def test_an_option_that_xla_does_not_know_is_left_out(options, monkeypatch):
     monkeypatch.setattr(compilation, "YNNPACK", "xla_cpu_no_such_option")
-    assert options() == {}
+    assert set(options()) == {compilation.EFFORT}
 
 
 @pytest.mark.parametrize("reason", ["one core", "the user's flags"])
@@ -41,4 +41,7 @@ def test_the_default_stays(options, monkeypatch, reason):
         monkeypatch.setattr(compilation, "cores", lambda: 1)
     else:
         monkeypatch.setenv("XLA_FLAGS", f"--{compilation.YNNPACK}=LIBRARY_FUSION_TYPE_DOT")
+    assert set(options()) == {compilation.EFFORT}
+    monkeypatch.setenv("XLA_FLAGS", f"--{compilation.YNNPACK}=X --{compilation.EFFORT}=2")
+    compilation.compiler_options.cache_clear()
     assert options() == {}

@@ -122,7 +122,7 @@ def _train(
 ) -> None:
     init_key, sampling_key, arrange_key, warm_key = jax.random.split(directory.root_key(config.train.seed), 4)
     checkpoints = Checkpoints(directory.checkpoints)
-    start, state = checkpoints.restore(jax.jit(synthesizer.init)(init_key))
+    start, state = checkpoints.restore(jax.jit(synthesizer.init, compiler_options=compiler_options())(init_key))
     stream = MetricsStream(directory.metrics, directory.tensorboard, start)
     update = make_update(synthesizer)
     data = synthesizer.arrange(arrange_key, jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels))
