@@ -19,11 +19,13 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.methods.synthesizer import Batch, Synthesizer
 from efsgd_jax.models import Discriminator, Encoder, Generator, Judgement, Posterior
 from efsgd_jax.privacy.clipping import clipped_grad
+from efsgd_jax.privacy.devices import DATA
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
 from efsgd_jax.privacy.feedback_options import outer_clip
 from efsgd_jax.privacy.mechanisms import Mechanism
@@ -105,8 +107,17 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[PyTree, jax
     return generate
 
 
-def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mechanism) -> Synthesizer:
+def efsgd_gan(
+    spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mechanism, mesh: jax.sharding.Mesh | None = None
+) -> Synthesizer:
     """Binds the method to a data set's shape and to a mechanism.
+
+    Args:
+      spec: of the images.
+      hyperparameters: sizes, weights and rates.
+      mechanism: how private gradients are sampled, clipped, fed back and noised.
+      mesh: devices, on an axis ``data``, that share the batches; the state is the same on each. Their number must
+        divide ``generated_batch_size``. None for one device.
 
     Formal guarantees:
       A step reads real examples through one ``clipped_grad`` only, whose sum passes ``error_feedback_aggregate``
@@ -158,7 +169,7 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
         return hp.adversarial_weight * jax.nn.softplus(realness), None
 
     def generator_loss(params: PyTree, judge_params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
-        judgement = judge(judge_params, generate(params, key, labels), labels)
+        judgement = judge(judge_params, shared(generate(params, key, labels)), labels)
         classes = optax.softmax_cross_entropy_with_integer_labels(judgement.class_logits, labels)
         return jnp.mean(jax.nn.softplus(-judgement.realness) + hp.generator_classifier_weight * classes)
 
@@ -167,8 +178,17 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
         mechanism.l2_norm_clip,
         microbatch_size=hp.microbatch_size,
         outer_l2_norm_clip=outer_clip(mechanism.feedback, mechanism.feedback_l2_norm_clip),
+        mesh=mesh,
     )
-    generated_gradient = clipped_grad(generated_loss, clip_norms["discriminator"], microbatch_size=hp.microbatch_size)
+    generated_gradient = clipped_grad(
+        generated_loss, clip_norms["discriminator"], microbatch_size=hp.microbatch_size, mesh=mesh
+    )
+
+    def shared(images: jax.Array) -> jax.Array:
+        """Each device draws its part of the generated images."""
+        if mesh is None:
+            return images
+        return jax.lax.with_sharding_constraint(images, NamedSharding(mesh, PartitionSpec(DATA)))
 
     def init(key: jax.Array) -> State:
         model_key, noise_key, run_key, label_key = jax.random.split(key, 4)
@@ -204,7 +224,7 @@ def efsgd_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mech
 
         n = hp.generated_batch_size
         fake_labels = jax.random.randint(label_key, (n,), 0, spec.num_classes)
-        fakes = generate(params["generator"], fake_key, fake_labels)
+        fakes = shared(generate(params["generator"], fake_key, fake_labels))
         fake = generated_gradient(params["discriminator"], (fakes, fake_labels), jax.random.split(fake_key, n))
         judging = jax.tree.map(lambda r, f: r + f / n, gradient["discriminator"], fake.clipped_sum)
         gradient = {**gradient, "discriminator": judging}

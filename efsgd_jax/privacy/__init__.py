@@ -12,6 +12,7 @@ from efsgd_jax.privacy.clipped_sum import ClippedSum, clip_and_sum, clip_by_norm
 from efsgd_jax.privacy.clipping import clipped_grad
 from efsgd_jax.privacy.feedback import ErrorFeedbackState, error_feedback_aggregate
 from efsgd_jax.privacy.feedback_options import outer_clip
+from efsgd_jax.privacy.ghost import clipping_plan
 from efsgd_jax.privacy.keys import fresh_key
 from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.privacy.mechanisms import Mechanism, dp_sgd_event, hidden_feedback_event, overflow_probability
@@ -34,6 +35,7 @@ __all__ = [
     "clip_and_sum",
     "clip_by_norm",
     "clipped_grad",
+    "clipping_plan",
     "dp_sgd_event",
     "epsilon",
     "error_feedback_aggregate",

@@ -15,7 +15,8 @@ from efsgd_jax.privacy.clipped_sum import (
     sensitivity_of,
     squared_norm,
 )
-from efsgd_jax.privacy.ghost import ghost_gradients
+from efsgd_jax.privacy.devices import over_devices
+from efsgd_jax.privacy.ghost import NoMeeting, ghost_gradients
 
 PyTree = Any
 
@@ -27,15 +28,23 @@ def clipped_grad(
     method: Literal["auto", "vmap", "ghost"] = "auto",
     microbatch_size: int | None = None,
     outer_l2_norm_clip: jax.typing.ArrayLike | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[..., ClippedSum]:
     """Turns a loss for one example into the clipped sum of its per-example gradients.
 
     Args:
       loss: ``loss(params, example, key) -> (scalar, aux)`` for *one* example (no batch axis anywhere).
       l2_norm_clip: see ``clip_and_sum``.
-      microbatch_size: examples whose gradients exist at one time; None for all at once. Microbatches are
-        summed in a ``lax.scan``; on a CPU small ones (32) are also the fastest, because they stay in cache.
+      method: ``vmap`` forms every example's whole gradient. ``ghost`` finds where in the traced loss parameters meet
+        the example, and forms what it must only (``ghost_gradients``); a parameter in a loop, used twice or through a
+        function of it has its gradient formed per example like ``vmap``'s, so that the result is always that of
+        ``vmap``. ``clipping_plan`` says which. ``auto`` is ``ghost``, except for a loss in which no
+        parameter meets the example.
+      microbatch_size: examples of which gradients, or what is needed of them, exist at one time; None for all at once.
+        Microbatches are summed in a ``lax.scan``; on a CPU small ones (32 to 128) are also the fastest, because they
+        stay in cache. On several devices, of each device.
       outer_l2_norm_clip: see ``clip_and_sum``.
+      mesh: with an axis ``data`` over whose devices the batch is dealt; None for one device.
 
     Returns:
       ``f(params, batch, keys, mask=None, carried=None) -> ClippedSum`` where each leaf of ``batch`` is
@@ -46,7 +55,7 @@ def clipped_grad(
       Those of ``clip_and_sum``, provided that ``loss`` sees nothing of other examples; it cannot, since it
       is mapped over the batch and has no collective axis.
     """
-    per_example = {"auto": ghost_gradients, "ghost": ghost_gradients, "vmap": vmap_gradients}[method](loss)
+    per_example = _METHODS[method](loss)
 
     def one_microbatch(
         params: PyTree, batch: PyTree, keys: jax.Array, mask: jax.Array, carried: PyTree | None
@@ -101,7 +110,7 @@ def clipped_grad(
             clipped_sum, outer_sum, cut_off, l2_norms, was_clipped, losses, aux, finite, sensitivity_of(l2_norm_clip)
         )
 
-    return clipped
+    return clipped if mesh is None else over_devices(clipped, mesh)
 
 
 def vmap_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[..., PerExample]:
@@ -117,3 +126,18 @@ def vmap_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[..
         return PerExample(losses, aux, jax.tree.map(squared_norm, grads), sum_with)
 
     return per_example
+
+
+def _best_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[..., PerExample]:
+    ghost, by_vmap = ghost_gradients(loss), vmap_gradients(loss)
+
+    def per_example(params: PyTree, batch: PyTree, keys: jax.Array) -> PerExample:
+        try:
+            return ghost(params, batch, keys)
+        except NoMeeting:
+            return by_vmap(params, batch, keys)
+
+    return per_example
+
+
+_METHODS = {"auto": _best_gradients, "ghost": ghost_gradients, "vmap": vmap_gradients}

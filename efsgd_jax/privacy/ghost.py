@@ -27,6 +27,10 @@ from efsgd_jax.privacy.windows import Windows, as_weights, kernel_matrices, wind
 PyTree = Any
 
 
+class NoMeeting(ValueError):
+    """A loss in which the example has no say."""
+
+
 class _Pass(NamedTuple):
     """What is known after the pass, each with a leading example axis but ``weights``."""
 
@@ -42,7 +46,7 @@ def ghost_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[.
       loss: ``loss(params, example, key) -> (scalar, aux)`` for one example.
 
     Raises:
-      ValueError: the loss does not depend on the example.
+      NoMeeting: the loss does not depend on the example.
 
     Formal guarantees:
       The norms are those of the gradients that ``sum_with`` weighs, up to rounding in float32: every use of a
@@ -53,7 +57,10 @@ def ghost_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[.
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (batch, keys))
         flow = take_apart(loss, params, one)
         if not flow.depends:
-            raise ValueError("the loss does not depend on the example: there is nothing to clip.")
+            raise NoMeeting(
+                "the loss does not depend on the example, so that there is nothing to clip; method='vmap' gives every "
+                "example the same gradient."
+            )
         leaves, tree = jax.tree.flatten(params)
         outputs, done = _run(flow, leaves, jax.tree.leaves((batch, keys)), keys.shape[0])
         losses, aux = jax.tree.unflatten(flow.tree, outputs)
@@ -153,3 +160,32 @@ def _convolution(windows: Windows, x: jax.Array, d: jax.Array, to_leaves: Callab
         [squared_norm(matrices)],
         lambda weights, keep: to_leaves([as_weights(windows, masked_sum(weights[0], keep, matrices))]),
     )
+
+
+def clipping_plan(
+    loss: Callable[..., tuple[jax.Array, PyTree]], params: PyTree, example: PyTree, key: jax.Array
+) -> dict[str, str]:
+    """How ``ghost`` comes by each parameter's gradient norms, by the parameter's path.
+
+    Args:
+      loss: ``loss(params, example, key) -> (scalar, aux)`` for one example.
+      params: shapes and dtypes are enough, here and in the others.
+      example: one.
+      key: one.
+
+    Returns:
+      ``"outer product"``: never formed. ``"patches"``: formed, by a product of a convolution's patches.
+      ``"formed"``: formed as ``vmap`` would; ``"formed: "`` says from which operations if there are several.
+      ``"unused"``: it does not reach the loss.
+    """
+    flow = take_apart(loss, params, (example, key))
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    plan = dict.fromkeys(paths, "unused")
+    for component in flow.components:
+        names = [flow.meetings[i].equation.primitive.name for i in component.meetings]
+        first = flow.meetings[component.meetings[0]]
+        how = "formed" if len(names) == 1 and component.rearranged else "formed: " + ", ".join(names)
+        if component.rearranged and len(names) == 1:
+            how = "outer product" if is_outer_product(first) else "patches" if windows_of(first) else how
+        plan |= {paths[i]: how for i in component.leaves}
+    return plan

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from efsgd_jax.errors import UserError
@@ -16,14 +18,25 @@ def _is_key(x: Any) -> bool:
 
 
 def _to_arrays(state: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
+    return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if _is_key(x) else x), state)
 
 
 class Checkpoints:
     """The last two states of a run, each complete or absent."""
 
     def __init__(self, directory: Path):
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        # Of several processes one keeps the files, and the others do not wait for it here.
+        alone = jax.process_count() > 1
+        processes = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()} if alone else None,
+            barrier_sync_key_prefix="first" if alone else None,
+        )
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2, enable_async_checkpointing=False, multiprocessing_options=processes, create=not alone
+        )
+        if alone:  # orbax does not make it then
+            directory.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def save(self, step: int, state: PyTree) -> None:
@@ -47,8 +60,11 @@ class Checkpoints:
                 f"cannot read checkpoint {step} in {self._manager.directory} ({type(error).__name__}: {reason}); "
                 "remove that directory to continue from the one before it"
             ) from error
-        restored = jax.tree.map(lambda old, new: jax.random.wrap_key_data(new) if _is_key(old) else new, state, arrays)
-        return step, restored
+
+        def as_before(old: Any, new: np.ndarray) -> jax.Array:
+            return jax.random.wrap_key_data(jnp.asarray(new)) if _is_key(old) else jnp.asarray(new)
+
+        return step, jax.tree.map(as_before, state, arrays)
 
     def close(self) -> None:
         self._manager.close()

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from efsgd_jax.data import Dataset
@@ -23,12 +24,13 @@ from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.runs import memory
 from efsgd_jax.runs.checkpoints import Checkpoints
 from efsgd_jax.runs.compilation import compiler_options
+from efsgd_jax.runs.devices import from_first, is_first, replicate, to_host
 from efsgd_jax.runs.files import atomic, read_json, write_json, write_text
 from efsgd_jax.runs.images import save_grid
 from efsgd_jax.runs.metrics_stream import MetricsStream
 from efsgd_jax.runs.release import draw_grid, fingerprints, public_config
 from efsgd_jax.runs.report import privacy_report, to_markdown
-from efsgd_jax.runs.setup import identity, prepare
+from efsgd_jax.runs.setup import Setup, identity, mesh_for, prepare
 from efsgd_jax.runs.workdir import Workdir, plain
 from efsgd_jax.settings import method_named
 
@@ -75,32 +77,41 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
       ``result.steps`` releases of the mechanism, everything else is configuration, public shape and accounting. Not
       with ``train.seed``. ``WORKDIR/private`` carries no guarantee.
     """
-    setup = prepare(config)
+    mesh = mesh_for(config)
+    setup = prepare(config, mesh)
     directory = Workdir(workdir)
-    run = identity(plain(config), setup.dataset)
-    needed = memory.needed(setup.synthesizer, setup.dataset)
-    directory.check(run, bytes_needed=4 * needed.state + 2**25)
-    if not directory.finished:
-        memory.check(needed, method_named(config.method.name).memory_hint)
-    directory.open(run)
+    finished = False
+    if is_first():
+        run = identity(plain(config), setup.dataset)
+        needed = memory.needed(setup.synthesizer, setup.dataset)
+        directory.check(run, bytes_needed=4 * needed.state + 2**25)
+        finished = directory.finished
+        if not finished:
+            memory.check(needed, method_named(config.method.name).memory_hint)
+        directory.open(run)
     seeded = config.train.seed >= 0
-    if not directory.finished:
-        if seeded:
+    if not from_first(np.array(finished)):
+        if seeded and is_first():
             print("warning: train.seed is set: this run carries NO privacy guarantee", file=sys.stderr)
-        _train(config, setup.dataset, setup.ledger, setup.synthesizer, directory, progress)
-    report = read_json(directory.privacy_json)
+        _train(config, setup, directory, progress and is_first(), mesh)
+    steps = setup.ledger.steps
+    report = (
+        read_json(directory.privacy_json) if is_first() else privacy_report(setup.ledger, steps, debugging_seed=seeded)
+    )
     return FitResult(
         directory.root, report["steps"], float(report["epsilon"]), report["delta"], directory.samples, report
     )
 
 
-def make_update(synthesizer: Synthesizer) -> Callable[..., Any]:
+def make_update(synthesizer: Synthesizer, mesh: Mesh | None = None) -> Callable[..., Any]:
     """``update(state, sampling_key, data) -> (state, metrics)``, jitted: draws a batch and takes a step.
 
-    The batch of step t depends on ``sampling_key`` and t, so that a resumed run draws what it drew before.
+    The batch of step t depends on ``sampling_key`` and t, so that a resumed run draws what it drew before. With a mesh
+    everything that goes in and comes out is the same on all of its devices.
     """
+    everywhere = {"out_shardings": NamedSharding(mesh, PartitionSpec())} if mesh else {}
 
-    @functools.partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
+    @functools.partial(jax.jit, donate_argnums=0, compiler_options=compiler_options(), **everywhere)
     def update(state: PyTree, key: jax.Array, data: PyTree) -> tuple[PyTree, dict]:
         return synthesizer.step(state, synthesizer.batch(key, state.step, data))
 
@@ -117,15 +128,19 @@ def _warm_up(synthesizer: Synthesizer, state: PyTree, key: jax.Array, data: PyTr
     return state
 
 
-def _train(
-    config: ConfigDict, dataset: Dataset, ledger: Ledger, synthesizer: Synthesizer, directory: Workdir, progress: bool
-) -> None:
-    init_key, sampling_key, arrange_key, warm_key = jax.random.split(directory.root_key(config.train.seed), 4)
-    checkpoints = Checkpoints(directory.checkpoints)
-    start, state = checkpoints.restore(jax.jit(synthesizer.init, compiler_options=compiler_options())(init_key))
-    stream = MetricsStream(directory.metrics, directory.tensorboard, start)
-    update = make_update(synthesizer)
+def _train(config: ConfigDict, setup: Setup, directory: Workdir, progress: bool, mesh: Mesh | None) -> None:
+    """Every process takes every step; the first one keeps the files."""
+    dataset, ledger, synthesizer = setup
+    root_key = from_first(directory.root_key(config.train.seed) if is_first() else jax.random.key(0))
+    init_key, sampling_key, arrange_key, warm_key = jax.random.split(root_key, 4)
+    state = jax.jit(synthesizer.init, compiler_options=compiler_options())(init_key)
+    checkpoints = Checkpoints(directory.checkpoints) if is_first() else None
+    restored = from_first(checkpoints.restore(state) if checkpoints else (0, state))
+    start, state = int(restored[0]), restored[1]
+    stream = MetricsStream(directory.metrics, directory.tensorboard, start) if is_first() else None
     data = synthesizer.arrange(arrange_key, jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels))
+    state, data, sampling_key = (replicate(x, mesh) for x in (state, data, sampling_key))
+    update = make_update(synthesizer, mesh)
     if start == 0:
         state = _warm_up(synthesizer, state, warm_key, data, progress)
     draw = jax.jit(synthesizer.generate)
@@ -149,19 +164,26 @@ def _train(
                     values["batch_size"] * (step - _first_of_row(step, every, start)) / seconds
                 )
                 values["epsilon"] = ledger.spent(step)
-                stream.write(step, values)
+                if stream:
+                    stream.write(step, values)
                 bar.set_postfix_str(_summary(values))
-                _check_finite(state, step)
+                _check_finite(jax.device_get(state.params), step)
             if step % config.train.grid_every == 0 or step == ledger.steps:
-                _check_finite(state, step)
-                checkpoints.save(step, state)
-                save_grid(directory.grids / f"{step:06d}.png", grid(synthesizer.released(state)))
-                directory.seal()
-        _release(config, dataset, ledger, directory, synthesizer.released(state), grid(synthesizer.released(state)))
+                here = to_host(state)
+                _check_finite(here.params, step)
+                if checkpoints:
+                    checkpoints.save(step, here)
+                    save_grid(directory.grids / f"{step:06d}.png", grid(synthesizer.released(here)))
+                    directory.seal()
+        if is_first():
+            params = jax.device_get(synthesizer.released(state))
+            _release(config, dataset, ledger, directory, params, grid(params))
     finally:
         bar.close()
-        stream.close()
-        checkpoints.close()
+        if stream:
+            stream.close()
+        if checkpoints:
+            checkpoints.close()
 
 
 def _first_of_row(step: int, every: int, start: int) -> int:
@@ -184,8 +206,8 @@ def _summary(values: dict[str, float]) -> str:
     return f"{losses} | {values['images_per_second']:.0f} images/s | epsilon {values['epsilon']:.3f}"
 
 
-def _check_finite(state: PyTree, step: int) -> None:
-    if not all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state.params)):
+def _check_finite(params: PyTree, step: int) -> None:
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves(params)):
         raise UserError(
             f"the parameters are no longer finite at step {step}; lower the learning rates in config.method and use "
             "another --workdir"

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from efsgd_jax.config import validate
@@ -13,6 +15,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.methods.synthesizer import Synthesizer
 from efsgd_jax.models.sizes import base_and_stages
 from efsgd_jax.privacy.ledger import Ledger
+from efsgd_jax.runs.devices import data_mesh
 from efsgd_jax.runs.files import read_json
 from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.settings import method_named
@@ -55,22 +58,49 @@ def finished_run(workdir: str | Path) -> tuple[Workdir, Dataset]:
     return directory, data
 
 
-def prepare(config: ConfigDict) -> Setup:
-    """Reads the data, solves for the noise and binds the method.
+def mesh_for(config: ConfigDict) -> Mesh | None:
+    """The devices that share a run's batches; None for one.
+
+    Raises:
+      UserError: the method cannot use them, or a batch cannot be shared equally.
+    """
+    method = method_named(config.method.name)
+    mesh = data_mesh() if method.shares_batches else None
+    if mesh is None:
+        if jax.process_count() > 1:
+            raise UserError(f"config.method.name {config.method.name} trains on one device; leave --distributed out")
+        return None
+    count, size = mesh.size, config.method.generated_batch_size
+    if size % count:
+        raise UserError(
+            f"config.method.generated_batch_size is {size}, which {count} devices cannot share equally; use a multiple "
+            f"of {count}"
+        )
+    return mesh
+
+
+def prepare(config: ConfigDict, mesh: Mesh | None = None) -> Setup:
+    """Reads the data, solves for the noise and binds the method, on the devices of ``mesh_for(config)``.
 
     Raises:
       UserError: a bad configuration, unusable data, a batch larger than the data, an unreachable epsilon.
     """
     validate(config)
-    return bind(config, dataset_of(config))
+    return bind(config, dataset_of(config), mesh=mesh)
 
 
-def bind(config: ConfigDict, dataset: Dataset, as_mechanism: Callable[..., Any] | None = None) -> Setup:
+def bind(
+    config: ConfigDict,
+    dataset: Dataset,
+    as_mechanism: Callable[..., Any] | None = None,
+    mesh: Mesh | None = None,
+) -> Setup:
     """``prepare`` for data that was read already.
 
     Args:
       config: validated.
       dataset: its training part is what the noise is solved for.
+      mesh: see ``mesh_for``.
       as_mechanism: made from the solved mechanism's fields for the method, in its place; an audit records what passes.
 
     Raises:
@@ -83,7 +113,9 @@ def bind(config: ConfigDict, dataset: Dataset, as_mechanism: Callable[..., Any] 
     ledger = make_ledger(config, len(dataset.train_labels))
     method = method_named(config.method.name)
     mechanism = as_mechanism(*ledger.mechanism) if as_mechanism else ledger.mechanism
-    return Setup(dataset, ledger, method.synthesizer(dataset.spec, method.read(config.method.to_dict()), mechanism))
+    shared = {"mesh": mesh} if mesh else {}
+    hyperparameters = method.read(config.method.to_dict())
+    return Setup(dataset, ledger, method.synthesizer(dataset.spec, hyperparameters, mechanism, **shared))
 
 
 def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger:

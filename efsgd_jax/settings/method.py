@@ -22,20 +22,22 @@ class Method(NamedTuple):
       defaults: ``defaults() -> {group: {key: value}}``, the keys that the method adds to the configuration.
       rules: ``rules(config)``: what their values must be.
       mechanism: ``mechanism(config, N)``: with its noise solved for.
-      synthesizer: ``synthesizer(spec, hyperparameters, mechanism)``.
+      synthesizer: ``synthesizer(spec, hyperparameters, mechanism)``; also ``mesh=`` if it ``shares_batches``.
       make_generator: ``make_generator(spec, hyperparameters)``: the Flax module that is released.
       make_generate: the same as ``Synthesizer.generate``, which needs no mechanism.
       memory_hint: what to lower if it does not fit into memory.
+      shares_batches: whether several devices can take a step together.
     """
 
     hyperparameters: Callable[..., Any]
     defaults: Callable[[], dict[str, dict[str, Any]]]
     rules: Callable[[ConfigDict], list[Rule]]
     mechanism: Callable[[ConfigDict, int], Any]
-    synthesizer: Callable[[Any, Any, Any], Synthesizer]
+    synthesizer: Callable[..., Synthesizer]
     make_generator: Callable[[Any, Any], Any]
     make_generate: Callable[[Any, Any], Any]
     memory_hint: str
+    shares_batches: bool = False
 
     def read(self, group: dict[str, Any]) -> Any:
         """``config.method`` as hyperparameters."""
@@ -52,6 +54,7 @@ METHODS: dict[str, Method] = {
         flagship.make_generator,
         flagship.make_generate,
         "config.method.max_width",
+        shares_batches=True,
     ),
     "sanitized_gan": Method(
         sanitized.Hyperparameters,

@@ -1,0 +1,63 @@
+"""One batch on many devices: each clips and sums its share, and the sums are added once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from efsgd_jax.privacy.clipped_sum import ClippedSum
+
+PyTree = Any
+DATA = "data"
+# The fields of a ``ClippedSum`` that have a row for each example.
+PER_EXAMPLE = ("cut_off", "l2_norms", "clipped", "losses", "aux", "finite")
+
+
+def over_devices(clipped: Callable[..., ClippedSum], mesh: Mesh) -> Callable[..., ClippedSum]:
+    """``clipped(params, batch, keys, mask, carried)``, with rows dealt to the devices of the mesh's ``data`` axis.
+
+    Rows are dealt like cards, since a Poisson batch has its padding at the end, and padded to a multiple of the number
+    of devices. The only thing that travels is what the caller gets: one all-reduce of the sums, and a few numbers per
+    example.
+
+    Formal guarantees:
+      Those of ``clipped``: the sum over devices is the sum over the batch, with each row on one device. Noise is not
+      added here but to the sum, once.
+    """
+    if DATA not in mesh.shape:
+        raise ValueError(f"the mesh has the axes {tuple(mesh.shape)}; it needs one named {DATA!r}.")
+    devices = mesh.shape[DATA]
+
+    def share(params: PyTree, batch: PyTree, keys: jax.Array, mask: jax.Array, carried: PyTree) -> ClippedSum:
+        mine = clipped(params, batch, keys, mask, carried)
+        sums = jax.lax.psum((mine.clipped_sum, mine.outer_sum), DATA)
+        return mine._replace(clipped_sum=sums[0], outer_sum=sums[1])
+
+    rows, everywhere = P(DATA), P()
+    each = ClippedSum._make(rows if name in PER_EXAMPLE else everywhere for name in ClippedSum._fields)
+    # Without vma: it would add up the gradients of replicated parameters by itself, before they are clipped.
+    on_mesh = jax.shard_map(
+        share, mesh=mesh, in_specs=(everywhere, rows, rows, rows, rows), out_specs=each, check_vma=False
+    )
+
+    def together(
+        params: PyTree, batch: PyTree, keys: jax.Array, mask: jax.Array | None = None, carried: PyTree | None = None
+    ) -> ClippedSum:
+        size = keys.shape[0]
+        mask = jnp.ones(size, bool) if mask is None else mask
+        padded = -(-size // devices) * devices
+        dealt = jnp.arange(padded).reshape(-1, devices).T.reshape(-1)
+        real = dealt < size
+        batch, keys, mask, carried = jax.tree.map(lambda x: x[jnp.where(real, dealt, 0)], (batch, keys, mask, carried))
+        done = on_mesh(params, batch, keys, mask & real, carried)
+
+        def in_order(x: jax.Array) -> jax.Array:
+            return jnp.swapaxes(x.reshape(devices, -1, *x.shape[1:]), 0, 1).reshape(x.shape)[:size]
+
+        values = {name: jax.tree.map(in_order, getattr(done, name)) for name in PER_EXAMPLE}
+        return done._replace(**values)
+
+    return together

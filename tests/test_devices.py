@@ -1,0 +1,94 @@
+"""One device, eight of them, and two processes: the same run."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from efsgd_jax import UserError, default_config
+from efsgd_jax.cli import read_config
+from efsgd_jax.privacy import clipped_grad
+from efsgd_jax.runs.checkpoints import Checkpoints
+from efsgd_jax.runs.setup import mesh_for, prepare
+
+STEPS = 20
+OVERRIDES = [
+    f"train.steps={STEPS}", "train.grid_every=10", "train.seed=3", "train.expected_batch_size=32",
+    "method.generator_width=4", "method.discriminator_width=4", "method.encoder_width=4", "method.max_width=8",
+    "method.generated_batch_size=16", "method.microbatch_size=8", "method.features=8", "method.latent=4",
+    "privacy.feedback=local", "privacy.feedback_l2_norm_clip=1.3",
+]  # fmt: skip
+
+
+def start(workdir, *flags, **environment):
+    command = [sys.executable, "-m", "efsgd_jax.train", f"--workdir={workdir}", *flags]
+    command += [f"--config.{override}" for override in OVERRIDES]
+    environment["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " " + environment.get("XLA_FLAGS", "")
+    return subprocess.Popen(
+        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def last_state(workdir):
+    """Parameters and residuals after the last step, as one vector; the noise is in them."""
+    synthesizer = prepare(read_config(None, OVERRIDES)).synthesizer
+    checkpoints = Checkpoints(workdir / "private" / "checkpoints")
+    step, state = checkpoints.restore(jax.jit(synthesizer.init)(jax.random.key(0)))
+    checkpoints.close()
+    assert step == STEPS
+    return np.asarray(ravel_pytree((state.params, state.privacy.residual))[0])
+
+
+def test_one_device_eight_devices_and_two_processes_train_the_same_generator(tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{s.getsockname()[1]}"
+    together = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    runs = {
+        "one": [start(tmp_path / "one")],
+        "eight": [start(tmp_path / "eight", XLA_FLAGS="--xla_force_host_platform_device_count=8")],
+        "two": [start(tmp_path / "two", "--distributed", JAX_PROCESS_ID=str(i), **together) for i in (0, 1)],
+    }
+    everybody = [process for processes in runs.values() for process in processes]
+    try:
+        for process in everybody:
+            output, _ = process.communicate(timeout=600)
+            assert process.returncode == 0, output
+    finally:
+        for process in everybody:
+            process.kill()
+    one, eight, two = (last_state(tmp_path / name) for name in runs)
+    for other in (eight, two):
+        assert np.linalg.norm(other - one) <= 1e-5 * np.linalg.norm(one)
+        np.testing.assert_allclose(other, one, atol=1e-4)
+    assert (tmp_path / "two" / "release" / "generator.msgpack").is_file()
+
+
+def test_rows_are_dealt_and_come_back_in_order():
+    """On a mesh of one device here; of eight in the test above."""
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def loss(params, x, key):
+        return jnp.sum(jnp.tanh(params * x)) * (1 + jax.random.uniform(key)), {"x": x}
+
+    x, mask = jax.random.normal(jax.random.key(0), (7, 3)), jnp.arange(7) != 4
+    arguments = jnp.ones(3), x, jax.random.split(jax.random.key(1), 7), mask
+    want = clipped_grad(loss, 0.5, outer_l2_norm_clip=1.0)(*arguments)
+    got = jax.jit(clipped_grad(loss, 0.5, outer_l2_norm_clip=1.0, mesh=mesh))(*arguments)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), got, want)
+
+
+def test_what_devices_cannot_share_is_refused(monkeypatch):
+    mesh = jax.sharding.AbstractMesh((3,), ("data",))
+    monkeypatch.setattr("efsgd_jax.runs.setup.data_mesh", lambda: mesh)
+    with pytest.raises(UserError, match=r"generated_batch_size is 64.*3 devices.*multiple of 3"):
+        mesh_for(default_config())
+    assert mesh_for(default_config("sanitized_gan")) is None
+    with pytest.raises(ValueError, match="'data'"):
+        clipped_grad(lambda *_: (0.0, None), 1.0, mesh=jax.sharding.AbstractMesh((3,), ("rows",)))
