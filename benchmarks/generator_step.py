@@ -36,7 +36,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.methods.sanitized_gan import Hyperparameters, make_generator, sanitized_gan
 from efsgd_jax.models.critic import Critic
 from efsgd_jax.runs.compilation import cores
-from efsgd_jax.runs.fit import make_update
+from efsgd_jax.runs.update import make_update
 from efsgd_jax.settings import method_named
 
 try:

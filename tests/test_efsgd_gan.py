@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from efsgd_jax.data import ImageSpec, to_uint8
 from efsgd_jax.methods.efsgd_gan import Hyperparameters, efsgd_gan
 from efsgd_jax.methods.synthesizer import Batch
 from efsgd_jax.privacy import Mechanism
-from efsgd_jax.runs.fit import make_update
+from efsgd_jax.runs.update import dispatches, make_update
 
 CLIP = {"discriminator": 0.7, "encoder": 0.5, "generator": 1.0}
 HP = Hyperparameters(latent=4, generator_width=4, discriminator_width=4, encoder_width=4, max_width=8, features=8,
@@ -86,6 +87,28 @@ def test_the_generator_steps_every_k_private_steps():
         taken.append(bool(jnp.isfinite(metrics["generator"])))
     assert taken == [False, False, True, False, False, True]
     assert int(state.generator_optimizer[0].count) == 2
+
+
+def test_steps_in_one_dispatch_are_steps_one_by_one_and_bfloat16_stays_inside():
+    made = efsgd_gan(SPEC, dataclasses.replace(HP, compute_dtype="bfloat16"), Mechanism(10, 0.5, 10, 1.3, CLIP))
+    data = batch().images, batch().labels
+    one, three = (make_update(made, steps=steps) for steps in (1, 3))
+    single, rows = made.init(jax.random.key(0)), []
+    assert {x.dtype for x in jax.tree.leaves((single.params, single.ema))} == {jnp.dtype("float32")}
+    for _ in range(3):
+        single, metrics = one(single, jax.random.key(1), data)
+        rows.append(metrics)
+    together, metrics = three(made.init(jax.random.key(0)), jax.random.key(1), data)
+    # A gradient of bfloat16 numbers that is rounded in another order differs by some of 2^-9; Adam's steps are 6e-3.
+    chex.assert_trees_all_close(together.params, single.params, atol=2e-3)
+    chex.assert_trees_all_equal_dtypes(together, single)
+    np.testing.assert_array_equal(metrics["batch_size"], np.concatenate([row["batch_size"] for row in rows]))
+
+
+def test_a_run_is_dispatched_to_its_boundaries(monkeypatch):
+    assert list(dispatches(2, 5, [20])) == [1, 1, 1]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert list(dispatches(5, 52, [10, 25])) == [5, 10, 5, 5, 5, 10, 10, 2]
 
 
 def test_the_method_wants_a_clip_norm_per_network():

@@ -1,12 +1,15 @@
 """Ghost clipping against per-example gradients in float64, on random losses, and what it does with strange ones."""
 
+import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from random_models import CHANNELS, CLASSES, SIDE, random_loss
 
-from efsgd_jax.privacy import clipped_grad
+from efsgd_jax.privacy import clipped_grad, clipping_plan
 
 
 def batch_of(rng, size):
@@ -50,3 +53,121 @@ def test_random_losses_equal_vmap_in_float64(architecture):
         with jax.enable_x64(True):
             by_vmap = sums("vmap", jnp.float32)(clip)
         assert max(errors(single)) <= 2 * max(errors(by_vmap)), made_of
+
+
+def linear_loss(params, example, key):
+    x, y = example
+    return jnp.sum(jnp.square(x @ params["w"] + params["b"] - y)), None
+
+
+LINEAR = {"w": jnp.array([[1.0, -2.0], [0.5, 3.0], [2.0, 0.0]]), "b": jnp.array([0.1, -0.1]), "unused": jnp.ones(2)}
+
+
+def linear_batch(size):
+    rng = np.random.default_rng(0)
+    x, y = (jnp.asarray(rng.normal(size=(size, n)), jnp.float32) for n in (3, 2))
+    return (x, y), jax.random.split(jax.random.key(0), size)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])
+def test_a_bad_example_and_padding_contribute_nothing(bad):
+    (x, y), keys = linear_batch(6)
+    mask = jnp.array([1, 1, 1, 1, 0, 1], bool)
+    got = clipped_grad(linear_loss, 0.5, method="ghost", outer_l2_norm_clip=jnp.inf)(
+        LINEAR, (x.at[2, 0].set(bad).at[4].set(jnp.nan), y), keys, mask
+    )
+    good = np.array([0, 1, 3, 5])
+    want = clipped_grad(linear_loss, 0.5, method="vmap", outer_l2_norm_clip=jnp.inf)(
+        LINEAR, (x[good], y[good]), keys[good]
+    )
+    chex.assert_trees_all_close(got.clipped_sum, want.clipped_sum, rtol=1e-5)
+    chex.assert_trees_all_close(got.outer_sum, want.outer_sum, rtol=1e-5)
+    np.testing.assert_array_equal(got.finite, np.arange(6) != 2)
+    assert float(jnp.abs(got.clipped_sum["unused"]).max()) == 0
+
+
+@pytest.mark.parametrize(("x_scale", "d_scale"), [(1e-25, 1e25), (1e-30, 1e30), (1e18, 1e-18), (1e-37, 1e36)])
+def test_numbers_whose_squares_vanish_are_measured_all_the_same(x_scale, d_scale):
+    """|x|^2 is 0 in float32 and |d|^2 is not: a product of squares would call this gradient short."""
+
+    def loss(w, x, key):
+        return d_scale * jnp.sum(x @ w), None
+
+    x = x_scale * jnp.arange(1.0, 4.0)[None]
+    got = clipped_grad(loss, 0.01, method="ghost")(jnp.ones((3, 2)), x, jax.random.split(jax.random.key(0), 1))
+    want = x_scale * d_scale * np.sqrt(14 * 2)
+    if bool(got.finite[0]):
+        assert float(got.l2_norms[0]) == pytest.approx(want, rel=1e-4)
+    assert float(optax.tree.norm(got.clipped_sum)) <= 0.01 * (1 + 1e-5)
+
+
+def test_sums_of_bfloat16_networks_are_float32_and_no_longer_than_the_bound():
+    """One example alone: were its clipped gradient rounded to bfloat16, it could be longer than C by 2^-9."""
+    net = nn.Sequential([nn.Conv(5, (3, 3)), nn.silu, lambda x: x.reshape(x.shape[0], -1), nn.Dense(7), nn.Dense(3)])
+    x = jax.random.normal(jax.random.key(0), (1, 6, 6, 2))
+    params = net.init(jax.random.key(1), x)
+
+    def loss(params, x, key):
+        half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), (params, x))
+        return jnp.sum(net.apply(half[0], half[1][None]).astype(jnp.float32) ** 2), None
+
+    for i in range(20):
+        one = jax.random.normal(jax.random.key(i), x.shape)
+        got = clipped_grad(loss, 0.1, method="ghost")(params, one, jax.random.split(jax.random.key(0), 1))
+        assert got.clipped[0]
+        assert float(optax.tree.norm(got.clipped_sum)) == pytest.approx(0.1, rel=1e-6)
+        assert all(g.dtype == jnp.float32 for g in jax.tree.leaves(got.clipped_sum))
+
+
+def test_a_loss_without_the_example_is_named_and_left_to_vmap():
+    def loss(params, example, key):
+        return jnp.sum(params["w"] ** 2), None
+
+    batch, keys = linear_batch(3)
+    with pytest.raises(ValueError, match="does not depend on the example"):
+        clipped_grad(loss, 1.0, method="ghost")(LINEAR, batch, keys)
+    got = clipped_grad(loss, 0.3)(LINEAR, batch, keys)
+    assert float(optax.tree.norm(got.clipped_sum)) == pytest.approx(0.9, rel=1e-5)
+
+
+def test_the_plan_says_how_each_norm_is_found():
+    def loss(params, image, key):
+        h = nn.Conv(4, (3, 3)).apply(params["conv"], image[None])
+        h = jnp.tanh(h.reshape(-1)) @ params["once"]
+        for _ in range(2):
+            h = jnp.tanh(h @ params["twice"])
+        h = jax.lax.fori_loop(0, 3, lambda i, h: jnp.tanh(h @ params["loop"]), h)
+        return jnp.sum(h * params["scale"]), None
+
+    image = jnp.ones((4, 4, 1))
+    params = {
+        "conv": nn.Conv(4, (3, 3)).init(jax.random.key(0), image[None]),
+        **{name: jnp.ones((5, 5)) for name in ("twice", "loop", "unused")},
+        "once": jnp.ones((64, 5)),
+        "scale": jnp.ones(5),
+    }
+    assert clipping_plan(loss, params, image, jax.random.key(0)) == {
+        "['conv']['params']['kernel']": "patches",
+        "['conv']['params']['bias']": "formed: add",
+        "['once']": "outer product",
+        "['twice']": "formed: dot_general, dot_general",
+        "['loop']": "formed: scan",
+        "['scale']": "formed: mul",
+        "['unused']": "unused",
+    }
+
+
+def test_it_works_inside_of_other_transformations():
+    """Under vmap over an ensemble, with constants that are traced, in microbatches."""
+    (x, y), keys = linear_batch(5)
+    ensemble = jax.tree.map(lambda p: jnp.stack([p, 2 * p, -p]), LINEAR)
+
+    def sums(method, shift):
+        def loss(params, example, key):
+            return linear_loss(params, (example[0] * shift, example[1]), key)
+
+        f = clipped_grad(loss, 0.7, method=method, microbatch_size=2)
+        return jax.vmap(lambda p: f(p, (x, y), keys))(ensemble)
+
+    got, want = (jax.jit(sums, static_argnums=0)(method, jnp.float32(1.5)) for method in ("ghost", "vmap"))
+    chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)

@@ -22,8 +22,8 @@ from efsgd_jax.privacy import ShardMechanism
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
 from efsgd_jax.privacy.published import SanitizedGan
 from efsgd_jax.runs import memory
-from efsgd_jax.runs.fit import make_update
 from efsgd_jax.runs.programs import publish, train
+from efsgd_jax.runs.update import make_update
 
 SPEC = ImageSpec(8, 1, 3)
 HP = Hyperparameters(latent=3, generator_width=4, max_width=4, critic_width=4, critic_steps=1, critic_batch_size=4,

@@ -56,6 +56,8 @@ class Hyperparameters:
       generated_batch_size: generated images per update.
       ema_decay: of the generator that is released.
       microbatch_size: examples whose gradients exist at one time; None for all.
+      compute_dtype: of the networks in training, ``float32`` or ``bfloat16``. Parameters, losses, norms, sums, noise
+        and what is released are float32 in either case.
     """
 
     latent: int = 8
@@ -77,6 +79,7 @@ class Hyperparameters:
     generated_batch_size: int = 64
     ema_decay: float = 0.998
     microbatch_size: int | None = 32
+    compute_dtype: str = "float32"
 
 
 class State(NamedTuple):
@@ -91,6 +94,10 @@ class State(NamedTuple):
     generator_optimizer: optax.OptState
 
 
+def _floats_as(dtype: str, tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
 def make_generator(spec: ImageSpec, hp: Hyperparameters) -> Generator:
     return Generator(spec, hp.generator_width, hp.max_width, hp.noise_injection)
 
@@ -102,7 +109,9 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[PyTree, jax
     def generate(params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
         z_key, noise_key = jax.random.split(key)
         z = jax.random.normal(z_key, (labels.shape[0], hp.latent))
-        return cast(jax.Array, generator.apply(params, z, labels, rngs={"noise": noise_key}))
+        z = z.astype(jax.tree.leaves(params)[0].dtype)
+        images = cast(jax.Array, generator.apply(params, z, labels, rngs={"noise": noise_key}))
+        return images.astype(jnp.float32)
 
     return generate
 
@@ -131,8 +140,12 @@ def efsgd_gan(
     discriminator = Discriminator(spec, hp.discriminator_width, hp.max_width, hp.features)
     encoder = Encoder(spec, hp.latent, hp.encoder_width, hp.max_width)
 
+    def apply(module: Any, params: PyTree, *inputs: jax.Array, **options: Any) -> Any:
+        params, inputs = _floats_as(hp.compute_dtype, (params, inputs))
+        return _floats_as("float32", module.apply(params, *inputs, **options))
+
     def judge(params: PyTree, images: jax.Array, labels: jax.Array) -> Judgement:
-        return cast(Judgement, discriminator.apply(params, images, labels))
+        return cast(Judgement, apply(discriminator, params, images, labels))
 
     clip_norms = mechanism.l2_norm_clip
     if not isinstance(clip_norms, Mapping):
@@ -146,9 +159,9 @@ def efsgd_gan(
         image, label = image[None].astype(jnp.float32) / 127.5 - 1.0, label[None]
         z_key, noise_key = jax.random.split(key)
         judgement = judge(params["discriminator"], image, label)
-        posterior = cast(Posterior, encoder.apply(params["encoder"], image, label))
+        posterior = cast(Posterior, apply(encoder, params["encoder"], image, label))
         z = posterior.sample(z_key)
-        rebuilt = cast(jax.Array, generator.apply(params["generator"], z, label, rngs={"noise": noise_key}))
+        rebuilt = cast(jax.Array, apply(generator, params["generator"], z, label, rngs={"noise": noise_key}))
         terms = {
             "adversarial": jax.nn.softplus(-judgement.realness)[0],
             "classifier": optax.softmax_cross_entropy_with_integer_labels(judgement.class_logits, label)[0],
@@ -169,7 +182,7 @@ def efsgd_gan(
         return hp.adversarial_weight * jax.nn.softplus(realness), None
 
     def generator_loss(params: PyTree, judge_params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
-        judgement = judge(judge_params, shared(generate(params, key, labels)), labels)
+        judgement = judge(judge_params, shared(generate(_floats_as(hp.compute_dtype, params), key, labels)), labels)
         classes = optax.softmax_cross_entropy_with_integer_labels(judgement.class_logits, labels)
         return jnp.mean(jax.nn.softplus(-judgement.realness) + hp.generator_classifier_weight * classes)
 
@@ -224,7 +237,7 @@ def efsgd_gan(
 
         n = hp.generated_batch_size
         fake_labels = jax.random.randint(label_key, (n,), 0, spec.num_classes)
-        fakes = shared(generate(params["generator"], fake_key, fake_labels))
+        fakes = shared(generate(_floats_as(hp.compute_dtype, params["generator"]), fake_key, fake_labels))
         fake = generated_gradient(params["discriminator"], (fakes, fake_labels), jax.random.split(fake_key, n))
         judging = jax.tree.map(lambda r, f: r + f / n, gradient["discriminator"], fake.clipped_sum)
         gradient = {**gradient, "discriminator": judging}

@@ -55,7 +55,8 @@ class Component(NamedTuple):
       weights: what meetings read of them.
       meetings: positions of the meetings that read it.
       to_weights: from the leaves' values to the weights'.
-      rearranged: there is one of each, and the weight's elements are those of the leaf.
+      rearranged: there is one of each, and the weight's elements are those of the leaf; ``to_weights`` leaves their
+        dtype as it is then.
     """
 
     leaves: tuple[int, ...]
@@ -146,15 +147,11 @@ def take_apart(loss: Callable[..., PyTree], params: PyTree, example: PyTree) -> 
         weights = tuple(v for v in read if origins.get(v, frozenset()) & leaves)
         order = tuple(sorted(leaves))
         to_weights, equations = as_function([parameters[i] for i in order], weights)
-        components.append(
-            Component(
-                order,
-                weights,
-                tuple(i for i, m in enumerate(meetings) if any(m.equation.invars[j] in weights for j in m.weights)),
-                to_weights,
-                len(order) == len(weights) == 1 and all(_rearranges(e) for e in equations),
-            )
-        )
+        readers = tuple(i for i, m in enumerate(meetings) if any(m.equation.invars[j] in weights for j in m.weights))
+        rearranged = len(order) == len(weights) == 1 and all(_rearranges(e) for e in equations)
+        if rearranged:
+            to_weights = functools.partial(_rearrange, equations[::-1])
+        components.append(Component(order, weights, readers, to_weights, rearranged))
     return Dataflow(
         meetings,
         tuple(components),
@@ -216,6 +213,14 @@ def _meeting(equation: Any, origins: dict[Var, frozenset[int]], from_example: se
     like = tuple((v.aval.shape, v.aval.dtype) for v in (equation.outvars[i] for i in outputs))
     examples = tuple(i for i, v in inputs if v in from_example)
     return Meeting(equation, weights, examples, outputs, like, tuple(origins[equation.invars[i]] for i in weights))
+
+
+def _rearrange(equations: Sequence[JaxprEqn], leaf: jax.Array) -> list[jax.Array]:
+    """What the equations, each of the one before, make of the leaf, but in its own dtype."""
+    for equation in equations:
+        if equation.primitive.name != "convert_element_type":
+            (leaf,) = evaluate(equation, [leaf])
+    return [leaf]
 
 
 def _joined(sets: list[frozenset[int]]) -> list[frozenset[int]]:

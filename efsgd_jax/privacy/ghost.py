@@ -106,26 +106,30 @@ class _Part(NamedTuple):
 
 
 def _component(component: Component, meetings: Sequence[Meeting], done: _Pass, leaves: list[jax.Array]) -> _Part:
-    values, pull = jax.vjp(component.to_weights, *(leaves[i] for i in component.leaves))
-
-    def to_leaves(gradients: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-        return pull([g.astype(x.dtype) for g, x in zip(gradients, values, strict=True)])
-
+    own = [leaves[i] for i in component.leaves]
     if component.rearranged and len(component.meetings) == 1:
         (at,) = component.meetings
         meeting, met, cotangents = meetings[at], done.met[at], done.cotangents[at]
+        # In float32 to the end: a sum of clipped gradients must not be rounded to what its terms are.
+        _, pull = jax.vjp(component.to_weights, own[0].astype(jnp.promote_types(own[0].dtype, jnp.float32)))
+
+        def to_leaf(total: jax.Array) -> tuple[jax.Array, ...]:
+            return pull([total])
+
         if is_outer_product(meeting):
-            return _outer_product(meeting, met, cotangents, done.weights, to_leaves)
+            return _outer_product(meeting, met, cotangents, done.weights, to_leaf)
         if windows := windows_of(meeting):
-            return _convolution(windows, met[0], cotangents[0], to_leaves)
+            return _convolution(windows, met[0], cotangents[0], to_leaf)
+
+    values, pull = jax.vjp(component.to_weights, *own)
 
     def gradients(met: list[list[jax.Array]], cotangents: list[list[jax.Array]]) -> tuple[jax.Array, ...]:
         """Of one example."""
-        sums = {v: jnp.zeros(x.shape, x.dtype) for v, x in zip(component.weights, values, strict=True)}
+        sums = {v: jnp.zeros_like(done.weights[v]) for v in component.weights}
         for i, m, d in zip(component.meetings, met, cotangents, strict=True):
             for v, g in weight_gradients(meetings[i], m, d, done.weights).items():
                 sums[v] = sums[v] + g
-        return to_leaves(list(sums.values()))
+        return pull([g.astype(x.dtype) for g, x in zip(sums.values(), values, strict=True)])
 
     each = jax.vmap(gradients)(*([xs[i] for i in component.meetings] for xs in (done.met, done.cotangents)))
     return _Part(
@@ -135,7 +139,7 @@ def _component(component: Component, meetings: Sequence[Meeting], done: _Pass, l
 
 
 def _outer_product(
-    meeting: Meeting, met: list[jax.Array], cotangents: list[jax.Array], weights: dict, to_leaves: Callable[..., Any]
+    meeting: Meeting, met: list[jax.Array], cotangents: list[jax.Array], weights: dict, to_leaf: Callable[..., Any]
 ) -> _Part:
     norms = jax.vmap(lambda met, d: outer_product_norm(meeting, met, d))(met, cotangents)
 
@@ -149,16 +153,16 @@ def _outer_product(
         (d,) = cotangents
         share = kept(d) * rows(factors[0], d)
         numbers = [kept(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in met]
-        return to_leaves([outer_product_sum(meeting, numbers, [share], weights)])
+        return to_leaf(outer_product_sum(meeting, numbers, [share], weights))
 
     return _Part([jnp.square(norms)], by_one_product)
 
 
-def _convolution(windows: Windows, x: jax.Array, d: jax.Array, to_leaves: Callable[..., Any]) -> _Part:
+def _convolution(windows: Windows, x: jax.Array, d: jax.Array, to_leaf: Callable[..., Any]) -> _Part:
     matrices = jax.vmap(lambda x, d: kernel_matrices(windows, x, d))(x, d)
     return _Part(
         [squared_norm(matrices)],
-        lambda weights, keep: to_leaves([as_weights(windows, masked_sum(weights[0], keep, matrices))]),
+        lambda weights, keep: to_leaf(as_weights(windows, masked_sum(weights[0], keep, matrices))),
     )
 
 
@@ -175,7 +179,7 @@ def clipping_plan(
 
     Returns:
       ``"outer product"``: never formed. ``"patches"``: formed, by a product of a convolution's patches.
-      ``"formed"``: formed as ``vmap`` would; ``"formed: "`` says from which operations if there are several.
+      ``"formed: ..."``: formed as ``vmap`` would, from the operations that are named.
       ``"unused"``: it does not reach the loss.
     """
     flow = take_apart(loss, params, (example, key))
@@ -184,7 +188,7 @@ def clipping_plan(
     for component in flow.components:
         names = [flow.meetings[i].equation.primitive.name for i in component.meetings]
         first = flow.meetings[component.meetings[0]]
-        how = "formed" if len(names) == 1 and component.rearranged else "formed: " + ", ".join(names)
+        how = "formed: " + ", ".join(names)
         if component.rearranged and len(names) == 1:
             how = "outer product" if is_outer_product(first) else "patches" if windows_of(first) else how
         plan |= {paths[i]: how for i in component.leaves}

@@ -5,7 +5,6 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from efsgd_jax.data import Dataset
@@ -31,6 +30,7 @@ from efsgd_jax.runs.metrics_stream import MetricsStream
 from efsgd_jax.runs.release import draw_grid, fingerprints, public_config
 from efsgd_jax.runs.report import privacy_report, to_markdown
 from efsgd_jax.runs.setup import Setup, identity, mesh_for, prepare
+from efsgd_jax.runs.update import dispatches, make_update
 from efsgd_jax.runs.workdir import Workdir, plain
 from efsgd_jax.settings import method_named
 
@@ -103,21 +103,6 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
     )
 
 
-def make_update(synthesizer: Synthesizer, mesh: Mesh | None = None) -> Callable[..., Any]:
-    """``update(state, sampling_key, data) -> (state, metrics)``, jitted: draws a batch and takes a step.
-
-    The batch of step t depends on ``sampling_key`` and t, so that a resumed run draws what it drew before. With a mesh
-    everything that goes in and comes out is the same on all of its devices.
-    """
-    everywhere = {"out_shardings": NamedSharding(mesh, PartitionSpec())} if mesh else {}
-
-    @functools.partial(jax.jit, donate_argnums=0, compiler_options=compiler_options(), **everywhere)
-    def update(state: PyTree, key: jax.Array, data: PyTree) -> tuple[PyTree, dict]:
-        return synthesizer.step(state, synthesizer.batch(key, state.step, data))
-
-    return update
-
-
 def _warm_up(synthesizer: Synthesizer, state: PyTree, key: jax.Array, data: PyTree, progress: bool) -> PyTree:
     """What a method wants done before the first step."""
     if not synthesizer.warm_up:
@@ -140,7 +125,7 @@ def _train(config: ConfigDict, setup: Setup, directory: Workdir, progress: bool,
     stream = MetricsStream(directory.metrics, directory.tensorboard, start) if is_first() else None
     data = synthesizer.arrange(arrange_key, jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels))
     state, data, sampling_key = (replicate(x, mesh) for x in (state, data, sampling_key))
-    update = make_update(synthesizer, mesh)
+    update = functools.cache(functools.partial(make_update, synthesizer, mesh))  # of a number of steps
     if start == 0:
         state = _warm_up(synthesizer, state, warm_key, data, progress)
     draw = jax.jit(synthesizer.generate)
@@ -153,10 +138,12 @@ def _train(config: ConfigDict, setup: Setup, directory: Workdir, progress: bool,
     bar = tqdm.tqdm(total=ledger.steps, initial=start, disable=not progress, unit="step", dynamic_ncols=True)
     try:
         since = time.perf_counter()
-        for step in range(start + 1, ledger.steps + 1):
-            state, metrics = update(state, sampling_key, data)
+        step = start
+        for count in dispatches(start, ledger.steps, [every, config.train.grid_every]):
+            state, metrics = update(count)(state, sampling_key, data)
+            step += count
             pending.append(metrics)
-            bar.update()
+            bar.update(count)
             if step % every == 0 or step == ledger.steps:
                 values = _mean(pending)
                 seconds, since, pending = time.perf_counter() - since, time.perf_counter(), []
@@ -193,7 +180,7 @@ def _first_of_row(step: int, every: int, start: int) -> int:
 
 def _mean(rows: list[dict[str, jax.Array]]) -> dict[str, float]:
     """Mean over steps, of the steps that have the metric (the generator's loss exists every few steps only)."""
-    columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     return {
         name: float(column[~np.isnan(column)].mean()) if not np.isnan(column).all() else math.nan
         for name, column in columns.items()

@@ -36,6 +36,7 @@ def rules(config: ConfigDict) -> list[Rule]:
         *at_least(config, "train", ["expected_batch_size"], 1),
         *fractions(config, "method", ["ema_decay", "adam_b1"]),
         ("method.microbatch_size", size, size is None or size >= 1, "at least 1"),
+        ("method.compute_dtype", m.compute_dtype, m.compute_dtype in ("float32", "bfloat16"), "float32 or bfloat16"),
         *at_least(config, "method", counts, 1),
         *at_least(config, "method", [k for k in m if k.endswith(("_weight", "learning_rate"))], 0),
     ]

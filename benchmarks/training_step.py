@@ -1,0 +1,94 @@
+"""The flagship's whole training step, private against plain: ms per step, and the share of time outside of compute.
+
+    python benchmarks/training_step.py --out=benchmarks/results/training_step.json
+
+A step is what ``fit`` runs: the Poisson sample, gradients of real and of generated images, clipping, feedback, noise,
+Adam, the generator's own step, the moving average. *Plain* is the same step with the batch's summed gradient and no
+noise, in the form that is fastest. Rounds are interleaved. *Outside of compute* is the time in which the main thread
+holds a step that was not asked for yet: Python, and the dispatch.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from typing import Any
+
+import jax
+from provenance import provenance
+from rivals import random_data, synthesizer
+from timing import fastest, in_turn, ratios, spread, write_record
+
+from efsgd_jax.cli import read_config
+from efsgd_jax.runs.update import make_update
+
+OVERHEAD_STEPS = 30
+
+
+class Rival:
+    """One way to take steps."""
+
+    def __init__(self, config: Any, kind: str, microbatch_size: int | None, data: Any) -> None:
+        made = synthesizer(config, kind, microbatch_size)
+        self.state = jax.jit(made.init)(jax.random.key(0))
+        self.data = made.arrange(jax.random.key(1), *data)
+        update, self.key = make_update(made), jax.random.key(2)
+        start = time.perf_counter()
+        self.update = update.lower(self.state, self.key, self.data).compile()
+        self.compile_seconds = time.perf_counter() - start
+
+    def __call__(self) -> None:
+        self.state, metrics = self.update(self.state, self.key, self.data)
+        jax.block_until_ready((self.state, metrics))
+
+    def outside(self) -> float:
+        """Share of time until the device has its next step, when it is asked only after the one before is done."""
+        start, waited = time.perf_counter(), 0.0
+        for _ in range(OVERHEAD_STEPS):
+            self.state, metrics = self.update(self.state, self.key, self.data)
+            asked = time.perf_counter()
+            jax.block_until_ready((self.state, metrics))
+            waited += time.perf_counter() - asked
+        return 1 - waited / (time.perf_counter() - start)
+
+
+def to_table(times: dict[str, list[float]]) -> str:
+    plain = fastest(times, [name for name in times if name.startswith("plain")])
+    lines = ["| | ms per step | of the fastest plain step |", "|---|---|---|"]
+    for name, values in times.items():
+        lines.append(f"| {name} | {spread(values, 1)} | {spread(ratios(values, times[plain]))} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/fmnist.py")
+    parser.add_argument(
+        "--rivals", default="plain:32,plain:64,plain:0,ghost:32,ghost:64,vmap:32",
+        help="kind:microbatch_size, 0 for the whole batch",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=3, help="steps in one turn")
+    parser.add_argument("--out", help="JSON file of results")
+    args = parser.parse_args()
+    config, data = read_config(args.config, []), random_data()
+    run = {}
+    for rival in args.rivals.split(","):
+        kind, size = rival.split(":")
+        name = f"{kind}, {'microbatches of ' + size if int(size) else 'whole batch'}"
+        run[name] = Rival(config, kind, int(size) or None, data)
+    times = in_turn(run, args.rounds, args.repeats)
+    print(to_table(times))
+    private = fastest(times, [name for name in times if name.startswith("ghost")])
+    outside = [run[private].outside() for _ in range(5)]
+    print(f"outside of compute, {private}: {100 * statistics.median(outside):.1f}% of the time")
+    seconds = {name: rival.compile_seconds for name, rival in run.items()}
+    sizes = {k: v for k, v in vars(args).items() if k != "out"}
+    write_record(
+        args.out, {**provenance(), "sizes": sizes, "compile_seconds": seconds, "outside": outside, "ms": times}
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
