@@ -109,9 +109,7 @@ def main() -> int:
     parser.add_argument("--out", help="JSON file of results")
     args = parser.parse_args()
     record: dict[str, Any] = {**provenance(), "batch_size": args.batch_size, "runs": []}
-    print(
-        "| | devices | B | operations of a device, of one device's | ideal | bytes all-reduced / parameters | other bytes |"
-    )
+    print("| | devices | B | operations per device, relative | ideal | all-reduced, of the parameters | other bytes |")
     print("|---|---|---|---|---|---|---|")
     for title, measure in (("private update", private_update), ("whole step", whole_step)):
         for scaling in ("strong", "weak"):

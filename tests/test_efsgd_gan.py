@@ -108,7 +108,7 @@ def test_steps_in_one_dispatch_are_steps_one_by_one_and_bfloat16_stays_inside():
 def test_a_run_is_dispatched_to_its_boundaries(monkeypatch):
     assert list(dispatches(2, 5, [20])) == [1, 1, 1]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert list(dispatches(5, 52, [10, 25])) == [5, 10, 5, 5, 5, 10, 10, 2]
+    assert list(dispatches(5, 52, [10, 25])) == [5, 10, 5, 5, 10, 10, 2]
 
 
 def test_the_method_wants_a_clip_norm_per_network():
