@@ -3,20 +3,25 @@
 import re
 from pathlib import Path
 
+import chex
+import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from efsgd_jax import load_dataset
+from efsgd_jax.privacy import clip_and_sum
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def loop():
-    code = re.search(r"<!-- tested by tests/test_readme.py -->\n```python\n(.*?)```", README, re.S).group(1)
-    assert len(re.findall(r"^(?!\s*$)", code.split("def train")[1], re.M)) <= 20
+    first, second = re.findall(r"<!-- tested by tests/test_readme.py -->\n```python\n(.*?)```", README, re.S)
+    assert len(re.findall(r"^(?!\s*$)", first.split("def train")[1], re.M)) <= 20
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    for code in (first, second):
+        exec(compile(code, "README.md", "exec"), names)
     return names
 
 
@@ -29,6 +34,20 @@ def test_the_loop_learns(loop, library):
     trained = loop["train"](model.apply, params, x, y)
     accuracy = float(jnp.mean(jnp.argmax(model.apply(trained, x), -1) == y))
     assert accuracy > 0.8
+
+
+@pytest.mark.parametrize("library", ["flax", "haiku"])
+def test_the_clipped_sums_are_those_of_per_example_gradients(loop, library, capsys):
+    x, y = jax.random.normal(jax.random.key(0), (70, 64)), jnp.arange(70) % 10
+    model, params = loop[f"{library}_model"], loop[f"{library}_params"]
+
+    def loss(params, x, y):
+        return optax.softmax_cross_entropy_with_integer_labels(model.apply(params, x), y)
+
+    want = clip_and_sum(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0))(params, x, y), 1.0)
+    got = loop["clipped_sums"](model.apply, params, x, y)
+    chex.assert_trees_all_close(got.clipped_sum, want.clipped_sum, rtol=1e-4, atol=1e-5)
+    assert "outer product" in capsys.readouterr().out
 
 
 def test_every_relative_link_and_recipe_exists():
