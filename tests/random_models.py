@@ -143,9 +143,9 @@ def random_loss(seed: int) -> tuple[Callable[..., Any], Callable[[jax.Array], An
     head = str(rng.choice(HEADS))
     model = RandomModel(maps, vectors, head, tuple(rng.integers(1, 4, size=8).tolist()))
     second_order, decay = rng.random() < 0.15, rng.random() < 0.15
-    x, y = jnp.zeros((1, SIDE, SIDE, CHANNELS)), jnp.zeros(1, int)
 
     def init(key: jax.Array) -> Any:
+        x, y = jnp.zeros((1, SIDE, SIDE, CHANNELS)), jnp.zeros(1, int)  # here, for the precision of the time
         variables = model.init({"params": key, "noise": key}, x, y)
         # Biases and gains away from their special values.
         noise = jax.tree.map(lambda p: 0.1 * jax.random.normal(key, p.shape, p.dtype), variables["params"])
