@@ -209,4 +209,6 @@ def masked_sum(weights: jax.Array, keep: jax.Array, leaf: jax.Array) -> jax.Arra
     """``sum_i weights_i * leaf_i`` of the rows to keep."""
     # The select comes before the product: 0 * NaN would be NaN and one bad example would poison the sum.
     kept = jnp.where(keep.reshape((-1,) + (1,) * (leaf.ndim - 1)), leaf, 0)
-    return jnp.tensordot(weights, kept.astype(jnp.promote_types(leaf.dtype, jnp.float32)), axes=1)
+    wide = kept.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    # Accelerators round float32 factors by default, and a rounded term can be longer than its bound.
+    return jnp.tensordot(weights, wide, axes=1, precision=jax.lax.Precision.HIGHEST)

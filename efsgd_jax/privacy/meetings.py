@@ -43,6 +43,8 @@ def outer_product_sum(
     params = dict(equation.params)
     if equation.primitive.name == "dot_general":
         params["preferred_element_type"] = None
+        # Accelerators round float32 factors by default, and a rounded term can be longer than its bound.
+        params["precision"] = (jax.lax.Precision.HIGHEST,) * 2
 
     def outputs(matrix: jax.Array) -> jax.Array:
         def of_one(*met: jax.Array) -> jax.Array:
