@@ -5,20 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
 from efsgd_jax.errors import UserError
+from efsgd_jax.runs.devices import plain, typed
 
 PyTree = Any
-
-
-def _is_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _to_arrays(state: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if _is_key(x) else x), state)
 
 
 class Checkpoints:
@@ -41,7 +33,7 @@ class Checkpoints:
 
     def save(self, step: int, state: PyTree) -> None:
         if self._manager.latest_step() != step:
-            self._manager.save(step, args=ocp.args.StandardSave(_to_arrays(state)))
+            self._manager.save(step, args=ocp.args.StandardSave(jax.tree.map(plain, state)))
 
     def restore(self, state: PyTree) -> tuple[int, PyTree]:
         """The latest state, shaped like ``state``; ``(0, state)`` if there is none.
@@ -53,18 +45,14 @@ class Checkpoints:
         if step is None:
             return 0, state
         try:
-            arrays = self._manager.restore(step, args=ocp.args.StandardRestore(_to_arrays(state)))
+            arrays = self._manager.restore(step, args=ocp.args.StandardRestore(jax.tree.map(plain, state)))
         except Exception as error:  # orbax raises many kinds for a damaged directory
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"cannot read checkpoint {step} in {self._manager.directory} ({type(error).__name__}: {reason}); "
                 "remove that directory to continue from the one before it"
             ) from error
-
-        def as_before(old: Any, new: np.ndarray) -> jax.Array:
-            return jax.random.wrap_key_data(jnp.asarray(new)) if _is_key(old) else jnp.asarray(new)
-
-        return step, jax.tree.map(as_before, state, arrays)
+        return step, jax.tree.map(lambda old, new: typed(jnp.asarray(new), old), state, arrays)
 
     def close(self) -> None:
         self._manager.close()

@@ -45,20 +45,20 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     if mesh is None:
         return jax.tree.map(jax.numpy.asarray, tree)
     everywhere = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda x: _typed(jax.device_put(_plain(x), everywhere), x), tree)
+    return jax.tree.map(lambda x: typed(jax.device_put(plain(x), everywhere), x), tree)
 
 
 def from_first(tree: PyTree) -> PyTree:
     """What the first process has, in all of them."""
     if jax.process_count() == 1:
         return tree
-    values = multihost_utils.broadcast_one_to_all(jax.tree.map(_plain, tree))
-    return jax.tree.map(lambda new, old: _typed(jax.numpy.asarray(new), old), values, tree)
+    values = multihost_utils.broadcast_one_to_all(jax.tree.map(plain, tree))
+    return jax.tree.map(lambda new, old: typed(jax.numpy.asarray(new), old), values, tree)
 
 
 def to_host(tree: PyTree) -> PyTree:
     """NumPy arrays of what is the same on every device, and keys on the process's own device."""
-    return jax.tree.map(lambda x: _typed(jax.numpy.asarray(_plain(x)), x) if _is_key(x) else np.asarray(x), tree)
+    return jax.tree.map(lambda x: typed(jax.numpy.asarray(plain(x)), x) if _is_key(x) else np.asarray(x), tree)
 
 
 def is_first() -> bool:
@@ -66,11 +66,13 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def _plain(x: Any) -> np.ndarray:
+def plain(x: Any) -> np.ndarray:
+    """A leaf of a state as NumPy has it: a key as its words."""
     return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
 
 
-def _typed(x: jax.Array, like: Any) -> jax.Array:
+def typed(x: jax.Array, like: Any) -> jax.Array:
+    """A key again, if ``like`` is one."""
     return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like)) if _is_key(like) else x
 
 

@@ -116,6 +116,7 @@ def _warm_up(synthesizer: Synthesizer, state: PyTree, key: jax.Array, data: PyTr
 def _train(config: ConfigDict, setup: Setup, directory: Workdir, progress: bool, mesh: Mesh | None) -> None:
     """Every process takes every step; the first one keeps the files."""
     dataset, ledger, synthesizer = setup
+    # Of the other processes' key only the shape counts: the first one's takes its place.
     root_key = from_first(directory.root_key(config.train.seed) if is_first() else jax.random.key(0))
     init_key, sampling_key, arrange_key, warm_key = jax.random.split(root_key, 4)
     state = jax.jit(synthesizer.init, compiler_options=compiler_options())(init_key)
