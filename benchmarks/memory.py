@@ -8,21 +8,20 @@ and comes out, the images and the parameters, is not counted; it is the same for
 
 import argparse
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from clipping import Problem
+from clipping import L2_NORM_CLIP, Problem
 from provenance import provenance
 from timing import write_record
 
 from efsgd_jax.privacy import clipped_grad
 
-L2_NORM_CLIP = 0.5
 LARGEST_WHOLE = 4096  # above it, only what is flat in the batch
 
 
-def peak(problem: Problem, kind: str, batch_size: int, microbatch_size: int | None) -> float:
+def peak(problem: Problem, kind: str, batch_size: int, microbatch_size: Literal["auto"] | None) -> float:
     images = jax.ShapeDtypeStruct((batch_size, *problem.images.shape[1:]), jnp.float32)
     labels = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
@@ -41,14 +40,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", default="512,1024,4096,16384")
     parser.add_argument("--widths", default="8:32", help="width:max_width of the discriminator")
-    parser.add_argument("--microbatch_size", type=int, default=64)
     parser.add_argument("--out", help="JSON file of results")
     args = parser.parse_args()
     problem = Problem(*map(int, args.widths.split(":")), 1)
-    size = args.microbatch_size
     rows = {
-        "plain": ("plain", None), "ghost": ("ghost", None), f"ghost, microbatches of {size}": ("ghost", size),
-        "vmap": ("vmap", None), f"vmap, microbatches of {size}": ("vmap", size),
+        "plain, whole batch": ("plain", None), "ghost": ("ghost", "auto"), "ghost, whole batch": ("ghost", None),
+        "vmap": ("vmap", "auto"), "vmap, whole batch": ("vmap", None),
     }  # fmt: skip
     batches = [int(b) for b in args.batches.split(",")]
     mib: dict[str, dict[str, float]] = {}

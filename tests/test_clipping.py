@@ -71,8 +71,8 @@ def test_averaged_gradients_are_refused():
         clip_and_sum({"w": jnp.ones((4, 3))}, 1.0, mask=jnp.ones(3, bool))
 
 
-@pytest.mark.parametrize("microbatch_size", [1, 3, 4, 64])
-def test_microbatches_change_nothing(microbatch_size):
+@pytest.mark.parametrize(("microbatch_size", "size"), [(1, 10), (3, 10), (4, 10), (64, 10), ("auto", 150)])
+def test_microbatches_change_nothing(microbatch_size, size):
     def loss(params, example, key):
         noise = jax.random.normal(key, ())
         value = jnp.sum(jnp.tanh(example @ params["w"]) ** 2) * (1 + 0.1 * noise)
@@ -80,15 +80,27 @@ def test_microbatches_change_nothing(microbatch_size):
 
     rng = np.random.default_rng(1)
     params = {"w": jnp.asarray(rng.normal(size=(5, 2)), jnp.float32)}
-    batch = jnp.asarray(rng.normal(size=(10, 5)), jnp.float32)
-    keys = jax.random.split(jax.random.key(2), 10)
-    mask = jnp.arange(10) < 8
-    whole = clipped_grad(loss, 0.5, outer_l2_norm_clip=np.inf)(params, batch, keys, mask)
+    batch = jnp.asarray(rng.normal(size=(size, 5)), jnp.float32)
+    keys = jax.random.split(jax.random.key(2), size)
+    mask = jnp.arange(size) < size - 2
+    whole = clipped_grad(loss, 0.5, outer_l2_norm_clip=np.inf, microbatch_size=None)(params, batch, keys, mask)
     parts = jax.jit(clipped_grad(loss, 0.5, outer_l2_norm_clip=np.inf, microbatch_size=microbatch_size))(
         params, batch, keys, mask
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), whole, parts)
-    assert np.all(np.asarray(whole.losses[8:]) == 0)
+    assert np.all(np.asarray(whole.losses[-2:]) == 0)
+
+
+def test_memory_does_not_grow_with_the_batch():
+    def loss(params, example, key):
+        return jnp.sum(jnp.tanh(jnp.tanh(example @ params) @ params.T)), None
+
+    def temporary(size):
+        batch, keys = jnp.zeros((size, 64)), jax.random.split(jax.random.key(0), size)
+        program = jax.jit(clipped_grad(loss, 0.5)).lower(jnp.zeros((64, 64)), batch, keys).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert temporary(4096) < 1.3 * temporary(512)
 
 
 def test_clip_by_norm():
