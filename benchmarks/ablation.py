@@ -34,6 +34,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no reconstruction": ("method.reconstruction_weight=0",),
     "no generator step": ("method.generator_learning_rate=0",),
     "no classifier term": ("method.generator_classifier_weight=0",),
+    "bfloat16": ("method.compute_dtype=bfloat16",),
 }
 
 
