@@ -45,7 +45,7 @@ def run(config_path: str, assignments: list[str], workdir: Path) -> dict:
     start = time.perf_counter()
     result = fit(config, workdir)
     seconds = None if resumed else round(time.perf_counter() - start, 1)
-    scores = evaluate(workdir)
+    scores = evaluate(workdir, metrics=("utility",), classifiers=("logistic_regression", "cnn"), classifier_seeds=1)
     return {
         "epsilon": result.privacy["epsilon"],
         "noise_multiplier": result.privacy["mechanism_parameters"]["noise_multiplier"],
