@@ -1,5 +1,6 @@
 """Scores of synthetic images against real ones."""
 
+from efsgd_jax.metrics.copying import Neighbours, Space, copying, exact_copies
 from efsgd_jax.metrics.feature_classifier import FeatureClassifier, Training, train_feature_classifier
 from efsgd_jax.metrics.fidelity import SPLITS, frechet_distance, frechet_distance_of_features, inception_score
 from efsgd_jax.metrics.protocols import FID_IMAGES, PROTOCOLS, Protocol
@@ -13,10 +14,14 @@ __all__ = [
     "PROTOCOLS",
     "SPLITS",
     "FeatureClassifier",
+    "Neighbours",
     "Protocol",
     "Scores",
+    "Space",
     "Training",
     "Utility",
+    "copying",
+    "exact_copies",
     "frechet_distance",
     "frechet_distance_of_features",
     "inception_score",

@@ -1,15 +1,17 @@
 """The command lines of ``python -m efsgd_jax.train``, ``.sample`` and ``.evaluate``: parse, call, print."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from efsgd_jax.cli import Parser, program, read_config, split_overrides
 from efsgd_jax.metrics import CLASSIFIERS, DEFAULT_CLASSIFIERS, PROTOCOLS, to_table
 from efsgd_jax.privacy.published import ACCOUNTINGS
 from efsgd_jax.runs.devices import is_first, join_processes
-from efsgd_jax.runs.evaluate import evaluate
+from efsgd_jax.runs.evaluate import evaluate, evaluate_samples
 from efsgd_jax.runs.fit import fit
 from efsgd_jax.runs.release import pack
 from efsgd_jax.runs.sample import FORMATS, sample
+from efsgd_jax.runs.scoring import METRICS
 
 
 def _parser(name: str, description: str) -> Parser:
@@ -63,29 +65,52 @@ def draw(argv: Sequence[str]) -> None:
 
 @program
 def score(argv: Sequence[str]) -> None:
-    parser = _parser("evaluate", "Score a finished run against its real data.")
+    parser = Parser(
+        prog="python -m efsgd_jax.evaluate", description="Score a finished run, or images from a file, by real data."
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--workdir", help="directory of a finished run")
+    what.add_argument("--samples", help="an .npz file with x_train and y_train, of whatever origin; needs --config")
+    parser.add_argument("--config", help="with --samples: the recipe whose data they are scored against")
     parser.add_argument("--protocol", help="a published protocol, one of " + ",".join(PROTOCOLS))
     parser.add_argument(
         "--n", type=int, help="synthetic images; default: the protocol's number, else as many as real, at most 10000"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="of the synthetic images; default 0")
+    parser.add_argument("--metrics", help=f"some of {','.join(METRICS)}; default: all")
     parser.add_argument(
         "--classifiers",
         help=f"some of {','.join(CLASSIFIERS)}; default: the protocol's, else {','.join(DEFAULT_CLASSIFIERS)}",
     )
-    parser.add_argument("--fidelity", action="store_true", help="also IS and FID, over features of a CNN of this data")
-    args = parser.parse_args(argv)
-    scores = evaluate(
-        args.workdir,
-        num_images=args.n,
-        classifiers=None if args.classifiers is None else tuple(args.classifiers.split(",")),
-        fidelity=args.fidelity,
-        protocol=args.protocol,
-        seed=args.seed,
-        progress=args.protocol is not None,
+    parser.add_argument("--classifier_seeds", type=int, help="how many of each classifier are trained; default 3")
+    parser.add_argument(
+        "--inception", help="the file of InceptionV3's weights, or 'download': also FID and the like of its features"
     )
+    parser.epilog = "--config.KEY=VALUE changes one key of --config, such as --config.data.path=FILE"
+    overrides, rest = split_overrides(argv)
+    args = parser.parse_args(rest)
+    options: dict[str, Any] = {
+        "metrics": _names(args.metrics),
+        "classifiers": _names(args.classifiers),
+        "classifier_seeds": args.classifier_seeds,
+        "protocol": args.protocol,
+        "inception": args.inception,
+        "progress": True,
+    }
+    if args.samples:
+        if not args.config or args.n is not None or args.seed is not None:
+            parser.error("--samples needs --config, and takes neither --n nor --seed")
+        scores = evaluate_samples(args.samples, read_config(args.config, overrides), **options)
+    else:
+        if args.config or overrides:
+            parser.error("--workdir knows its own configuration; leave --config out")
+        scores = evaluate(args.workdir, num_images=args.n, seed=args.seed or 0, **options)
     print(to_table(scores))
     print("These scores read real images: they are not covered by epsilon.")
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(text.split(","))
 
 
 @program
