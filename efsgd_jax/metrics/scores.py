@@ -20,7 +20,7 @@ class Scores(NamedTuple):
       real2gen: by classifier: trained on real images, tested on synthetic ones.
       fidelity: by the network whose features are compared, the measures of ``fidelity_scores``. Those of different
         networks do not compare; only ``inception``'s FID is that of papers.
-      copying: ``flagged``, ``exact_copies``, ``spaces`` (``copying.Space`` of pixels and of the classifier's features)
+      copying: ``flagged``, ``exact_copies``, ``spaces`` (``Space`` of pixels and of the classifier's features)
         and the ``closest`` pairs.
       num_images: how many synthetic images were scored.
       protocol: a key of ``PROTOCOLS``, or "".

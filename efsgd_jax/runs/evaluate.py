@@ -9,10 +9,18 @@ from ml_collections import ConfigDict
 from efsgd_jax.config import validate
 from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
-from efsgd_jax.metrics import CLASSIFIERS, DEFAULT_CLASSIFIERS, FID_IMAGES, PROTOCOLS, SPLITS, Scores, to_json
-from efsgd_jax.metrics.inception import load_inception
+from efsgd_jax.metrics import (
+    CLASSIFIERS,
+    DEFAULT_CLASSIFIERS,
+    FID_IMAGES,
+    PROTOCOLS,
+    SPLITS,
+    Scores,
+    load_inception,
+    to_json,
+)
 from efsgd_jax.runs.files import read_json, write_json
-from efsgd_jax.runs.sample import Samples, sample
+from efsgd_jax.runs.sample import sample
 from efsgd_jax.runs.samples_file import read_samples
 from efsgd_jax.runs.scoring import METRICS, Plan, score_images
 from efsgd_jax.runs.setup import dataset_of, finished_run
@@ -151,7 +159,7 @@ def _plan(
         tuple(range(SEEDS if classifier_seeds is None else classifier_seeds)),
         None if protocol else num_images,
         FID_IMAGES if protocol else MAX_SYNTHETIC,
-        load_inception(inception) if inception and "fidelity" in metrics else None,
+        load_inception(None if inception == "download" else inception) if inception and "fidelity" in metrics else None,
     )
 
 

@@ -4,12 +4,14 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import tqdm
 
 from efsgd_jax.data import Dataset
 from efsgd_jax.metrics import (
     FeatureClassifier,
+    InceptionV3,
     Scores,
     Training,
     Utility,
@@ -20,10 +22,9 @@ from efsgd_jax.metrics import (
     score,
     utility,
 )
-from efsgd_jax.metrics.inception import Inception
 from efsgd_jax.runs.feature_cache import trained_on_real
-from efsgd_jax.runs.score_cache import cached, digest
 from efsgd_jax.runs.sample import Samples
+from efsgd_jax.runs.score_cache import cached, digest
 
 METRICS = ("utility", "fidelity", "copying")
 CLOSEST = 12
@@ -46,7 +47,7 @@ class Plan(NamedTuple):
     seeds: tuple[int, ...]
     num_real: int | None
     num_fidelity: int
-    inception: Inception | None = None
+    inception: InceptionV3 | None = None
 
 
 def score_images(fake: Samples, data: Dataset, plan: Plan, *, progress: bool = False) -> Scores:
@@ -95,11 +96,11 @@ def _stages(fake: Samples, data: Dataset, plan: Plan) -> Stages:
                 compute = functools.partial(_compute_utility, kind, train, test, k, c, plan.seeds)
                 stages[kind, c, (plan.seeds, len(train[1]))] = compute
     if "fidelity" in plan.metrics:
-        options = (plan.num_fidelity,)
+        options: tuple[Any, ...] = (plan.num_fidelity,)
         stages["fidelity", "classifier", options] = lambda: _fidelity(_classifier(data), fake, data, plan.num_fidelity)
         if plan.inception:
             network = plan.inception
-            options = (plan.num_fidelity, network.digest)
+            options = (plan.num_fidelity, digest(*jax.tree.leaves(jax.device_get(network.params))))
             stages["fidelity", "inception", options] = lambda: _fidelity(network, fake, data, plan.num_fidelity)
     if "copying" in plan.metrics:
         stages["copying", "", (plan.num_fidelity,)] = lambda: _copying(fake, data, plan.num_fidelity)
@@ -131,15 +132,13 @@ def _utility(value: dict[str, Any]) -> Utility:
     return Utility(**{**value, "confusion": confusion, "accuracies": accuracies})
 
 
-def _fidelity(network: Any, fake: Samples, data: Dataset, most: int) -> dict[str, float]:
-    """``network``: with ``features`` and ``probabilities`` of images."""
+def _fidelity(network: FeatureClassifier | InceptionV3, fake: Samples, data: Dataset, most: int) -> dict[str, float]:
     count = min(most, len(fake.labels), len(data.train_labels))
     shuffled = fake.images[some(len(fake.images), len(fake.images))]  # inception score's splits must not be classes
     real = data.train_images[some(count, len(data.train_images))]
-    probabilities = network.probabilities(shuffled)
-    scores = fidelity_scores(
-        network.features(real), network.features(shuffled[:count]), probabilities[:count]
-    )
+    features, probabilities = network.features_and_probabilities(shuffled)
+    real_features, _ = network.features_and_probabilities(real)
+    scores = fidelity_scores(real_features, features[:count], probabilities[:count])
     if count < len(shuffled):  # the inception score needs no real images
         mean, std = inception_score(probabilities)
         scores |= {"inception_score": mean, "inception_score_std": std}
