@@ -1,10 +1,11 @@
-"""The command lines of ``python -m efsgd_jax.train``, ``.sample`` and ``.evaluate``: parse, call, print."""
+"""The command lines of ``python -m efsgd_jax.train``, ``.sample`` and the others: parse, call, print."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from efsgd_jax.cli import Parser, program, read_config, split_overrides
 from efsgd_jax.metrics import CLASSIFIERS, DEFAULT_CLASSIFIERS, PROTOCOLS, to_table
+from efsgd_jax.pages import compare, report
 from efsgd_jax.privacy.published import ACCOUNTINGS
 from efsgd_jax.runs.devices import is_first, join_processes
 from efsgd_jax.runs.evaluate import evaluate, evaluate_samples
@@ -124,3 +125,36 @@ def publish(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     names = pack(args.workdir, args.out)
     print(f"{args.out}: {', '.join(names)}")
+
+
+@program
+def make_report(argv: Sequence[str]) -> None:
+    parser = Parser(
+        prog="python -m efsgd_jax.report",
+        description="One self-contained HTML page of a finished run, for its owner or, with --release, for everybody.",
+    )
+    parser.add_argument("workdir", help="directory of the run")
+    parser.add_argument("--out", help="the file; default: WORKDIR/private/report/report.html or WORKDIR/report.html")
+    parser.add_argument("--release", action="store_true", help="of release/ alone: no scores, no real images")
+    args = parser.parse_args(argv)
+    page = report(args.workdir, release=args.release, out=args.out)
+    if args.release:
+        print(f"{page}: made of release/ alone; it holds nothing real")
+    else:
+        print(f"{page}: private, for its owner only; it shows real images and scores that no epsilon covers")
+
+
+@program
+def make_comparison(argv: Sequence[str]) -> None:
+    parser = Parser(
+        prog="python -m efsgd_jax.compare",
+        description="Compare finished runs: a table as text, and a page with privacy against utility.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run")
+    parser.add_argument("--out", default="compare.html", help="the page")
+    args = parser.parse_args(argv)
+    comparison = compare(args.runs, out=args.out)
+    print(comparison.text)
+    for problem in comparison.problems:
+        print(f"left out: {problem}")
+    print(f"{comparison.page}: private; scores read real images and are not covered by epsilon")
