@@ -28,7 +28,8 @@ h3 { margin: 1.75rem 0 0.5rem; font-size: 0.95rem; font-weight: 650; }
 p { margin: 0 0 0.75rem; max-width: 72ch; }
 a { color: var(--accent); }
 .badge { display: inline-block; margin-left: 0.6rem; padding: 0.1rem 0.5rem; border-radius: 1rem;
-  vertical-align: 0.12em; background: var(--bad-wash); color: var(--bad); font-size: 0.75rem; font-weight: 500; letter-spacing: 0; }
+  vertical-align: 0.12em; background: var(--bad-wash); color: var(--bad); font-size: 0.75rem; font-weight: 500;
+  letter-spacing: 0; }
 header .notice { margin: 1.25rem 0 0; }
 .lead { color: var(--soft); margin: 0.5rem 0 0; }
 .note { color: var(--soft); font-size: 0.875rem; }
@@ -63,6 +64,8 @@ table { border-collapse: collapse; width: 100%; max-width: 46rem; margin: 0 0 1r
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: 0 0 0.4rem; }
 th, td { padding: 0.45rem 0.6rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
+td, thead th { overflow-wrap: break-word; }
+.stacking td { overflow-wrap: anywhere; }
 thead th { color: var(--soft); font-weight: 500; font-size: 0.825rem; vertical-align: bottom; }
 th:first-child, tbody th { text-align: left; }
 tbody th { font-weight: 500; }
