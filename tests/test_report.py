@@ -49,8 +49,8 @@ def scores(finished_run):
     data, fake = load_dataset("digits"), sample(finished_run.workdir, 200)
     generated, real = (fake.images, fake.labels), (data.train_images[:300], data.train_labels[:300])
     to_real, to_generated = utility_of(generated, (data.test_images, data.test_labels)), utility_of(real, generated)
-    distances = np.linalg.norm((fake.images[:, None] / 255.0 - data.train_images[None, :300] / 255.0).reshape(200, 300, -1),
-                               axis=2)  # fmt: skip
+    apart = fake.images[:, None] / 255.0 - data.train_images[None, :300] / 255.0
+    distances = np.sqrt(np.sum(apart**2, axis=(2, 3, 4)))
     closest = [
         {
             "generated": int(i),

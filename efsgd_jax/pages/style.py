@@ -33,7 +33,6 @@ a { color: var(--accent); }
 header .notice { margin: 1.25rem 0 0; }
 .lead { color: var(--soft); margin: 0.5rem 0 0; }
 .note { color: var(--soft); font-size: 0.875rem; }
-.mark { font-size: 0.75rem; letter-spacing: 0.09em; text-transform: uppercase; color: var(--soft); margin: 0 0 0.4rem; }
 ul { margin: 0 0 0.75rem; padding-left: 1.2rem; max-width: 72ch; }
 li { margin: 0.2rem 0; }
 code { font: 0.875em/1.45 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
