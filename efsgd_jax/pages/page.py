@@ -79,36 +79,39 @@ def _release_page(released: Released) -> str:
 
 def _private_page(released: Released) -> str:
     root = released.directory
-    scores, audit = optional_json(root.scores), optional_json(root.private / "audit.json")
-    evaluate, names = released.command("evaluate"), released.class_names
-    of_another = _of_another(scores, released, "scores", evaluate)
+    audit, attack = optional_json(root.private / "audit.json"), released.command("audit")
+    scored = _scored(released)  # first: a damaged file is found before anything is drawn
     sections = {
         "Privacy": privacy_card(released.privacy),
         "Samples": samples_section(released),
         "Interpolations": walks_section(released),
         "Training": training_section(read_metrics(root.metrics), released.command("train")),
+        **scored,
+        "Audit": audit_section(audit, _of_another(audit, released, "audit", attack), attack),
+        "Configuration": configuration_section(read_json(root.run)["config"], "As trained."),
+        "Software": software_section(released.privacy["software"]),
     }
+    return _document(released, str(root.root), PRIVATE, sections)
+
+
+def _scored(released: Released) -> dict[str, Markup]:
+    """What ``private/scores.json`` says."""
+    path, evaluate, names = released.directory.scores, released.command("evaluate"), released.class_names
+    scores = optional_json(path)
+    of_another = _of_another(scores, released, "scores", evaluate)
     try:
         pairs, why_no_pairs = _closest_pairs(released, scores, of_another is not None)
-        sections |= {
+        matrix = confusion_matrix(scores.get("gen2real", {}), names)
+        return {
             "Scores": scores_section(scores, of_another, evaluate),
-            "By class": classes_section(
-                scores, confusion_matrix(scores.get("gen2real", {}), names), of_another, evaluate
-            ),
+            "By class": classes_section(scores, matrix, of_another, evaluate),
             "Balance": balance_section(scores.get("real2gen", {}), names, of_another, evaluate),
             "Copying": copying_section(scores.get("copying", {}), pairs, why_no_pairs, of_another, evaluate),
         }
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{root.scores} is damaged ({error}); make it again: {evaluate}") from error
-    attack = released.command("audit")
-    sections |= {
-        "Audit": audit_section(audit, _of_another(audit, released, "audit", attack), attack),
-        "Configuration": configuration_section(read_json(root.run)["config"], "As trained."),
-        "Software": software_section(released.privacy["software"]),
-    }
-    return _document(released, str(root.root), PRIVATE, sections)
+        raise UserError(f"{path} is damaged ({error}); make it again: {evaluate}") from error
 
 
 def _document(released: Released, name: str, note: str, sections: dict[str, Markup]) -> str:

@@ -64,7 +64,9 @@ table { border-collapse: collapse; width: 100%; max-width: 46rem; margin: 0 0 1r
 caption { text-align: left; font-weight: 600; padding: 0 0 0.4rem; }
 th, td { padding: 0.45rem 0.6rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
 td, thead th { overflow-wrap: break-word; }
-.stacking td { overflow-wrap: anywhere; }
+.stacking tbody th { min-width: 8rem; }
+.words { text-align: left; }
+.whole, .warning { white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 500; font-size: 0.825rem; vertical-align: bottom; }
 th:first-child, tbody th { text-align: left; }
 tbody th { font-weight: 500; }
@@ -80,7 +82,7 @@ figcaption { font-size: 0.875rem; font-weight: 500; margin: 0 0 0.3rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: 1.25rem 1.5rem;
   margin: 1rem 0; }
 svg * { stroke-linejoin: round; stroke-linecap: butt; }
-svg { display: block; width: 100%; height: auto; max-width: 46rem; }
+svg { display: block; width: 100%; height: auto; max-width: 36rem; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1.1rem; margin: 1rem 0; }
 .pairs div { display: flex; gap: 0.5rem; }
@@ -111,7 +113,9 @@ footer { margin: 1.75rem 0 0; color: var(--soft); font-size: 0.85rem; }
   .stacking tr { padding: 0.6rem 0; border-bottom: 1px solid var(--line); }
   .stacking tbody th { border: 0; padding: 0; font-weight: 600; }
   .stacking td { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: 0.15rem 0; width: auto; }
-  .stacking td::before { content: attr(data-label); color: var(--soft); flex: 0 1 auto; text-align: left; }
+  .stacking td { overflow-wrap: anywhere; text-align: right; }
+  .stacking td::before { content: attr(data-label); color: var(--soft); flex: 0 0 auto; max-width: 50%;
+    text-align: left; overflow-wrap: break-word; }
   .matrix { font-size: 0.68rem; } .matrix tbody th, .matrix thead th { font-size: 0.68rem; padding-left: 0; }
 }
 @media print {
