@@ -180,7 +180,7 @@ def test_a_page_to_publish_is_made_of_the_release_alone(run, capsys):
     with pytest.raises(UserError, match=r"no private/ part; --release"):
         report(run)
     assert make_report([str(run), "--release"]) == 0
-    assert "nothing real" in capsys.readouterr().out
+    assert "nothing real is on it" in capsys.readouterr().out
     page, data = (run / "report.html").read_text(), load_dataset("digits")
     real = np.concatenate([data.train_images, data.test_images])
     assert len(pictures(page)) == 20
@@ -241,6 +241,7 @@ def test_names_cannot_be_markup(scored):
         (lambda run: (run / "private/scores.json").write_text("[1]"), "scores.json is damaged"),
         (lambda run: (run / "private/scores.json").write_text("{"), "cannot read"),
         (lambda run: (run / "private/scores.json").write_text('{"gen2real": {"cnn": [1]}}'), "make it again"),
+        (lambda run: (run / "private/audit.json").write_text('{"bound": 1}'), "audit.json is damaged"),
         (lambda run: (run / "release/privacy.json").write_text("{}"), "not a privacy report"),
         (lambda run: (run / "release/config.json").write_text("{}"), "config.json is damaged"),
         (lambda run: (run / "release/generator.msgpack").write_bytes(b"x"), "damaged"),
@@ -268,7 +269,9 @@ def several(scored, run, finished_run, tmp_path):
     edit_json(mnist / "release/config.json", lambda c: c["config"]["data"].update(name="mnist"))
     edit_json(mnist / "release/config.json", lambda c: c["spec"].update(image_size=28))
     (tmp_path / "empty").mkdir()
-    return scored, noiseless, mnist, tmp_path / "empty"
+    shutil.copytree(scored, tmp_path / "torn")
+    (tmp_path / "torn/private/scores.json").write_text('{"protocols": {"dpac": []}}')
+    return scored, noiseless, mnist, tmp_path / "empty", tmp_path / "torn"
 
 
 def test_runs_are_compared_by_data_set_with_published_numbers(several, scores, tmp_path, capsys):
@@ -284,6 +287,7 @@ def test_runs_are_compared_by_data_set_with_published_numbers(several, scores, t
     assert re.search(rf"{several[1]} +∞ +1e-05 +NOT PRIVATE", digits)
     assert f"{100 * scores['gen2real']['cnn']['accuracy']:.1f} ± 1.1" in digits
     assert re.search(r"left out: .*empty: .*no finished run.*train it first", text)
+    assert re.search(r"left out: .*torn: .*scores.json is damaged", text)
     assert stat.S_IMODE(page.stat().st_mode) == 0o600
     of_digits, of_mnist = page.read_text().split('class="card"')[1:]
     assert "arXiv" not in of_digits
@@ -334,7 +338,10 @@ def test_pages_fit_a_phone_and_a_desk_in_light_and_in_dark(several, tmp_path):
     pages = [report(several[0]), report(several[0], release=True), compare(several, out=tmp_path / "compare.html").page]
     edit_json(several[0] / "release/config.json", lambda c: c["spec"].update(class_names=names))
     pages.append(report(several[0], out=tmp_path / "long names.html"))
+    wide = tmp_path / "wide.html"
+    wide.write_text(pages[0].read_text().replace("</main>", '<p style="width: 1300px">x</p></main>'))
     cases = [(page, width, scheme) for page in pages for width in (390, 1280) for scheme in ("light", "dark")]
+    cases.append((wide, 1280, "light"))
     frames = "".join(
         f'<iframe style="border: 0; height: 800px; width: {width}px; color-scheme: {scheme}" '
         f'srcdoc="{html.escape(page.read_text())}"></iframe>'
@@ -349,6 +356,8 @@ def test_pages_fit_a_phone_and_a_desk_in_light_and_in_dark(several, tmp_path):
     ).stdout  # fmt: skip
     found = json.loads(html.unescape(re.search(r"<pre>(.*?)</pre>", shown, re.DOTALL).group(1)))
     assert len(found) == len(cases)
+    cases.pop()
+    assert any(what.startswith("wide P") for what in found.pop()["wrong"])  # it would be seen
     papers = {"light": set(), "dark": set()}
     for (page, width, scheme), measured in zip(cases, found, strict=True):
         assert measured["width"] == width
