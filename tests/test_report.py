@@ -339,7 +339,7 @@ def test_pages_fit_a_phone_and_a_desk_in_light_and_in_dark(several, tmp_path):
     edit_json(several[0] / "release/config.json", lambda c: c["spec"].update(class_names=names))
     pages.append(report(several[0], out=tmp_path / "long names.html"))
     wide = tmp_path / "wide.html"
-    wide.write_text(pages[0].read_text().replace("</main>", '<p style="width: 1300px">x</p></main>'))
+    wide.write_text(pages[0].read_text().replace("</main>", '<div style="width: 1300px">x</div></main>'))
     cases = [(page, width, scheme) for page in pages for width in (390, 1280) for scheme in ("light", "dark")]
     cases.append((wide, 1280, "light"))
     frames = "".join(
@@ -357,7 +357,7 @@ def test_pages_fit_a_phone_and_a_desk_in_light_and_in_dark(several, tmp_path):
     found = json.loads(html.unescape(re.search(r"<pre>(.*?)</pre>", shown, re.DOTALL).group(1)))
     assert len(found) == len(cases)
     cases.pop()
-    assert any(what.startswith("wide P") for what in found.pop()["wrong"])  # it would be seen
+    assert any(what.startswith("wide DIV") for what in found.pop()["wrong"])  # it would be seen
     papers = {"light": set(), "dark": set()}
     for (page, width, scheme), measured in zip(cases, found, strict=True):
         assert measured["width"] == width
