@@ -34,6 +34,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no reconstruction": ("method.reconstruction_weight=0",),
     "no generator step": ("method.generator_learning_rate=0",),
     "no classifier term": ("method.generator_classifier_weight=0",),
+    "bfloat16": ("method.compute_dtype=bfloat16",),
 }
 
 
@@ -44,7 +45,7 @@ def run(config_path: str, assignments: list[str], workdir: Path) -> dict:
     start = time.perf_counter()
     result = fit(config, workdir)
     seconds = None if resumed else round(time.perf_counter() - start, 1)
-    scores = evaluate(workdir)
+    scores = evaluate(workdir, metrics=("utility",), classifiers=("logistic_regression", "cnn"), classifier_seeds=1)
     return {
         "epsilon": result.privacy["epsilon"],
         "noise_multiplier": result.privacy["mechanism_parameters"]["noise_multiplier"],

@@ -57,8 +57,10 @@ def run(config_path: str, assignments: list[str], workdir: Path) -> dict:
     start = time.perf_counter()
     result = fit(config, workdir)
     seconds = None if resumed else round(time.perf_counter() - start, 1)
-    scores = evaluate(workdir, num_images=10_000, classifiers=("cnn",), fidelity=True)
-    here = provenance()
+    scores = evaluate(
+        workdir, num_images=10_000, metrics=("utility", "fidelity"), classifiers=("cnn",), classifier_seeds=1
+    )
+    here, measures = provenance(), scores.fidelity["classifier"]
     return {
         "accountings": result.privacy["accountings"],
         "noise_multiplier": result.privacy["mechanism_parameters"]["noise_multiplier"],
@@ -67,7 +69,8 @@ def run(config_path: str, assignments: list[str], workdir: Path) -> dict:
         "train_seconds": seconds,
         "gen2real_cnn": scores.gen2real["cnn"].accuracy,
         "real2gen_cnn": scores.real2gen["cnn"].accuracy,
-        **scores.fidelity,
+        "fid_classifier": measures["fid"],
+        "inception_score": measures["inception_score"],
         "date": here["date"],
         "commit": here["commit"],
     }

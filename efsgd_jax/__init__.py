@@ -1,7 +1,7 @@
 """Differentially private image generation in JAX, with epsilons that are proven.
 
-``fit``, ``sample`` and ``evaluate`` are what the programs of the same names do; ``error_feedback_aggregate`` is the
-optax transform. The rest of the privacy core is in ``efsgd_jax.privacy``.
+``fit`` (``python -m efsgd_jax.train``), ``sample``, ``evaluate``, ``report`` and ``compare`` are what the programs do;
+``error_feedback_aggregate`` is the optax transform. The rest of the privacy core is in ``efsgd_jax.privacy``.
 """
 
 import importlib
@@ -11,17 +11,20 @@ if TYPE_CHECKING:
     from efsgd_jax.config import default_config, load_config
     from efsgd_jax.data import Dataset, load_dataset
     from efsgd_jax.errors import UserError
+    from efsgd_jax.pages import Comparison, compare, report
     from efsgd_jax.privacy import error_feedback_aggregate, fresh_key
     from efsgd_jax.runs.evaluate import Scores, evaluate
     from efsgd_jax.runs.fit import FitResult, fit
     from efsgd_jax.runs.sample import Samples, sample
 
 __all__ = [
+    "Comparison",
     "Dataset",
     "FitResult",
     "Samples",
     "Scores",
     "UserError",
+    "compare",
     "default_config",
     "error_feedback_aggregate",
     "evaluate",
@@ -29,16 +32,19 @@ __all__ = [
     "fresh_key",
     "load_config",
     "load_dataset",
+    "report",
     "sample",
 ]
 
 # Imported when first asked for: accounting alone needs neither Flax nor data.
 _HOME = {
+    "Comparison": "pages",
     "Dataset": "data",
     "FitResult": "runs.fit",
     "Samples": "runs.sample",
     "Scores": "runs.evaluate",
     "UserError": "errors",
+    "compare": "pages",
     "default_config": "config",
     "error_feedback_aggregate": "privacy",
     "evaluate": "runs.evaluate",
@@ -46,6 +52,7 @@ _HOME = {
     "fresh_key": "privacy",
     "load_config": "config",
     "load_dataset": "data",
+    "report": "pages",
     "sample": "runs.sample",
 }
 

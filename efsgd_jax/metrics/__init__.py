@@ -1,7 +1,18 @@
 """Scores of synthetic images against real ones."""
 
 from efsgd_jax.metrics.feature_classifier import FeatureClassifier, Training, train_feature_classifier
-from efsgd_jax.metrics.fidelity import SPLITS, frechet_distance, frechet_distance_of_features, inception_score
+from efsgd_jax.metrics.fidelity import (
+    SPLITS,
+    fidelity_scores,
+    frechet_distance,
+    frechet_distance_of_features,
+    inception_score,
+)
+from efsgd_jax.metrics.inception import InceptionV3
+from efsgd_jax.metrics.inception_weights import load_inception
+from efsgd_jax.metrics.kernel_distance import kernel_distance
+from efsgd_jax.metrics.manifold import ManifoldScores, manifold_scores
+from efsgd_jax.metrics.neighbours import Neighbours, Space, copying, exact_copies
 from efsgd_jax.metrics.protocols import FID_IMAGES, PROTOCOLS, Protocol
 from efsgd_jax.metrics.scores import Scores, to_json, to_table
 from efsgd_jax.metrics.utility import CLASSIFIERS, DEFAULT_CLASSIFIERS, Utility, score, utility
@@ -13,13 +24,23 @@ __all__ = [
     "PROTOCOLS",
     "SPLITS",
     "FeatureClassifier",
+    "InceptionV3",
+    "ManifoldScores",
+    "Neighbours",
     "Protocol",
     "Scores",
+    "Space",
     "Training",
     "Utility",
+    "copying",
+    "exact_copies",
+    "fidelity_scores",
     "frechet_distance",
     "frechet_distance_of_features",
     "inception_score",
+    "kernel_distance",
+    "load_inception",
+    "manifold_scores",
     "score",
     "to_json",
     "to_table",

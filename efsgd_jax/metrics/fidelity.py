@@ -4,8 +4,52 @@ import numpy as np
 from scipy.special import rel_entr
 
 from efsgd_jax.errors import UserError
+from efsgd_jax.metrics.features import check_features, check_finite
+from efsgd_jax.metrics.kernel_distance import kernel_distance
+from efsgd_jax.metrics.manifold import manifold_scores
 
 SPLITS = 10
+
+
+def fidelity_scores(
+    real_features: np.ndarray, fake_features: np.ndarray, fake_probabilities: np.ndarray
+) -> dict[str, float]:
+    """Every score of one network's view of real and generated images, each with its function's defaults.
+
+    Args:
+      real_features: of real images, ``[N, d]``.
+      fake_features: of generated images, ``[M, d]``, in an order that has nothing to do with the class.
+      fake_probabilities: of the same images, ``[M, K]``, rows sum to 1.
+
+    Returns:
+      ``fid``, ``kid`` and its ``kid_std`` over subsets, ``inception_score`` and its ``inception_score_std`` over
+      parts, ``precision``, ``recall``, ``density``, ``coverage``, and ``num_images``, which is M. What the papers
+      call FID and KID they are only if the network is InceptionV3.
+
+    Raises:
+      UserError: too few images for one of them (6 real ones and 10 generated ones are enough), a NaN or infinity,
+        shapes that do not belong together.
+
+    Formal guarantees:
+      None: functions of real images without noise.
+    """
+    if len(fake_probabilities) != len(fake_features):
+        raise UserError(
+            f"{len(fake_features)} generated images have features, {len(fake_probabilities)} have probabilities; "
+            "use the same images"
+        )
+    score, score_std = inception_score(fake_probabilities)
+    manifold = manifold_scores(real_features, fake_features)
+    distance, distance_std = kernel_distance(real_features, fake_features)
+    return {
+        "fid": frechet_distance_of_features(real_features, fake_features),
+        "kid": distance,
+        "kid_std": distance_std,
+        "inception_score": score,
+        "inception_score_std": score_std,
+        **manifold._asdict(),
+        "num_images": len(fake_features),
+    }
 
 
 def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
@@ -49,7 +93,7 @@ def frechet_distance_of_features(real: np.ndarray, fake: np.ndarray) -> float:
       fake: ``[M, d]``.
 
     Raises:
-      UserError: fewer than two rows in either.
+      UserError: fewer than two rows in either, a NaN or infinity, different d.
 
     References:
       Heusel et al., GANs Trained by a Two Time-Scale Update Rule, arXiv 1706.08500.
@@ -57,8 +101,7 @@ def frechet_distance_of_features(real: np.ndarray, fake: np.ndarray) -> float:
     Formal guarantees:
       None: a function of real images without noise.
     """
-    if min(len(real), len(fake)) < 2:
-        raise UserError(f"a Frechet distance of {len(real)} and {len(fake)} images has no covariance; use at least 2")
+    check_features(real, fake, 2, "a Frechet distance")
     return frechet_distance(*_moments(real), *_moments(fake))
 
 
@@ -79,7 +122,7 @@ def inception_score(probabilities: np.ndarray, splits: int = SPLITS) -> tuple[fl
       Mean and standard deviation (of the population of parts, as in the reference code), between 1 and K.
 
     Raises:
-      UserError: fewer rows than splits.
+      UserError: fewer rows than splits, a NaN or infinity.
 
     References:
       Salimans et al., Improved Techniques for Training GANs, arXiv 1606.03498.
@@ -89,6 +132,7 @@ def inception_score(probabilities: np.ndarray, splits: int = SPLITS) -> tuple[fl
     """
     if not 1 <= splits <= len(probabilities):
         raise UserError(f"an inception score of {len(probabilities)} images in {splits} splits; use at least {splits}")
+    check_finite(probabilities, "the probabilities", "an inception score")
     parts = np.array_split(probabilities.astype(np.float64), splits)
     scores = [np.exp(rel_entr(p, p.mean(axis=0)).sum(axis=1).mean()) for p in parts]
     return float(np.mean(scores)), float(np.std(scores))

@@ -1,77 +1,119 @@
 """What an evaluation found, as a table for people and as JSON."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from efsgd_jax.metrics.fidelity import SPLITS
-from efsgd_jax.metrics.protocols import PROTOCOLS
 from efsgd_jax.metrics.utility import Utility
 
-SHORT_NAMES = {"logistic_regression": "LR", "cnn": "CNN", "mlp": "MLP"}
+SHORT_NAMES = {"logistic_regression": "LR", "mlp": "MLP", "cnn": "CNN", "gradient_boosting": "trees"}
+EXTRACTORS = {"classifier": "a CNN trained on the real training split", "inception": "InceptionV3"}
 
 
 class Scores(NamedTuple):
-    """Per classifier, the utility of the synthetic images; with ``fidelity`` or a protocol also IS and FID.
+    """What was asked for; the rest is empty.
 
     Attributes:
-      gen2real: trained on synthetic images, tested on the real test split.
-      real2gen: trained on real images, tested on synthetic ones.
-      class_names: of ``Utility.per_class``.
-      fidelity: empty, or ``inception_score``, its ``inception_score_std`` over the splits, and ``fid_classifier``: the
-        Frechet distance of features of a classifier of this data, not the FID of papers, whose features are
-        InceptionV3's.
-      protocol: a key of ``PROTOCOLS``, or "".
+      class_names: of the labels.
+      gen2real: by classifier: trained on synthetic images, tested on the real test split.
+      real2gen: by classifier: trained on real images, tested on synthetic ones.
+      fidelity: by the network whose features are compared, the measures of ``fidelity_scores``. Those of different
+        networks do not compare; only ``inception``'s FID is that of papers.
+      copying: ``flagged``, ``exact_copies``, ``spaces`` (``Space`` of pixels and of the classifier's features)
+        and the ``closest`` pairs.
       num_images: how many synthetic images were scored.
-      num_fid_images: how many of them, and of real ones, went into ``fid_classifier``.
+      protocol: a key of ``PROTOCOLS``, or "".
+      remarks: what a reader must know to compare.
     """
 
-    gen2real: dict[str, Utility]
-    real2gen: dict[str, Utility]
     class_names: tuple[str, ...]
-    fidelity: dict[str, float] = {}  # noqa: RUF012, nobody changes it
-    protocol: str = ""
+    gen2real: dict[str, Utility] = {}  # noqa: RUF012, nobody changes these
+    real2gen: dict[str, Utility] = {}  # noqa: RUF012
+    fidelity: dict[str, dict[str, float]] = {}  # noqa: RUF012
+    copying: dict[str, Any] = {}  # noqa: RUF012
     num_images: int = 0
-    num_fid_images: int = 0
+    protocol: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 def to_json(scores: Scores) -> dict[str, Any]:
-    """Plain values for ``json``; a class's NaN, which JSON lacks, as None."""
+    """Plain values for ``json``; a class's NaN, which JSON lacks, as None. Empty parts are left out."""
 
     def one(u: Utility) -> dict[str, Any]:
         per_class = {c: None if math.isnan(v) else v for c, v in zip(scores.class_names, u.per_class, strict=True)}
-        return {**u._asdict(), "per_class": per_class}
+        return {
+            "accuracy": u.accuracy,
+            "std": u.std,
+            "accuracies": list(u.accuracies),
+            "per_class": per_class,
+            "confusion": u.confusion.tolist(),
+            "num_train": u.num_train,
+            "num_test": u.num_test,
+        }
 
-    kinds = {"gen2real": scores.gen2real, "real2gen": scores.real2gen}
-    utilities = {kind: {name: one(u) for name, u in values.items()} for kind, values in kinds.items()}
-    counts = {"num_images": scores.num_images, "num_fid_images": scores.num_fid_images}
-    return {**utilities, "fidelity": scores.fidelity, **counts}
+    parts = {
+        "gen2real": {name: one(u) for name, u in scores.gen2real.items()},
+        "real2gen": {name: one(u) for name, u in scores.real2gen.items()},
+        "fidelity": scores.fidelity,
+        "copying": scores.copying,
+        "remarks": list(scores.remarks),
+    }
+    return {"num_images": scores.num_images, **{name: part for name, part in parts.items() if part}}
 
 
 def to_table(scores: Scores) -> str:
-    """A plain-text table: one row per class, one column per score, percentages; below it IS and FID."""
-    columns = [(f"gen2real {SHORT_NAMES[n]}", u) for n, u in scores.gen2real.items()]
-    columns += [(f"real2gen {SHORT_NAMES[n]}", u) for n, u in scores.real2gen.items()]
-    width = max(len(c) for c in (*scores.class_names, "class", "all"))
-    lines = ["  ".join([f"{'class':{width}}", *(f"{name:>12}" for name, _ in columns)])]
-    for i, c in enumerate(scores.class_names):
-        lines.append("  ".join([f"{c:{width}}", *(f"{100 * u.per_class[i]:>12.1f}" for _, u in columns)]))
-    lines.append("  ".join([f"{'all':{width}}", *(f"{100 * u.accuracy:>12.1f}" for _, u in columns)]))
-    return "\n".join([*lines, *_fidelity_lines(scores), *_protocol_lines(scores)])
+    """Plain text: a row per class and a column per classifier, percentages; below it the other measures."""
+    lines = _utility_lines(scores)
+    for name, measures in scores.fidelity.items():
+        lines += ["", *_fidelity_lines(name, measures)]
+    if scores.copying:
+        lines += ["", *_copying_lines(scores.copying)]
+    how_many = f"{scores.num_images} synthetic images"
+    lines += ["", f"protocol {scores.protocol}: {how_many}" if scores.protocol else how_many, *scores.remarks]
+    return "\n".join(lines)
 
 
-def _fidelity_lines(scores: Scores) -> list[str]:
-    if not scores.fidelity:
+def _utility_lines(scores: Scores) -> list[str]:
+    groups = {"gen2real": scores.gen2real, "real2gen": scores.real2gen}
+    columns = [(kind, SHORT_NAMES.get(n, n), u) for kind, of in groups.items() for n, u in of.items()]
+    if not columns:
         return []
-    mean, std, distance = (scores.fidelity[k] for k in ("inception_score", "inception_score_std", "fid_classifier"))
+    first = max(len(c) for c in (*scores.class_names, "class"))
+    widths = [max(8, len(name) + 2) for _, name, _ in columns]
+    kinds = ["" if i and columns[i - 1][0] == kind else kind for i, (kind, _, _) in enumerate(columns)]
+
+    def row(head: str, cells: list[str]) -> str:
+        return f"{head:{first}}" + "".join(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True))
+
+    lines = [row("", [f"{k:>8}" for k in kinds]).rstrip(), row("class", [name for _, name, _ in columns])]
+    for i, c in enumerate(scores.class_names):
+        lines.append(row(c, [f"{100 * u.per_class[i]:.1f}" for *_, u in columns]))
+    lines.append(row("all", [f"{100 * u.accuracy:.1f}" for *_, u in columns]))
+    if any(u.std for *_, u in columns):
+        lines.append(row("±", [f"{100 * u.std:.1f}" if u.std else "" for *_, u in columns]))
+    return lines
+
+
+def _fidelity_lines(name: str, m: Mapping[str, float]) -> list[str]:
     return [
-        f"IS (CNN trained on real images)  {mean:.3f} ± {std:.3f}  ({scores.num_images} images in {SPLITS} splits)",
-        f"FID (classifier features)        {distance:.3f}  ({scores.num_fid_images} images and as many real ones)",
+        f"features of {EXTRACTORS.get(name, name)} ({m['num_images']:.0f} images and as many real ones)",
+        f"  FID {m['fid']:.3f}   KID {m['kid']:.5f} ± {m['kid_std']:.5f}   "
+        f"IS {m['inception_score']:.3f} ± {m['inception_score_std']:.3f} ({SPLITS} splits)",
+        f"  precision {m['precision']:.3f}   recall {m['recall']:.3f}   "
+        f"density {m['density']:.3f}   coverage {m['coverage']:.3f}",
     ]
 
 
-def _protocol_lines(scores: Scores) -> list[str]:
-    if not scores.protocol:
-        return []
-    asked = PROTOCOLS[scores.protocol].num_images
-    deviation = f"; NOT the protocol's {asked}, do not compare" if scores.num_images != asked else ""
-    return [f"protocol {scores.protocol}: {scores.num_images} synthetic images{deviation}"]
+def _copying_lines(copying: Mapping[str, Any]) -> list[str]:
+    lines = ["copying: FLAGGED, images are closer to training images than new ones would be"]
+    if not copying["flagged"]:
+        lines = ["copying: none found"]
+    lines.append(f"  images that are a training image to the last pixel: {copying['exact_copies']}")
+    for name, s in copying["spaces"].items():
+        lines.append(
+            f"  {name}: {100 * s['closer_to_train']:.1f}% nearest to a training image (new ones: "
+            f"{100 * s['expected_closer_to_train']:.1f}%, z = {s['z']:.1f}), authenticity {s['authenticity']:.2f}, "
+            f"near-duplicates {100 * s['near_duplicates']:.1f}% (of held-out images 1%)"
+        )
+    return lines

@@ -1,14 +1,12 @@
-"""``evaluate``: gen2real and real2gen of a finished run, and how far its images are from the real ones."""
+"""``evaluate``: how useful, how faithful and how new a run's images are, by its real data."""
 
-import contextlib
-import functools
-from collections.abc import Callable, Iterator
+import hashlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-import tqdm
+from ml_collections import ConfigDict
 
+from efsgd_jax.config import validate
 from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
 from efsgd_jax.metrics import (
@@ -18,149 +16,167 @@ from efsgd_jax.metrics import (
     PROTOCOLS,
     SPLITS,
     Scores,
-    Utility,
-    frechet_distance_of_features,
-    inception_score,
-    score,
+    load_inception,
     to_json,
-    utility,
 )
-from efsgd_jax.runs.feature_cache import trained_on_real
 from efsgd_jax.runs.files import read_json, write_json
 from efsgd_jax.runs.sample import sample
-from efsgd_jax.runs.setup import finished_run
+from efsgd_jax.runs.samples_file import read_samples
+from efsgd_jax.runs.scoring import METRICS, Plan, score_images
+from efsgd_jax.runs.setup import dataset_of, finished_run
 
 MAX_SYNTHETIC = 10_000
-T = TypeVar("T")
+SEEDS = 3
 
 
 def evaluate(
     workdir: str | Path,
     *,
     num_images: int | None = None,
+    metrics: tuple[str, ...] | None = None,
     classifiers: tuple[str, ...] | None = None,
-    fidelity: bool = False,
+    classifier_seeds: int | None = None,
     protocol: str | None = None,
+    inception: str | Path | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Scores:
     """Scores a finished run against the data set it was trained on; writes ``private/scores.json``.
 
-    gen2real: trained on synthetic images, tested on the real test split. real2gen: trained on the real training
-    split, tested on synthetic images. IS: of a CNN trained on the real training split. FID: over that CNN's
-    penultimate layer, of at most 20,000 synthetic images and as many real training images, the papers' reference.
+    ``utility``: gen2real, trained on synthetic images and tested on the real test split; real2gen, trained on the real
+    training split and tested on synthetic images. ``fidelity``: FID, KID, inception score, precision, recall, density
+    and coverage, over a CNN's features that is trained on the real training split; of at most as many real training
+    images. ``copying``: nearest training images against nearest held-out ones. What was computed before is taken from
+    the cache directory, where it is readable to its owner only.
 
     Args:
       workdir: a finished run, with its ``private/``.
       num_images: synthetic images; None for the protocol's number, or for as many as there are real training images,
         at most 10,000. Without a protocol real2gen trains on as many real images, of a fixed random choice.
-      classifiers: which of ``CLASSIFIERS``; None for the protocol's, or logistic regression and CNN.
-      fidelity: also IS and FID. The CNNs trained on real images are then kept in the cache directory, for its owner
-        only: runs on the same data share them, so that their scores compare.
+      metrics: some of ``METRICS``; None for all, with a protocol utility and fidelity.
+      classifiers: which of ``CLASSIFIERS``; None for the protocol's, or ``DEFAULT_CLASSIFIERS``.
+      classifier_seeds: how many of each are trained; None for the protocol's one, or 3.
       protocol: a key of ``PROTOCOLS``, which says all but the number of images, and under which its scores are filed,
         beside those without a protocol.
+      inception: the file with InceptionV3's weights, or ``"download"``: also compare that network's features; slow.
       seed: of the synthetic images.
       progress: whether to show a bar on standard error.
 
     Raises:
-      UserError: the run is not finished, its data is no longer there, an unknown classifier or protocol, too few
-        images.
+      UserError: the run is not finished, its data is no longer there, an unknown metric, classifier or protocol, too
+        few images.
 
     Formal guarantees:
       None: scores read real images and are not covered by the run's epsilon.
     """
-    classifiers, fidelity = _plan(classifiers, fidelity, protocol)
+    _check(metrics, classifiers, classifier_seeds, protocol)
     directory, data = finished_run(workdir)
-    num_real, k = len(data.train_labels), data.spec.num_classes
-    if num_images is None:
-        num_images = PROTOCOLS[protocol].num_images if protocol else min(num_real, MAX_SYNTHETIC)
-    if fidelity and num_images < SPLITS:
-        raise UserError(f"the number of images is {num_images}; an inception score needs at least {SPLITS}")
-    num_fid_images = min(FID_IMAGES, num_images, num_real) if fidelity else 0
-    rows = np.sort(_some(num_real if protocol else num_images, num_real))
-    real_train = data.train_images[rows], data.train_labels[rows]
-    real_test = data.test_images, data.test_labels
-    with _stages(1 + 2 * len(classifiers) + fidelity, progress) as stage:
-        fake = stage("sample", functools.partial(sample, workdir, num_images, seed=seed))
-        generated = fake.images, fake.labels
-        scores = Scores(
-            gen2real={c: stage(f"gen2real {c}", utility, generated, real_test, k, c) for c in classifiers},
-            real2gen={c: stage(f"real2gen {c}", _real2gen, real_train, generated, k, c, fidelity) for c in classifiers},
-            class_names=data.class_names,
-            fidelity=stage("IS and FID", _fidelity, data, fake.images, num_fid_images) if fidelity else {},
-            protocol=protocol or "",
-            num_images=num_images,
-            num_fid_images=num_fid_images,
-        )
-    write_json(directory.scores, _filed(directory.scores, scores), private=True)
+    count = _number_of_images(num_images, protocol, data)
+    plan = _plan(data, count, metrics, classifiers, classifier_seeds, protocol, inception)
+    fake = sample(workdir, count, seed=seed)
+    scores = _remarked(score_images(fake, data, plan, progress=progress), protocol, count)
+    of_generator = {"generator_sha256": hashlib.sha256(directory.generator.read_bytes()).hexdigest(), "seed": seed}
+    write_json(directory.scores, _filed(directory.scores, scores, of_generator), private=True)
     return scores
 
 
-def _plan(classifiers: tuple[str, ...] | None, fidelity: bool, protocol: str | None) -> tuple[tuple[str, ...], bool]:
-    """The classifiers, and whether to compute IS and FID."""
-    unknown = sorted(set(classifiers or ()) - set(CLASSIFIERS))
-    if unknown:
-        raise UserError(f"unknown classifier {unknown[0]!r}; use some of {', '.join(CLASSIFIERS)}")
+def evaluate_samples(
+    samples: str | Path,
+    config: ConfigDict,
+    *,
+    metrics: tuple[str, ...] | None = None,
+    classifiers: tuple[str, ...] | None = None,
+    classifier_seeds: int | None = None,
+    protocol: str | None = None,
+    inception: str | Path | None = None,
+    progress: bool = False,
+) -> Scores:
+    """``evaluate`` for images from a file, of whatever system, against the data set of ``config``; writes nothing.
+
+    Args:
+      samples: an .npz file with ``x_train`` and ``y_train``, as ``sample`` writes it.
+      config: its ``data`` group is read.
+
+    The others are as for ``evaluate``.
+
+    Raises:
+      UserError: a damaged file, images of another shape than the data set's, a class without images, and what
+        ``evaluate`` raises.
+    """
+    _check(metrics, classifiers, classifier_seeds, protocol)
+    validate(config)
+    data = dataset_of(config)
+    fake = read_samples(samples, data)
+    count = _number_of_images(len(fake.labels), protocol, data)
+    plan = _plan(data, count, metrics, classifiers, classifier_seeds, protocol, inception)
+    return _remarked(score_images(fake, data, plan, progress=progress), protocol, count)
+
+
+def _check(
+    metrics: tuple[str, ...] | None,
+    classifiers: tuple[str, ...] | None,
+    classifier_seeds: int | None,
+    protocol: str | None,
+) -> None:
+    for kind, given, known in (("metric", metrics, METRICS), ("classifier", classifiers, CLASSIFIERS)):
+        unknown = sorted(set(given or ()) - set(known))
+        if unknown:
+            raise UserError(f"unknown {kind} {unknown[0]!r}; use some of {', '.join(known)}")
+    if classifier_seeds is not None and classifier_seeds < 1:
+        raise UserError(f"the number of classifier seeds is {classifier_seeds}; it must be at least 1")
     if protocol is None:
-        return DEFAULT_CLASSIFIERS if classifiers is None else classifiers, fidelity
+        return
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol {protocol!r}; use one of {', '.join(PROTOCOLS)}")
-    if classifiers is not None:
-        raise UserError(f"protocol {protocol} names its own classifiers; leave out the classifiers or the protocol")
-    return PROTOCOLS[protocol].classifiers, True
+    for name, value in (("metrics", metrics), ("classifiers", classifiers), ("classifier seeds", classifier_seeds)):
+        if value is not None:
+            raise UserError(f"protocol {protocol} names its own {name}; leave out the {name} or the protocol")
 
 
-def _real2gen(
-    real: tuple[np.ndarray, np.ndarray],
-    generated: tuple[np.ndarray, np.ndarray],
-    num_classes: int,
-    classifier: str,
-    cached: bool,
-) -> Utility:
-    if not cached or classifier != "cnn":
-        return utility(real, generated, num_classes, classifier)
-    predicted = trained_on_real(*real, num_classes).predict(generated[0])
-    return score(predicted, generated[1], num_classes, len(real[1]))
+def _number_of_images(num_images: int | None, protocol: str | None, data: Dataset) -> int:
+    if num_images is not None:
+        return num_images
+    return PROTOCOLS[protocol].num_images if protocol else min(len(data.train_labels), MAX_SYNTHETIC)
 
 
-def _some(count: int, total: int) -> np.ndarray:
-    """Up to ``count`` of ``range(total)``, shuffled, always the same: images may be sorted by class."""
-    return np.random.default_rng(0).permutation(total)[:count]
+def _plan(
+    data: Dataset,
+    num_images: int,
+    metrics: tuple[str, ...] | None,
+    classifiers: tuple[str, ...] | None,
+    classifier_seeds: int | None,
+    protocol: str | None,
+    inception: str | Path | None,
+) -> Plan:
+    if protocol:
+        metrics, classifiers, classifier_seeds = METRICS[:2], PROTOCOLS[protocol].classifiers, 1
+    metrics = METRICS if metrics is None else metrics
+    if "fidelity" in metrics and num_images < SPLITS:
+        raise UserError(f"the number of images is {num_images}; an inception score needs at least {SPLITS}")
+    return Plan(
+        metrics,
+        DEFAULT_CLASSIFIERS if classifiers is None else classifiers,
+        tuple(range(SEEDS if classifier_seeds is None else classifier_seeds)),
+        None if protocol else num_images,
+        FID_IMAGES if protocol else MAX_SYNTHETIC,
+        load_inception(None if inception == "download" else inception) if inception and "fidelity" in metrics else None,
+    )
 
 
-def _fidelity(data: Dataset, fake: np.ndarray, num_fid_images: int) -> dict[str, float]:
-    classifier = trained_on_real(data.train_images, data.train_labels, data.spec.num_classes)
-    shuffled = fake[_some(len(fake), len(fake))]
-    mean, std = inception_score(classifier.probabilities(shuffled))
-    real = data.train_images[_some(num_fid_images, len(data.train_images))]
-    features = classifier.features(real), classifier.features(shuffled[:num_fid_images])
-    return {
-        "fid_classifier": frechet_distance_of_features(*features),
-        "inception_score": mean,
-        "inception_score_std": std,
-    }
+def _remarked(scores: Scores, protocol: str | None, num_images: int) -> Scores:
+    remarks = []
+    if protocol and num_images != PROTOCOLS[protocol].num_images:
+        remarks.append(f"NOT the protocol's {PROTOCOLS[protocol].num_images} images: do not compare")
+    return scores._replace(protocol=protocol or "", remarks=tuple(remarks))
 
 
-@contextlib.contextmanager
-def _stages(total: int, progress: bool) -> Iterator[Callable[..., Any]]:
-    """``stage(name, compute, *arguments)`` computes, and shows which of ``total`` stages that is."""
-    with tqdm.tqdm(total=total, disable=not progress, unit="stage", dynamic_ncols=True) as bar:
-
-        def stage(name: str, compute: Callable[..., T], *arguments: Any) -> T:
-            bar.set_description(name)
-            result = compute(*arguments)
-            bar.update()
-            return result
-
-        yield stage
-
-
-def _filed(path: Path, scores: Scores) -> dict[str, Any]:
+def _filed(path: Path, scores: Scores, of_generator: dict[str, Any]) -> dict[str, Any]:
     """The file's new content: each protocol's scores under its name, those without one at the top."""
     try:
         earlier = read_json(path)
     except UserError:  # absent or damaged: there is nothing to keep
         earlier = {}
+    protocols = earlier.get("protocols", {})
     if scores.protocol:
-        return {**earlier, scores.protocol: to_json(scores)}
-    return {**to_json(scores), **{name: earlier[name] for name in PROTOCOLS if name in earlier}}
+        return {**earlier, "protocols": {**protocols, scores.protocol: {**of_generator, **to_json(scores)}}}
+    return {**of_generator, **to_json(scores), **({"protocols": protocols} if protocols else {})}

@@ -14,7 +14,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.metrics.feature_classifier import FeatureClassifier, Training, train_feature_classifier
 from efsgd_jax.runs.files import atomic
 
-VERSION = 1  # of the network, its training and the file; raise it when any of them changes
+VERSION = 2  # of the network, its training and the file; raise it when any of them changes
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 

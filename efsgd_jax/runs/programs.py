@@ -1,15 +1,18 @@
-"""The command lines of ``python -m efsgd_jax.train``, ``.sample`` and ``.evaluate``: parse, call, print."""
+"""The command lines of ``python -m efsgd_jax.train``, ``.sample`` and the others: parse, call, print."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from efsgd_jax.cli import Parser, program, read_config, split_overrides
 from efsgd_jax.metrics import CLASSIFIERS, DEFAULT_CLASSIFIERS, PROTOCOLS, to_table
+from efsgd_jax.pages import compare, report
 from efsgd_jax.privacy.published import ACCOUNTINGS
 from efsgd_jax.runs.devices import is_first, join_processes
-from efsgd_jax.runs.evaluate import evaluate
+from efsgd_jax.runs.evaluate import evaluate, evaluate_samples
 from efsgd_jax.runs.fit import fit
 from efsgd_jax.runs.release import pack
 from efsgd_jax.runs.sample import FORMATS, sample
+from efsgd_jax.runs.scoring import METRICS
 
 
 def _parser(name: str, description: str) -> Parser:
@@ -63,29 +66,52 @@ def draw(argv: Sequence[str]) -> None:
 
 @program
 def score(argv: Sequence[str]) -> None:
-    parser = _parser("evaluate", "Score a finished run against its real data.")
+    parser = Parser(
+        prog="python -m efsgd_jax.evaluate", description="Score a finished run, or images from a file, by real data."
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--workdir", help="directory of a finished run")
+    what.add_argument("--samples", help="an .npz file with x_train and y_train, of whatever origin; needs --config")
+    parser.add_argument("--config", help="with --samples: the recipe whose data they are scored against")
     parser.add_argument("--protocol", help="a published protocol, one of " + ",".join(PROTOCOLS))
     parser.add_argument(
         "--n", type=int, help="synthetic images; default: the protocol's number, else as many as real, at most 10000"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="of the synthetic images; default 0")
+    parser.add_argument("--metrics", help=f"some of {','.join(METRICS)}; default: all")
     parser.add_argument(
         "--classifiers",
         help=f"some of {','.join(CLASSIFIERS)}; default: the protocol's, else {','.join(DEFAULT_CLASSIFIERS)}",
     )
-    parser.add_argument("--fidelity", action="store_true", help="also IS and FID, over features of a CNN of this data")
-    args = parser.parse_args(argv)
-    scores = evaluate(
-        args.workdir,
-        num_images=args.n,
-        classifiers=None if args.classifiers is None else tuple(args.classifiers.split(",")),
-        fidelity=args.fidelity,
-        protocol=args.protocol,
-        seed=args.seed,
-        progress=args.protocol is not None,
+    parser.add_argument("--classifier_seeds", type=int, help="how many of each classifier are trained; default 3")
+    parser.add_argument(
+        "--inception", help="the file of InceptionV3's weights, or 'download': also FID and the like of its features"
     )
+    parser.epilog = "--config.KEY=VALUE changes one key of --config, such as --config.data.path=FILE"
+    overrides, rest = split_overrides(argv)
+    args = parser.parse_args(rest)
+    options: dict[str, Any] = {
+        "metrics": _names(args.metrics),
+        "classifiers": _names(args.classifiers),
+        "classifier_seeds": args.classifier_seeds,
+        "protocol": args.protocol,
+        "inception": args.inception,
+        "progress": True,
+    }
+    if args.samples:
+        if not args.config or args.n is not None or args.seed is not None:
+            parser.error("--samples needs --config, and takes neither --n nor --seed")
+        scores = evaluate_samples(args.samples, read_config(args.config, overrides), **options)
+    else:
+        if args.config or overrides:
+            parser.error("--workdir knows its own configuration; leave --config out")
+        scores = evaluate(args.workdir, num_images=args.n, seed=args.seed or 0, **options)
     print(to_table(scores))
     print("These scores read real images: they are not covered by epsilon.")
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(text.split(","))
 
 
 @program
@@ -99,3 +125,36 @@ def publish(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     names = pack(args.workdir, args.out)
     print(f"{args.out}: {', '.join(names)}")
+
+
+@program
+def make_report(argv: Sequence[str]) -> None:
+    parser = Parser(
+        prog="python -m efsgd_jax.report",
+        description="One self-contained HTML page of a finished run, for its owner or, with --release, for everybody.",
+    )
+    parser.add_argument("workdir", help="directory of the run")
+    parser.add_argument("--out", help="the file; default: WORKDIR/private/report/report.html or WORKDIR/report.html")
+    parser.add_argument("--release", action="store_true", help="of release/ alone: no scores, no real images")
+    args = parser.parse_args(argv)
+    page = report(args.workdir, release=args.release, out=args.out)
+    if args.release:
+        print(f"{page}: made of release/ alone; it holds nothing real")
+    else:
+        print(f"{page}: private, for its owner only; it shows real images and scores that no epsilon covers")
+
+
+@program
+def make_comparison(argv: Sequence[str]) -> None:
+    parser = Parser(
+        prog="python -m efsgd_jax.compare",
+        description="Compare finished runs: a table as text, and a page with privacy against utility.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run")
+    parser.add_argument("--out", default="compare.html", help="the page")
+    args = parser.parse_args(argv)
+    comparison = compare(args.runs, out=args.out)
+    print(comparison.text)
+    for problem in comparison.problems:
+        print(f"left out: {problem}")
+    print(f"{comparison.page}: private; scores read real images and are not covered by epsilon")

@@ -1,0 +1,128 @@
+"""The tensors of a PyTorch file, without PyTorch, and without running what else a pickle may hold."""
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from efsgd_jax.data.validate import one_line
+from efsgd_jax.errors import UserError
+
+# The pickled number that PyTorch files began with until version 1.6; later ones are zip archives.
+MAGIC = 0x1950A86A20F9469CFC6C
+DTYPES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+}
+
+
+class _Tensor(NamedTuple):
+    """A view of a storage, before the storage is read; lengths and strides in elements."""
+
+    storage: tuple[str, str, int]  # dtype, key, length
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows dictionaries and tensors; every other name in the pickle is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return self._tensor
+        if module == "torch" and name in DTYPES:
+            return DTYPES[name]
+        raise UserError(f"it refers to {module}.{name}, which no file of weights needs and which could run code")
+
+    def persistent_load(self, pid: Any) -> tuple[str, str, int]:
+        kind, dtype, key, _, length, *_ = pid
+        if kind != "storage" or dtype not in DTYPES.values():
+            raise ValueError(f"unknown storage {pid!r}")
+        return dtype, str(key), int(length)
+
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
+        return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+
+
+def read_state_dict(content: bytes, file: object) -> dict[str, np.ndarray]:
+    """A state dict as ``torch.save`` writes it, in the present format (a zip archive) or that before PyTorch 1.6.
+
+    Args:
+      content: of the file.
+      file: its name, for messages.
+
+    Returns:
+      Tensors by name, read-only.
+
+    Raises:
+      UserError: the file is damaged, holds anything but a dictionary of tensors, or refers to any other code.
+    """
+    try:
+        tensors, storages = (_read_zip if content[:2] == b"PK" else _read_legacy)(content)
+        return {name: _array(tensor, storages) for name, tensor in tensors.items()}
+    except UserError as error:
+        raise UserError(f"{file} cannot be used: {one_line(error)}; get the file from its source") from error
+    except Exception as error:  # a damaged pickle can fail in any way
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"{file} is damaged, or no PyTorch file ({reason}); get it again") from error
+
+
+def _load(file: IO[bytes]) -> dict[str, _Tensor]:
+    tensors = _Unpickler(file).load()
+    if not isinstance(tensors, dict):
+        raise UserError(f"it holds a {type(tensors).__name__}, not a state dict")
+    for name, value in tensors.items():
+        if not (isinstance(name, str) and isinstance(value, _Tensor)):
+            raise UserError(f"its entry {name!r} is a {type(value).__name__}, not a tensor")
+    return tensors
+
+
+def _read_zip(content: bytes) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise ValueError(f"{len(pickles)} members named data.pkl")
+    folder = pickles[0].removesuffix("data.pkl")
+    if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+        raise ValueError("its numbers are big-endian")
+    tensors = _load(archive.open(pickles[0]))
+    members = [name for name in archive.namelist() if name.startswith(f"{folder}data/")]
+    return tensors, {name.removeprefix(f"{folder}data/"): archive.read(name) for name in members}
+
+
+def _read_legacy(content: bytes) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
+    """Pickles one after another (magic number, version, sizes of types, tensors, keys), then for each key a length."""
+    file = io.BytesIO(content)
+    if _Unpickler(file).load() != MAGIC:
+        raise ValueError("no magic number")
+    _version, system = (_Unpickler(file).load() for _ in range(2))
+    if not system["little_endian"]:
+        raise ValueError("its numbers are big-endian")
+    tensors = _load(file)
+    sizes = {tensor.storage[1]: np.dtype(tensor.storage[0]).itemsize for tensor in tensors.values()}
+    storages = {}
+    for key in _Unpickler(file).load():
+        length = int.from_bytes(file.read(8), "little") * sizes[key]
+        storages[key] = file.read(length)
+    return tensors, storages
+
+
+def _array(tensor: _Tensor, storages: dict[str, bytes]) -> np.ndarray:
+    dtype, key, length = tensor.storage
+    flat = np.frombuffer(storages[key], dtype)
+    if flat.size != length:
+        raise ValueError(f"storage {key} has {flat.size} numbers instead of {length}")
+    steps = [(side - 1) * stride for side, stride in zip(tensor.shape, tensor.strides, strict=True)]
+    if min((tensor.offset, *tensor.shape, *tensor.strides)) < 0 or tensor.offset + sum(steps) >= flat.size:
+        raise ValueError(f"a tensor of shape {tensor.shape} reaches outside of its storage {key}")
+    strides = [stride * flat.itemsize for stride in tensor.strides]
+    return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
