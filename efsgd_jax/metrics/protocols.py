@@ -1,31 +1,125 @@
 """Published evaluation protocols, by name."""
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 FID_IMAGES = 20_000
+LAST_STEP = "the generator after its last step"
+
+
+class Delta(NamedTuple):
+    """The delta that a paper's epsilons are stated at.
+
+    Attributes:
+      rule: for people, "" for a constant.
+      of: from the number N of real training images.
+    """
+
+    rule: str
+    of: Callable[[int], float]
 
 
 class Protocol(NamedTuple):
-    """What a paper's tables are made of, beside inception score and FID.
+    """What a paper's tables are made of.
 
     Attributes:
-      num_images: synthetic images for everything but FID, which takes the first ``FID_IMAGES`` of them, shuffled.
-      classifiers: of gen2real and real2gen, keys of ``CLASSIFIERS``. real2gen trains on the whole real training split.
+      num_images: synthetic images.
+      classifiers: of gen2real and, where there is one, of real2gen; keys of ``CLASSIFIERS``. real2gen trains on the
+        whole real training split.
       paper: where it comes from.
+      delta: its delta.
+      selection: which generator, and which epoch of a classifier, is scored, and on what images that was decided.
+      deviations: where the scores here are not the paper's.
+      real2gen: whether it has real2gen.
+      averaged: whether it reports the mean and standard deviation of gen2real accuracy over its classifiers.
+      fid_images: how many of the synthetic images, shuffled, are in FID.
+      splits: of the inception score.
+      cost: on two CPU cores, for all its classifiers; "" for minutes.
     """
 
     num_images: int
     classifiers: tuple[str, ...]
     paper: str
+    delta: Delta
+    selection: str
+    deviations: tuple[str, ...]
+    real2gen: bool = False
+    averaged: bool = False
+    fid_images: int = 60_000
+    splits: int = 10
+    cost: str = ""
 
 
 PROTOCOLS = {
     # GS-WGAN's evaluation code, https://github.com/DingfanChen/GS-WGAN (Chen, Orekondy and Fritz, arXiv 2006.08265),
-    # which later papers share. Two differences: the networks behind IS and FID, which are this library's CNN instead of
-    # a VGG and InceptionV3; and real2gen, which is scored on all the synthetic images instead of 10,000 of them.
+    # which later papers share.
     "dpac": Protocol(
         num_images=60_000,
         classifiers=("mlp", "cnn"),
         paper="Chen et al., Private Image Generation With Dual-Purpose Auxiliary Classifier, CVPR 2023",
+        delta=Delta("", lambda n: 1e-5),
+        selection=f"{LAST_STEP}, each classifier after its last step: no image chooses",
+        deviations=(
+            "CNN: this library's, 2,000 steps of Adam; GS-WGAN's code: LeNet, 50 epochs of SGD",
+            "MLP: scikit-learn's, at most 100 epochs; GS-WGAN's code: 200",
+            "real2gen: of all synthetic images; GS-WGAN's code: of 10,000",
+            "IS: by this library's CNN; GS-WGAN's code: by a VGG-11 trained on real images",
+            "FID: of as many real images as synthetic ones; GS-WGAN's code: of all real training images, by InceptionV3",
+        ),
+        real2gen=True,
+        fid_images=FID_IMAGES,
+    ),
+    # https://github.com/nv-tlabs/DPDM
+    "dpdm": Protocol(
+        num_images=60_000,
+        classifiers=("dpdm_logistic_regression", "dpdm_mlp", "dpdm_cnn"),
+        paper="Dockhorn et al., Differentially Private Diffusion Models, arXiv 2210.09929",
+        delta=Delta("", lambda n: 1e-5),
+        selection=f"{LAST_STEP}, each classifier after its best epoch on a held-out tenth of the synthetic images",
+        deviations=(
+            "60,000 images and a tenth held out are this library's choice; the code takes two folders of any size",
+            "batches are drawn anew in each epoch and are all full, biases start at 0",
+            "the CNN sees images smaller than 18x18 enlarged",
+            "FID: InceptionV3's only if its weights are given",
+        ),
+        cost="a quarter of an hour",
+    ),
+    # https://github.com/2019ChenGong/DPImageBench
+    "dpimagebench": Protocol(
+        num_images=60_000,
+        classifiers=("dpimagebench_resnet", "dpimagebench_wrn", "dpimagebench_resnext"),
+        paper="Gong et al., DPImageBench, arXiv 2503.14681",
+        delta=Delta("1/(N ln N)", lambda n: 1 / (n * math.log(n))),
+        selection=f"{LAST_STEP}, each classifier after its best epoch on a held-out twelfth of the synthetic images "
+        "(the benchmark's synthetic validation; its noisy validation on real images is not offered)",
+        deviations=(
+            "CIFAR data sets have other networks in the benchmark, and 200 epochs of SGD",
+            "batches are all full",
+            "FID, IS, precision and recall: InceptionV3's only if its weights are given; FLD and ImageReward: left out",
+        ),
+        averaged=True,
+        splits=1,
+        cost="a week",
     ),
 }
+
+
+def protocol_lines(protocol: Protocol, delta: float | None, num_real: int, num_images: int) -> list[str]:
+    """What must stand beside scores of a protocol.
+
+    Args:
+      protocol: of ``PROTOCOLS``.
+      delta: of the run, None for images whose privacy is not known or that were trained without noise.
+      num_real: images that the generator was trained on.
+      num_images: synthetic images that were scored.
+    """
+    lines = [f"after {protocol.paper}", f"scored: {protocol.selection}"]
+    lines += [f"differs: {text}" for text in protocol.deviations]
+    if num_images != protocol.num_images:
+        lines.append(f"{num_images} synthetic images, NOT the protocol's {protocol.num_images}: do not compare")
+    expected = protocol.delta.of(num_real)
+    if delta is not None and not math.isclose(delta, expected, rel_tol=0.01):
+        rule = f"{protocol.delta.rule} = " if protocol.delta.rule else ""
+        lines.append(f"delta {delta:g}; the protocol's is {rule}{expected:.2g}: do not compare epsilons directly")
+    return lines
