@@ -1,6 +1,7 @@
 """The audit: sound mechanisms survive it, tight claims are nearly reached, and every fault is caught."""
 
 import dataclasses
+import json
 import math
 
 import jax
@@ -129,6 +130,8 @@ def test_a_release_of_a_short_run_tells_nothing(finished_run, capsys):
     assert result.bound <= result.claimed
     assert abs(result.curve - 0.5) < 0.1
     assert main(["--workdir", str(finished_run.workdir)]) == 0
+    kept = json.loads((finished_run.workdir / "private" / "audit.json").read_text())
+    assert (kept["bound"], kept["claimed"]) == (result.bound, finished_run.epsilon)
     assert "epsilon is at least" in capsys.readouterr().out
 
 

@@ -6,6 +6,7 @@ of a finished run.
 """
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Sequence
 
@@ -59,10 +60,14 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def release(args: argparse.Namespace) -> None:
-    """A finished run's images."""
+    """A finished run's images; the result is kept for the run's report."""
     from efsgd_jax.audit.membership import audit_release
+    from efsgd_jax.runs.files import write_json
+    from efsgd_jax.runs.workdir import Workdir
 
-    result = audit_release(args.workdir)
+    result, directory = audit_release(args.workdir), Workdir(args.workdir)
+    digest = hashlib.sha256(directory.generator.read_bytes()).hexdigest()
+    write_json(directory.audit, {**result._asdict(), "generator_sha256": digest}, private=True)
     print(f"claimed      epsilon {result.claimed:.4g} at delta {result.delta:g}")
     print(f"black box    epsilon is at least {result.bound:.2f} (95%, if the train/test split is random)")
     print(f"             area under the curve {result.curve:.3f} (a coin: 0.5), true positives at 1% false: "

@@ -113,7 +113,7 @@ def _scored(released: Released) -> dict[str, Markup]:
 
 def _audited(released: Released) -> Markup:
     """What ``private/audit.json`` says."""
-    path, attack = released.directory.private / "audit.json", released.command("audit")
+    path, attack = released.directory.audit, released.command("audit")
     audit = optional_json(path)
     with reading(path, attack):
         return audit_section(audit, _of_another(audit, released, "audit", attack), attack)

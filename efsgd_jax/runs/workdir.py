@@ -31,6 +31,7 @@ class Workdir:
         self.tensorboard = self.private / "tensorboard"
         self.grids = self.private / "grids"
         self.scores = self.private / "scores.json"
+        self.audit = self.private / "audit.json"
         self.released = self.private / "released.json"  # hashes of the files of release/, as training wrote them
         self.config = self.release / "config.json"
         self.privacy_json = self.release / "privacy.json"
