@@ -4,8 +4,9 @@ import os
 import tempfile
 
 # Before JAX is imported. Most of a tiny run's time is compilation, of the same few programs: compile them once, and do
-# not optimise what runs for a moment only.
+# not optimise what runs for a moment only. Nothing is left in the user's cache.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="efsgd_jax_tests_"))
+os.environ.setdefault("EFSGD_JAX_DATA", tempfile.mkdtemp(prefix="efsgd_jax_tests_"))
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 import pytest

@@ -10,7 +10,7 @@ import pytest
 from efsgd_jax import UserError, evaluate, load_dataset
 from efsgd_jax.metrics import CLASSIFIERS, PROTOCOLS, Training, to_table, train_feature_classifier
 from efsgd_jax.runs import evaluate as module
-from efsgd_jax.runs import feature_cache
+from efsgd_jax.runs import feature_cache, scoring
 from efsgd_jax.runs.programs import score
 from efsgd_jax.runs.sample import Samples
 
@@ -49,42 +49,56 @@ def real_for_synthetic(monkeypatch, change=lambda images: images):
 
 def test_fidelity_tells_good_images_from_bad(run, cache, monkeypatch):
     n = real_for_synthetic(monkeypatch)
-    good = evaluate(run, num_images=n, classifiers=(), fidelity=True)
-    assert set(good.fidelity) == {"fid_classifier", "inception_score", "inception_score_std"}
-    assert (good.num_images, good.num_fid_images) == (n, n)
-    assert 7 < good.fidelity["inception_score"] <= 10  # sorted by class it would be 1
+
+    def fidelity():
+        scores = evaluate(run, num_images=n, metrics=("fidelity",))
+        assert (scores.num_images, list(scores.fidelity)) == (n, ["classifier"])
+        assert not scores.gen2real
+        assert not scores.copying
+        return scores.fidelity["classifier"]
+
+    good = fidelity()
+    assert good["num_images"] == n
+    assert 7 < good["inception_score"] <= 10  # sorted by class it would be 1
+    assert min(good["precision"], good["recall"], good["coverage"]) > 0.8
     noise = np.random.default_rng(0).normal(0, 120, (n, 8, 8, 1))
     real_for_synthetic(monkeypatch, lambda images: np.clip(images + noise, 0, 255).astype(np.uint8))
-    bad = evaluate(run, num_images=n, classifiers=(), fidelity=True)
-    assert bad.fidelity["fid_classifier"] > 3 * good.fidelity["fid_classifier"]
-    assert bad.fidelity["inception_score"] < good.fidelity["inception_score"]
+    bad = fidelity()
+    assert bad["fid"] > 3 * good["fid"]
+    assert bad["kid"] > good["kid"] + 0.01
+    assert bad["inception_score"] < good["inception_score"]
+    assert bad["precision"] < good["precision"] - 0.3
     real_for_synthetic(monkeypatch, lambda images: np.repeat(images[:1], n, axis=0))
-    one = evaluate(run, num_images=n, classifiers=(), fidelity=True)
-    assert one.fidelity["inception_score"] == pytest.approx(1.0, abs=1e-4)
-    assert one.fidelity["fid_classifier"] > 3 * good.fidelity["fid_classifier"]
+    one = fidelity()
+    assert one["inception_score"] == pytest.approx(1.0, abs=1e-4)
+    assert one["fid"] > 3 * good["fid"]
+    assert one["recall"] < 0.05
 
 
-def test_dpac_is_filed_under_its_name(run, cache, capsys):
-    assert score([f"--workdir={run}", "--n=60", "--classifiers=logistic_regression"]) == 0
+def test_dpac_is_filed_under_its_name(run, own_cache, capsys, monkeypatch):
+    assert score([f"--workdir={run}", "--n=60", "--metrics=utility", "--classifiers=logistic_regression"]) == 0
     plain = json.loads((run / "private/scores.json").read_text())
     capsys.readouterr()
+    monkeypatch.setattr(feature_cache, "train_feature_classifier", lambda *a: train_feature_classifier(*a[:3], QUICK))
+    monkeypatch.setitem(CLASSIFIERS, "cnn", CLASSIFIERS["mlp"])
     assert score([f"--workdir={run}", "--n=60", "--protocol=dpac"]) == 0
     out, err = capsys.readouterr()
-    for words in ("gen2real MLP", "real2gen CNN", "IS (CNN trained on real images)", "FID (classifier features)"):
+    for words in ("gen2real", "real2gen", "MLP", "CNN", "features of a CNN trained on the real training split"):
         assert words in out
-    assert "FID " not in out.replace("FID (classifier features)", "")
-    assert "60 synthetic images; NOT the protocol's 60000" in out
-    assert "4/6" in err or "6/6" in err  # the bar
+    assert "NOT the protocol's 60000" in out
+    assert "5/5" in err  # the bar
 
     saved = json.loads((run / "private/scores.json").read_text())
-    dpac = saved.pop("dpac")
+    dpac = saved.pop("protocols")["dpac"]
     assert saved == plain
     assert sorted(dpac["gen2real"]) == sorted(dpac["real2gen"]) == ["cnn", "mlp"]
     assert dpac["real2gen"]["mlp"]["num_train"] == dpac["real2gen"]["cnn"]["num_train"] == 1438  # the whole split
-    assert dpac["gen2real"]["cnn"]["num_train"] == dpac["num_images"] == dpac["num_fid_images"] == 60
-    evaluate(run, num_images=50, classifiers=("logistic_regression",))
+    assert (
+        dpac["gen2real"]["cnn"]["num_train"] == dpac["num_images"] == dpac["fidelity"]["classifier"]["num_images"] == 60
+    )
+    evaluate(run, num_images=50, metrics=("utility",), classifiers=("logistic_regression",))
     again = json.loads((run / "private/scores.json").read_text())
-    assert again["dpac"] == dpac
+    assert again["protocols"]["dpac"] == dpac
     assert again["gen2real"]["logistic_regression"]["num_train"] == 50
 
 
@@ -100,22 +114,47 @@ def test_dpac_asks_for_60000_images_and_its_output_does_not_complain(run, monkey
         evaluate(run, protocol="dpac")
     assert asked == [60_000]
     assert PROTOCOLS["dpac"].classifiers == ("mlp", "cnn")
-    scores = module.Scores({}, {}, ("0",), protocol="dpac", num_images=60_000)
-    assert "NOT" not in to_table(scores)
 
 
-def test_real2gen_cnn_is_the_cached_one_and_the_same(run, cache, monkeypatch):
+def test_scores_are_computed_once(run, own_cache, monkeypatch):
     n = real_for_synthetic(monkeypatch)
-    monkeypatch.setattr(feature_cache, "Training", lambda: QUICK)
-    monkeypatch.setitem(CLASSIFIERS, "cnn", lambda *real: train_feature_classifier(*real, QUICK).predict)
-    cached, fresh = (evaluate(run, num_images=n, classifiers=("cnn",), fidelity=f) for f in (True, False))
-    assert cached.real2gen == fresh.real2gen
-    assert (bool(cached.fidelity), bool(fresh.fidelity)) == (True, False)
+    monkeypatch.setattr(feature_cache, "train_feature_classifier", lambda *a: train_feature_classifier(*a[:3], QUICK))
+    monkeypatch.setitem(CLASSIFIERS, "cnn", CLASSIFIERS["logistic_regression"])
+    options = {"num_images": n, "classifiers": ("logistic_regression", "cnn"), "classifier_seeds": 2}
+    first = evaluate(run, **options)
+    assert len(first.real2gen["cnn"].accuracies) == 2
+    assert len(list(own_cache.iterdir())) == 3  # real2gen's two, and the one of the whole training part
+    files = sorted((own_cache.parent / "scores").iterdir())
+    assert len(files) == 6
+    assert all(stat.S_IMODE(f.stat().st_mode) == 0o600 for f in files)
+    for name in ("utility", "fidelity_scores", "copying", "trained_on_real"):
+        monkeypatch.setattr(scoring, name, None)
+    again = evaluate(run, **options)
+    assert to_table(again) == to_table(first)
+    files[0].write_text("rubbish")
+    with pytest.raises(TypeError):  # only what is damaged is computed again
+        evaluate(run, **options)
 
 
-def test_without_fidelity_nothing_is_cached(run, own_cache):
-    evaluate(run, num_images=60, classifiers=("logistic_regression",))
-    assert not own_cache.exists()
+def test_scores_of_other_images_are_others(run, own_cache, monkeypatch):
+    n = real_for_synthetic(monkeypatch)
+    options = {"num_images": n, "metrics": ("utility",), "classifiers": ("logistic_regression",)}
+    good = evaluate(run, **options).gen2real["logistic_regression"].accuracy
+    real_for_synthetic(monkeypatch, lambda images: 255 - images)
+    assert evaluate(run, **options).gen2real["logistic_regression"].accuracy < good - 0.3
+
+
+def test_copying_is_flagged_for_replays_only(run, cache, monkeypatch):
+    data = load_dataset("digits")
+    monkeypatch.setattr(module, "sample", lambda workdir, n, seed: Samples(*of_part, data.class_names))
+    for replayed, of_part in (
+        (True, (data.train_images[:300], data.train_labels[:300])),
+        (False, (data.test_images, data.test_labels)),
+    ):
+        found = evaluate(run, num_images=len(of_part[1]), metrics=("copying",)).copying
+        assert found["flagged"] == replayed
+        assert (found["exact_copies"] > 250) == replayed
+        assert len(found["closest"]) == 12
 
 
 def test_fewer_real_images_are_chosen_from_all_classes(run, monkeypatch):
@@ -125,7 +164,7 @@ def test_fewer_real_images_are_chosen_from_all_classes(run, monkeypatch):
     data.train_images[:], data.train_labels[:] = data.train_images[order], data.train_labels[order]
     monkeypatch.setattr(module, "finished_run", lambda _: (workdir, data))
     real_for_synthetic(monkeypatch)
-    scores = evaluate(run, num_images=300, classifiers=("logistic_regression",))
+    scores = evaluate(run, num_images=300, metrics=("utility",), classifiers=("logistic_regression",))
     assert scores.real2gen["logistic_regression"].accuracy > 0.8
 
 
@@ -190,11 +229,15 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch):
         (["--protocol=dpac", "--classifiers=cnn"], ["dpac", "leave out"]),
         (["--protocol=dpac", "--n=9"], ["9", "at least 10"]),
         (["--protocol=dpac", "--n=0"], ["0", "at least 10"]),
-        (["--fidelity", "--n=9"], ["9", "at least 10"]),
+        (["--metrics=fidelity", "--n=9"], ["9", "at least 10"]),
+        (["--metrics=beauty"], ["beauty", "utility, fidelity, copying"]),
+        (["--classifier_seeds=0"], ["0", "at least 1"]),
+        (["--config=configs/digits.py"], ["leave --config out"]),
+        (["--protocol=dpac", "--metrics=fidelity"], ["dpac", "leave out"]),
         (["--n=0"], ["0", "at least 1"]),
         (["--n=-3"], ["-3", "at least 1"]),
         (["--n=many"], ["many"]),
-        (["--classifiers=forest"], ["forest", "logistic_regression, cnn, mlp"]),
+        (["--classifiers=forest"], ["forest", "logistic_regression, mlp, cnn, gradient_boosting"]),
     ],
 )
 def test_mistakes_are_one_line(flags, words, run, own_cache, capsys):

@@ -83,7 +83,7 @@ def test_samples_read_back(finished_run, tmp_path):
 
 
 def test_scores(finished_run):
-    scores = evaluate(finished_run.workdir, num_images=100, classifiers=("logistic_regression",))
+    scores = evaluate(finished_run.workdir, num_images=100, metrics=("utility",), classifiers=("logistic_regression",))
     value = scores.gen2real["logistic_regression"]
     assert value.num_train == 100
     assert value.num_test == 359

@@ -235,7 +235,7 @@ def test_a_sound_run_is_released_with_three_accountings(sound_run, tmp_path, cap
     assert all(f"epsilon {name}" in text for name in ("as the field accounts", "proven for the schedule", "if a step"))
     assert publish([str(sound_run.workdir), str(tmp_path / "out.zip")]) == 0
     assert sample(sound_run.workdir, 10).images.shape == (10, 8, 8, 1)
-    assert evaluate(sound_run.workdir, num_images=50, classifiers=("logistic_regression",)).gen2real
+    assert evaluate(sound_run.workdir, num_images=50, metrics=("utility",), classifiers=("mlp",)).gen2real
 
 
 def test_a_report_that_understates_is_refused(sound_run, tmp_path, capsys):

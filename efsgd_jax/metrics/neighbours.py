@@ -24,7 +24,8 @@ class Space(NamedTuple):
         had not known which part is which.
       z: by how many standard deviations it is more, real images being dealt to the two parts at random.
       copied_share: ``(closer - expected) / (1 - expected)``: the share of copies that explains the excess.
-      z_of_closest: ``z`` of the near-duplicates only.
+      z_of_closest: ``z`` of the near-duplicates only, of whichever part.
+      copied_share_of_closest: ``copied_share`` of these.
       median_distance_train: to the nearest training image.
       median_distance_test: to the nearest held-out image.
     """
@@ -37,12 +38,15 @@ class Space(NamedTuple):
     z: float
     copied_share: float
     z_of_closest: float
+    copied_share_of_closest: float
     median_distance_train: float
     median_distance_test: float
 
     @property
     def flagged(self) -> bool:
-        return self.copied_share > RELEVANT and max(self.z, self.z_of_closest) > SIGNIFICANT
+        """Whether an excess is both certain and large, among all images or among the closest."""
+        pairs = (self.z, self.copied_share), (self.z_of_closest, self.copied_share_of_closest)
+        return any(z > SIGNIFICANT and share > RELEVANT for z, share in pairs)
 
 
 class Neighbours(NamedTuple):
@@ -86,8 +90,9 @@ def copying(fake: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[Spac
         closer_to_train=float(closer.mean()),
         expected_closer_to_train=expected,
         z=_z(closer, nearest_real, expected),
-        copied_share=float((closer.mean() - expected) / (1.0 - expected)),
+        copied_share=_copied_share(closer, expected),
         z_of_closest=_z(closer[is_near], nearest_real[is_near], expected),
+        copied_share_of_closest=_copied_share(closer[is_near], expected),
         median_distance_train=float(np.median(to_train)),
         median_distance_test=float(np.median(to_test)),
     )
@@ -105,6 +110,10 @@ def _z(closer: np.ndarray, nearest_real: np.ndarray, expected: float) -> float:
         return 0.0
     sizes = np.unique(nearest_real, return_counts=True)[1]
     return float(np.sum(closer - expected) / np.sqrt(expected * (1.0 - expected) * np.sum(sizes.astype(float) ** 2)))
+
+
+def _copied_share(closer: np.ndarray, expected: float) -> float:
+    return float((closer.mean() - expected) / (1.0 - expected)) if len(closer) else 0.0
 
 
 def exact_copies(fake: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:

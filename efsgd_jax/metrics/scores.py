@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from efsgd_jax.metrics.fidelity import SPLITS
 from efsgd_jax.metrics.utility import Utility
 
 SHORT_NAMES = {"logistic_regression": "LR", "mlp": "MLP", "cnn": "CNN", "gradient_boosting": "trees"}
@@ -99,7 +98,7 @@ def _fidelity_lines(name: str, m: Mapping[str, float]) -> list[str]:
     return [
         f"features of {EXTRACTORS.get(name, name)} ({m['num_images']:.0f} images and as many real ones)",
         f"  FID {m['fid']:.3f}   KID {m['kid']:.5f} ± {m['kid_std']:.5f}   "
-        f"IS {m['inception_score']:.3f} ± {m['inception_score_std']:.3f} ({SPLITS} splits)",
+        f"IS {m['inception_score']:.3f} ± {m['inception_score_std']:.3f}",
         f"  precision {m['precision']:.3f}   recall {m['recall']:.3f}   "
         f"density {m['density']:.3f}   coverage {m['coverage']:.3f}",
     ]

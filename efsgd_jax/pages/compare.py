@@ -112,7 +112,7 @@ def _section(anchor: str, group: Sequence[Entry]) -> Markup:
         title,
         not_covered(),
         _plot(group, anchors, title),
-        table(["", *head], [[str(i), *_marked(row)] for i, row in enumerate(rows, 1)]),
+        table(head, [_marked([f"{i}. {row[0]}", *row[1:]]) for i, row in enumerate(rows, 1)]),
         *(join(tag("h3", t), table(h, [_marked(row) for row in r])) for t, h, r in by_protocol),
         _references(anchors),
     )
@@ -157,8 +157,8 @@ def _references(anchors: Sequence[Anchor]) -> Markup | None:
     if not anchors:
         return None
     rows = [
-        [_letter(i), a.method, f"{a.epsilon:g}", f"{100 * a.accuracy:.1f}", f"{a.paper}: {a.protocol}"]
+        [f"{_letter(i)}. {a.method}", f"{a.epsilon:g}", f"{100 * a.accuracy:.1f}", f"{a.paper}: {a.protocol}"]
         for i, a in enumerate(anchors)
     ]
-    head = ["", "Method", "epsilon", "CNN, %", "Source and protocol"]
+    head = ["Method", "epsilon", "CNN, %", "Source and protocol"]
     return join(tag("h3", "Published reference points"), table(head, rows))

@@ -55,10 +55,12 @@ def copying_section(
     return section("copying", "Copying", of_another, *parts, covered=False)
 
 
-def _verdict(copying: Mapping[str, Any]) -> Markup:
+def _verdict(copying: Mapping[str, Any]) -> Markup | None:
+    if "flagged" not in copying:
+        return None
     exact = copying.get("exact_copies")
     counted = "" if exact is None else f" Images that are a training image to the last pixel: {exact:,}."
-    if copying.get("flagged"):
+    if copying["flagged"]:
         said = "Generated images are closer to training images than new ones would be."
         return paragraph(tag("strong", "Copying flagged. "), said, counted, class_="notice bad")
     said = "Generated images are no closer to training images than to held-out ones, beyond what chance explains."

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from efsgd_jax.errors import UserError
+from efsgd_jax.metrics.scores import SHORT_NAMES
 from efsgd_jax.pages.html import number, percent
-from efsgd_jax.pages.material import Released, optional_json, read_release
-from efsgd_jax.pages.scores import title_of
+from efsgd_jax.pages.material import Released, optional_json, read_release, reading
 from efsgd_jax.runs.files import read_json
 
 FIDELITY = {"classifier": "FID, CNN's features", "inception": "FID, InceptionV3"}
@@ -51,9 +51,9 @@ def _read(name: str) -> Entry:
         remark = "not scored yet"
     elif scores.get("generator_sha256", released.generator_sha256) != released.generator_sha256:
         scores, remark = {}, "its scores are of another generator"
-    found = scores.get("gen2real", {})
-    if not isinstance(found, dict) or not all(isinstance(u, dict) and "accuracy" in u for u in found.values()):
-        raise UserError(f"{directory.scores} is damaged; make it again: {released.command('evaluate')}")
+    with reading(directory.scores, released.command("evaluate")):
+        for group in (scores, *scores.get("protocols", {}).values()):
+            score_cells(group)  # fails here rather than in a table
     # Two folders may have one name: where the run knows, its images tell.
     images = read_json(directory.run).get("data_sha256", "") if directory.run.is_file() else ""
     spec = released.spec
@@ -93,7 +93,7 @@ def score_cells(group: Mapping[str, Any]) -> dict[str, str]:
             shown = percent(found["accuracy"])
             if found.get("std"):
                 shown += f" ± {100 * found['std']:.1f}"
-            cells[f"{kind} {title_of(classifier)}, %"] = shown
+            cells[f"{kind} {SHORT_NAMES.get(classifier, classifier)}, %"] = shown
     for network, values in group.get("fidelity", {}).items():
         if isinstance(values, dict) and values.get("fid") is not None:
             cells[FIDELITY.get(network, f"FID, {network}")] = number(values["fid"])

@@ -71,16 +71,30 @@ def definitions(values: Mapping[str, Child], class_: str = "facts") -> Markup:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Child]], *, caption: Child = None) -> Markup:
-    """The first column names the row. A table that is wide becomes a list of blocks on a narrow screen, one for each
-    row, its cells named by ``head``."""
-    top = tag("thead", tag("tr", *(tag("th", h, scope="col") for h in head)))
+    """The first column names the row. On a narrow screen a table that is wide, or has prose in it, becomes a list of
+    blocks, one for each row, its cells named by ``head``."""
+    classes = ["words" if any(_is_prose(row[i]) for row in rows) else None for i in range(len(head))]
+    names = (tag("th", h, scope="col", class_=c) for h, c in zip(head, classes, strict=True))
+    top = tag("thead", tag("tr", *names))
     body = [
         tag("tr", tag("th", row[0], scope="row"),
-            *(tag("td", cell, data_label=h) for h, cell in zip(head[1:], row[1:], strict=True)))
+            *(tag("td", cell, data_label=h, class_=c or _whole(cell))
+              for h, c, cell in zip(head[1:], classes[1:], row[1:], strict=True)))
         for row in rows
     ]  # fmt: skip
     titled = tag("caption", caption) if caption else None
-    return tag("table", titled, top, tag("tbody", *body), class_="stacking" if len(head) > FITS else None)
+    return tag(
+        "table", titled, top, tag("tbody", *body), class_="stacking" if len(head) > FITS or any(classes[1:]) else None
+    )
+
+
+def _is_prose(cell: Child) -> bool:
+    return isinstance(cell, str) and not isinstance(cell, Markup) and len(cell) > 24
+
+
+def _whole(cell: Child) -> str | None:
+    """Numbers such as 1e-05 or 85.5 ± 1.2 are not to be broken."""
+    return "whole" if not isinstance(cell, Markup) and len(str(cell)) <= 12 else None
 
 
 def number(value: Any, digits: int = 4) -> str:

@@ -1,8 +1,10 @@
 """What a page is made of, read from a run."""
 
+import contextlib
 import hashlib
 import json
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,6 +85,17 @@ def read_release(workdir: str | Path) -> Released:
     except (KeyError, TypeError) as error:
         raise UserError(f"{directory.config} is damaged; restore it, or train the run again") from error
     return Released(directory, privacy, settings, spec, names, optional_json(directory.release / "scores.json"))
+
+
+@contextlib.contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Turns what goes wrong with the content of ``path`` into a ``UserError`` that says how to make it again."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); make it again: {remedy}") from error
 
 
 def optional_json(path: Path) -> dict[str, Any]:

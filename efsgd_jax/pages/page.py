@@ -10,7 +10,7 @@ from efsgd_jax.pages.confusion import balance_section, confusion_matrix
 from efsgd_jax.pages.copying import Pair, audit_section, copying_section
 from efsgd_jax.pages.facts import configuration_section, released_scores_section, software_section
 from efsgd_jax.pages.html import Markup, document, join, paragraph, tag
-from efsgd_jax.pages.material import Released, optional_json, read_metrics, read_release
+from efsgd_jax.pages.material import Released, optional_json, read_metrics, read_release, reading
 from efsgd_jax.pages.pictures import samples_section, walks_section
 from efsgd_jax.pages.privacy_card import headline, privacy_card
 from efsgd_jax.pages.scores import classes_section, scores_section
@@ -64,7 +64,8 @@ def report(workdir: str | Path, *, release: bool = False, out: str | Path | None
 
 def _release_page(released: Released) -> str:
     sections = {"Privacy": privacy_card(released.privacy)}
-    noisy = released_scores_section(released.scores)
+    with reading(released.directory.release / "scores.json", "query the scores again"):
+        noisy = released_scores_section(released.scores)
     if noisy is not None:
         sections["Scores"] = noisy
     sections |= {
@@ -79,36 +80,43 @@ def _release_page(released: Released) -> str:
 
 def _private_page(released: Released) -> str:
     root = released.directory
-    scores, audit = optional_json(root.scores), optional_json(root.private / "audit.json")
-    evaluate, names = released.command("evaluate"), released.class_names
-    of_another = _of_another(scores, released, "scores", evaluate)
+    # First: a damaged file is found before anything is drawn.
+    scored, audited = _scored(released), _audited(released)
     sections = {
         "Privacy": privacy_card(released.privacy),
         "Samples": samples_section(released),
         "Interpolations": walks_section(released),
         "Training": training_section(read_metrics(root.metrics), released.command("train")),
-    }
-    try:
-        pairs, why_no_pairs = _closest_pairs(released, scores, of_another is not None)
-        sections |= {
-            "Scores": scores_section(scores, of_another, evaluate),
-            "By class": classes_section(
-                scores, confusion_matrix(scores.get("gen2real", {}), names), of_another, evaluate
-            ),
-            "Balance": balance_section(scores.get("real2gen", {}), names, of_another, evaluate),
-            "Copying": copying_section(scores.get("copying", {}), pairs, why_no_pairs, of_another, evaluate),
-        }
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{root.scores} is damaged ({error}); make it again: {evaluate}") from error
-    attack = released.command("audit")
-    sections |= {
-        "Audit": audit_section(audit, _of_another(audit, released, "audit", attack), attack),
+        **scored,
+        "Audit": audited,
         "Configuration": configuration_section(read_json(root.run)["config"], "As trained."),
         "Software": software_section(released.privacy["software"]),
     }
     return _document(released, str(root.root), PRIVATE, sections)
+
+
+def _scored(released: Released) -> dict[str, Markup]:
+    """What ``private/scores.json`` says."""
+    path, evaluate, names = released.directory.scores, released.command("evaluate"), released.class_names
+    scores = optional_json(path)
+    of_another = _of_another(scores, released, "scores", evaluate)
+    with reading(path, evaluate):
+        pairs, why_no_pairs = _closest_pairs(released, scores, of_another is not None)
+        matrix = confusion_matrix(scores.get("gen2real", {}), names)
+        return {
+            "Scores": scores_section(scores, of_another, evaluate),
+            "By class": classes_section(scores, matrix, of_another, evaluate),
+            "Balance": balance_section(scores.get("real2gen", {}), names, of_another, evaluate),
+            "Copying": copying_section(scores.get("copying", {}), pairs, why_no_pairs, of_another, evaluate),
+        }
+
+
+def _audited(released: Released) -> Markup:
+    """What ``private/audit.json`` says."""
+    path, attack = released.directory.private / "audit.json", released.command("audit")
+    audit = optional_json(path)
+    with reading(path, attack):
+        return audit_section(audit, _of_another(audit, released, "audit", attack), attack)
 
 
 def _document(released: Released, name: str, note: str, sections: dict[str, Markup]) -> str:

@@ -68,7 +68,7 @@ def scores_section(scores: Mapping[str, Any], of_another: Markup | None, command
         parts.append(paragraph(READING, class_="note"))
     if not parts:
         return section("scores", "Scores", missing("There are no scores yet.", command))
-    return section("scores", "Scores", not_covered(), of_another, *parts, covered=False)
+    return section("scores", "Scores", not_covered(), of_another, *parts)
 
 
 def _has_group(group: Mapping[str, Any]) -> bool:

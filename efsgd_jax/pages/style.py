@@ -28,11 +28,11 @@ h3 { margin: 1.75rem 0 0.5rem; font-size: 0.95rem; font-weight: 650; }
 p { margin: 0 0 0.75rem; max-width: 72ch; }
 a { color: var(--accent); }
 .badge { display: inline-block; margin-left: 0.6rem; padding: 0.1rem 0.5rem; border-radius: 1rem;
-  vertical-align: 0.12em; background: var(--bad-wash); color: var(--bad); font-size: 0.75rem; font-weight: 500; letter-spacing: 0; }
+  vertical-align: 0.12em; background: var(--bad-wash); color: var(--bad); font-size: 0.75rem; font-weight: 500;
+  letter-spacing: 0; }
 header .notice { margin: 1.25rem 0 0; }
 .lead { color: var(--soft); margin: 0.5rem 0 0; }
 .note { color: var(--soft); font-size: 0.875rem; }
-.mark { font-size: 0.75rem; letter-spacing: 0.09em; text-transform: uppercase; color: var(--soft); margin: 0 0 0.4rem; }
 ul { margin: 0 0 0.75rem; padding-left: 1.2rem; max-width: 72ch; }
 li { margin: 0.2rem 0; }
 code { font: 0.875em/1.45 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
@@ -63,6 +63,10 @@ table { border-collapse: collapse; width: 100%; max-width: 46rem; margin: 0 0 1r
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: 0 0 0.4rem; }
 th, td { padding: 0.45rem 0.6rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
+td, thead th { overflow-wrap: break-word; }
+.stacking tbody th { min-width: 8rem; }
+.words { text-align: left; }
+.whole, .warning { white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 500; font-size: 0.825rem; vertical-align: bottom; }
 th:first-child, tbody th { text-align: left; }
 tbody th { font-weight: 500; }
@@ -78,7 +82,7 @@ figcaption { font-size: 0.875rem; font-weight: 500; margin: 0 0 0.3rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: 1.25rem 1.5rem;
   margin: 1rem 0; }
 svg * { stroke-linejoin: round; stroke-linecap: butt; }
-svg { display: block; width: 100%; height: auto; max-width: 46rem; }
+svg { display: block; width: 100%; height: auto; max-width: 36rem; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1.1rem; margin: 1rem 0; }
 .pairs div { display: flex; gap: 0.5rem; }
@@ -109,7 +113,9 @@ footer { margin: 1.75rem 0 0; color: var(--soft); font-size: 0.85rem; }
   .stacking tr { padding: 0.6rem 0; border-bottom: 1px solid var(--line); }
   .stacking tbody th { border: 0; padding: 0; font-weight: 600; }
   .stacking td { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: 0.15rem 0; width: auto; }
-  .stacking td::before { content: attr(data-label); color: var(--soft); flex: 0 1 auto; text-align: left; }
+  .stacking td { overflow-wrap: anywhere; text-align: right; }
+  .stacking td::before { content: attr(data-label); color: var(--soft); flex: 0 0 auto; max-width: 50%;
+    text-align: left; overflow-wrap: break-word; }
   .matrix { font-size: 0.68rem; } .matrix tbody th, .matrix thead th { font-size: 0.68rem; padding-left: 0; }
 }
 @media print {

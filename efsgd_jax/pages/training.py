@@ -8,7 +8,7 @@ from efsgd_jax.pages.plots import curve
 # Metrics that are not functions of a loss, with what their axis says.
 UNITS = {
     "images_per_second": ("Speed", "images per second"),
-    "gradient_norm": ("Gradient norm", "L2 norm, mean over examples"),
+    "gradient_norm": ("Gradient norm", "L2 norm, mean per image"),
     "not_finite": ("Gradients left out", "per step, not finite"),
 }
 CLIPPED = "clipped_share_"

@@ -33,11 +33,11 @@ _GS_WGAN = (
 )
 _DPDM = (
     "Dockhorn, Cao, Vahdat, Kreis, 2023, arXiv 2210.09929",
-    "its own CNN on 60,000 generated images, hyperparameters chosen on real data",
+    "its paper's CNN, trained on generated images; a diffusion model by DP-SGD",
 )
 _PRIVATE_GANS = (
     "Bie, Kamath, Zhang, 2023, arXiv 2302.02936",
-    "DP-SGD on the discriminator; a CNN on 60,000 generated images",
+    "its paper's CNN, trained on generated images; a GAN whose discriminator is trained by DP-SGD",
 )
 _FETA_PRO = (
     "Gong, Li, Lin, Wang, 2026, arXiv 2601.06368",

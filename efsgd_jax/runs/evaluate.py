@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from efsgd_jax.config import validate
@@ -12,11 +13,11 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.metrics import (
     CLASSIFIERS,
     DEFAULT_CLASSIFIERS,
-    FID_IMAGES,
     PROTOCOLS,
     SPLITS,
     Scores,
     load_inception,
+    protocol_lines,
     to_json,
 )
 from efsgd_jax.runs.files import read_json, write_json
@@ -74,7 +75,9 @@ def evaluate(
     count = _number_of_images(num_images, protocol, data)
     plan = _plan(data, count, metrics, classifiers, classifier_seeds, protocol, inception)
     fake = sample(workdir, count, seed=seed)
-    scores = _remarked(score_images(fake, data, plan, progress=progress), protocol, count)
+    privacy = read_json(directory.privacy_json)
+    delta = privacy["delta"] if privacy["guarantee"] else None
+    scores = _remarked(score_images(fake, data, plan, progress=progress), protocol, data, delta)
     of_generator = {"generator_sha256": hashlib.sha256(directory.generator.read_bytes()).hexdigest(), "seed": seed}
     write_json(directory.scores, _filed(directory.scores, scores, of_generator), private=True)
     return scores
@@ -109,7 +112,7 @@ def evaluate_samples(
     fake = read_samples(samples, data)
     count = _number_of_images(len(fake.labels), protocol, data)
     plan = _plan(data, count, metrics, classifiers, classifier_seeds, protocol, inception)
-    return _remarked(score_images(fake, data, plan, progress=progress), protocol, count)
+    return _remarked(score_images(fake, data, plan, progress=progress), protocol, data, None)
 
 
 def _check(
@@ -148,26 +151,30 @@ def _plan(
     protocol: str | None,
     inception: str | Path | None,
 ) -> Plan:
-    if protocol:
-        metrics, classifiers, classifier_seeds = METRICS[:2], PROTOCOLS[protocol].classifiers, 1
     metrics = METRICS if metrics is None else metrics
-    if "fidelity" in metrics and num_images < SPLITS:
-        raise UserError(f"the number of images is {num_images}; an inception score needs at least {SPLITS}")
-    return Plan(
-        metrics,
-        DEFAULT_CLASSIFIERS if classifiers is None else classifiers,
-        tuple(range(SEEDS if classifier_seeds is None else classifier_seeds)),
-        None if protocol else num_images,
-        FID_IMAGES if protocol else MAX_SYNTHETIC,
-        load_inception(None if inception == "download" else inception) if inception and "fidelity" in metrics else None,
-    )
+    splits = PROTOCOLS[protocol].splits if protocol else SPLITS
+    if (protocol or "fidelity" in metrics) and num_images < splits:
+        raise UserError(f"the number of images is {num_images}; an inception score needs at least {splits}")
+    network = None
+    if inception and "fidelity" in metrics:
+        network = load_inception(None if inception == "download" else inception)
+    if protocol:
+        p = PROTOCOLS[protocol]
+        return Plan(("utility", "fidelity"), p.classifiers, (0,), None, p.fid_images, network, p.splits, p.real2gen)
+    seeds = tuple(range(SEEDS if classifier_seeds is None else classifier_seeds))
+    classifiers = DEFAULT_CLASSIFIERS if classifiers is None else classifiers
+    return Plan(metrics, classifiers, seeds, num_images, MAX_SYNTHETIC, network)
 
 
-def _remarked(scores: Scores, protocol: str | None, num_images: int) -> Scores:
-    remarks = []
-    if protocol and num_images != PROTOCOLS[protocol].num_images:
-        remarks.append(f"NOT the protocol's {PROTOCOLS[protocol].num_images} images: do not compare")
-    return scores._replace(protocol=protocol or "", remarks=tuple(remarks))
+def _remarked(scores: Scores, protocol: str | None, data: Dataset, delta: float | None) -> Scores:
+    if not protocol:
+        return scores
+    p = PROTOCOLS[protocol]
+    remarks = protocol_lines(p, delta, len(data.train_labels), scores.num_images)
+    if p.averaged:
+        accuracies = [100 * u.accuracy for u in scores.gen2real.values()]
+        remarks.insert(0, f"gen2real, its classifiers' mean: {np.mean(accuracies):.1f} ± {np.std(accuracies):.1f}")
+    return scores._replace(protocol=protocol, remarks=tuple(remarks))
 
 
 def _filed(path: Path, scores: Scores, of_generator: dict[str, Any]) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def make_report(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     page = report(args.workdir, release=args.release, out=args.out)
     if args.release:
-        print(f"{page}: made of release/ alone; it holds nothing real")
+        print(f"{page}: made of release/ alone; nothing real is on it")
     else:
         print(f"{page}: private, for its owner only; it shows real images and scores that no epsilon covers")
 

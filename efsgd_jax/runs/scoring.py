@@ -10,6 +10,7 @@ import tqdm
 
 from efsgd_jax.data import Dataset
 from efsgd_jax.metrics import (
+    SPLITS,
     FeatureClassifier,
     InceptionV3,
     Scores,
@@ -40,6 +41,8 @@ class Plan(NamedTuple):
       num_real: real images that real2gen trains on, at most; None for all.
       num_fidelity: images, of either kind, whose features are compared, at most.
       inception: also compare the features of this network.
+      splits: of the inception score.
+      real2gen: whether real2gen is wanted too.
     """
 
     metrics: tuple[str, ...]
@@ -48,6 +51,8 @@ class Plan(NamedTuple):
     num_real: int | None
     num_fidelity: int
     inception: InceptionV3 | None = None
+    splits: int = SPLITS
+    real2gen: bool = True
 
 
 def score_images(fake: Samples, data: Dataset, plan: Plan, *, progress: bool = False) -> Scores:
@@ -91,17 +96,18 @@ def _stages(fake: Samples, data: Dataset, plan: Plan) -> Stages:
     real_train = data.train_images[rows], data.train_labels[rows]
     stages: Stages = {}
     if "utility" in plan.metrics:
-        for kind, train, test in (("gen2real", generated, real_test), ("real2gen", real_train, generated)):
+        kinds = [("gen2real", generated, real_test), ("real2gen", real_train, generated)]
+        for kind, train, test in kinds if plan.real2gen else kinds[:1]:
             for c in plan.classifiers:
                 compute = functools.partial(_compute_utility, kind, train, test, k, c, plan.seeds)
                 stages[kind, c, (plan.seeds, len(train[1]))] = compute
     if "fidelity" in plan.metrics:
-        options: tuple[Any, ...] = (plan.num_fidelity,)
-        stages["fidelity", "classifier", options] = lambda: _fidelity(_classifier(data), fake, data, plan.num_fidelity)
+        options: tuple[Any, ...] = (plan.num_fidelity, plan.splits)
+        stages["fidelity", "classifier", options] = lambda: _fidelity(_classifier(data), fake, data, plan)
         if plan.inception:
             network = plan.inception
-            options = (plan.num_fidelity, digest(*jax.tree.leaves(jax.device_get(network.params))))
-            stages["fidelity", "inception", options] = lambda: _fidelity(network, fake, data, plan.num_fidelity)
+            options += tuple(map(digest, jax.tree.leaves(jax.device_get(network.params))))
+            stages["fidelity", "inception", options] = lambda: _fidelity(network, fake, data, plan)
     if "copying" in plan.metrics:
         stages["copying", "", (plan.num_fidelity,)] = lambda: _copying(fake, data, plan.num_fidelity)
     return stages
@@ -132,15 +138,15 @@ def _utility(value: dict[str, Any]) -> Utility:
     return Utility(**{**value, "confusion": confusion, "accuracies": accuracies})
 
 
-def _fidelity(network: FeatureClassifier | InceptionV3, fake: Samples, data: Dataset, most: int) -> dict[str, float]:
-    count = min(most, len(fake.labels), len(data.train_labels))
+def _fidelity(network: FeatureClassifier | InceptionV3, fake: Samples, data: Dataset, plan: Plan) -> dict[str, float]:
+    count = min(plan.num_fidelity, len(fake.labels), len(data.train_labels))
     shuffled = fake.images[some(len(fake.images), len(fake.images))]  # inception score's splits must not be classes
     real = data.train_images[some(count, len(data.train_images))]
     features, probabilities = network.features_and_probabilities(shuffled)
     real_features, _ = network.features_and_probabilities(real)
     scores = fidelity_scores(real_features, features[:count], probabilities[:count])
-    if count < len(shuffled):  # the inception score needs no real images
-        mean, std = inception_score(probabilities)
+    if count < len(shuffled) or plan.splits != SPLITS:  # the inception score needs no real images
+        mean, std = inception_score(probabilities, plan.splits)
         scores |= {"inception_score": mean, "inception_score_std": std}
     return scores
 

@@ -1,0 +1,368 @@
+"""The report page and the comparison: what they show, what a page to publish never shows, and how they fit a screen."""
+
+import base64
+import html
+import io
+import json
+import re
+import shutil
+import stat
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from efsgd_jax import UserError, compare, load_dataset, report, sample
+from efsgd_jax.audit.membership import audit_release
+from efsgd_jax.metrics.utility import logistic_regression
+from efsgd_jax.pages.images import data_uri, strip
+from efsgd_jax.runs.anchors import ANCHORS
+from efsgd_jax.runs.files import write_json
+from efsgd_jax.runs.programs import make_comparison, make_report
+
+NAMES = [str(i) for i in range(10)]
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def utility_of(train, test):
+    predicted = logistic_regression(*train, 10)(test[0])
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (test[1], predicted), 1)
+    accuracy = float(np.mean(predicted == test[1]))
+    return {
+        "accuracy": accuracy,
+        "std": 0.011,
+        "accuracies": [accuracy, accuracy],
+        "per_class": {
+            name: float(row[i] / row.sum()) for i, (name, row) in enumerate(zip(NAMES, confusion, strict=True))
+        },
+        "confusion": (2 * confusion).tolist(),
+        "num_train": len(train[1]),
+        "num_test": len(test[1]),
+    }
+
+
+@pytest.fixture(scope="module")
+def scores(finished_run):
+    """Scores of the agreed layout, made of the run's own images; the CNN's are logistic regression's."""
+    data, fake = load_dataset("digits"), sample(finished_run.workdir, 200)
+    generated, real = (fake.images, fake.labels), (data.train_images[:300], data.train_labels[:300])
+    to_real, to_generated = utility_of(generated, (data.test_images, data.test_labels)), utility_of(real, generated)
+    apart = fake.images[:, None] / 255.0 - data.train_images[None, :300] / 255.0
+    distances = np.sqrt(np.sum(apart**2, axis=(2, 3, 4)))
+    closest = [
+        {
+            "generated": int(i),
+            "train": int(distances[i].argmin()),
+            "distance": float(distances[i].min()),
+            "space": "pixels",
+        }
+        for i in np.argsort(distances.min(axis=1))[:4]
+    ]
+    space = {"authenticity": 0.5, "closer_to_train": 0.81, "expected_closer_to_train": 0.8, "z": 0.4}
+    group = {
+        "gen2real": {"logistic_regression": to_real, "cnn": to_real},
+        "real2gen": {"cnn": to_generated},
+        "fidelity": {"classifier": {"fid": 12.5, "kid": 0.25, "kid_std": 0.01, "num_images": 200}},
+    }
+    copying = {"flagged": False, "exact_copies": 0, "spaces": {"pixels": space}, "closest": closest}
+    protocols = {
+        "dpac": {"num_images": 60000, "gen2real": {"mlp": to_real}, "remarks": ["fewer images than asked for"]}
+    }
+    return {"num_images": 200, "seed": 0, **group, "copying": copying, "protocols": protocols}
+
+
+@pytest.fixture
+def run(finished_run, tmp_path):
+    return shutil.copytree(finished_run.workdir, tmp_path / "run")
+
+
+@pytest.fixture
+def scored(run, scores):
+    write_json(run / "private/scores.json", scores, private=True)
+    return run
+
+
+def edit_json(path, change):
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def pictures(page):
+    found = re.findall(r"data:image/png;base64,([^\"']+)", page)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in found]
+
+
+def shows(page, images):
+    """Whether any of uint8 images ``[n, S, S, 1]`` is somewhere in a picture of the page, at any whole scale."""
+    size, wanted = images.shape[1], {image.tobytes() for image in images}
+    for picture in pictures(page):
+        for channel in (picture[..., None] if picture.ndim == 2 else picture).transpose(2, 0, 1):
+            for factor in range(1, min(channel.shape) // size + 1):
+                for top, left in np.ndindex(factor, factor):
+                    pixels = channel[top::factor, left::factor]
+                    if min(pixels.shape) >= size:
+                        windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size))
+                        if any(w.tobytes() in wanted for w in windows.reshape(-1, size, size)):
+                            return True
+    return False
+
+
+def test_a_run_without_scores_says_how_to_make_them_and_is_for_its_owner_only(run, capsys):
+    assert make_report([str(run)]) == 0
+    path = run / "private/report/report.html"
+    assert capsys.readouterr().out.startswith(f"{path}: private")
+    page = path.read_text()
+    privacy = json.loads((run / "release/privacy.json").read_text())
+    assert f"<h1>({privacy['epsilon']:.4g}, 1e-05)-differentially private images</h1>" in page
+    assert page.index('id="privacy"') < page.index('id="samples"') < page.index('id="training"')
+    for program in ("evaluate", "audit"):
+        assert f"python -m efsgd_jax.{program} --workdir={run}" in page
+    assert "Not covered by epsilon" not in page.split('id="scores"')[1].split("</section>")[0]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_page_needs_no_network_and_runs_nothing(scored):
+    page = report(scored).read_text()
+    assert "default-src 'none'" in html.unescape(page)
+    assert not re.search(r"<(script|link|iframe|object)\b|\bon\w+=|@import|url\((?!#)", page)
+    targets = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert targets
+    assert all(t.startswith(("data:image/png", "#")) for t in targets)
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(set(ids)) == len(ids)
+    assert all(target[1:] in ids for target in targets if target.startswith("#"))
+
+
+def test_scores_are_shown_with_intervals_and_not_as_private(scored, scores):
+    page = report(scored).read_text()
+    accuracy, n = scores["gen2real"]["cnn"]["accuracy"], scores["gen2real"]["cnn"]["num_test"]
+    assert f"{100 * accuracy:.1f} ± 1.1" in page
+    z = 1.959964  # Wilson's formula by hand
+    middle, half = accuracy + z**2 / (2 * n), z * np.sqrt(accuracy * (1 - accuracy) / n + z**2 / (4 * n**2))
+    low, high = (100 * (middle + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
+    assert f"95%: {low:.1f} to {high:.1f}; n = {n}" in page
+    for text in ("Not covered by epsilon", "By the protocol dpac", "fewer images than asked for", "No copying found"):
+        assert text in page
+    counts = np.array(scores["gen2real"]["cnn"]["confusion"])
+    row = page.split('class="matrix')[1].split("<tbody>")[1].split("</tr>")[0]
+    shown = [int(x or 0) for x in re.findall(r"<td[^>]*>(\d*)</td>", row)]
+    assert shown == [round(100 * x) for x in counts[0] / counts[0].sum()]
+    seen = np.array(scores["real2gen"]["cnn"]["confusion"]).sum(axis=0) / 400
+    balance = page.split('id="balance"')[1].split("</section>")[0]
+    assert [float(x) for x in re.findall(r"<span>([\d.]+)<small>", balance)] == pytest.approx(100 * seen, abs=0.051)
+    assert shows(page, load_dataset("digits").train_images)
+
+
+def test_scores_of_another_generator_are_named_so_and_their_pairs_left_out(scored):
+    edit_json(scored / "private/scores.json", lambda s: s.update(generator_sha256="0" * 64))
+    page = report(scored).read_text()
+    assert page.count("The scores are of another generator") == 4
+    assert not shows(page, load_dataset("digits").train_images)
+
+
+def test_the_audit_s_bound_is_beside_the_claim(run):
+    pytest.importorskip("jax_privacy")
+    found = audit_release(run)
+    write_json(run / "private/audit.json", found._asdict(), private=True)
+    section = report(run).read_text().split('id="audit"')[1].split("</section>")[0]
+    assert "does not refute" in section
+    assert f">{found.claimed:.4g} at delta" in section
+    write_json(run / "private/audit.json", {**found._asdict(), "bound": found.claimed + 1}, private=True)
+    assert "The attack refutes the claim" in report(run).read_text()
+
+
+def test_a_page_to_publish_is_made_of_the_release_alone(run, capsys):
+    shutil.rmtree(run / "private")
+    with pytest.raises(UserError, match=r"no private/ part; --release"):
+        report(run)
+    assert make_report([str(run), "--release"]) == 0
+    assert "nothing real is on it" in capsys.readouterr().out
+    page, data = (run / "report.html").read_text(), load_dataset("digits")
+    real = np.concatenate([data.train_images, data.test_images])
+    assert len(pictures(page)) == 20
+    assert not shows(page, real)
+    assert str(run) not in page
+    for part in ("training", "scores", "classes", "balance", "copying", "audit"):
+        assert f'id="{part}"' not in page
+    enlarged = np.kron(strip(real[5:7]), np.ones((3, 3, 1))).astype(np.uint8)
+    first = re.search(r"data:image/png;base64,[^\"]+", page).group()
+    assert shows(page.replace(first, data_uri(enlarged)), real)  # it would be seen
+
+
+def test_noisy_scores_of_a_release_say_what_they_cost(run):
+    found = {"name": "gen2real.cnn", "value": 0.873, "epsilon": 0.1, "noise": "discrete Laplace", "num_test": 359}
+    scores = {"scores": [{**found, "interval_95": [0.81, 0.93]}], "total_epsilon": 0.1}
+    write_json(run / "release/scores.json", scores)
+    page = report(run, release=True).read_text()
+    for text in ("released through a noisy query", "gen2real.cnn", "87.3", "81.0 to 93.0", "discrete Laplace"):
+        assert text in page
+
+
+def test_a_run_without_a_guarantee_says_so_first(run):
+    def spoil(privacy):
+        privacy.update(guarantee=False, reason_for_no_guarantee="no noise was added", epsilon="inf")
+
+    edit_json(run / "release/privacy.json", spoil)
+    for release in (False, True):
+        page = report(run, release=release).read_text()
+        body = page.split("<body>")[1]
+        assert re.sub("<[^>]+>", "", body).startswith("NOT PRIVATE: no noise was added")
+        assert "<title>NOT PRIVATE" in page
+        assert "Proven." not in page
+
+
+def test_names_cannot_be_markup(scored):
+    bad = "<script>alert('&')</script>\"><img src=x onerror=alert(1)>"
+
+    def rename(part):
+        return {bad if name == "0" else name: value for name, value in part.items()}
+
+    edit_json(scored / "release/config.json", lambda c: c["spec"]["class_names"].__setitem__(0, bad))
+    edit_json(scored / "release/config.json", lambda c: c["config"]["data"].update(attribute=bad))
+    edit_json(scored / "private/scores.json",
+              lambda s: [u.update(per_class=rename(u["per_class"])) for u in s["gen2real"].values()])  # fmt: skip
+    write_json(scored / "release/scores.json",
+               {"scores": [{"name": bad, "value": 0.5, "epsilon": 1, "interval_95": [0, 1]}]})  # fmt: skip
+    pages = [report(scored), report(scored, release=True), compare([scored], out=scored / "compare.html").page]
+    for page in pages:
+        text = page.read_text()
+        assert html.escape(bad) in text
+        assert "<script" not in text
+        assert "<img src=x" not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda run: (run / "private/scores.json").write_text("[1]"), "scores.json is damaged"),
+        (lambda run: (run / "private/scores.json").write_text("{"), "cannot read"),
+        (lambda run: (run / "private/scores.json").write_text('{"gen2real": {"cnn": [1]}}'), "make it again"),
+        (lambda run: (run / "private/audit.json").write_text('{"bound": 1}'), "audit.json is damaged"),
+        (lambda run: (run / "release/privacy.json").write_text("{}"), "not a privacy report"),
+        (lambda run: (run / "release/config.json").write_text("{}"), "config.json is damaged"),
+        (lambda run: (run / "release/generator.msgpack").write_bytes(b"x"), "damaged"),
+        (lambda run: (run / "release/generator.msgpack").unlink(), "train it first"),
+        (lambda run: shutil.rmtree(run), "not a directory"),
+        (lambda run: (run / "private/report/report.html").mkdir(parents=True), "is a directory"),
+    ],
+)
+def test_mistakes_are_one_line(run, capsys, change, message):
+    change(run)
+    assert make_report([str(run)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.fixture
+def several(scored, run, finished_run, tmp_path):
+    """A scored run, one without noise, one that claims to be of MNIST, and one that is not finished."""
+    noiseless, mnist = tmp_path / "noiseless", tmp_path / "mnist"
+    for copy in (noiseless, mnist):
+        shutil.copytree(scored, copy)
+    edit_json(noiseless / "release/privacy.json", lambda p: p.update(guarantee=False, epsilon="inf"))
+    edit_json(mnist / "release/config.json", lambda c: c["config"]["data"].update(name="mnist"))
+    edit_json(mnist / "release/config.json", lambda c: c["spec"].update(image_size=28))
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(scored, tmp_path / "torn")
+    (tmp_path / "torn/private/scores.json").write_text('{"protocols": {"dpac": []}}')
+    return scored, noiseless, mnist, tmp_path / "empty", tmp_path / "torn"
+
+
+def test_runs_are_compared_by_data_set_with_published_numbers(several, scores, tmp_path, capsys):
+    page = tmp_path / "compare.html"
+    assert make_comparison([*map(str, several), f"--out={page}"]) == 0
+    text = capsys.readouterr().out
+    digits, protocol, mnist = text.split("\n\n")[:3]
+    assert digits.splitlines()[0].startswith("digits, 8×8")
+    assert protocol.splitlines()[0].endswith("by the protocol dpac")
+    assert "MLP" in protocol
+    assert "MLP" not in digits
+    assert mnist.startswith("mnist, 28×28")
+    assert re.search(rf"{several[1]} +∞ +1e-05 +NOT PRIVATE", digits)
+    assert f"{100 * scores['gen2real']['cnn']['accuracy']:.1f} ± 1.1" in digits
+    assert re.search(r"left out: .*empty: .*no finished run.*train it first", text)
+    assert re.search(r"left out: .*torn: .*scores.json is damaged", text)
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    of_digits, of_mnist = page.read_text().split('class="card"')[1:]
+    assert "arXiv" not in of_digits
+    assert "no noise" in of_digits
+    for anchor in ANCHORS:
+        assert (f"{100 * anchor.accuracy:.1f}<" in of_mnist) or anchor.data != "mnist"
+    assert "arXiv 2210.09929" in of_mnist
+
+
+def test_nothing_to_compare_is_one_line(tmp_path, capsys):
+    assert make_comparison([str(tmp_path / "nowhere"), f"--out={tmp_path / 'c.html'}"]) == 2
+    assert re.fullmatch(r"error: nothing to compare: .*nowhere is not a directory.*\n", capsys.readouterr().err)
+    assert not (tmp_path / "c.html").exists()
+
+
+MEASURE = """
+<script>
+addEventListener('load', () => {
+  const found = [...document.querySelectorAll('iframe')].map(frame => {
+    const page = frame.contentDocument, width = frame.clientWidth, wrong = [];
+    const say = (what, e) => wrong.push(what + ' ' + e.tagName + '.' + (e.getAttribute('class') || '') + ' ' +
+                                        e.textContent.slice(0, 40));
+    for (const e of page.querySelectorAll('body *')) {
+      const head = e.closest('thead');  // on a phone there for screen readers only
+      if (head && getComputedStyle(head).position == 'absolute') continue;
+      const box = e.getBoundingClientRect(), svg = e.ownerSVGElement;
+      if (svg && e.tagName == 'text') {
+        const room = svg.getBoundingClientRect();
+        if (box.left < room.left - 2 || box.right > room.right + 2 || box.bottom > room.bottom + 2) say('clipped', e);
+      } else if (!svg) {
+        if (box.left < -0.5 || box.right > width + 0.5) say('wide', e);
+        const inline = getComputedStyle(e).display == 'inline';
+        if (!inline && e.clientWidth && e.scrollWidth > e.clientWidth + 1) say('over', e);
+        if (e.tagName == 'IMG' && !e.naturalWidth) say('broken', e);
+      }
+    }
+    return {width, scroll: page.documentElement.scrollWidth, paper: getComputedStyle(page.body).backgroundColor, wrong};
+  });
+  document.querySelector('pre').textContent = JSON.stringify(found);
+});
+</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
+def test_pages_fit_a_phone_and_a_desk_in_light_and_in_dark(several, tmp_path):
+    names = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+    pages = [report(several[0]), report(several[0], release=True), compare(several, out=tmp_path / "compare.html").page]
+    edit_json(several[0] / "release/config.json", lambda c: c["spec"].update(class_names=names))
+    pages.append(report(several[0], out=tmp_path / "long names.html"))
+    wide = tmp_path / "wide.html"
+    wide.write_text(pages[0].read_text().replace("</main>", '<div style="width: 1300px">x</div></main>'))
+    cases = [(page, width, scheme) for page in pages for width in (390, 1280) for scheme in ("light", "dark")]
+    cases.append((wide, 1280, "light"))
+    frames = "".join(
+        f'<iframe style="border: 0; height: 800px; width: {width}px; color-scheme: {scheme}" '
+        f'srcdoc="{html.escape(page.read_text())}"></iframe>'
+        for page, width, scheme in cases
+    )
+    (tmp_path / "frames.html").write_text(f"<!doctype html><meta charset=utf-8><pre></pre>{frames}{MEASURE}")
+    shown = subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         f"--user-data-dir={tmp_path / 'browser'}", "--window-size=1400,900", "--dump-dom",
+         (tmp_path / "frames.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    found = json.loads(html.unescape(re.search(r"<pre>(.*?)</pre>", shown, re.DOTALL).group(1)))
+    assert len(found) == len(cases)
+    cases.pop()
+    assert any(what.startswith("wide DIV") for what in found.pop()["wrong"])  # it would be seen
+    papers = {"light": set(), "dark": set()}
+    for (page, width, scheme), measured in zip(cases, found, strict=True):
+        assert measured["width"] == width
+        assert measured["scroll"] <= width, page
+        assert measured["wrong"] == [], (page, width)
+        papers[scheme].add(measured["paper"])
+    assert len(papers["light"]) == len(papers["dark"]) == 1
+    assert papers["light"] != papers["dark"]
