@@ -13,7 +13,7 @@ from efsgd_jax.metrics.inception_weights import load_inception
 from efsgd_jax.metrics.kernel_distance import kernel_distance
 from efsgd_jax.metrics.manifold import ManifoldScores, manifold_scores
 from efsgd_jax.metrics.neighbours import Neighbours, Space, copying, exact_copies
-from efsgd_jax.metrics.protocols import FID_IMAGES, PROTOCOLS, Protocol
+from efsgd_jax.metrics.protocols import FID_IMAGES, PROTOCOLS, Protocol, protocol_lines
 from efsgd_jax.metrics.scores import Scores, to_json, to_table
 from efsgd_jax.metrics.utility import CLASSIFIERS, DEFAULT_CLASSIFIERS, Utility, score, utility
 
@@ -41,6 +41,7 @@ __all__ = [
     "kernel_distance",
     "load_inception",
     "manifold_scores",
+    "protocol_lines",
     "score",
     "to_json",
     "to_table",

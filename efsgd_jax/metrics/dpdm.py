@@ -2,6 +2,8 @@
 
 After https://github.com/nv-tlabs/DPDM, train_downstream_classifiers.py: networks, 50 epochs of Adam at 3e-4, batches of
 128, pixels in [-1, 1], no augmentation; of the epochs the first that is best on images that are not trained on.
+
+The times are for 60,000 images of 28x28 on two CPU cores, from the seconds that a step took there.
 """
 
 import flax.linen as nn
@@ -71,15 +73,18 @@ def _pooled(x: jax.Array) -> jax.Array:
 
 
 def dpdm_logistic_regression(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
-    """DPDM's logistic regression."""
+    """DPDM's logistic regression; 0.2 ms for a step, 5 seconds."""
     return train_by_epochs(Dense(num_classes), images, labels, RECIPE, seed).predict
 
 
 def dpdm_mlp(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
-    """DPDM's MLP: one hidden layer of 100 units."""
+    """DPDM's MLP: one hidden layer of 100 units; 0.5 ms for a step, 11 seconds."""
     return train_by_epochs(Dense(num_classes, (100,)), images, labels, RECIPE, seed).predict
 
 
 def dpdm_cnn(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
-    """DPDM's CNN, 241,546 parameters for 28x28x1 and 10 classes. Smaller images than 18x18 are enlarged."""
+    """DPDM's CNN, 241,546 parameters for 28x28x1 and 10 classes; 45 ms for a step, 16 minutes.
+
+    Images smaller than 18x18 are enlarged by repeating pixels.
+    """
     return train_by_epochs(Cnn(num_classes), images, labels, RECIPE, seed).predict

@@ -147,7 +147,7 @@ def _predict(model: nn.Module, variables: PyTree, images: np.ndarray) -> np.ndar
 
 @functools.partial(jax.jit, static_argnums=0)
 def _classes(model: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
-    return jnp.argmax(model.apply(variables, _scaled(images), train=False), axis=-1)
+    return jnp.argmax(jnp.asarray(model.apply(variables, _scaled(images), train=False)), axis=-1)
 
 
 def _scaled(images: jax.Array | np.ndarray) -> jax.Array:

@@ -65,7 +65,7 @@ PROTOCOLS = {
             "MLP: scikit-learn's, at most 100 epochs; GS-WGAN's code: 200",
             "real2gen: of all synthetic images; GS-WGAN's code: of 10,000",
             "IS: by this library's CNN; GS-WGAN's code: by a VGG-11 trained on real images",
-            "FID: of as many real images as synthetic ones; GS-WGAN's code: of all real training images, by InceptionV3",
+            "FID: of as many real images as synthetic ones; GS-WGAN's code: of all real ones, by InceptionV3",
         ),
         real2gen=True,
         fid_images=FID_IMAGES,
@@ -100,7 +100,7 @@ PROTOCOLS = {
         ),
         averaged=True,
         splits=1,
-        cost="a week",
+        cost="more than a week",
     ),
 }
 
@@ -117,7 +117,7 @@ def protocol_lines(protocol: Protocol, delta: float | None, num_real: int, num_i
     lines = [f"after {protocol.paper}", f"scored: {protocol.selection}"]
     lines += [f"differs: {text}" for text in protocol.deviations]
     if num_images != protocol.num_images:
-        lines.append(f"{num_images} synthetic images, NOT the protocol's {protocol.num_images}: do not compare")
+        lines.append(f"NOT the protocol's {protocol.num_images} images: do not compare")
     expected = protocol.delta.of(num_real)
     if delta is not None and not math.isclose(delta, expected, rel_tol=0.01):
         rule = f"{protocol.delta.rule} = " if protocol.delta.rule else ""

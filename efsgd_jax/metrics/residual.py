@@ -1,4 +1,4 @@
-"""Residual networks for small images, normalised by batch: for scores, never for a network that is trained privately."""
+"""Residual networks for small images, normalised by batch: for scores, never for what is trained privately."""
 
 import flax.linen as nn
 import jax

@@ -1,7 +1,7 @@
 """Utility of synthetic images: what a classifier trained on one kind of image gets right on the other."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,9 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
 from sklearn.neural_network import MLPClassifier
 
+from efsgd_jax.metrics.dpdm import dpdm_cnn, dpdm_logistic_regression, dpdm_mlp
+from efsgd_jax.metrics.dpimagebench import dpimagebench_resnet, dpimagebench_resnext, dpimagebench_wrn
+from efsgd_jax.metrics.epochs import Predict
 from efsgd_jax.metrics.feature_classifier import Training, train_feature_classifier
-
-Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Classifier(Protocol):
@@ -98,6 +99,12 @@ CLASSIFIERS: dict[str, Classifier] = {
     "mlp": mlp,
     "cnn": cnn,
     "gradient_boosting": gradient_boosting,
+    "dpdm_logistic_regression": dpdm_logistic_regression,
+    "dpdm_mlp": dpdm_mlp,
+    "dpdm_cnn": dpdm_cnn,
+    "dpimagebench_resnet": dpimagebench_resnet,
+    "dpimagebench_wrn": dpimagebench_wrn,
+    "dpimagebench_resnext": dpimagebench_resnext,
 }
 DEFAULT_CLASSIFIERS = ("logistic_regression", "mlp", "cnn", "gradient_boosting")
 # Of which another seed is the same again.
