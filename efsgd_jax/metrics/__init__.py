@@ -13,14 +13,13 @@ from efsgd_jax.metrics.inception_weights import load_inception
 from efsgd_jax.metrics.kernel_distance import kernel_distance
 from efsgd_jax.metrics.manifold import ManifoldScores, manifold_scores
 from efsgd_jax.metrics.neighbours import Neighbours, Space, copying, exact_copies
-from efsgd_jax.metrics.protocols import FID_IMAGES, PROTOCOLS, Protocol, protocol_lines
+from efsgd_jax.metrics.protocols import PROTOCOLS, Protocol, protocol_lines
 from efsgd_jax.metrics.scores import Scores, to_json, to_table
 from efsgd_jax.metrics.utility import CLASSIFIERS, DEFAULT_CLASSIFIERS, Utility, score, utility
 
 __all__ = [
     "CLASSIFIERS",
     "DEFAULT_CLASSIFIERS",
-    "FID_IMAGES",
     "PROTOCOLS",
     "SPLITS",
     "FeatureClassifier",

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-FID_IMAGES = 20_000
 LAST_STEP = "the generator after its last step"
 
 
@@ -68,7 +67,7 @@ PROTOCOLS = {
             "FID: of as many real images as synthetic ones; GS-WGAN's code: of all real ones, by InceptionV3",
         ),
         real2gen=True,
-        fid_images=FID_IMAGES,
+        fid_images=20_000,
     ),
     # https://github.com/nv-tlabs/DPDM
     "dpdm": Protocol(
