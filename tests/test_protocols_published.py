@@ -63,9 +63,7 @@ def test_channels_of_one_group_do_not_see_another():
     assert (jacobian[:3, :2] > 0).all()
 
 
-@pytest.mark.parametrize(
-    "model", [ResNet(10, depth=8), WideResNet(10, depth=10, width=1), ResNeXt(10, depth=11, cardinality=2, width=4)]
-)
+@pytest.mark.parametrize("model", [ResNet(10, depth=8), WideResNet(10, depth=10, width=1)])
 def test_residual_networks_learn_200_digits(model, digits):
     images, labels, test_images, test_labels = digits
     trained = train_by_epochs(model, images, labels, LONGER)

@@ -194,11 +194,11 @@ def test_a_page_to_publish_is_made_of_the_release_alone(run, capsys):
 
 
 def test_noisy_scores_of_a_release_say_what_they_cost(run):
-    found = {"name": "gen2real.cnn", "value": 0.873, "epsilon": 0.1, "noise": "discrete Laplace", "num_test": 359}
-    scores = {"scores": [{**found, "interval_95": [0.81, 0.93]}], "total_epsilon": 0.1}
+    found = {"name": "gen2real.cnn", "accuracy": 0.873, "epsilon": 0.1, "noise_std": 0.0394, "num_test": 359}
+    scores = {"mechanism": "count plus noise", "scores": [{**found, "interval_95": [0.81, 0.93]}]}
     write_json(run / "release/scores.json", scores)
     page = report(run, release=True).read_text()
-    for text in ("released through a noisy query", "gen2real.cnn", "87.3", "81.0 to 93.0", "discrete Laplace"):
+    for text in ("released through a noisy query", "gen2real.cnn", "87.3", "81.0 to 93.0", "3.9", "count plus noise"):
         assert text in page
 
 
@@ -226,7 +226,8 @@ def test_names_cannot_be_markup(scored):
     edit_json(scored / "private/scores.json",
               lambda s: [u.update(per_class=rename(u["per_class"])) for u in s["gen2real"].values()])  # fmt: skip
     write_json(scored / "release/scores.json",
-               {"scores": [{"name": bad, "value": 0.5, "epsilon": 1, "interval_95": [0, 1]}]})  # fmt: skip
+               {"mechanism": bad, "scores": [{"name": bad, "accuracy": 0.5, "epsilon": 1, "interval_95": [0, 1],
+                                              "noise_std": 0.1, "num_test": 9}]})  # fmt: skip
     pages = [report(scored), report(scored, release=True), compare([scored], out=scored / "compare.html").page]
     for page in pages:
         text = page.read_text()

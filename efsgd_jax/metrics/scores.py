@@ -6,7 +6,18 @@ from typing import Any, NamedTuple
 
 from efsgd_jax.metrics.utility import Utility
 
-SHORT_NAMES = {"logistic_regression": "LR", "mlp": "MLP", "cnn": "CNN", "gradient_boosting": "trees"}
+SHORT_NAMES = {
+    "logistic_regression": "LR",
+    "mlp": "MLP",
+    "cnn": "CNN",
+    "gradient_boosting": "trees",
+    "dpdm_logistic_regression": "DPDM LR",
+    "dpdm_mlp": "DPDM MLP",
+    "dpdm_cnn": "DPDM CNN",
+    "dpimagebench_resnet": "ResNet",
+    "dpimagebench_wrn": "WRN",
+    "dpimagebench_resnext": "ResNeXt",
+}
 EXTRACTORS = {"classifier": "a CNN trained on the real training split", "inception": "InceptionV3"}
 
 

@@ -38,15 +38,10 @@ def released_scores_section(scores: Mapping[str, Any]) -> Markup | None:
     rows = []
     for found in scores["scores"]:
         low, high = found["interval_95"]
-        value = tag("span", percent(found["value"]), tag("small", f"95%: {percent(low)} to {percent(high)}"))
+        value = tag("span", percent(found["accuracy"]), tag("small", f"95%: {percent(low)} to {percent(high)}"))
         rows.append(
-            [found["name"], value, number(found["epsilon"]), found.get("noise", "–"), found.get("num_test", "–")]
+            [found["name"], value, number(found["epsilon"]), percent(found["noise_std"]), f"{found['num_test']:,}"]
         )
-    text = "Computed on real images and released through a noisy query"
-    text += (
-        f"; all together they cost epsilon {number(scores['total_epsilon'])} more."
-        if "total_epsilon" in scores
-        else "."
-    )
-    head = ["Score", "value, %", "epsilon", "noise", "test images"]
+    text = f"The {scores['mechanism']}. What they cost is in the epsilon at the top of this page."
+    head = ["Score", "value, %", "epsilon", "noise, standard deviation, %", "test images"]
     return section("released-scores", "Scores released through a noisy query", paragraph(text), table(head, rows))

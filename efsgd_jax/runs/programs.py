@@ -1,7 +1,10 @@
 """The command lines of ``python -m efsgd_jax.train``, ``.sample`` and the others: parse, call, print."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
+
+import jax
 
 from efsgd_jax.cli import Parser, program, read_config, split_overrides
 from efsgd_jax.metrics import CLASSIFIERS, DEFAULT_CLASSIFIERS, PROTOCOLS, to_table
@@ -98,6 +101,9 @@ def score(argv: Sequence[str]) -> None:
         "inception": args.inception,
         "progress": True,
     }
+    slow = PROTOCOLS[args.protocol].cost if args.protocol in PROTOCOLS and jax.default_backend() == "cpu" else ""
+    if slow:
+        print(f"protocol {args.protocol} takes about {slow} on two CPU cores: it is meant for a GPU", file=sys.stderr)
     if args.samples:
         if not args.config or args.n is not None or args.seed is not None:
             parser.error("--samples needs --config, and takes neither --n nor --seed")
