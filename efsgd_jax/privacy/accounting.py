@@ -1,6 +1,7 @@
 """``DpEvent`` -> epsilon, by PLD and by RDP; composition over the phases of a run."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import dp_accounting
@@ -54,3 +55,17 @@ def epsilon(
     if not instance.supports(event):
         raise ValueError(f"the {accountant} accountant does not support {type(event).__name__}.")
     return float(instance.compose(event).get_epsilon(delta))
+
+
+def after_queries(training: float, queries: Iterable[float]) -> float:
+    """Epsilon of a training, at its delta, and of queries after it that spend these epsilons at delta 0: the sum.
+
+    Formal guarantees:
+      Holds if every query, its epsilon, and whether there is a next one are chosen by what was released before. For
+      neighbours D and D', an outcome S of both, and a generator g, let h(g) be the chance that the answers complete g
+      to an element of S. What the answers to g amount to is at most exp(sum) times as likely under D as under D', so
+      ``P(S) = E_D h_D <= e^training E_D' h_D + delta <= e^(training + sum) E_D' h_D' + delta``: h is in [0, 1]. PLD
+      would add less, but is proven for epsilons that are fixed beforehand (Rogers, Roth, Ullman, Vadhan, 2016, arXiv
+      1605.08294), and whoever sees a value decides about the next.
+    """
+    return math.fsum([training, *queries])

@@ -21,8 +21,10 @@ from efsgd_jax.config import default_config
 from efsgd_jax.data import ImageSpec, to_uint8
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy import Mechanism, ShardMechanism, best_fresh_share
+from efsgd_jax.privacy.accounting import after_queries
 from efsgd_jax.runs.files import atomic, read_json
 from efsgd_jax.runs.images import class_grid, enlarge
+from efsgd_jax.runs.queries import read_queries
 from efsgd_jax.runs.report import to_markdown
 from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.settings import method_named
@@ -71,9 +73,9 @@ def pack(workdir: str | Path, out: str | Path) -> list[str]:
 
     Formal guarantees:
       The zip holds: a generator of the configured shape whose bytes are those that training released; a sample grid
-      that this generator draws again from a public key; a report whose epsilon follows from the mechanism in it; and
-      configuration. Nothing else, and none of the run's keys. That training released a function of the ledger's
-      releases only is the method's guarantee, not this function's.
+      that this generator draws again from a public key; a report whose epsilon follows from the mechanism and the
+      queries in it; the noisy values of these queries; and configuration. Nothing else, and none of the run's keys.
+      That training released a function of the ledger's releases only is the method's guarantee, not this function's.
     """
     directory, target = Workdir(workdir), Path(out).expanduser()
     if target.exists():
@@ -93,12 +95,17 @@ def pack(workdir: str | Path, out: str | Path) -> list[str]:
 def check(directory: Workdir) -> None:
     """Raises ``UserError`` with the first thing in ``release/`` that must not be published."""
     expected = {directory.config, directory.privacy_json, directory.privacy_md, directory.generator, directory.samples}
+    charged = directory.queries.is_file()
+    if charged and read_queries(directory).scores():
+        expected.add(directory.released_scores)
     for path in sorted(directory.release.iterdir()):
         if path not in expected or not path.is_file() or path.is_symlink():
             _refuse(path, "does not belong to a release; what training did not put there may derive from real data")
     for path in sorted(expected):
         if not path.is_file():
             _refuse(path, "is missing")
+    if charged:
+        _check_queries(directory)
     _check_report(directory)
     _check_config(directory)
     _check_keys(directory)
@@ -130,15 +137,30 @@ def _check_report(directory: Workdir) -> None:
         _refuse(path, f"says that the run carries no guarantee: {report['reason_for_no_guarantee']}")
     if read_json(directory.run)["config"]["train"]["seed"] >= 0:
         _refuse(path, "claims a guarantee, but train.seed was set: anyone can subtract the noise")
+    if "queries" in report and not directory.queries.is_file():
+        _refuse(path, f"lists queries, but {directory.queries}, which says what was paid for, is missing")
     m = report["mechanism_parameters"]
     mechanism = ShardMechanism(**m) if "schedule" in m else Mechanism(**m)
     steps, delta = report["steps"], report["delta"]
     share = best_fresh_share(mechanism, steps, delta) if mechanism.feedback == "hidden" else 0.5
-    proven = mechanism.epsilon(steps, delta, fresh_share=share)
+    training = mechanism.epsilon(steps, delta, fresh_share=share)
+    proven = after_queries(training, [q["epsilon"] for q in report.get("queries", [])])
     if not report["epsilon"] >= proven * (1 - 1e-6):
         _refuse(path, f"claims epsilon {report['epsilon']:.6g}; its mechanism spends {proven:.6g}")
+    if not report.get("training_epsilon", training) >= training * (1 - 1e-6):
+        _refuse(path, f"claims training_epsilon {report['training_epsilon']:.6g}; training spends {training:.6g}")
     if directory.privacy_md.read_text(encoding="utf-8") != to_markdown(report):
         _refuse(directory.privacy_md, "does not say what privacy.json says")
+
+
+def _check_queries(directory: Workdir) -> None:
+    """The report and the scores must be those that ``private/queries.json`` has paid for."""
+    queries, mend = read_queries(directory), "ask efsgd_jax.release_score for the same score again to mend it"
+    if read_json(directory.privacy_json).get("queries", []) != queries.report().get("queries", []):
+        _refuse(directory.privacy_json, f"lists other queries than {directory.queries}; {mend}")
+    for path, text in queries.files(directory).items():
+        if path == directory.released_scores and path.read_bytes() != text.encode():
+            _refuse(path, f"is not what the queries of {directory.queries} paid for; {mend}")
 
 
 def _check_config(directory: Workdir) -> None:

@@ -1,19 +1,26 @@
 """The privacy report of a run: ``privacy.json`` for programs, ``PRIVACY.md`` for people."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from efsgd_jax.privacy.accounting import after_queries
 from efsgd_jax.privacy.clipped_sum import sensitivity_of
 from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.privacy.published import ACCOUNTINGS, accountings
 from efsgd_jax.privacy.shards import IMAGE_SCHEDULES, ShardMechanism
 
+UNCOVERED_SCORES = "Scores computed on real data (gen2real and the like) are not covered by epsilon"
 CAVEATS = (
-    "Scores computed on real data (gen2real and the like) are not covered by epsilon.",
+    f"{UNCOVERED_SCORES}.",
     "Choosing hyperparameters by looking at results on the private data costs privacy that is not counted here.",
     "The number of examples, the list of classes and the image size are treated as public.",
+)
+QUERY_CAVEATS = (
+    f"{UNCOVERED_SCORES}, except those released through noisy queries, listed above.",
+    "Which scores are released, and for which images, has to be decided without looking at them: a choice by looking "
+    "is not covered.",
 )
 
 SAMPLERS = {
@@ -66,6 +73,29 @@ def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool) -> dict[
     if shards:
         report["accountings"] = {name: _number(value) for name, value in by_name.items()}
     return report
+
+
+def with_queries(
+    training: Mapping[str, Any], queries: Sequence[Mapping[str, Any]], target_epsilon: float | str
+) -> dict[str, Any]:
+    """The report of a run with a guarantee that also answered noisy queries.
+
+    Args:
+      training: the report of the training alone.
+      queries: ``name`` and ``epsilon`` of each; not empty.
+      target_epsilon: of both together.
+    """
+    charged = [q["epsilon"] for q in queries]
+    by_rdp = float(training["epsilon_by_rdp_without_truncation"])
+    return {
+        **training,
+        "epsilon": after_queries(training["epsilon"], charged),
+        "epsilon_by_rdp_without_truncation": _number(after_queries(by_rdp, charged)),
+        "target_epsilon": target_epsilon,
+        "training_epsilon": training["epsilon"],
+        "queries": [{"name": q["name"], "epsilon": q["epsilon"]} for q in queries],
+        "caveats": [*QUERY_CAVEATS, *(c for c in training["caveats"] if not c.startswith(UNCOVERED_SCORES))],
+    }
 
 
 def _unproven(mechanism: ShardMechanism, by_name: Mapping[str, float]) -> str:
@@ -130,8 +160,16 @@ def to_markdown(report: dict[str, Any]) -> str:
     for name, value in report.get("accountings", {}).items():
         shown = value if isinstance(value, str) else f"{value:.4g}"
         lines += [f"- epsilon {ACCOUNTINGS[name]}: {shown}"]
-    lines += [""] if "accountings" in report else []
-    hidden = ("guarantee", "reason_for_no_guarantee", "mechanism_parameters", "caveats", "software", "accountings")
+    if "queries" in report:
+        lines += [f"- {report['training_epsilon']:.4g} of epsilon: training"]
+        lines += [
+            f"- {query['epsilon']:g} of epsilon: the score {query['name']}, a count with discrete Laplace noise"
+            for query in report["queries"]
+        ]
+    lines += [""] if "accountings" in report or "queries" in report else []
+    hidden = (
+        "guarantee", "reason_for_no_guarantee", "mechanism_parameters", "caveats", "software", "accountings", "queries",
+    )  # fmt: skip
     lines += ["| | |", "|---|---|"]
     lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report.items() if key not in hidden]
     lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report["mechanism_parameters"].items()]

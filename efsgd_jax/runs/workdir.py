@@ -33,11 +33,13 @@ class Workdir:
         self.scores = self.private / "scores.json"
         self.audit = self.private / "audit.json"
         self.released = self.private / "released.json"  # hashes of the files of release/, as training wrote them
+        self.queries = self.private / "queries.json"  # scores that were paid for; holds no score without noise
         self.config = self.release / "config.json"
         self.privacy_json = self.release / "privacy.json"
         self.privacy_md = self.release / "PRIVACY.md"
         self.generator = self.release / "generator.msgpack"
         self.samples = self.release / "samples.png"
+        self.released_scores = self.release / "scores.json"  # only if some were released through noisy queries
 
     @property
     def finished(self) -> bool:

@@ -1,0 +1,126 @@
+"""``private/queries.json``: which scores a run has paid for, and what its release therefore says."""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from efsgd_jax.errors import UserError
+from efsgd_jax.privacy.accounting import after_queries
+from efsgd_jax.runs.files import read_json, write_json, write_text
+from efsgd_jax.runs.report import to_markdown, with_queries
+from efsgd_jax.runs.workdir import Workdir
+
+MECHANISM = "number of right answers on the real test split, plus discrete Laplace noise, over that split's size"
+
+
+class Queries(NamedTuple):
+    """What was charged after training.
+
+    Attributes:
+      training: the privacy report as training wrote it.
+      target_epsilon: what training and queries may spend together; "inf" for no limit.
+      charged: in order; ``name``, ``epsilon``, and ``score``: the noisy value with all that is published beside it, or
+        None where the noise was not drawn yet.
+    """
+
+    training: dict[str, Any]
+    target_epsilon: float | str
+    charged: list[dict[str, Any]]
+
+    def spent(self, *more: float) -> float:
+        """Epsilon of training, of what was charged, and of ``more``."""
+        return after_queries(self.training["epsilon"], [*(q["epsilon"] for q in self.charged), *more])
+
+    def scores(self) -> list[dict[str, Any]]:
+        """The values that were released."""
+        return [q["score"] for q in self.charged if q["score"] is not None]
+
+    def report(self) -> dict[str, Any]:
+        """The run's privacy report."""
+        if not self.charged:
+            return self.training
+        return with_queries(self.training, self.charged, self.target_epsilon)
+
+    def files(self, directory: Workdir) -> dict[Path, str]:
+        """What depends on queries in ``release/``: paths and contents."""
+        report, scores = self.report(), self.scores()
+        texts = {directory.privacy_json: _json(report), directory.privacy_md: to_markdown(report)}
+        if scores:
+            texts[directory.released_scores] = _json({"mechanism": MECHANISM, "scores": scores})
+        return texts
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def read_queries(directory: Workdir) -> Queries:
+    """What was charged; of a run that answered no query yet, its report alone.
+
+    Raises:
+      UserError: a file is missing or damaged, or the report is not what training wrote.
+    """
+    if directory.queries.is_file():
+        value = read_json(directory.queries)
+        try:
+            queries = Queries(**value)
+            queries.report(), queries.scores()
+        except (TypeError, KeyError, ValueError) as error:
+            raise UserError(f"{directory.queries} is damaged ({error!r}); restore it from a copy") from error
+        return queries
+    written = read_json(directory.released).get(directory.privacy_json.name)
+    training = read_json(directory.privacy_json)
+    if hashlib.sha256(directory.privacy_json.read_bytes()).hexdigest() != written:
+        raise UserError(f"{directory.privacy_json} is not what training wrote; restore it")
+    return Queries(training, training["target_epsilon"], [])
+
+
+def write_queries(directory: Workdir, queries: Queries) -> None:
+    """Replaces the record. When this returns it is on the disk, even if the power fails next."""
+    write_json(directory.queries, queries._asdict(), private=True)
+    for path in (directory.queries, directory.private):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def publish(directory: Workdir, queries: Queries) -> None:
+    """Makes ``release/`` say what was charged, and lets it be packed again.
+
+    The record of what a release must be is changed first: a release that was left half changed is not packed.
+    """
+    texts = queries.files(directory)
+    hashes = {path.name: hashlib.sha256(text.encode()).hexdigest() for path, text in texts.items()}
+    before = read_json(directory.released)
+    if before != {**before, **hashes}:
+        write_json(directory.released, {**before, **hashes}, private=True)
+    for path, text in texts.items():
+        if not path.is_file() or path.read_bytes() != text.encode():
+            write_text(path, text)
+
+
+@contextlib.contextmanager
+def one_at_a_time(directory: Workdir) -> Iterator[None]:
+    """Two programs must not charge at once: each would miss what the other spent. The system lifts the lock when its
+    holder ends, however that is.
+
+    Raises:
+      UserError: another one is at it.
+    """
+    if sys.platform == "win32":
+        raise UserError("releasing a score needs a file lock that Windows lacks; use Linux or macOS")
+    import fcntl
+
+    descriptor = os.open(directory.private, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UserError(f"another program is releasing a score of {directory.root}; wait for it") from error
+    finally:
+        os.close(descriptor)
