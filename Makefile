@@ -13,6 +13,7 @@ demo: setup
 	@rm -rf $(DEMO)/samples
 	$(BIN)/python -m efsgd_jax.sample --workdir=$(DEMO) --out=$(DEMO)/samples --n=1000
 	$(BIN)/python -m efsgd_jax.evaluate --workdir=$(DEMO)
+	$(BIN)/python -m efsgd_jax.report $(DEMO)
 
 setup: $(VENV)/.installed
 

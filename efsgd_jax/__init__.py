@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from efsgd_jax.errors import UserError
     from efsgd_jax.pages import Comparison, compare, report
     from efsgd_jax.privacy import error_feedback_aggregate, fresh_key
-    from efsgd_jax.runs.evaluate import Scores, evaluate
+    from efsgd_jax.runs.evaluate import Scores, evaluate, evaluate_samples
     from efsgd_jax.runs.fit import FitResult, fit
+    from efsgd_jax.runs.release_score import ReleasedScore, release_score
     from efsgd_jax.runs.sample import Samples, sample
 
 __all__ = [
     "Comparison",
     "Dataset",
     "FitResult",
+    "ReleasedScore",
     "Samples",
     "Scores",
     "UserError",
@@ -28,10 +30,12 @@ __all__ = [
     "default_config",
     "error_feedback_aggregate",
     "evaluate",
+    "evaluate_samples",
     "fit",
     "fresh_key",
     "load_config",
     "load_dataset",
+    "release_score",
     "report",
     "sample",
 ]
@@ -41,6 +45,7 @@ _HOME = {
     "Comparison": "pages",
     "Dataset": "data",
     "FitResult": "runs.fit",
+    "ReleasedScore": "runs.release_score",
     "Samples": "runs.sample",
     "Scores": "runs.evaluate",
     "UserError": "errors",
@@ -48,10 +53,12 @@ _HOME = {
     "default_config": "config",
     "error_feedback_aggregate": "privacy",
     "evaluate": "runs.evaluate",
+    "evaluate_samples": "runs.evaluate",
     "fit": "runs.fit",
     "fresh_key": "privacy",
     "load_config": "config",
     "load_dataset": "data",
+    "release_score": "runs.release_score",
     "report": "pages",
     "sample": "runs.sample",
 }

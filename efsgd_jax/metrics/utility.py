@@ -71,10 +71,10 @@ def mlp(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0)
 
 def gradient_boosting(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
     """scikit-learn's histogram gradient boosting on pixels: 30 rounds at rate 0.2, a tenth of the pixels at each split,
-    no early stopping (10,000 images of 28x28 take about fifteen seconds)."""
+    32 bins, no early stopping (10,000 images of 28x28 take about twelve seconds)."""
     del num_classes
     model = HistGradientBoostingClassifier(
-        learning_rate=0.2, max_iter=30, max_features=0.1, early_stopping=False, random_state=seed
+        learning_rate=0.2, max_iter=30, max_features=0.1, max_bins=32, early_stopping=False, random_state=seed
     )
     return _fit(model, images, labels)
 

@@ -114,7 +114,7 @@ def score(argv: Sequence[str]) -> None:
             parser.error("--workdir knows its own configuration; leave --config out")
         scores = evaluate(args.workdir, num_images=args.n, seed=args.seed or 0, **options)
     print(to_table(scores))
-    print("These scores read real images: they are not covered by epsilon.")
+    print("These scores read real images: they are not covered by epsilon. One can be bought: efsgd_jax.release_score.")
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
