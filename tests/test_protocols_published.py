@@ -63,10 +63,9 @@ def test_channels_of_one_group_do_not_see_another():
     assert (jacobian[:3, :2] > 0).all()
 
 
-@pytest.mark.parametrize("model", [ResNet(10, depth=8), WideResNet(10, depth=10, width=1)])
-def test_residual_networks_learn_200_digits(model, digits):
+def test_a_residual_network_learns_200_digits(digits):
     images, labels, test_images, test_labels = digits
-    trained = train_by_epochs(model, images, labels, LONGER)
+    trained = train_by_epochs(ResNet(10, depth=8), images, labels, LONGER)
     assert np.mean(trained.predict(test_images) == test_labels) > 0.4
     assert 1 <= trained.epoch <= LONGER.epochs
     followed = jax.tree.leaves(
