@@ -2,9 +2,9 @@
 
     python benchmarks/scores.py --config.data.path=mnist.npz --out=benchmarks/results/scores.json
 
-The data set's test images as if they were generated (held out: no copies), 10,000 training images (all copies), and the
-whole training part (gen2real then is the CNN's own accuracy). The first evaluation has all default scores and starts with
-an empty cache; it is repeated with what it left there. About 6 minutes on 2 CPU cores.
+The data set's test images as if they were generated (held out: no copies), 10,000 training images (all copies), and
+the whole training part (gen2real then is the CNN's own accuracy). The first evaluation has all default scores and
+starts with an empty cache; it is repeated with what it left there. About 6 minutes on 2 CPU cores.
 """
 
 import argparse
