@@ -1,0 +1,74 @@
+"""Images of other systems are scored from a file, and what is wrong with it is one line."""
+
+import numpy as np
+import pytest
+
+from efsgd_jax import default_config, evaluate_samples, load_dataset
+from efsgd_jax.runs.programs import score
+
+DATA = load_dataset("digits")
+IMAGES, LABELS = DATA.train_images[:200], DATA.train_labels[:200]
+
+
+def with_nan(images):
+    images = images / 255.0
+    images[3, 2, 1] = np.nan
+    return images
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EFSGD_JAX_DATA", str(tmp_path / "cache"))
+
+
+def test_images_of_a_file_are_scored(tmp_path):
+    file = tmp_path / "samples.npz"
+    np.savez(file, x_train=IMAGES[..., 0], y_train=LABELS)
+    options = {"metrics": ("utility",), "classifiers": ("logistic_regression",)}
+    scores = evaluate_samples(file, default_config(), **options)
+    assert scores.num_images == 200
+    assert scores.gen2real["logistic_regression"].accuracy > 0.8
+    np.savez(file, x_train=IMAGES / 255.0, y_train=LABELS)  # floats in [0, 1] are the same images
+    assert evaluate_samples(file, default_config(), **options).gen2real["logistic_regression"].accuracies == (
+        scores.gen2real["logistic_regression"].accuracies
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (IMAGES[:9], np.arange(9), ["'9'", "no image"]),
+        (IMAGES[LABELS != 4], LABELS[LABELS != 4], ["class '4' (label 4)", "no image"]),
+        (IMAGES, np.where(LABELS == 4, 10, LABELS), ["label 10", "0..9"]),
+        (np.repeat(IMAGES, 3, axis=3), LABELS, ["8x8 with 3 channels", "8x8 with 1 channel"]),
+        (IMAGES[:, :7, :7], LABELS, ["7x7 with 1 channel", "8x8"]),
+        (with_nan(IMAGES), LABELS, ["nan", "image 3"]),
+        (IMAGES, LABELS[:-1], ["200 images but 199 labels"]),
+    ],
+    ids=["too few", "a class missing", "another class", "colour", "another size", "NaN", "a label missing"],
+)
+def test_bad_images_are_one_line(images, labels, words, tmp_path, capsys):
+    np.savez(tmp_path / "samples.npz", x_train=images, y_train=labels)
+    assert_one_line([f"--samples={tmp_path / 'samples.npz'}", "--config=configs/digits.py"], words, capsys)
+
+
+def test_bad_files_are_one_line(tmp_path, capsys):
+    file = tmp_path / "samples.npz"
+    np.savez(file, x_train=IMAGES, y_train=LABELS)
+    flags = [f"--samples={file}", "--config=configs/digits.py"]
+    assert_one_line([*flags, "--classifiers=forest"], ["forest"], capsys)
+    assert_one_line([*flags, "--n=20"], ["neither --n nor --seed"], capsys)
+    assert_one_line(flags[:1], ["needs --config"], capsys)
+    file.write_bytes(file.read_bytes()[:3000])
+    assert_one_line(flags, [str(file), "not a readable .npz"], capsys)
+    file.unlink()
+    assert_one_line(flags, ["no such file", str(file)], capsys)
+
+
+def assert_one_line(flags, words, capsys):
+    assert score(flags) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in words), err
