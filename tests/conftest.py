@@ -1,5 +1,6 @@
 """Shared fixtures: one tiny run, trained once; compiled programs shared with the processes that tests start."""
 
+import functools
 import os
 import tempfile
 
@@ -12,6 +13,8 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 import pytest
 
 from efsgd_jax import default_config, fit
+from efsgd_jax.privacy import Mechanism
+from efsgd_jax.privacy.clipped_sum import sensitivity_of
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +32,20 @@ def small_config():
 def finished_run(small_config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished") / "run"
     return fit(small_config, workdir, progress=False)
+
+
+EPSILON = functools.cache(Mechanism.epsilon)
+
+
+@pytest.fixture
+def training_epsilon_computed_once(monkeypatch):
+    """``check`` computes it whenever it is asked, for seconds; here all runs have the same."""
+
+    def cached(self, *args, **kwargs):
+        hashable = self._replace(l2_norm_clip=float(sensitivity_of(self.l2_norm_clip)))  # the same event
+        return EPSILON(hashable, *args, **kwargs)
+
+    monkeypatch.setattr(Mechanism, "epsilon", cached)
 
 
 def pytest_addoption(parser):

@@ -19,6 +19,9 @@ from efsgd_jax.runs.release import pack
 FILES = ["PRIVACY.md", "config.json", "generator.msgpack", "privacy.json", "samples.png"]
 
 
+pytestmark = pytest.mark.usefixtures("training_epsilon_computed_once")
+
+
 @pytest.fixture
 def run(finished_run, tmp_path):
     return shutil.copytree(finished_run.workdir, tmp_path / "run")

@@ -1,6 +1,5 @@
 """A score is released with noise that is paid for: the noise, the bound, the ledger across crashes, every mistake."""
 
-import functools
 import hashlib
 import json
 import random
@@ -17,7 +16,7 @@ from scipy import stats
 from efsgd_jax import UserError, fit, load_dataset, sample
 from efsgd_jax.audit.bounds import lower_bound
 from efsgd_jax.metrics import CLASSIFIERS
-from efsgd_jax.privacy import Ledger, Mechanism, ShardMechanism, sensitivity_of
+from efsgd_jax.privacy import Ledger, ShardMechanism
 from efsgd_jax.privacy.noisy_count import discrete_laplace, noisy_mean, noisy_total
 from efsgd_jax.runs import queries as queries_module
 from efsgd_jax.runs import release_score as release_score_module
@@ -54,18 +53,7 @@ def run(scored_run, tmp_path):
     return shutil.copytree(scored_run, tmp_path / "run")
 
 
-EPSILON = functools.cache(Mechanism.epsilon)
-
-
-@pytest.fixture(autouse=True)
-def training_epsilon_computed_once(monkeypatch):
-    """``check`` computes it whenever it is asked, for seconds; here all runs have the same."""
-
-    def cached(self, *args, **kwargs):
-        hashable = self._replace(l2_norm_clip=float(sensitivity_of(self.l2_norm_clip)))  # the same event
-        return EPSILON(hashable, *args, **kwargs)
-
-    monkeypatch.setattr(Mechanism, "epsilon", cached)
+pytestmark = pytest.mark.usefixtures("training_epsilon_computed_once")
 
 
 @pytest.fixture
