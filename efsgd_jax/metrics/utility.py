@@ -80,8 +80,8 @@ def gradient_boosting(images: np.ndarray, labels: np.ndarray, num_classes: int, 
 
 
 def _fit(model: Any, images: np.ndarray, labels: np.ndarray) -> Predict:
-    # On one thread: several wait for each other ten times as long as they work where the machine has other work too,
-    # and the same number everywhere gives the same score everywhere.
+    # On one thread: several wait for each other where the machine has other work too, and the same number everywhere
+    # gives the same score everywhere.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of iterations is part of the score
         model.fit(_flat(images), labels)
