@@ -6,7 +6,6 @@ of a finished run.
 """
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 
@@ -66,8 +65,8 @@ def release(args: argparse.Namespace) -> None:
     from efsgd_jax.runs.workdir import Workdir
 
     result, directory = audit_release(args.workdir), Workdir(args.workdir)
-    digest = hashlib.sha256(directory.generator.read_bytes()).hexdigest()
-    write_json(directory.audit, {**result._asdict(), "generator_sha256": digest}, private=True)
+    of_generator = {"generator_sha256": directory.generator_sha256}
+    write_json(directory.audit, {**result._asdict(), **of_generator}, private=True)
     print(f"claimed      epsilon {result.claimed:.4g} at delta {result.delta:g}")
     print(f"black box    epsilon is at least {result.bound:.2f} (95%, if the train/test split is random)")
     print(f"             area under the curve {result.curve:.3f} (a coin: 0.5), true positives at 1% false: "

@@ -49,7 +49,7 @@ def _read(name: str) -> Entry:
     scores = optional_json(directory.scores)
     if not scores:
         remark = "not scored yet"
-    elif scores.get("generator_sha256", released.generator_sha256) != released.generator_sha256:
+    elif scores.get("generator_sha256", released.directory.generator_sha256) != released.directory.generator_sha256:
         scores, remark = {}, "its scores are of another generator"
     with reading(directory.scores, released.command("evaluate")):
         for group in (scores, *scores.get("protocols", {}).values()):

@@ -1,7 +1,6 @@
 """What a page is made of, read from a run."""
 
 import contextlib
-import hashlib
 import json
 import shlex
 from collections.abc import Iterator
@@ -52,10 +51,6 @@ class Released(NamedTuple):
         """The source and, where one was chosen, the attribute."""
         data = self.config["data"]
         return f"{data['name']} ({data['attribute']})" if data.get("attribute") else str(data["name"])
-
-    @property
-    def generator_sha256(self) -> str:
-        return hashlib.sha256(self.directory.generator.read_bytes()).hexdigest()
 
     def command(self, program: str) -> str:
         """What a person types to make what a page lacks."""

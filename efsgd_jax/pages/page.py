@@ -134,7 +134,7 @@ def _document(released: Released, name: str, note: str, sections: dict[str, Mark
 
 def _of_another(made: Mapping[str, Any], released: Released, what: str, command: str) -> Markup | None:
     """A notice if ``made`` is not of this run's generator."""
-    if made.get("generator_sha256", "") in ("", released.generator_sha256):
+    if made.get("generator_sha256", "") in ("", released.directory.generator_sha256):
         return None
     said = f"The {what} are of another generator than this run's. "
     return paragraph(tag("strong", said), "Make them again: ", tag("code", command), class_="notice bad")

@@ -1,6 +1,5 @@
 """``evaluate``: how useful, how faithful and how new a run's images are, by its real data."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,7 @@ def evaluate(
     privacy = read_json(directory.privacy_json)
     delta = privacy["delta"] if privacy["guarantee"] else None
     scores = _remarked(score_images(fake, data, plan, progress=progress), protocol, data, delta)
-    of_generator = {"generator_sha256": hashlib.sha256(directory.generator.read_bytes()).hexdigest(), "seed": seed}
+    of_generator = {"generator_sha256": directory.generator_sha256, "seed": seed}
     write_json(directory.scores, _filed(directory.scores, scores, of_generator), private=True)
     return scores
 

@@ -1,6 +1,5 @@
 """``release_score``: one accuracy on real data, published with noise that the run's epsilon pays for."""
 
-import hashlib
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,7 +135,7 @@ def read_answers(directory: Workdir, name: str) -> Answers:
     found = scores.get(kind, {}).get(classifier)
     if found is None:
         raise UserError(f"{directory.scores} has no {name}; {make}")
-    generator = hashlib.sha256(directory.generator.read_bytes()).hexdigest()
+    generator = directory.generator_sha256
     if scores.get("generator_sha256") != generator:
         raise UserError(f"{name} in {directory.scores} is of another generator than the released one; {make}")
     try:

@@ -1,6 +1,5 @@
 """``sample``: synthetic images from a finished run."""
 
-import hashlib
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,7 +119,7 @@ def _write(target: Path, samples: Samples, formats: Collection[str], directory: 
         "shape": list(samples.images.shape[1:]),
         "seed": seed,
         "formats": sorted(formats),
-        "generator_sha256": hashlib.sha256(directory.generator.read_bytes()).hexdigest(),
+        "generator_sha256": directory.generator_sha256,
         "privacy": read_json(directory.privacy_json),
     }
     write_json(target / "manifest.json", manifest)

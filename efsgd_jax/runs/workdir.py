@@ -1,6 +1,7 @@
 """A run on disk: what may be published in ``release/``, everything else in ``private/``."""
 
 import contextlib
+import hashlib
 import json
 import math
 import shutil
@@ -44,6 +45,11 @@ class Workdir:
     @property
     def finished(self) -> bool:
         return self.generator.is_file()  # written last
+
+    @property
+    def generator_sha256(self) -> str:
+        """What scores, audits and samples are of."""
+        return hashlib.sha256(self.generator.read_bytes()).hexdigest()
 
     def check(self, identity: dict[str, Any], bytes_needed: int) -> None:
         """Nothing is written before this has passed.
