@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from efsgd_jax import UserError, evaluate, load_dataset
+from efsgd_jax.evaluate import main as score
 from efsgd_jax.metrics import CLASSIFIERS, PROTOCOLS, Training, to_table, train_feature_classifier
 from efsgd_jax.runs import evaluate as module
 from efsgd_jax.runs import feature_cache, scoring
-from efsgd_jax.runs.programs import score
 from efsgd_jax.runs.sample import Samples
 
 QUICK = Training(steps=3)

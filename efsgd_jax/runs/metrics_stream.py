@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import tensorboardX
-
 from efsgd_jax.runs.files import write_text
 
 
@@ -22,6 +20,8 @@ class MetricsStream:
                     kept.append(line + "\n")
         write_text(jsonl, "".join(kept), private=True)
         self._file = jsonl.open("a", encoding="utf-8")
+        import tensorboardX  # late: where there is a PyTorch it imports that, which takes two seconds
+
         self._board = tensorboardX.SummaryWriter(str(tensorboard), purge_step=first_step or None)
 
     def write(self, step: int, values: dict[str, float]) -> None:
