@@ -70,7 +70,7 @@ def _release_page(released: Released) -> str:
         sections["Scores"] = noisy
     sections |= {
         "Samples": samples_section(released),
-        "Interpolations": walks_section(released),
+        **walks_section(released),
         "Configuration": configuration_section(public_config(released.config), "As published with the generator."),
         "Software": software_section(released.privacy["software"]),
     }
@@ -85,7 +85,7 @@ def _private_page(released: Released) -> str:
     sections = {
         "Privacy": privacy_card(released.privacy),
         "Samples": samples_section(released),
-        "Interpolations": walks_section(released),
+        **walks_section(released),
         "Training": training_section(read_metrics(root.metrics), released.command("train")),
         **scored,
         "Audit": audited,

@@ -42,9 +42,11 @@ def samples_section(released: Released) -> Markup:
     )
 
 
-def walks_section(released: Released) -> Markup:
-    """A walk through the latent space for each class."""
+def walks_section(released: Released) -> dict[str, Markup]:
+    """A walk through the latent space for each class, by its title; nothing if the method has no such space."""
     names = released.class_names
+    if method_named(released.config["method"]["name"]).make_generator is None:
+        return {}
     frames = walks(released, min(len(names), MAX_CLASSES))
     figures = [
         _figure(
@@ -56,9 +58,10 @@ def walks_section(released: Released) -> Markup:
         "From one latent point to another, all else held fixed. Images that change little by little say that the "
         "generator has learned a class, rather than a list of pictures."
     )
-    return section(
-        "walks", "Interpolations", paragraph(text), _first_classes(names), tag("div", *figures, class_="classes")
-    )
+    figures_of_classes = tag("div", *figures, class_="classes")
+    return {
+        "Interpolations": section("walks", "Interpolations", paragraph(text), _first_classes(names), figures_of_classes)
+    }
 
 
 def walks(released: Released, num_classes: int) -> np.ndarray:
@@ -72,6 +75,7 @@ def walks(released: Released, num_classes: int) -> np.ndarray:
     settings = released.config["method"]
     method = method_named(settings["name"])
     hp = method.read(settings)
+    assert method.make_generator is not None  # ``walks_section`` asks
     generator = method.make_generator(released.spec, hp)
     params = flax.serialization.msgpack_restore(released.directory.generator.read_bytes())
     prior = getattr(hp, "latent_prior", "normal")

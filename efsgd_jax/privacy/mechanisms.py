@@ -1,7 +1,7 @@
 """What each mechanism does to the data, as a ``DpEvent``."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import dp_accounting
 import jax
@@ -103,6 +103,7 @@ class Mechanism(NamedTuple):
       feedback_decay: a of ``"local"`` and ``"private"``, None for the mode's default. Costs nothing.
       feedback_share: rho of ``"private"``, None for the default. The event is the same for every share.
       sampling: how batches are drawn; nothing but ``"poisson"`` has an event here.
+      summed: what a step adds up of its examples; says so in reports, and changes nothing in what it costs.
     """
 
     dataset_size: int
@@ -115,6 +116,7 @@ class Mechanism(NamedTuple):
     feedback_decay: float | None = None
     feedback_share: float | None = None
     sampling: Sampling = "poisson"
+    summed: Literal["gradients", "statistics"] = "gradients"
 
     @property
     def proven(self) -> bool:

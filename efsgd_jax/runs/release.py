@@ -114,7 +114,7 @@ def check(directory: Workdir) -> None:
     spec = ImageSpec(shape["image_size"], shape["channels"], len(shape["class_names"]))
     method = method_named(release["config"]["method"]["name"])
     hp = method.read(release["config"]["method"])
-    params = _check_generator(directory, method.make_generator(spec, hp), hp.latent)
+    params = _check_generator(directory, method.released_like(spec, hp))
     _check_grid(directory, draw_grid(jax.jit(method.make_generate(spec, hp)), params, spec.num_classes))
     written, found = read_json(directory.released), fingerprints(directory.release)
     for name in sorted(found):
@@ -197,12 +197,9 @@ def _check_keys(directory: Workdir) -> None:
             _refuse(path, "contains the run's secret key")
 
 
-def _check_generator(directory: Workdir, generator: Any, latent: int) -> PyTree:
+def _check_generator(directory: Workdir, wanted: PyTree) -> PyTree:
     """The weights of one generator and nothing else: same tree, same shapes, nothing behind them."""
     path = directory.generator
-    keys = {"params": jax.random.key(0), "noise": jax.random.key(0)}
-    z, labels = jnp.zeros((1, latent)), jnp.zeros(1, jnp.int32)
-    wanted = jax.eval_shape(generator.init, keys, z, labels)
     content = path.read_bytes()
     try:
         params = flax.serialization.msgpack_restore(content)

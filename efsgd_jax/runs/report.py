@@ -8,6 +8,7 @@ from typing import Any
 from efsgd_jax.privacy.accounting import after_queries
 from efsgd_jax.privacy.clipped_sum import sensitivity_of
 from efsgd_jax.privacy.ledger import Ledger
+from efsgd_jax.privacy.mechanisms import Mechanism
 from efsgd_jax.privacy.published import ACCOUNTINGS, accountings
 from efsgd_jax.privacy.shards import IMAGE_SCHEDULES, ShardMechanism
 
@@ -64,7 +65,7 @@ def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool) -> dict[
         "neighbouring_relation": "add, remove or replace one" if shards else "add or remove one",
         "mechanism": _describe(ledger),
         "mechanism_parameters": _parameters(mechanism),
-        "sampler": SAMPLERS[shards.schedule] if shards else "Poisson, truncated at capacity",
+        "sampler": _sampler(mechanism),
         "steps": steps,
         "sensitivity": float(sensitivity_of(mechanism.l2_norm_clip)) * (2 if shards else 1),
         "caveats": list(CAVEATS),
@@ -116,9 +117,18 @@ def _parameters(mechanism: Any) -> dict[str, Any]:
     return {**mechanism._asdict(), "l2_norm_clip": dict(clip) if isinstance(clip, Mapping) else float(clip)}
 
 
+def _sampler(mechanism: Mechanism | ShardMechanism) -> str:
+    if isinstance(mechanism, ShardMechanism):
+        return SAMPLERS[mechanism.schedule]
+    everybody = mechanism.sampling_probability >= 1 and mechanism.capacity >= mechanism.dataset_size
+    return "none: everybody takes part" if everybody else "Poisson, truncated at capacity"
+
+
 def _describe(ledger: Ledger) -> str:
     if isinstance(ledger.mechanism, ShardMechanism):
         return _describe_shards(ledger, ledger.mechanism)
+    if ledger.mechanism.summed == "statistics":
+        return "sums of clipped statistics of all images plus Gaussian noise, released once"
     plain = "clipped sum of per-example gradients plus Gaussian noise (DP-SGD)"
     feedback = ledger.mechanism.feedback
     if feedback == "none":

@@ -4,13 +4,16 @@ import difflib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from efsgd_jax.errors import UserError
 from efsgd_jax.methods import efsgd_gan as flagship
+from efsgd_jax.methods import private_mixture as mixture
 from efsgd_jax.methods import sanitized_gan as sanitized
 from efsgd_jax.methods.synthesizer import Synthesizer
-from efsgd_jax.settings import efsgd_gan, sanitized_gan
+from efsgd_jax.settings import efsgd_gan, private_mixture, sanitized_gan
 from efsgd_jax.settings.rules import Rule
 
 
@@ -23,7 +26,8 @@ class Method(NamedTuple):
       rules: ``rules(config)``: what their values must be.
       mechanism: ``mechanism(config, N)``: with its noise solved for.
       synthesizer: ``synthesizer(spec, hyperparameters, mechanism)``; also ``mesh=`` if it ``shares_batches``.
-      make_generator: ``make_generator(spec, hyperparameters)``: the Flax module that is released.
+      released_like: ``released_like(spec, hyperparameters)``: shapes and dtypes of what is released.
+      make_generator: ``make_generator(spec, hyperparameters)``: the Flax module that is released; None if it is none.
       make_generate: the same as ``Synthesizer.generate``, which needs no mechanism.
       memory_hint: what to lower if it does not fit into memory.
       shares_batches: whether several devices can take a step together.
@@ -34,7 +38,8 @@ class Method(NamedTuple):
     rules: Callable[[ConfigDict], list[Rule]]
     mechanism: Callable[[ConfigDict, int], Any]
     synthesizer: Callable[..., Synthesizer]
-    make_generator: Callable[[Any, Any], Any]
+    released_like: Callable[[Any, Any], Any]
+    make_generator: Callable[[Any, Any], Any] | None
     make_generate: Callable[[Any, Any], Any]
     memory_hint: str
     shares_batches: bool = False
@@ -44,6 +49,17 @@ class Method(NamedTuple):
         return self.hyperparameters(**{k: v for k, v in group.items() if k != "name"})
 
 
+def _network(make_generator: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """``released_like`` of a generator that is called with a latent and labels."""
+
+    def like(spec: Any, hp: Any) -> Any:
+        keys = {"params": jax.random.key(0), "noise": jax.random.key(0)}
+        inputs = jnp.zeros((1, hp.latent)), jnp.zeros(1, jnp.int32)
+        return jax.eval_shape(make_generator(spec, hp).init, keys, *inputs)
+
+    return like
+
+
 METHODS: dict[str, Method] = {
     "efsgd_gan": Method(
         flagship.Hyperparameters,
@@ -51,6 +67,7 @@ METHODS: dict[str, Method] = {
         efsgd_gan.rules,
         efsgd_gan.mechanism,
         flagship.efsgd_gan,
+        _network(flagship.make_generator),
         flagship.make_generator,
         flagship.make_generate,
         "config.method.max_width",
@@ -62,9 +79,21 @@ METHODS: dict[str, Method] = {
         sanitized_gan.rules,
         sanitized_gan.mechanism,
         sanitized.sanitized_gan,
+        _network(sanitized.make_generator),
         sanitized.make_generator,
         sanitized.make_generate,
         "config.privacy.num_shards or config.method.critic_width",
+    ),
+    "private_mixture": Method(
+        mixture.Hyperparameters,
+        private_mixture.defaults,
+        private_mixture.rules,
+        private_mixture.mechanism,
+        mixture.private_mixture,
+        mixture.released_like,
+        None,
+        mixture.make_generate,
+        "config.data.image_size",
     ),
 }
 

@@ -1,0 +1,239 @@
+"""The mixture of a data set from four noisy releases: means, a second moment, a few k-means steps, and moments.
+
+    1. class sums and counts          -> class means m_y, smoothed in the basis that comes next
+    2. second moment of x - m_y       -> principal components V, with eigenvalues above the noise's edge
+    3. T times: sums and counts of the nearest centre's members, in V, partly whitened
+    4. counts, sums, second moments about the centres -> weights, centres, covariances, shrunk towards the pooled one
+
+Everything between the releases is post-processing. Each is a Gaussian mechanism on everybody, and together they cost
+what one with the given noise multiplier costs.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from efsgd_jax.methods.mixture import Mixture
+from efsgd_jax.privacy.one_shot import clip_rows, gaussian_release, share_noise
+
+# An example's count stands beside its image in release 1, and beside its moments in release 4, with this length.
+COUNT_LENGTH = 0.25
+MOMENT_COUNT_WEIGHT, MOMENT_SQUARE_WEIGHT = 0.3, 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class FitOptions:
+    """How to spend what the mixture may cost.
+
+    Attributes:
+      components: M, of each class.
+      directions: d, at most; those that drown in the noise are left out.
+      mean_clip: l2 norm of an image, pixels in [0, 1], beyond which it is scaled down in the class sums.
+      deviation_clip: the same of an image's difference from its class mean.
+      moment_clip: norm of an image's difference from its component's centre, in units in which all images of a class
+        lie within 1; what is further is pulled there, which makes a component too narrow. 1 suits one component.
+      cluster_steps: of k-means; none with one component.
+      mean_share: of the budget 1/sigma^2 that pays for the class means; the others alike.
+      basis_share: for the basis.
+      cluster_share: for the steps of k-means.
+      moment_share: for the components' moments.
+    """
+
+    components: int = 5
+    directions: int = 60
+    mean_clip: float = 10.0
+    deviation_clip: float = 8.0
+    moment_clip: float = 0.8
+    cluster_steps: int = 4
+    mean_share: float = 0.05
+    basis_share: float = 0.25
+    cluster_share: float = 0.2
+    moment_share: float = 0.5
+
+
+def fit_mixture(
+    key: jax.Array, images: jax.Array, labels: jax.Array, num_classes: int, noise_multiplier: float, options: FitOptions
+) -> Mixture:
+    """Fits the mixture.
+
+    Args:
+      key: typed PRNG key, secret and used once.
+      images: uint8 ``[N, ...]``.
+      labels: int ``[N]``.
+      num_classes: K.
+      noise_multiplier: sigma of one release that costs what all of these cost; 0 for no noise.
+      options: of what there is to choose.
+
+    Formal guarantees:
+      One ``GaussianDpEvent(noise_multiplier)``: see ``share_noise`` and each release below. Clip norms, shares and
+      numbers of steps do not depend on the data, N is public.
+    """
+    o = options
+    shares = [o.mean_share, o.basis_share, o.moment_share] + ([o.cluster_share] if o.components > 1 else [])
+    whole = math.fsum(shares)
+    sigma_mean, sigma_basis, sigma_moment, *sigma_cluster = share_noise(noise_multiplier, [s / whole for s in shares])
+    mean_key, basis_key, start_key, moment_key, *cluster_keys = jax.random.split(key, 4 + o.cluster_steps)
+    x = images.reshape(images.shape[0], -1).astype(jnp.float32) / 255
+    member = jax.nn.one_hot(labels, num_classes)
+
+    raw_means, counts = _class_means(mean_key, x, member, o.mean_clip, sigma_mean)
+    basis = _principal_basis(basis_key, x - raw_means[labels], o, sigma_basis)
+    means = _smooth(raw_means, counts, basis, o.mean_clip * sigma_mean)
+
+    # Partly whitened, so that neither the first directions nor the last, mostly noise, decide about everything.
+    spread = jnp.sqrt(basis.variances)
+    radius = 1.3 * jnp.sqrt(jnp.sum(spread))
+    unit = radius * jnp.where(spread > 0, jnp.sqrt(spread), 1.0)
+    z = clip_rows((x - means[labels]) @ basis.directions / unit, 1.0)
+    spread = spread / radius**2  # the variances of z, where there is a direction
+
+    start = jax.random.normal(start_key, (num_classes, o.components, z.shape[1]))
+    centres = 0.7 * jnp.sqrt(spread) * start if o.components > 1 else jnp.zeros_like(start)
+    if o.components > 1:
+        for cluster_key in cluster_keys:
+            sigma = sigma_cluster[0] * math.sqrt(o.cluster_steps)
+            centres = _cluster_step(cluster_key, z, labels, centres, sigma) * (spread > 0)
+    weights, centres, covariances = _moments(moment_key, z, labels, centres, spread > 0, o.moment_clip, sigma_moment)
+
+    values, axes = jnp.linalg.eigh(unit[:, None] * covariances * unit)
+    # Twice as large where pixels are in [-1, 1].
+    return Mixture(
+        means=2 * means - 1,
+        basis=basis.directions,
+        weights=weights,
+        centres=2 * unit * centres,
+        axes=axes,
+        variances=4 * jnp.maximum(values, 0.0),
+        rest=4 * basis.rest,
+    )
+
+
+def _class_means(
+    key: jax.Array, x: jax.Array, member: jax.Array, l2_norm_clip: float, sigma: float
+) -> tuple[jax.Array, jax.Array]:
+    """Means ``[K, D]`` in [0, 1] and counts ``[K]``.
+
+    Formal guarantees:
+      An example moves the row of its class only, by an image of norm C at most and a count of length C / 4: one
+      ``GaussianDpEvent(sigma)`` with sensitivity ``C sqrt(1 + 1/16)``.
+    """
+    clipped = clip_rows(x, l2_norm_clip)
+    rows = jnp.concatenate([clipped, jnp.full((x.shape[0], 1), COUNT_LENGTH * l2_norm_clip)], axis=1)
+    sums = jnp.matmul(member.T, rows, precision=jax.lax.Precision.HIGHEST)
+    sums, _ = gaussian_release(key, sums, l2_norm_clip * math.hypot(1.0, COUNT_LENGTH), sigma)
+    counts = jnp.maximum(sums[:, -1] / (COUNT_LENGTH * l2_norm_clip), 1.0)
+    return jnp.clip(sums[:, :-1] / counts[:, None], 0.0, 1.0), counts
+
+
+class _Basis(NamedTuple):
+    """``directions`` ``[D, d]`` with zeros for those that are not there, their ``variances``, and the ``rest``'s."""
+
+    directions: jax.Array
+    variances: jax.Array
+    rest: jax.Array
+
+
+def _principal_basis(key: jax.Array, deviations: jax.Array, options: FitOptions, sigma: float) -> _Basis:
+    """Principal components of the deviations from class means.
+
+    Formal guarantees:
+      An example moves the second moment by ``x x^T``, whose norm is ``|x|^2``, at most the clip norm's square: one
+      ``GaussianDpEvent(sigma)``. The number of examples is public.
+    """
+    n, pixels = deviations.shape
+    clip = options.deviation_clip
+    clipped = clip_rows(deviations, clip)
+    square = jnp.matmul(clipped.T, clipped, precision=jax.lax.Precision.HIGHEST)
+    _, square = gaussian_release(key, (), clip**2, sigma, squares=square)
+    values, vectors = jnp.linalg.eigh(square / n)
+    directions = min(options.directions, pixels)
+    kept, trace = values[::-1][:directions], jnp.sum(values)
+    # The noise alone has eigenvalues up to this edge, and pushes those above it up (Benaych-Georges, Nadakuditi, 2011).
+    edge = 2 * clip**2 * sigma * math.sqrt(pixels / 2) / n
+    above = kept > max(edge, 1e-7)
+    variances = jnp.where(above, (kept + jnp.sqrt(jnp.maximum(kept**2 - edge**2, 0.0))) / 2, 0.0)
+    rest = jnp.maximum((trace - jnp.sum(variances)) / max(pixels - directions, 1), 1e-6)
+    return _Basis(vectors[:, ::-1][:, :directions] * above, variances, rest)
+
+
+def _smooth(means: jax.Array, counts: jax.Array, basis: _Basis, std: float) -> jax.Array:
+    """Class means whose differences are believed as far as the noise (``std`` on their sums) leaves any in sight.
+
+    A mean's distance from the mean of all is taken to vary in each direction as the images do (Wiener's filter).
+    """
+    overall = counts @ means / jnp.sum(counts)
+    shift = means - overall
+    noise = jnp.square(std / counts)[:, None]
+    inside = shift @ basis.directions
+    outside = shift - inside @ basis.directions.T
+    variances = jnp.where(basis.variances > 0, basis.variances, 1.0)
+    inside = inside * variances / (variances + noise)
+    return overall + inside @ basis.directions.T + outside * basis.rest / (basis.rest + noise)
+
+
+def _nearest(z: jax.Array, labels: jax.Array, centres: jax.Array) -> jax.Array:
+    """Index ``[N]`` of each example's nearest centre among all ``K M``: of its own class."""
+    k, m, d = centres.shape
+    flat = centres.reshape(k * m, d)
+    distance = jnp.sum(jnp.square(flat), axis=1) - 2 * z @ flat.T
+    own = jnp.arange(k * m) // m == labels[:, None]
+    return jnp.argmin(jnp.where(own, distance, jnp.inf), axis=1)
+
+
+def _cluster_step(key: jax.Array, z: jax.Array, labels: jax.Array, centres: jax.Array, sigma: float) -> jax.Array:
+    """One step of Lloyd's algorithm.
+
+    Formal guarantees:
+      An example moves one centre's count by 1 and its sum by a vector of norm 1 at most: one ``GaussianDpEvent(sigma)``
+      with sensitivity sqrt(2).
+    """
+    k, m, d = centres.shape
+    member = jax.nn.one_hot(_nearest(z, labels, centres), k * m)
+    rows = jnp.concatenate([z, jnp.ones((z.shape[0], 1))], axis=1)
+    std = math.sqrt(2.0) * sigma
+    sums = jnp.matmul(member.T, rows, precision=jax.lax.Precision.HIGHEST)
+    sums, _ = gaussian_release(key, sums, math.sqrt(2.0), sigma)
+    counts = jnp.maximum(sums[:, -1:], 3 * std + 1)  # a centre without members is drawn to the class mean
+    return (sums[:, :-1] / counts).reshape(k, m, d)
+
+
+def _moments(
+    key: jax.Array, z: jax.Array, labels: jax.Array, centres: jax.Array, there: jax.Array, clip: float, sigma: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Weights ``[K, M]``, centres ``[K, M, d]`` and covariances ``[K, M, d, d]`` of the components.
+
+    Formal guarantees:
+      An example moves one component's count, sum and second moment, with r its difference from the centre, by a, r and
+      b r r^T, where |r| is at most C = ``clip``: one ``GaussianDpEvent(sigma)`` with sensitivity
+      ``sqrt(a^2 + C^2 + b^2 C^4)``.
+    """
+    k, m, d = centres.shape
+    a, b = MOMENT_COUNT_WEIGHT, MOMENT_SQUARE_WEIGHT
+    sensitivity = math.sqrt(a**2 + clip**2 + (b * clip**2) ** 2)
+    nearest = _nearest(z, labels, centres)
+    r = clip_rows(z - centres.reshape(k * m, d)[nearest], clip)
+    member = jax.nn.one_hot(nearest, k * m)
+    rows = jnp.concatenate([r, jnp.full((z.shape[0], 1), a)], axis=1)
+    sums = jnp.matmul(member.T, rows, precision=jax.lax.Precision.HIGHEST)
+    squares = jax.lax.map(lambda w: jnp.matmul((r * w[:, None]).T, r, precision=jax.lax.Precision.HIGHEST), member.T)
+    sums, squares = gaussian_release(key, sums, sensitivity, sigma, squares=b * squares)
+
+    std = sensitivity * sigma
+    counts, sums, squares = jnp.maximum(sums[:, -1] / a, 2 * std / a + 1), sums[:, :-1], squares / b
+    both = there[:, None] & there
+    squares, sums = jnp.where(both, squares, 0.0), jnp.where(there, sums, 0.0)
+
+    pooled = jnp.sum(squares, axis=0) / jnp.sum(counts)
+    shift = sums / counts[:, None]
+    own = squares / counts[:, None, None] - shift[:, :, None] * shift[:, None, :]
+    believed = counts / (counts + 6 * std / b * jnp.sqrt(jnp.sum(there)))
+    covariances = believed[:, None, None] * own + (1 - believed)[:, None, None] * pooled
+    counts = counts.reshape(k, m)
+    return (
+        counts / jnp.sum(counts, axis=1, keepdims=True),
+        centres + shift.reshape(k, m, d),
+        covariances.reshape(k, m, d, d),
+    )

@@ -1,0 +1,211 @@
+"""The private mixture: its distribution against closed forms, its fit against a known one, and whole runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from efsgd_jax import UserError, default_config, evaluate, fit, report, sample
+from efsgd_jax.data import ImageSpec
+from efsgd_jax.methods.mixture import Mixture, draw, posterior_mean, posterior_std
+from efsgd_jax.methods.mixture_fit import FitOptions, fit_mixture
+from efsgd_jax.methods.private_mixture import Hyperparameters, make_generate, private_mixture
+from efsgd_jax.methods.teacher import num_features, oriented_gradients
+from efsgd_jax.privacy import Mechanism
+from efsgd_jax.release import main as publish
+
+
+def some_mixture(key, k=2, m=3, d=2, pixels=5):
+    a, b, c, e, f = jax.random.split(key, 5)
+    basis, _ = jnp.linalg.qr(jax.random.normal(a, (pixels, d)))
+    axes, _ = jnp.linalg.qr(jax.random.normal(b, (k, m, d, d)))
+    return Mixture(
+        means=jax.random.normal(c, (k, pixels)),
+        basis=basis,
+        weights=jax.nn.softmax(jax.random.normal(e, (k, m))),
+        centres=jax.random.normal(f, (k, m, d)),
+        axes=axes,
+        variances=jnp.abs(jax.random.normal(e, (k, m, d))) + 0.1,
+        rest=jnp.array(0.05),
+    )
+
+
+def covariance(mixture, label, j):
+    v, pixels = mixture.basis, mixture.basis.shape[0]
+    inside = v @ (mixture.axes[label, j] * mixture.variances[label, j]) @ mixture.axes[label, j].T @ v.T
+    return inside + mixture.rest * (jnp.eye(pixels) - v @ v.T)
+
+
+def test_the_posterior_mean_is_that_of_the_gaussians():
+    mixture, label, std = some_mixture(jax.random.key(0)), 1, 0.4
+    noisy = jax.random.normal(jax.random.key(1), (5,))
+    logs, means = [], []
+    for j in range(3):
+        s = covariance(mixture, label, j)
+        total, centre = s + std**2 * jnp.eye(5), mixture.means[label] + mixture.basis @ mixture.centres[label, j]
+        logs.append(
+            jnp.log(mixture.weights[label, j]) + jax.scipy.stats.multivariate_normal.logpdf(noisy, centre, total)
+        )
+        means.append(centre + s @ jnp.linalg.solve(total, noisy - centre))
+    wanted = jax.nn.softmax(jnp.stack(logs)) @ jnp.stack(means)
+    np.testing.assert_allclose(posterior_mean(mixture, noisy, jnp.array(std), jnp.array(label)), wanted, atol=1e-5)
+    one = some_mixture(jax.random.key(2), m=1)
+    left = [jnp.trace(jnp.linalg.inv(jnp.linalg.inv(covariance(one, y, 0)) + jnp.eye(5) / std**2)) for y in (0, 1)]
+    assert float(posterior_std(one, jnp.array(std))) ** 2 == pytest.approx(float(sum(left)) / 10, rel=1e-4)
+
+
+def test_draws_have_the_moments_of_the_mixture():
+    mixture = some_mixture(jax.random.key(3))
+    x = draw(mixture, jax.random.key(4), jnp.ones(40_000, int))
+    centre = mixture.weights[1] @ mixture.centres[1]
+    np.testing.assert_allclose(jnp.mean(x, 0), mixture.means[1] + mixture.basis @ centre, atol=0.05)
+    spread = sum(
+        mixture.weights[1, j]
+        * (
+            (mixture.axes[1, j] * mixture.variances[1, j]) @ mixture.axes[1, j].T
+            + jnp.outer(mixture.centres[1, j] - centre, mixture.centres[1, j] - centre)
+        )
+        for j in range(3)
+    )
+    np.testing.assert_allclose(np.cov(x.T), mixture.basis @ spread @ mixture.basis.T, atol=0.1)
+
+
+def test_without_noise_the_moments_of_the_images_come_back():
+    """Of Gaussian images inside of the clip norms; a few lie outside of the radius: a bit less spread."""
+    key = jax.random.key(0)
+    directions, _ = jnp.linalg.qr(jax.random.normal(key, (36, 12)))
+    labels = jnp.arange(6000) % 2
+    x = 0.5 + 0.1 * (2 * labels[:, None] - 1) * directions[:, 0]
+    x = x + 0.1 * jax.random.normal(jax.random.key(1), (6000, 12)) * jnp.linspace(1.0, 0.5, 12) @ directions.T
+    images = jnp.round(255 * jnp.clip(x, 0, 1)).astype(jnp.uint8).reshape(-1, 6, 6, 1)
+    options = FitOptions(components=1, directions=12, mean_clip=10.0, deviation_clip=10.0, moment_clip=1.0)
+    mixture = jax.jit(lambda k: fit_mixture(k, images, labels, 2, 0.0, options))(key)
+    for y in (0, 1):
+        of_class = images.reshape(-1, 36)[labels == y] / 127.5 - 1
+        centre = mixture.means[y] + mixture.basis @ mixture.centres[y, 0]
+        np.testing.assert_allclose(centre, of_class.mean(0), atol=0.01)
+        found, wanted = np.asarray(covariance(mixture, y, 0)), np.cov(of_class.T)
+        assert 0.9 < np.trace(found) / np.trace(wanted) <= 1.01
+        assert np.linalg.norm(found - wanted) < 0.12 * np.linalg.norm(wanted)
+
+
+def test_the_teacher_moves_draws_towards_images_of_their_class():
+    """With more candidates, more of the images of a class are such as the teacher names so."""
+    from efsgd_jax import load_dataset
+    from efsgd_jax.methods.teacher import log_probabilities
+
+    data = load_dataset("digits")
+    spec, n = data.spec, len(data.train_labels)
+    found = []
+    for candidates in (2, 8):
+        hp = Hyperparameters(components=1, directions=20, candidates=candidates)
+        made = private_mixture(spec, hp, Mechanism(n, 1.0, n, 0.5))
+        everybody = made.arrange(jax.random.key(0), jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
+        state, metrics = jax.jit(made.step)(made.init(jax.random.key(1)), everybody)
+        assert metrics["teacher_accuracy"] > 0.8
+        labels = jnp.arange(500) % 10
+        images = jax.jit(made.generate)(state.params, jax.random.key(2), labels)
+        assert images.shape == (500, 8, 8, 1)
+        assert float(jnp.max(jnp.abs(images))) <= 1
+        named = jnp.argmax(log_probabilities(state.params["teacher"], oriented_gradients((images + 1) / 2)), 1)
+        found.append(float(jnp.mean(named == labels)))
+    assert found[1] > found[0] > 0.5
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3)])
+def test_features_have_one_length_and_ignore_brightness(shape):
+    images = jax.random.uniform(jax.random.key(0), (4, *shape))
+    features = oriented_gradients(images)
+    assert features.shape == (4, num_features(shape))
+    np.testing.assert_allclose(jnp.linalg.norm(features, axis=1), np.hypot(1.0, 0.3), rtol=1e-5)
+    assert np.isfinite(oriented_gradients(jnp.zeros((1, *shape)))).all()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    config = default_config("private_mixture")
+    config.method.update(components=2, directions=15, mean_clip=5.0, deviation_clip=3.0)
+    return fit(config, tmp_path_factory.mktemp("mixture") / "run", progress=False)
+
+
+def test_a_run_spends_its_epsilon_in_one_step_and_says_how(finished):
+    assert finished.steps == 1
+    assert 9.9 < finished.epsilon <= 10
+    assert finished.privacy["guarantee"]
+    assert finished.privacy["sampler"] == "none: everybody takes part"
+    assert "statistics" in finished.privacy["mechanism"]
+    assert finished.privacy["mechanism_parameters"]["summed"] == "statistics"
+
+
+def test_a_run_is_released_sampled_scored_and_reported(finished, tmp_path, capsys):
+    assert publish([str(finished.workdir), str(tmp_path / "out.zip")]) == 0, capsys.readouterr().err
+    drawn = sample(finished.workdir, 200, out=tmp_path / "samples")
+    assert drawn.images.shape == (200, 8, 8, 1)
+    scores = evaluate(
+        finished.workdir, num_images=1000, metrics=["utility"], classifiers=["logistic_regression"], classifier_seeds=1
+    )
+    assert scores.gen2real["logistic_regression"].accuracies[0] > 0.8
+    assert "Interpolations" not in report(finished.workdir, release=True).read_text()
+
+
+def test_an_edited_mixture_is_not_released(finished, tmp_path, capsys):
+    import shutil
+
+    import flax.serialization
+
+    run = shutil.copytree(finished.workdir, tmp_path / "run")
+    path = run / "release/generator.msgpack"
+    params = flax.serialization.msgpack_restore(path.read_bytes())
+    params["images"] = np.zeros((2, 8, 8), np.float32)
+    path.write_bytes(flax.serialization.to_bytes(params))
+    assert publish([str(run), str(tmp_path / "out.zip")]) == 2
+    assert "something else than the configured generator" in capsys.readouterr().err
+
+
+def test_the_same_seed_gives_the_same_run_and_noise_matters(finished, tmp_path):
+    config = default_config("private_mixture")
+    config.train.seed = 3
+    config.method.update(components=1, directions=5)
+    weights = [
+        (fit(config, tmp_path / name, progress=False).workdir / "release/generator.msgpack").read_bytes()
+        for name in ("a", "b")
+    ]
+    assert weights[0] == weights[1]
+    config.train.seed = 4
+    assert (fit(config, tmp_path / "c", progress=False).workdir / "release/generator.msgpack").read_bytes() != weights[
+        0
+    ]
+    assert "NOT PRIVATE" in (tmp_path / "a/release/PRIVACY.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train.steps", 2, "everything is released at once"),
+        ("privacy.feedback", "private", "nothing is left over"),
+        ("method.teacher_share", 1.0, "below 1"),
+        ("method.components", 0, "at least 1"),
+        ("method.deviation_clip", 0.0, "above 0"),
+    ],
+)
+def test_a_bad_value_is_named(key, value, message, tmp_path):
+    config = default_config("private_mixture")
+    group, name = key.split(".")
+    config[group][name] = value
+    if key == "privacy.feedback":
+        config.privacy.feedback_l2_norm_clip = 2.0
+    with pytest.raises(UserError, match=message):
+        fit(config, tmp_path / "run", progress=False)
+
+
+def test_images_that_are_too_large_are_refused():
+    with pytest.raises(UserError, match="image_size"):
+        private_mixture(ImageSpec(96, 1, 2), Hyperparameters(), Mechanism(10, 1.0, 10, 1.0))
+
+
+def test_generate_needs_no_mechanism():
+    spec, hp = ImageSpec(8, 1, 10), Hyperparameters(components=1, directions=4, candidates=1)
+    made = private_mixture(spec, hp, Mechanism(10, 1.0, 10, 1.0))
+    params = made.init(jax.random.key(0)).params
+    images = make_generate(spec, hp)(params, jax.random.key(0), jnp.zeros(3, int))
+    assert images.shape == (3, 8, 8, 1)
