@@ -1,28 +1,8 @@
 """``python -m efsgd_jax.report`` makes a page of a finished run; from Python, ``efsgd_jax.report``."""
 
 import sys
-from collections.abc import Sequence
 
-from efsgd_jax.cli import Parser, program
-from efsgd_jax.pages import report
-
-
-@program
-def main(argv: Sequence[str]) -> None:
-    parser = Parser(
-        prog="python -m efsgd_jax.report",
-        description="One self-contained HTML page of a finished run, for its owner or, with --release, for everybody.",
-    )
-    parser.add_argument("workdir", help="directory of the run")
-    parser.add_argument("--out", help="the file; default: WORKDIR/private/report/report.html or WORKDIR/report.html")
-    parser.add_argument("--release", action="store_true", help="of release/ alone: no scores, no real images")
-    args = parser.parse_args(argv)
-    page = report(args.workdir, release=args.release, out=args.out)
-    if args.release:
-        print(f"{page}: made of release/ alone; nothing real is on it")
-    else:
-        print(f"{page}: private, for its owner only; it shows real images and scores that no epsilon covers")
-
+from efsgd_jax.programs.report import main
 
 if __name__ == "__main__":
     sys.exit(main())

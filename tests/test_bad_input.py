@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from efsgd_jax import fit
-from efsgd_jax.evaluate import main as score
+from efsgd_jax.programs.evaluate import main as score
+from efsgd_jax.programs.sample import main as draw
+from efsgd_jax.programs.train import main as train
 from efsgd_jax.runs.report import privacy_report, to_markdown
 from efsgd_jax.runs.setup import make_ledger
-from efsgd_jax.sample import main as draw
-from efsgd_jax.train import main as train
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,7 +12,7 @@ from efsgd_jax.methods.mixture_fit import FitOptions, fit_mixture
 from efsgd_jax.methods.private_mixture import Hyperparameters, make_generate, private_mixture
 from efsgd_jax.methods.teacher import num_features, oriented_gradients
 from efsgd_jax.privacy import Mechanism
-from efsgd_jax.release import main as publish
+from efsgd_jax.programs.release import main as publish
 
 
 def some_mixture(key, k=2, m=3, d=2, pixels=5):

@@ -18,8 +18,8 @@ from efsgd_jax.audit.bounds import lower_bound
 from efsgd_jax.metrics import CLASSIFIERS
 from efsgd_jax.privacy import Ledger, ShardMechanism
 from efsgd_jax.privacy.noisy_count import discrete_laplace, noisy_mean, noisy_total
-from efsgd_jax.release import main as publish
-from efsgd_jax.release_score import main as publish_score
+from efsgd_jax.programs.release import main as publish
+from efsgd_jax.programs.release_score import main as publish_score
 from efsgd_jax.runs import queries as queries_module
 from efsgd_jax.runs import release_score as release_score_module
 from efsgd_jax.runs.release import check

@@ -15,10 +15,10 @@ from PIL import Image
 
 from efsgd_jax import UserError, compare, load_dataset, report, sample
 from efsgd_jax.audit.membership import audit_release
-from efsgd_jax.compare import main as make_comparison
 from efsgd_jax.metrics.utility import logistic_regression
 from efsgd_jax.pages.images import data_uri, strip
-from efsgd_jax.report import main as make_report
+from efsgd_jax.programs.compare import main as make_comparison
+from efsgd_jax.programs.report import main as make_report
 from efsgd_jax.runs.anchors import ANCHORS
 from efsgd_jax.runs.files import write_json
 

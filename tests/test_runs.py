@@ -15,10 +15,10 @@ from PIL import Image
 
 from efsgd_jax import default_config, evaluate, fit, load_dataset, sample
 from efsgd_jax.errors import UserError
-from efsgd_jax.evaluate import main as score
+from efsgd_jax.programs.evaluate import main as score
+from efsgd_jax.programs.sample import main as draw
+from efsgd_jax.programs.train import main as train
 from efsgd_jax.runs.images import class_grid, folder_names
-from efsgd_jax.sample import main as draw
-from efsgd_jax.train import main as train
 
 
 def test_release_holds_what_may_be_published_and_nothing_else(finished_run):

@@ -21,10 +21,10 @@ from efsgd_jax.methods.shard_options import Hyperparameters
 from efsgd_jax.privacy import ShardMechanism
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
 from efsgd_jax.privacy.published import SanitizedGan
-from efsgd_jax.release import main as publish
+from efsgd_jax.programs.release import main as publish
+from efsgd_jax.programs.train import main as train
 from efsgd_jax.runs import memory
 from efsgd_jax.runs.update import make_update
-from efsgd_jax.train import main as train
 
 SPEC = ImageSpec(8, 1, 3)
 HP = Hyperparameters(latent=3, generator_width=4, max_width=4, critic_width=4, critic_steps=1, critic_batch_size=4,
