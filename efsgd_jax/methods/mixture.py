@@ -3,7 +3,7 @@
     p(x | y) = sum_j w_yj N(m_y + V c_yj, V S_yj V^T + r (I - V V^T))
 
 It is all that a few noisy sums can tell of images; ``mixture_fit`` makes it of them. Its posterior mean under Gaussian
-noise is in closed form, which makes a denoiser of it: the one that ``mixture_diffusion`` begins with.
+noise is in closed form, which makes a denoiser of it.
 """
 
 from typing import NamedTuple
