@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from efsgd_jax.methods.mixture import Mixture
 from efsgd_jax.privacy.one_shot import clip_rows, gaussian_release, share_noise
 
-# An example's count stands beside its image in release 1, and beside its moments in release 4, with this length.
+# Length of an example's count beside its image, in units of the image's clip norm; and the weights of its count and of
+# its second moment beside its difference from the centre.
 COUNT_LENGTH = 0.25
 MOMENT_COUNT_WEIGHT, MOMENT_SQUARE_WEIGHT = 0.3, 2.0
 
@@ -79,9 +80,9 @@ def fit_mixture(
     x = images.reshape(images.shape[0], -1).astype(jnp.float32) / 255
     member = jax.nn.one_hot(labels, num_classes)
 
-    raw_means, counts = _class_means(mean_key, x, member, o.mean_clip, sigma_mean)
+    raw_means, counts, std = _class_means(mean_key, x, member, o.mean_clip, sigma_mean)
     basis = _principal_basis(basis_key, x - raw_means[labels], o, sigma_basis)
-    means = _smooth(raw_means, counts, basis, o.mean_clip * sigma_mean)
+    means = _smooth(raw_means, counts, basis, std)
 
     # Partly whitened, so that neither the first directions nor the last, mostly noise, decide about everything.
     spread = jnp.sqrt(basis.variances)
@@ -113,8 +114,8 @@ def fit_mixture(
 
 def _class_means(
     key: jax.Array, x: jax.Array, member: jax.Array, l2_norm_clip: float, sigma: float
-) -> tuple[jax.Array, jax.Array]:
-    """Means ``[K, D]`` in [0, 1] and counts ``[K]``.
+) -> tuple[jax.Array, jax.Array, float]:
+    """Means ``[K, D]`` in [0, 1], counts ``[K]``, and the std of the noise on sums.
 
     Formal guarantees:
       An example moves the row of its class only, by an image of norm C at most and a count of length C / 4: one
@@ -123,9 +124,10 @@ def _class_means(
     clipped = clip_rows(x, l2_norm_clip)
     rows = jnp.concatenate([clipped, jnp.full((x.shape[0], 1), COUNT_LENGTH * l2_norm_clip)], axis=1)
     sums = jnp.matmul(member.T, rows, precision=jax.lax.Precision.HIGHEST)
-    sums, _ = gaussian_release(key, sums, l2_norm_clip * math.hypot(1.0, COUNT_LENGTH), sigma)
+    sensitivity = l2_norm_clip * math.hypot(1.0, COUNT_LENGTH)
+    sums, _ = gaussian_release(key, sums, sensitivity, sigma)
     counts = jnp.maximum(sums[:, -1] / (COUNT_LENGTH * l2_norm_clip), 1.0)
-    return jnp.clip(sums[:, :-1] / counts[:, None], 0.0, 1.0), counts
+    return jnp.clip(sums[:, :-1] / counts[:, None], 0.0, 1.0), counts, sensitivity * sigma
 
 
 class _Basis(NamedTuple):
@@ -193,10 +195,12 @@ def _cluster_step(key: jax.Array, z: jax.Array, labels: jax.Array, centres: jax.
     k, m, d = centres.shape
     member = jax.nn.one_hot(_nearest(z, labels, centres), k * m)
     rows = jnp.concatenate([z, jnp.ones((z.shape[0], 1))], axis=1)
-    std = math.sqrt(2.0) * sigma
+    sensitivity = math.sqrt(2.0)
     sums = jnp.matmul(member.T, rows, precision=jax.lax.Precision.HIGHEST)
-    sums, _ = gaussian_release(key, sums, math.sqrt(2.0), sigma)
-    counts = jnp.maximum(sums[:, -1:], 3 * std + 1)  # a centre without members is drawn to the class mean
+    sums, _ = gaussian_release(key, sums, sensitivity, sigma)
+    counts = jnp.maximum(
+        sums[:, -1:], 3 * sensitivity * sigma + 1
+    )  # a centre without members is drawn to the class mean
     return (sums[:, :-1] / counts).reshape(k, m, d)
 
 
