@@ -108,7 +108,6 @@ def fit_mixture(
         centres=2 * unit * centres,
         axes=axes,
         variances=4 * jnp.maximum(values, 0.0),
-        rest=4 * basis.rest,
     )
 
 

@@ -66,7 +66,6 @@ def empty(spec: ImageSpec, hp: Hyperparameters) -> dict[str, Any]:
         centres=jnp.zeros((k, m, d)),
         axes=jnp.zeros((k, m, d, d)),
         variances=jnp.zeros((k, m, d)),
-        rest=jnp.zeros(()),
     )
     return {"mixture": mixture._asdict(), "teacher": teacher}
 
