@@ -19,28 +19,45 @@ import numpy as np
 from ablation import spread
 from provenance import provenance
 
-from efsgd_jax import evaluate, fit, load_dataset
+from efsgd_jax import evaluate, fit, load_dataset, sample
 from efsgd_jax.cli import read_config
 
 HELD_OUT = 0.1
 SAMPLES = 60_000
 # Of which precision and recall compare all pairs.
 FIDELITY_SAMPLES = 10_000
-ONE_COMPONENT = ("privacy.epsilon=1", "method.components=1")
-MNIST_1, FASHION_1 = (*ONE_COMPONENT, "method.moment_clip=1"), (*ONE_COMPONENT, "method.teacher_share=0.3")
-VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "mnist 10": ("mnist", ()),
-    "mnist 1": ("mnist", MNIST_1),
-    "fashion_mnist 10": ("fashion_mnist", ()),
-    "fashion_mnist 1": ("fashion_mnist", FASHION_1),
-    "mnist 10, no teacher": ("mnist", ("method.candidates=1",)),
-    "mnist 1, no teacher": ("mnist", (*MNIST_1, "method.candidates=1")),
-    "fashion_mnist 10, no teacher": ("fashion_mnist", ("method.candidates=1",)),
-    "fashion_mnist 1, no teacher": ("fashion_mnist", (*FASHION_1, "method.candidates=1")),
-    "mnist, no noise": ("mnist", ("privacy.epsilon=inf",)),
-    "fashion_mnist, no noise": ("fashion_mnist", ("privacy.epsilon=inf",)),
+RECIPES = {"mnist": "configs/mnist.py", "fashion_mnist": "configs/fmnist.py"}
+EPSILONS = ("10", "1", "3", "0.2", "inf")
+# The recipe with one thing changed.
+LEVERS = {
+    "mnist": {
+        "no teacher": "method.candidates=1",
+        "no pose": "method.pose_weight=0",
+        "pose without slant": "method.pose_slant=false",
+        "no deformation": "method.deformation=0",
+        "no contrast": "method.contrast=1",
+        "low frequencies": "method.low_pass=16",
+        "one component": "method.components=1",
+        "five components": "method.components=5",
+        "50 directions": "method.directions=50",
+        "4 candidates": "method.candidates=4",
+        "32 candidates": "method.candidates=32",
+        "a third for the teacher": "method.teacher_share=0.33",
+    },
 }
-RECIPES = {"mnist": "configs/mixture_mnist.py", "fashion_mnist": "configs/mixture_fmnist.py"}
+LEVERS["fashion_mnist"] = {k: v for k, v in LEVERS["mnist"].items() if "slant" not in k and "deform" not in k} | {
+    "slant": "method.pose_slant=true",
+    "a deformation": "method.deformation=0.02",
+    "all frequencies": "method.low_pass=0",
+}
+VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    f"{name} {epsilon}": (name, (f"privacy.epsilon={epsilon}",)) for name in RECIPES for epsilon in EPSILONS
+} | {
+    f"{name} {epsilon}, {lever}": (name, (f"privacy.epsilon={epsilon}", assignment))
+    for name in RECIPES
+    for epsilon in ("10", "1")
+    for lever, assignment in LEVERS[name].items()
+}
 
 
 def without_test_split(source: str, name: str, directory: Path) -> Path:
@@ -57,6 +74,7 @@ def run(config_path: str, assignments: list[str], workdir: Path, with_fidelity: 
     """Trains and scores one run."""
     start = time.perf_counter()
     result = fit(read_config(config_path, assignments), workdir, progress=False)
+    sample(workdir, SAMPLES, out=workdir / "samples")
     seconds = time.perf_counter() - start
     scores = evaluate(workdir, num_images=SAMPLES, metrics=("utility",), classifiers=("cnn",), classifier_seeds=1)
     fidelity = evaluate(workdir, num_images=FIDELITY_SAMPLES, metrics=("fidelity",)).fidelity if with_fidelity else {}
@@ -64,7 +82,7 @@ def run(config_path: str, assignments: list[str], workdir: Path, with_fidelity: 
         "epsilon": result.privacy["epsilon"],
         "epsilon_by_rdp": result.privacy["epsilon_by_rdp_without_truncation"],
         "noise_multiplier": result.privacy["mechanism_parameters"]["noise_multiplier"],
-        "train_seconds": round(seconds, 1),
+        "seconds": round(seconds, 1),
         "gen2real_cnn": scores.gen2real["cnn"].accuracy,
         **fidelity,
     }
@@ -72,13 +90,21 @@ def run(config_path: str, assignments: list[str], workdir: Path, with_fidelity: 
 
 def to_table(runs: dict[str, list[dict]]) -> str:
     """One row for each variant."""
-    lines = ["| recipe | runs | epsilon, PLD | gen2real CNN | train seconds |", "|---|---|---|---|---|"]
+    lines = [
+        "| recipe | runs | epsilon, PLD | gen2real CNN | FID | precision, recall | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, rows in runs.items():
         if rows:
             epsilon = rows[0]["epsilon"] if isinstance(rows[0]["epsilon"], str) else f"{rows[0]['epsilon']:.2f}"
             accuracy = spread([100 * row["gen2real_cnn"] for row in rows])
-            seconds = spread([row["train_seconds"] for row in rows], digits=0)
-            lines.append(f"| {name} | {len(rows)} | {epsilon} | {accuracy} | {seconds} |")
+            seconds = spread([row["seconds"] for row in rows], digits=0)
+            close = [row for row in rows if "fid" in row]
+            fid = spread([row["fid"] for row in close]) if close else ""
+            both = (
+                ", ".join(f"{np.mean([row[k] for row in close]):.2f}" for k in ("precision", "recall")) if close else ""
+            )
+            lines.append(f"| {name} | {len(rows)} | {epsilon} | {accuracy} | {fid} | {both} | {seconds} |")
     return "\n".join(lines)
 
 

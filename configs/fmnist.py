@@ -1,7 +1,7 @@
-"""Fashion-MNIST at epsilon 10, delta 1e-5. About 7 minutes on 2 CPU cores; gen2real about 0.76 (logistic
-regression), 0.71 (CNN).
+"""Fashion-MNIST, by default at epsilon 10, delta 1e-5: gen2real 86% in a minute on 2 CPU cores; at epsilon 1, 80%.
 
     python -m efsgd_jax.train --config=configs/fmnist.py --workdir=runs/fmnist
+    python -m efsgd_jax.train --config=configs/fmnist.py --workdir=runs/fmnist_1 --config.privacy.epsilon=1
 
 downloads the data once; ``--config.data.path=fashion_mnist.npz`` (Keras' keys) or a directory of idx files uses yours.
 """
@@ -11,17 +11,18 @@ from ml_collections import ConfigDict
 from efsgd_jax import default_config
 
 
-def get_config() -> ConfigDict:
-    config = default_config()
+def get_config(epsilon: float = 10.0) -> ConfigDict:
+    config = default_config("private_mixture")
     config.data.name = "fashion_mnist"
-    config.train.update(steps=2400, expected_batch_size=256, log_every=50, grid_every=400)
+    config.privacy.epsilon = epsilon
+    few = epsilon < 2  # noise leaves one component of each class in sight, and none of the finest structure
     config.method.update(
-        latent=16,
-        max_width=32,
-        features=64,
-        kl_weight=4.0,
-        learning_rate=4e-3,
-        generator_learning_rate=3e-4,
-        generated_batch_size=32,
+        pose_weight=8.0,
+        pose_slant=False,
+        components=1 if few else 20,
+        directions=120,
+        low_pass=16 if few else 0,
+        mean_clip=14.0,
+        contrast=1.2,
     )
     return config

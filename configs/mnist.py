@@ -1,6 +1,7 @@
-"""MNIST at epsilon 10, delta 1e-5. About 7 minutes on 2 CPU cores, like Fashion-MNIST.
+"""MNIST, by default at epsilon 10, delta 1e-5: gen2real 98% in a minute on 2 CPU cores; at epsilon 1, 97%.
 
     python -m efsgd_jax.train --config=configs/mnist.py --workdir=runs/mnist
+    python -m efsgd_jax.train --config=configs/mnist.py --workdir=runs/mnist_1 --config.privacy.epsilon=1
 
 downloads the data once; ``--config.data.path=mnist.npz`` (Keras' keys) or a directory of idx files uses yours.
 """
@@ -10,17 +11,16 @@ from ml_collections import ConfigDict
 from efsgd_jax import default_config
 
 
-def get_config() -> ConfigDict:
-    config = default_config()
+def get_config(epsilon: float = 10.0) -> ConfigDict:
+    config = default_config("private_mixture")
     config.data.name = "mnist"
-    config.train.update(steps=2400, expected_batch_size=256, log_every=50, grid_every=400)
+    config.privacy.epsilon = epsilon
+    few = epsilon < 2  # noise leaves one component of each class in sight, and little of what differs within it
     config.method.update(
-        latent=16,
-        max_width=32,
-        features=64,
-        kl_weight=4.0,
-        learning_rate=4e-3,
-        generator_learning_rate=3e-4,
-        generated_batch_size=32,
+        pose_weight=8.0,
+        components=1 if few else 20,
+        directions=120,
+        deformation=(1.0 if few else 0.5) / 28,
+        contrast=1.5,
     )
     return config

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 PREFIX = "--config."
+EPSILON = "privacy.epsilon"
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,16 +64,30 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def read_config(path: str | None, overrides: Iterable[str]) -> "ConfigDict":
     """The recipe at ``path``, or the default, with each ``KEY=VALUE`` applied.
 
+    A recipe may have presets, chosen by ``preset=NAME``, and may suit its settings to ``privacy.epsilon``.
+
     Raises:
-      UserError: no such recipe or key, or a value of another type.
+      UserError: no such recipe, preset or key, or a value of another type.
     """
     # Not at the top: accounting alone starts faster without Flax.
     from efsgd_jax.config import default_config, load_config, override
 
-    config = load_config(path) if path else default_config()
+    values: dict[str, str] = {}
     for assignment in overrides:
         key, equals, value = assignment.partition("=")
         if not equals:
             raise UserError(f"{PREFIX}{assignment} has no value; write {PREFIX}{assignment}=VALUE")
+        values[key] = value
+    preset = values.pop("preset", None)
+    if path is None and preset is not None:
+        raise UserError(f"{PREFIX}preset={preset} needs a recipe that has presets, such as --config=configs/mnist.py")
+    config = default_config()
+    if path is not None:
+        epsilon = None
+        if EPSILON in values:
+            override(config, EPSILON, values[EPSILON])
+            epsilon = config.privacy.epsilon
+        config = load_config(path, preset=preset, epsilon=epsilon)
+    for key, value in values.items():
         override(config, key, value)
     return config

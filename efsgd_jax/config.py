@@ -1,6 +1,7 @@
 """The configuration: every key, its default and what it means; recipes in ``configs/`` change some of them."""
 
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,16 @@ def default_config(method: str = "efsgd_gan") -> ConfigDict:
     return config
 
 
-def load_config(path: str | Path) -> ConfigDict:
+def load_config(path: str | Path, *, preset: str | None = None, epsilon: float | None = None) -> ConfigDict:
     """Runs ``get_config()`` of a Python file.
 
+    Args:
+      path: the file.
+      preset: for recipes whose ``get_config`` has a parameter of this name; None for the recipe's own.
+      epsilon: the same: some settings suit only a large epsilon. Other recipes have one for all, and it is only set.
+
     Raises:
-      UserError: no such file, it does not run, or it has no ``get_config``.
+      UserError: no such file, it does not run, it has no ``get_config``, or not that preset.
     """
     path = Path(path)
     if not path.is_file():
@@ -72,13 +78,21 @@ def load_config(path: str | Path) -> ConfigDict:
     bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         spec.loader.exec_module(module)
-        config = module.get_config()
+        accepted = inspect.signature(module.get_config).parameters
+        if preset is not None and "preset" not in accepted:
+            raise UserError(f"config file {path} has no presets; leave --config.preset={preset} out")
+        wanted = {"preset": preset, "epsilon": epsilon}
+        config = module.get_config(**{k: v for k, v in wanted.items() if v is not None and k in accepted})
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"config file {path} fails: {type(error).__name__}: {_line(error)}") from error
     finally:
         sys.dont_write_bytecode = bytecode
     if not isinstance(config, ConfigDict):
         raise UserError(f"config file {path}: get_config() returns {type(config).__name__}, expected a ConfigDict")
+    if epsilon is not None:
+        override(config, "privacy.epsilon", str(epsilon))
     return config
 
 

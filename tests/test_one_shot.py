@@ -128,7 +128,7 @@ def test_a_fit_spends_what_it_is_given(monkeypatch):
     for components in (1, 2):
         spent.clear()
         options = FitOptions(components=components, directions=3)
-        mixture_fit.fit_mixture(jax.random.key(0), images, labels, K, 0.7, options)
+        mixture_fit.fit_mixture(jax.random.key(0), images.reshape(50, -1) / 255, labels, K, 0.7, options)
         assert len(spent) == (3 if components == 1 else 3 + options.cluster_steps)
         assert sum(s**-2 for s in spent) == pytest.approx(0.7**-2)
     spent.clear()

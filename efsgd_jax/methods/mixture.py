@@ -2,7 +2,7 @@
 
     p(x | y) = sum_j w_yj N(m_y + V c_yj, V S_yj V^T)
 
-It is all that a few noisy sums can tell of images; ``mixture_fit`` makes it of them.
+It is all that a few noisy sums can tell of vectors x; ``mixture_fit`` makes it of them.
 """
 
 from typing import NamedTuple
@@ -12,10 +12,10 @@ import jax.numpy as jnp
 
 
 class Mixture(NamedTuple):
-    """K classes of M components each, of images of D pixels in a basis of d directions. Released.
+    """K classes of M components each, of vectors of size D in a basis of d directions. Released.
 
     Attributes:
-      means: m, ``[K, D]``, pixels in [-1, 1].
+      means: m, ``[K, D]``.
       basis: V, ``[D, d]``, orthonormal columns or zeros.
       weights: w, ``[K, M]``, rows sum to 1.
       centres: c, ``[K, M, d]``.
@@ -31,11 +31,10 @@ class Mixture(NamedTuple):
     variances: jax.Array
 
 
-def draw(mixture: Mixture, key: jax.Array, labels: jax.Array) -> jax.Array:
-    """Images ``[n, D]`` of int ``[n]`` classes."""
+def draw(mixture: Mixture, key: jax.Array, label: jax.Array) -> jax.Array:
+    """One vector ``[D]`` of one class."""
     component_key, noise_key = jax.random.split(key)
-    j = jax.random.categorical(component_key, jnp.log(mixture.weights)[labels])
-    noise = jax.random.normal(noise_key, (labels.shape[0], mixture.basis.shape[1]))
-    scaled = jnp.sqrt(mixture.variances[labels, j]) * noise
-    z = mixture.centres[labels, j] + jnp.einsum("nde,ne->nd", mixture.axes[labels, j], scaled)
-    return mixture.means[labels] + z @ mixture.basis.T
+    j = jax.random.categorical(component_key, jnp.log(mixture.weights[label]))
+    noise = jax.random.normal(noise_key, mixture.basis.shape[1:])
+    z = mixture.centres[label, j] + mixture.axes[label, j] @ (jnp.sqrt(mixture.variances[label, j]) * noise)
+    return mixture.means[label] + mixture.basis @ z

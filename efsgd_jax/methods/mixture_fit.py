@@ -1,4 +1,4 @@
-"""The mixture of a data set from four noisy releases: means, a second moment, a few k-means steps, and moments.
+"""The mixture of labelled vectors from four noisy releases: means, a second moment, a few k-means steps, and moments.
 
     1. class sums and counts          -> class means m_y, smoothed in the basis that comes next
     2. second moment of x - m_y       -> principal components V, with eigenvalues above the noise's edge
@@ -19,10 +19,13 @@ import jax.numpy as jnp
 from efsgd_jax.methods.mixture import Mixture
 from efsgd_jax.privacy.one_shot import clip_rows, gaussian_release, share_noise
 
-# Length of an example's count beside its image, in units of the image's clip norm; and the weights of its count and of
-# its second moment beside its difference from the centre.
+# Length of an example's count beside its vector, in units of the clip norm; and the weights of its count and of its
+# second moment beside its difference from the centre.
 COUNT_LENGTH = 0.25
 MOMENT_COUNT_WEIGHT, MOMENT_SQUARE_WEIGHT = 0.3, 2.0
+# Longest difference from a component's centre, in units in which all examples of a class lie within 1; what is further
+# is pulled there, which makes a component too narrow.
+MOMENT_CLIP_OF_ONE, MOMENT_CLIP_OF_SEVERAL = 1.0, 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +35,8 @@ class FitOptions:
     Attributes:
       components: M, of each class.
       directions: d, at most; those that drown in the noise are left out.
-      mean_clip: l2 norm of an image, pixels in [0, 1], beyond which it is scaled down in the class sums.
-      deviation_clip: the same of an image's difference from its class mean.
-      moment_clip: norm of an image's difference from its component's centre, in units in which all images of a class
-        lie within 1; what is further is pulled there, which makes a component too narrow. 1 suits one component.
+      mean_clip: l2 norm of an example beyond which it is scaled down in the class sums.
+      deviation_clip: the same of an example's difference from its class mean, for the basis.
       cluster_steps: of k-means; none with one component.
       mean_share: of the budget 1/sigma^2 that pays for the class means; the others alike.
       basis_share: for the basis.
@@ -46,23 +47,22 @@ class FitOptions:
     components: int = 5
     directions: int = 60
     mean_clip: float = 10.0
-    deviation_clip: float = 8.0
-    moment_clip: float = 0.8
+    deviation_clip: float = 6.0
     cluster_steps: int = 4
-    mean_share: float = 0.05
+    mean_share: float = 0.15
     basis_share: float = 0.25
     cluster_share: float = 0.2
     moment_share: float = 0.5
 
 
 def fit_mixture(
-    key: jax.Array, images: jax.Array, labels: jax.Array, num_classes: int, noise_multiplier: float, options: FitOptions
+    key: jax.Array, x: jax.Array, labels: jax.Array, num_classes: int, noise_multiplier: float, options: FitOptions
 ) -> Mixture:
     """Fits the mixture.
 
     Args:
       key: typed PRNG key, secret and used once.
-      images: uint8 ``[N, ...]``.
+      x: float32 ``[N, D]``.
       labels: int ``[N]``.
       num_classes: K.
       noise_multiplier: sigma of one release that costs what all of these cost; 0 for no noise.
@@ -77,7 +77,6 @@ def fit_mixture(
     whole = math.fsum(shares)
     sigma_mean, sigma_basis, sigma_moment, *sigma_cluster = share_noise(noise_multiplier, [s / whole for s in shares])
     mean_key, basis_key, start_key, moment_key, *cluster_keys = jax.random.split(key, 4 + o.cluster_steps)
-    x = images.reshape(images.shape[0], -1).astype(jnp.float32) / 255
     member = jax.nn.one_hot(labels, num_classes)
 
     raw_means, counts, std = _class_means(mean_key, x, member, o.mean_clip, sigma_mean)
@@ -97,27 +96,27 @@ def fit_mixture(
         for cluster_key in cluster_keys:
             sigma = sigma_cluster[0] * math.sqrt(o.cluster_steps)
             centres = _cluster_step(cluster_key, z, labels, centres, sigma) * (spread > 0)
-    weights, centres, covariances = _moments(moment_key, z, labels, centres, spread > 0, o.moment_clip, sigma_moment)
+    clip = MOMENT_CLIP_OF_ONE if o.components == 1 else MOMENT_CLIP_OF_SEVERAL
+    weights, centres, covariances = _moments(moment_key, z, labels, centres, spread > 0, clip, sigma_moment)
 
     values, axes = jnp.linalg.eigh(unit[:, None] * covariances * unit)
-    # Twice as large where pixels are in [-1, 1].
     return Mixture(
-        means=2 * means - 1,
+        means=means,
         basis=basis.directions,
         weights=weights,
-        centres=2 * unit * centres,
+        centres=unit * centres,
         axes=axes,
-        variances=4 * jnp.maximum(values, 0.0),
+        variances=jnp.maximum(values, 0.0),
     )
 
 
 def _class_means(
     key: jax.Array, x: jax.Array, member: jax.Array, l2_norm_clip: float, sigma: float
 ) -> tuple[jax.Array, jax.Array, float]:
-    """Means ``[K, D]`` in [0, 1], counts ``[K]``, and the std of the noise on sums.
+    """Means ``[K, D]``, counts ``[K]``, and the std of the noise on sums.
 
     Formal guarantees:
-      An example moves the row of its class only, by an image of norm C at most and a count of length C / 4: one
+      An example moves the row of its class only, by a vector of norm C at most and a count of length C / 4: one
       ``GaussianDpEvent(sigma)`` with sensitivity ``C sqrt(1 + 1/16)``.
     """
     clipped = clip_rows(x, l2_norm_clip)
@@ -126,7 +125,7 @@ def _class_means(
     sensitivity = l2_norm_clip * math.hypot(1.0, COUNT_LENGTH)
     sums, _ = gaussian_release(key, sums, sensitivity, sigma)
     counts = jnp.maximum(sums[:, -1] / (COUNT_LENGTH * l2_norm_clip), 1.0)
-    return jnp.clip(sums[:, :-1] / counts[:, None], 0.0, 1.0), counts, sensitivity * sigma
+    return sums[:, :-1] / counts[:, None], counts, sensitivity * sigma
 
 
 class _Basis(NamedTuple):
@@ -144,26 +143,26 @@ def _principal_basis(key: jax.Array, deviations: jax.Array, options: FitOptions,
       An example moves the second moment by ``x x^T``, whose norm is ``|x|^2``, at most the clip norm's square: one
       ``GaussianDpEvent(sigma)``. The number of examples is public.
     """
-    n, pixels = deviations.shape
+    n, size = deviations.shape
     clip = options.deviation_clip
     clipped = clip_rows(deviations, clip)
     square = jnp.matmul(clipped.T, clipped, precision=jax.lax.Precision.HIGHEST)
     _, square = gaussian_release(key, (), clip**2, sigma, squares=square)
     values, vectors = jnp.linalg.eigh(square / n)
-    directions = min(options.directions, pixels)
+    directions = min(options.directions, size)
     kept, trace = values[::-1][:directions], jnp.sum(values)
     # The noise alone has eigenvalues up to this edge, and pushes those above it up (Benaych-Georges, Nadakuditi, 2011).
-    edge = 2 * clip**2 * sigma * math.sqrt(pixels / 2) / n
+    edge = 2 * clip**2 * sigma * math.sqrt(size / 2) / n
     above = kept > max(edge, 1e-7)
     variances = jnp.where(above, (kept + jnp.sqrt(jnp.maximum(kept**2 - edge**2, 0.0))) / 2, 0.0)
-    rest = jnp.maximum((trace - jnp.sum(variances)) / max(pixels - directions, 1), 1e-6)
+    rest = jnp.maximum((trace - jnp.sum(variances)) / max(size - directions, 1), 1e-6)
     return _Basis(vectors[:, ::-1][:, :directions] * above, variances, rest)
 
 
 def _smooth(means: jax.Array, counts: jax.Array, basis: _Basis, std: float) -> jax.Array:
     """Class means whose differences are believed as far as the noise (``std`` on their sums) leaves any in sight.
 
-    A mean's distance from the mean of all is taken to vary in each direction as the images do (Wiener's filter).
+    A mean's distance from the mean of all is taken to vary in each direction as the examples do (Wiener's filter).
     """
     overall = counts @ means / jnp.sum(counts)
     shift = means - overall

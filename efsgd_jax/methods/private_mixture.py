@@ -1,8 +1,9 @@
 """A generator without a network: a private mixture of Gaussians per class, and a private teacher that chooses.
 
-One release of everybody pays for both (``fit_mixture``, ``fit_teacher``): a run is one step, of seconds. To draw an
-image of class y, ``candidates`` are drawn from the mixture and one of them is taken with a probability in proportion to
-the teacher's p(y | image), which sharpens what one mixture for each class leaves blurred between classes.
+One release of everybody pays for both (``fit_mixture``, ``fit_teacher``): a run is one step, of seconds. The mixture is
+of images in one pose, and of their poses (``appearance``). To draw an image of class y, ``candidates`` are drawn from
+the mixture and one of them is taken with a probability in proportion to the teacher's p(y | image), which sharpens what
+one mixture for each class leaves blurred between classes.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.errors import UserError
+from efsgd_jax.methods.appearance import AppearanceOptions, to_image, to_vectors, vector_size
 from efsgd_jax.methods.mixture import Mixture, draw
 from efsgd_jax.methods.mixture_fit import FitOptions, fit_mixture
 from efsgd_jax.methods.synthesizer import Batch, Synthesizer
@@ -22,13 +24,14 @@ from efsgd_jax.privacy.mechanisms import Mechanism
 from efsgd_jax.privacy.one_shot import share_noise
 
 CHUNK = 2000
-# Of an image: more have a second moment of a gigabyte, and nobody has the examples that it takes.
-MAX_PIXELS = 4096
+DRAWN_AT_ONCE = 100
+# Of a vector: longer ones have a second moment of a gigabyte, and nobody has the examples that it takes.
+MAX_SIZE = 4200
 
 
 @dataclasses.dataclass(frozen=True)
-class Hyperparameters(FitOptions):
-    """Those of the mixture, and of the teacher.
+class Hyperparameters(FitOptions, AppearanceOptions):
+    """Those of images as vectors, of the mixture, and of the teacher.
 
     Attributes:
       candidates: drawn for each image; 1 leaves the teacher out.
@@ -38,7 +41,7 @@ class Hyperparameters(FitOptions):
       teacher_learning_rate: of the first step, in units of the clip norm.
     """
 
-    candidates: int = 4
+    candidates: int = 8
     teacher_share: float = 0.1
     teacher_steps: int = 60
     teacher_clip: float = 0.6
@@ -56,12 +59,12 @@ class State(NamedTuple):
 def empty(spec: ImageSpec, hp: Hyperparameters) -> dict[str, Any]:
     """The parameters, in zeros."""
     k, m = spec.num_classes, hp.components
-    pixels = spec.image_size**2 * spec.channels
-    d = min(hp.directions, pixels)
+    size = vector_size(spec, hp)
+    d = min(hp.directions, size)
     teacher = jnp.zeros((num_features(spec.shape), k))
     mixture = Mixture(
-        means=jnp.zeros((k, pixels)),
-        basis=jnp.zeros((pixels, d)),
+        means=jnp.zeros((k, size)),
+        basis=jnp.zeros((size, d)),
         weights=jnp.zeros((k, m)),
         centres=jnp.zeros((k, m, d)),
         axes=jnp.zeros((k, m, d, d)),
@@ -78,17 +81,20 @@ def released_like(spec: ImageSpec, hp: Hyperparameters) -> Any:
 def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
     """``Synthesizer.generate`` alone: all that a released generator needs."""
 
-    def generate(params: Any, key: jax.Array, labels: jax.Array) -> jax.Array:
-        draw_key, choice_key = jax.random.split(key)
-        images = draw(Mixture(**params["mixture"]), draw_key, jnp.repeat(labels, hp.candidates))
-        images = jnp.clip(images, -1.0, 1.0).reshape(-1, *spec.shape)
+    def one(params: Any, key: jax.Array, label: jax.Array) -> jax.Array:
+        draw_key, image_key, choice_key = jax.random.split(key, 3)
+        mixture = Mixture(**params["mixture"])
+        drawn = jax.vmap(lambda k: draw(mixture, k, label))(jax.random.split(draw_key, hp.candidates))
+        images = jax.vmap(lambda k, v: to_image(k, v, spec, hp))(jax.random.split(image_key, hp.candidates), drawn)
         if hp.candidates == 1:
-            return images
-        scores = log_probabilities(params["teacher"], oriented_gradients((images + 1) / 2))
-        own = scores.reshape(labels.shape[0], hp.candidates, -1)
-        own = jnp.take_along_axis(own, labels[:, None, None], axis=2)[..., 0]
-        chosen = jax.random.categorical(choice_key, own)
-        return images.reshape(labels.shape[0], hp.candidates, *spec.shape)[jnp.arange(labels.shape[0]), chosen]
+            return images[0]
+        scores = log_probabilities(params["teacher"], oriented_gradients(images))
+        return images[jax.random.categorical(choice_key, scores[:, label])]
+
+    def generate(params: Any, key: jax.Array, labels: jax.Array) -> jax.Array:
+        keys = jax.random.split(key, labels.shape[0])
+        # A few at a time: a component's axes are a matrix, and each candidate has its own.
+        return 2 * jax.lax.map(lambda x: one(params, *x), (keys, labels), batch_size=DRAWN_AT_ONCE) - 1
 
     return generate
 
@@ -101,11 +107,13 @@ def private_mixture(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism
       mixture's releases by ``share_noise``. A second step would be charged as a second release.
     """
     hp = hyperparameters
-    pixels = spec.image_size**2 * spec.channels
-    if pixels > MAX_PIXELS:
+    if hp.low_pass > spec.image_size:
+        raise UserError(f"config.method.low_pass is {hp.low_pass}; images have {spec.image_size} pixels a side")
+    size = vector_size(spec, hp)
+    if size > MAX_SIZE:
         raise UserError(
-            f"config.method.name private_mixture keeps a second moment of all pixels, and images have {pixels}; set "
-            f"--config.data.image_size so that there are at most {MAX_PIXELS}"
+            f"config.method.name private_mixture keeps a second moment of {size} numbers an image, and {MAX_SIZE} "
+            "are the most; set --config.method.low_pass=16 (16x16 coefficients) or a smaller --config.data.image_size"
         )
 
     def init(key: jax.Array) -> State:
@@ -139,7 +147,7 @@ def private_mixture(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism
                 learning_rate=hp.teacher_learning_rate,
             )
             accuracy = jnp.mean(jnp.argmax(features @ teacher, axis=1) == labels)
-        mixture = fit_mixture(mixture_key, images, labels, spec.num_classes, sigma, hp)
+        mixture = fit_mixture(mixture_key, to_vectors(images, hp), labels, spec.num_classes, sigma, hp)
         metrics = {"batch_size": jnp.asarray(labels.shape[0], jnp.float32), "teacher_accuracy": accuracy}
         params = {"mixture": mixture._asdict(), "teacher": teacher}
         return State(state.step + 1, state.key, params), metrics

@@ -19,13 +19,15 @@ def defaults() -> dict[str, dict[str, Any]]:
 def rules(config: ConfigDict) -> list[Rule]:
     """What their values must be."""
     p, t, m = config.privacy, config.train, config.method
-    positive = ["mean_clip", "deviation_clip", "moment_clip", "teacher_clip", "teacher_learning_rate"]
+    positive = ["mean_clip", "deviation_clip", "contrast", "teacher_clip", "teacher_learning_rate"]
     shares = [k for k in m if k.endswith("_share")]
     return [
         ("train.steps", t.steps, t.steps == 1, "1: everything is released at once"),
         ("privacy.feedback", p.feedback, p.feedback == "none", "none: nothing is left over from one release"),
         *at_least(config, "method", ["components", "directions", "cluster_steps", "candidates", "teacher_steps"], 1),
         *((f"method.{k}", m[k], 0 < m[k] < float("inf"), "above 0") for k in positive),
+        *((f"method.{k}", m[k], 0 <= m[k] < float("inf"), "at least 0") for k in ["pose_weight", "deformation"]),
+        ("method.low_pass", m.low_pass, m.low_pass >= 0, "at least 0"),
         *((f"method.{k}", m[k], 0 < m[k] < 1, "above 0 and below 1") for k in shares),
     ]
 

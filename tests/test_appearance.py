@@ -1,0 +1,103 @@
+"""Images as vectors: poses are found and put back, and nothing but the image itself decides about its vector."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from efsgd_jax import load_dataset
+from efsgd_jax.data import ImageSpec
+from efsgd_jax.methods.appearance import AppearanceOptions, cosines, to_image, to_vectors, vector_size
+from efsgd_jax.methods.pose import RANGES, find_pose, from_frame, places, to_frame
+
+SPEC = ImageSpec(32, 1, 2)
+
+
+def blob(side=32, x=0.0, y=0.0, width=0.1, height=0.14, shear=0.0):
+    """A slanted Gaussian spot whose pose is known."""
+    across, down = places(side)
+    v = down - y
+    u = across - x - shear * v
+    return jnp.exp(-(jnp.square(u / width) + jnp.square(v / height)) / 2)[..., None]
+
+
+def test_a_known_pose_is_found():
+    pose = np.asarray(find_pose(blob(x=0.06, y=-0.05, width=0.1, height=0.14, shear=0.3), slant=True))
+    wanted = [0.06, -0.05, np.log(0.1 / 0.17), np.log(0.14 / 0.21), 0.3]
+    np.testing.assert_allclose(pose * np.array(RANGES), wanted, atol=0.02)
+    assert find_pose(blob(shear=0.3), slant=False)[4] == 0
+
+
+def test_in_the_frame_all_poses_look_alike_and_return_to_their_own():
+    straight = blob()
+    reference = to_frame(straight, find_pose(straight, True))
+    for changes in ({"x": 0.1, "y": 0.05}, {"width": 0.14}, {"height": 0.1}, {"shear": -0.4}):
+        image = blob(**changes)
+        pose = find_pose(image, True)
+        framed = to_frame(image, pose)
+        assert float(jnp.max(jnp.abs(framed - reference))) < 0.06
+        assert float(jnp.max(jnp.abs(image - straight))) > 0.2
+        assert float(jnp.max(jnp.abs(from_frame(framed, pose) - image))) < 0.08
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 8, 1)), np.ones((8, 8, 3)), np.eye(8)[..., None] > 2, np.eye(8)[..., None]]
+)
+def test_odd_images_have_finite_poses_within_the_ranges(image):
+    image = jnp.asarray(image, jnp.float32)
+    pose = find_pose(image, True)
+    assert np.isfinite(pose).all()
+    assert float(jnp.max(jnp.abs(pose))) <= 1
+    assert np.isfinite(to_frame(image, pose)).all()
+
+
+def test_a_vector_is_a_function_of_its_image_alone():
+    """What makes the sensitivity of a sum of vectors that of one vector."""
+    images = jax.random.randint(jax.random.key(0), (6, 12, 12, 1), 0, 256).astype(jnp.uint8)
+    options = AppearanceOptions(pose_weight=4.0, low_pass=6)
+    before = to_vectors(images, options)
+    after = to_vectors(images.at[2].set(0), options)
+    same = np.all(np.asarray(before == after), axis=1)
+    assert same.tolist() == [True, True, False, True, True, True]
+    np.testing.assert_allclose(to_vectors(images[3:4], options)[0], before[3], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [AppearanceOptions(), AppearanceOptions(pose_weight=3.0), AppearanceOptions(low_pass=8)]
+)
+def test_an_image_comes_back_from_its_vector(options):
+    data = load_dataset("digits")
+    images = jnp.asarray(data.train_images[:50])
+    vectors = to_vectors(images, options)
+    assert vectors.shape == (50, vector_size(data.spec, options))
+    back = jax.vmap(lambda v: to_image(jax.random.key(0), v, data.spec, options))(vectors)
+    error = jnp.mean(jnp.abs(back - images / 255))
+    # Twice read between the pixels of an 8x8 image, which blurs it; without a pose nothing is lost.
+    assert float(error) < (0.12 if options.pose_weight else 1e-5)
+
+
+def test_low_frequencies_are_orthonormal_and_shorten_no_image_less_than_they_leave_out():
+    waves = cosines(28, 16)
+    np.testing.assert_allclose(waves.T @ waves, np.eye(16), atol=1e-5)
+    image = (jax.random.uniform(jax.random.key(0), (1, 28, 28, 1)) * 255).astype(jnp.uint8)
+    short = to_vectors(image, AppearanceOptions(low_pass=16))
+    assert short.shape == (1, 256)
+    assert float(jnp.linalg.norm(short)) < float(jnp.linalg.norm(image / 255))
+
+
+def test_a_deformation_displaces_by_the_amount_asked_for():
+    """Of a ramp, whose brightness says where each pixel was read."""
+    across, _ = places(32)
+    ramp = (across + 0.5)[..., None]
+    options = AppearanceOptions(deformation=0.03)
+    read = jax.vmap(lambda k: to_image(k, ramp.reshape(-1), SPEC, options))(jax.random.split(jax.random.key(0), 200))
+    moved = np.asarray(read - ramp)[:, 10:22, 10:22]
+    assert 0.027 < moved.std() < 0.033
+    neighbours = np.corrcoef(moved[:, 5, 5, 0], moved[:, 5, 6, 0])[0, 1]
+    assert neighbours > 0.9
+
+
+def test_contrast_moves_brightness_away_from_the_pivot():
+    vector = jnp.array([0.2, 0.3, 0.4, 0.9])
+    image = to_image(jax.random.key(0), vector, ImageSpec(2, 1, 2), AppearanceOptions(contrast=2.0))
+    np.testing.assert_allclose(image.reshape(-1), [0.1, 0.3, 0.5, 1.0], atol=1e-6)
