@@ -1,0 +1,52 @@
+"""Recipes: each loads and is valid; some follow the epsilon and the preset that the command line asks for."""
+
+from pathlib import Path
+
+import pytest
+
+from efsgd_jax import UserError, load_config
+from efsgd_jax.cli import read_config
+from efsgd_jax.config import validate
+
+RECIPES = sorted(Path("configs").glob("*.py"))
+PRESETS = '''
+from efsgd_jax import UserError, default_config
+
+def get_config(preset="quick"):
+    if preset not in ("quick", "long"):
+        raise UserError(f"preset {preset!r} is unknown; use quick or long")
+    config = default_config()
+    config.train.steps = {"quick": 7, "long": 70}[preset]
+    return config
+'''
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_valid_and_takes_an_epsilon(path):
+    validate(load_config(path))
+    config = read_config(str(path), ["privacy.epsilon=1.5"])
+    validate(config)
+    assert config.privacy.epsilon == 1.5
+
+
+def test_a_mixture_has_fewer_components_where_noise_is_larger():
+    large, small = load_config("configs/mnist.py"), read_config("configs/mnist.py", ["privacy.epsilon=1"])
+    assert small.method.components < large.method.components
+    assert large.privacy.epsilon == 10
+    # What the command line says of the method itself is said last.
+    chosen = read_config("configs/mnist.py", ["method.components=4", "privacy.epsilon=1"])
+    assert chosen.method.components == 4
+
+
+def test_presets_are_those_of_the_recipe(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(PRESETS)
+    assert load_config(path).train.steps == 7
+    assert read_config(str(path), ["preset=long"]).train.steps == 70
+    assert read_config(str(path), ["train.steps=8", "preset=long"]).train.steps == 8
+    with pytest.raises(UserError, match="preset 'slow' is unknown"):
+        read_config(str(path), ["preset=slow"])
+    with pytest.raises(UserError, match="no presets"):
+        read_config("configs/digits.py", ["preset=long"])
+    with pytest.raises(UserError, match="needs a recipe"):
+        read_config(None, ["preset=long"])
