@@ -35,6 +35,13 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no generator step": ("method.generator_learning_rate=0",),
     "no classifier term": ("method.generator_classifier_weight=0",),
     "bfloat16": ("method.compute_dtype=bfloat16",),
+    "no average of the generator": ("method.ema_decay=0",),
+    "a generator step after each private one": ("method.private_steps_per_generator_step=1",),
+    "a generator step after five private ones": ("method.private_steps_per_generator_step=5",),
+    "twice the batch": ("train.expected_batch_size=512",),
+    "half the learning rate": ("method.learning_rate=0.002",),
+    "twice the width": ("method.max_width=64",),
+    "equal clip norms": ("privacy.l2_norm_clip.discriminator=1", "privacy.l2_norm_clip.encoder=1"),
 }
 
 

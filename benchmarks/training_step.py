@@ -62,7 +62,7 @@ def to_table(times: dict[str, list[float]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/fmnist.py")
+    parser.add_argument("--config", default="configs/efsgd_fmnist.py")
     parser.add_argument(
         "--rivals", default="plain:32,plain:64,plain:0,ghost:32,ghost:64,vmap:32",
         help="kind:microbatch_size, 0 for the whole batch",

@@ -23,6 +23,6 @@ def get_config(epsilon: float = 10.0) -> ConfigDict:
         directions=120,
         low_pass=16 if few else 0,
         mean_clip=14.0,
-        contrast=1.2,
+        contrast=1.35,
     )
     return config

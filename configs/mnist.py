@@ -21,6 +21,6 @@ def get_config(epsilon: float = 10.0) -> ConfigDict:
         components=1 if few else 20,
         directions=120,
         deformation=(1.0 if few else 0.5) / 28,
-        contrast=1.5,
+        contrast=2.0,
     )
     return config

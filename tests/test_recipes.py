@@ -9,7 +9,7 @@ from efsgd_jax.cli import read_config
 from efsgd_jax.config import validate
 
 RECIPES = sorted(Path("configs").glob("*.py"))
-PRESETS = '''
+PRESETS = """
 from efsgd_jax import UserError, default_config
 
 def get_config(preset="quick"):
@@ -18,7 +18,7 @@ def get_config(preset="quick"):
     config = default_config()
     config.train.steps = {"quick": 7, "long": 70}[preset]
     return config
-'''
+"""
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
