@@ -11,6 +11,7 @@ entropy. Interrupted, the same command goes on where it was; --variants and --ru
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -131,6 +132,7 @@ def main() -> int:
     parser.add_argument("--metrics", default="utility,fidelity", help="utility or utility,fidelity")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--variants", default=";".join(VARIANTS), help="separated by ;")
+    parser.add_argument("--grids", default="", help="directory for a grid of each variant's images")
     parser.add_argument("--out", required=True, help="JSON file of results")
     args = parser.parse_args()
     out = Path(args.out)
@@ -153,6 +155,10 @@ def main() -> int:
                     {**run(recipe, [*data, *assignments], workdir, tuple(args.metrics.split(","))), **provenance()}
                 )
                 out.write_text(json.dumps(record, indent=1) + "\n")
+                if args.grids:
+                    Path(args.grids).mkdir(parents=True, exist_ok=True)
+                    name_of_file = variant.replace(",", "").replace(" ", "_")
+                    shutil.copy(workdir / "samples/grid.png", Path(args.grids) / f"{name_of_file}.png")
             print(to_table(record["runs"]), flush=True)
     return 0
 
