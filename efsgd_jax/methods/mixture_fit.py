@@ -85,7 +85,7 @@ def fit_mixture(
 
     # Partly whitened, so that neither the first directions nor the last, mostly noise, decide about everything.
     spread = jnp.sqrt(basis.variances)
-    radius = 1.3 * jnp.sqrt(jnp.sum(spread))
+    radius = 1.3 * jnp.sqrt(jnp.maximum(jnp.sum(spread), 1e-12))  # of no direction at all: every vector is its mean
     unit = radius * jnp.where(spread > 0, jnp.sqrt(spread), 1.0)
     z = clip_rows((x - means[labels]) @ basis.directions / unit, 1.0)
     spread = spread / radius**2  # the variances of z, where there is a direction
