@@ -13,6 +13,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.fft import dctn, idctn
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.methods.pose import POSE_SIZE, find_pose, from_frame, look_up, places, to_frame
@@ -59,8 +60,7 @@ def to_vectors(images: jax.Array, options: AppearanceOptions) -> jax.Array:
             found = find_pose(x, options.pose_slant)
             x, pose = to_frame(x, found), options.pose_weight * found
         if options.low_pass:
-            waves = cosines(x.shape[0], options.low_pass)
-            x = jnp.einsum("hi,wj,hwc->ijc", waves, waves, x)
+            x = dctn(x, axes=(0, 1), norm="ortho")[: options.low_pass, : options.low_pass]
         return jnp.concatenate([x.reshape(-1), pose])
 
     return jax.lax.map(one, images, batch_size=CHUNK)
@@ -78,8 +78,8 @@ def to_image(key: jax.Array, vector: jax.Array, spec: ImageSpec, options: Appear
     side = options.low_pass or spec.image_size
     x = vector[: side**2 * spec.channels].reshape(side, side, spec.channels)
     if options.low_pass:
-        waves = cosines(spec.image_size, side)
-        x = jnp.einsum("hi,wj,ijc->hwc", waves, waves, x)
+        absent = (0, spec.image_size - side)
+        x = idctn(jnp.pad(x, (absent, absent, (0, 0))), axes=(0, 1), norm="ortho")
     x = jnp.clip(x, 0.0, 1.0)
     if options.pose_weight:
         x = from_frame(x, vector[-POSE_SIZE:] / options.pose_weight)
@@ -87,16 +87,9 @@ def to_image(key: jax.Array, vector: jax.Array, spec: ImageSpec, options: Appear
         across, down = places(spec.image_size)
         line = across[0]
         blur = jnp.exp(-jnp.square(line[:, None] - line) / (2 * SMOOTHNESS**2))
-        blur = blur / jnp.linalg.norm(
-            blur, axis=1, keepdims=True
-        )  # so that a displacement keeps white noise's variance
+        # Rows of length 1, so that a displacement has the white noise's variance.
+        blur = blur / jnp.linalg.norm(blur, axis=1, keepdims=True)
         noise = jax.random.normal(key, (2, *across.shape))
         shift = options.deformation * jnp.einsum("ij,kjl,ml->kim", blur, noise, blur)
         x = look_up(x, across + shift[0], down + shift[1])
     return jnp.clip(PIVOT + options.contrast * (x - PIVOT), 0.0, 1.0)
-
-
-def cosines(side: int, count: int) -> jax.Array:
-    """The lowest ``count`` of the discrete cosine transform's orthonormal waves, as columns: ``[side, count]``."""
-    waves = jnp.cos(jnp.pi * (jnp.arange(side) + 0.5)[:, None] * jnp.arange(count) / side)
-    return waves / jnp.linalg.norm(waves, axis=0)

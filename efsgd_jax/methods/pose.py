@@ -32,7 +32,7 @@ def find_pose(image: jax.Array, slant: bool) -> jax.Array:
     xx, xy, yy = jnp.sum(light * dx * dx), jnp.sum(light * dx * dy), jnp.sum(light * dy * dy)
     narrowest = (0.5 / image.shape[0]) ** 2
     yy = jnp.maximum(yy, narrowest)
-    shear = jnp.clip(xy / yy, -1.0, 1.0) if slant else 0.0 * xy
+    shear = jnp.clip(xy / yy, -1.0, 1.0) if slant else jnp.zeros(())
     width = 0.5 * jnp.log(jnp.maximum(xx - shear**2 * yy, narrowest) / FRAME_WIDTH**2)
     height = 0.5 * jnp.log(yy / FRAME_HEIGHT**2)
     return jnp.clip(jnp.stack([x, y, width, height, shear]) / jnp.array(RANGES), -1.0, 1.0)
