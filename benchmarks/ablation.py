@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from held_out import without_test_split
 from provenance import provenance
 
 from efsgd_jax import UserError, evaluate, fit
@@ -41,6 +42,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "twice the batch": ("train.expected_batch_size=512",),
     "half the learning rate": ("method.learning_rate=0.002",),
     "twice the width": ("method.max_width=64",),
+    "4 copies of each image": ("method.augmentation_multiplicity=4",),
     "equal clip norms": ("privacy.l2_norm_clip.discriminator=1", "privacy.l2_norm_clip.encoder=1"),
 }
 
@@ -107,6 +109,9 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--variants", default=";".join(VARIANTS), help="separated by ;")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every variant; repeatable")
+    parser.add_argument(
+        "--held_out", action="store_true", help="score the last tenth of the training split, not the test split"
+    )
     parser.add_argument("--workdir", default="runs/ablation", help="the runs' own directories")
     parser.add_argument("--out", required=True, help="JSON file of results")
     args = parser.parse_args()
@@ -117,6 +122,11 @@ def main() -> int:
         print(f"error: {out} is of commit {record['commit']}, {record['command']}; use another --out", file=sys.stderr)
         return 2
     out.parent.mkdir(parents=True, exist_ok=True)
+    if args.held_out:
+        data = read_config(args.config, args.set).data
+        Path(args.workdir).mkdir(parents=True, exist_ok=True)
+        held_out = without_test_split(data.path, data.name, Path(args.workdir))
+        args.set += ["data.name=npz", f"data.path={held_out}"]
     for variant in args.variants.split(";"):
         done = record["runs"].setdefault(variant, [])
         for i in range(len(done), args.runs):

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 from ablation import spread
+from held_out import without_test_split
 from provenance import provenance
 
-from efsgd_jax import evaluate_samples, fit, load_dataset, sample
+from efsgd_jax import evaluate_samples, fit, sample
 from efsgd_jax.cli import read_config
 
-HELD_OUT = 0.1
 SAMPLES = 60_000
 RECIPES = {"mnist": "configs/mnist.py", "fashion_mnist": "configs/fmnist.py"}
 # The published family with a proof, DP-GAN-DPAC of it, as small as 2 cores can train it.
@@ -69,16 +69,6 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
 
 
 VARIANTS = variants()
-
-
-def without_test_split(source: str, name: str, directory: Path) -> Path:
-    """The training split alone, its last part in the place of the test split."""
-    data = load_dataset(name, path=source)
-    cut = round((1 - HELD_OUT) * len(data.train_labels))
-    path = directory / f"{name}.npz"
-    x, y = data.train_images, data.train_labels
-    np.savez(path, x_train=x[:cut], y_train=y[:cut], x_test=x[cut:], y_test=y[cut:])
-    return path
 
 
 def run(config_path: str, assignments: list[str], workdir: Path, metrics: tuple[str, ...]) -> dict:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import absl.logging
 
-from efsgd_jax.errors import UserError
+from efsgd_jax.errors import Stopped, UserError
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 PREFIX = "--config."
+STOPPED = 128 + 15  # as a shell says that a program ended by SIGTERM
 EPSILON = "privacy.epsilon"
 
 
@@ -42,6 +43,9 @@ def program(main: Callable[[Sequence[str]], None]) -> Callable[..., int]:
         except UserError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
+        except Stopped as stop:
+            print(stop, file=sys.stderr)
+            return STOPPED
         except KeyboardInterrupt:
             print("interrupted; the same command continues a training run from its last checkpoint", file=sys.stderr)
             return 130

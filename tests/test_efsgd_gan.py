@@ -40,8 +40,12 @@ def private_gradient(state):
     return jax.tree.map(lambda m: m / (1 - HP.adam_b1), state.private_optimizer[0].mu)
 
 
-@pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_one_example_moves_the_step_by_at_most_its_clip_norms(method, scale):
+@pytest.mark.parametrize(("scale", "copies"), [(1.0, 1), (30.0, 1), (30.0, 3)])
+def test_one_example_moves_the_step_by_at_most_its_clip_norms(method, scale, copies):
+    if copies > 1:  # several looks at an example are still one gradient
+        hp = dataclasses.replace(HP, augmentation_multiplicity=copies)
+        made = efsgd_gan(SPEC, hp, Mechanism(100, 0.1, 10, 1.3, CLIP))
+        method = made._replace(step=jax.jit(made.step))
     state = method.init(jax.random.key(0))
     # Larger weights, larger gradients: the bound must not depend on them.
     state = state._replace(params=jax.tree.map(lambda p: scale * p, state.params))
@@ -64,6 +68,23 @@ def test_noise_has_the_joint_sensitivity(method):
     draws = np.stack([np.concatenate([np.ravel(x) for x in jax.tree.leaves(g)]) for g in gradients])
     want = 1.3 * np.sqrt(0.7**2 + 0.5**2 + 1.0) / 10  # sigma * sensitivity / expected batch size
     assert draws.std() == pytest.approx(want, rel=0.02)
+
+
+def test_copies_of_an_example_are_moved_and_averaged():
+    hp = dataclasses.replace(HP, augmentation_multiplicity=200, noise_injection=False)
+    several, one = (efsgd_gan(SPEC, h, Mechanism(100, 0.1, 10, 1.3, CLIP)) for h in (hp, HP))
+    params = one.init(jax.random.key(0)).params
+    image = np.zeros(SPEC.shape, np.uint8)
+    image[3:5, 3:5] = 255
+    _, terms = several.example_loss(params, (image, jnp.int32(1)), jax.random.key(1))
+
+    def realness(dx, dy):
+        moved = jnp.asarray(np.roll(image, (dy, dx), (0, 1)))
+        return one.example_loss(params, (moved, jnp.int32(1)), jax.random.key(2))[1]["classifier"]
+
+    each = [float(realness(dx, dy)) for dx in (-1, 0, 1) for dy in (-1, 0, 1)]  # 8 / 14 of a pixel is one
+    assert min(each) < float(terms["classifier"]) < max(each)
+    assert float(terms["classifier"]) == pytest.approx(np.mean(each), abs=4 * np.std(each) / np.sqrt(200))
 
 
 def test_padding_has_no_influence(method):

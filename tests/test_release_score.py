@@ -22,6 +22,7 @@ from efsgd_jax.programs.release import main as publish
 from efsgd_jax.programs.release_score import main as publish_score
 from efsgd_jax.runs import queries as queries_module
 from efsgd_jax.runs import release_score as release_score_module
+from efsgd_jax.runs.ownership import sole_owner
 from efsgd_jax.runs.release import check
 from efsgd_jax.runs.release_score import release_score
 from efsgd_jax.runs.report import privacy_report, with_queries
@@ -337,10 +338,7 @@ def test_the_target_that_is_named_in_a_refusal_suffices(run):
 
 
 def test_two_programs_do_not_charge_at_once(run):
-    with (
-        queries_module.one_at_a_time(Workdir(run)),
-        pytest.raises(UserError, match="another program"),
-    ):
+    with sole_owner(Workdir(run)), pytest.raises(UserError, match="another process"):
         release_score(run, NAME, 0.1)
 
 

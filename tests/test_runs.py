@@ -1,14 +1,8 @@
 """Runs on disk: what is released, resuming after a kill, sampling, scoring."""
 
 import json
-import os
-import signal
 import stat
-import subprocess
-import sys
-import time
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,7 +11,6 @@ from efsgd_jax import default_config, evaluate, fit, load_dataset, sample
 from efsgd_jax.errors import UserError
 from efsgd_jax.programs.evaluate import main as score
 from efsgd_jax.programs.sample import main as draw
-from efsgd_jax.programs.train import main as train
 from efsgd_jax.runs.images import class_grid, folder_names
 
 
@@ -91,40 +84,6 @@ def test_scores(finished_run):
     assert value.num_test == 359
     saved = json.loads((finished_run.workdir / "private/scores.json").read_text())
     assert saved["gen2real"]["logistic_regression"]["accuracy"] == value.accuracy
-
-
-def released_arrays(workdir):
-    from flax.serialization import msgpack_restore
-
-    return jax.tree.leaves(msgpack_restore((workdir / "release/generator.msgpack").read_bytes()))
-
-
-def test_killed_runs_continue_to_the_same_release_and_the_same_epsilon(tmp_path):
-    flags = ["--config.train.steps=60", "--config.train.expected_batch_size=32", "--config.train.log_every=5"]
-    flags += ["--config.train.grid_every=10", "--config.train.seed=7", "--config.method.generator_width=4"]
-    flags += ["--config.method.generated_batch_size=8"]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    command = [sys.executable, "-m", "efsgd_jax.train", *flags, f"--workdir={killed}"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not list(killed.glob("private/checkpoints/[1-9]*")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (killed / "release/generator.msgpack").exists(), "the run ended before it could be killed"
-
-    assert train([*flags, f"--workdir={killed}"]) == 0
-    assert train([*flags, f"--workdir={whole}"]) == 0
-    a, b = (json.loads((d / "release/privacy.json").read_text()) for d in (killed, whole))
-    assert a == b
-    assert a["steps"] == 60
-    for x, y in zip(released_arrays(killed), released_arrays(whole), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
-    rows = [json.loads(line)["step"] for line in (killed / "private/metrics.jsonl").read_text().splitlines()]
-    assert rows == list(range(5, 61, 5))
-    # And with a seed the report's first line says what that means.
-    assert "NOT PRIVATE" in (killed / "release/PRIVACY.md").read_text().splitlines()[0]
 
 
 def test_explicit_noise_stops_at_the_target(small_config, tmp_path):

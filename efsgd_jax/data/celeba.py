@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from efsgd_jax.data.archives import check_name
 from efsgd_jax.data.decode import decode_all
 from efsgd_jax.data.raw import RawDataset
 from efsgd_jax.data.validate import check_path, one_line
@@ -48,6 +49,7 @@ def read_celeba(
             raise UserError(f"{partition_file} lists no image with partition {number}; use the official list")
     names = train + test
     for name in names:
+        check_name(name, str(partition_file))
         if name not in labels:
             raise UserError(
                 f"{attribute_file} has no line for {name}, which {partition_file} lists; use the official lists"
@@ -96,6 +98,8 @@ def read_attribute(file: Path, attribute: str) -> dict[str, int]:
             raise UserError(
                 f"{file} line {number} is {one_line(line)!r}; expected a file name and {len(names)} values -1 or 1"
             )
+        if fields[0] in labels:
+            raise UserError(f"{file} line {number} lists {fields[0]} a second time; use the official list")
         labels[fields[0]] = int(fields[column] == "1")
     return labels
 

@@ -1,5 +1,6 @@
 """One encoded image -> one uint8 array, and thousands of them in order, decoded in a thread pool."""
 
+import functools
 import io
 import os
 import warnings
@@ -21,6 +22,7 @@ _GRAY_MODES = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
 _NOT_PHOTOGRAPHS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
+@functools.cache
 def image_extensions() -> frozenset[str]:
     """Lower-case file name extensions, with the dot, that this Pillow can decode."""
     registered = Image.registered_extensions()  # also fills Image.OPEN
@@ -96,7 +98,7 @@ def decode_all(
     def load(item: Item) -> np.ndarray:
         try:
             data = read(item)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             raise UserError(f"cannot read {name(item)} ({one_line(error)})") from error
         return decode_image(data, name(item), image_size, channels)
 

@@ -1,13 +1,16 @@
 """A directory or a .zip of class folders, optionally below train/ and test/."""
 
 import contextlib
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 import numpy as np
 
+from efsgd_jax.data.archives import check_member, check_name
 from efsgd_jax.data.decode import decode_all, image_extensions
 from efsgd_jax.data.raw import RawDataset
 from efsgd_jax.data.validate import check_path, one_line
@@ -57,17 +60,31 @@ def read_folder(path: Path | str | None, image_size: int | None, channels: int |
 def _open(root: Path) -> Iterator[tuple[list[Parts], Callable[[Parts], bytes]]]:
     """The image files below ``root`` as sorted tuples of path parts, and how to read one."""
     if root.is_dir():
-        files = [file.relative_to(root).parts for file in root.rglob("*") if file.is_file()]
-        yield _images(files), lambda parts: root.joinpath(*parts).read_bytes()
+
+        def read_file(parts: Parts) -> bytes:
+            file = root.joinpath(*parts)
+            check_member(file.stat().st_size, str(file))
+            return file.read_bytes()
+
+        yield _images(list(_walk(root))), read_file
         return
     try:
         archive = zipfile.ZipFile(root)
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{root} is neither a directory nor a readable .zip ({one_line(error)}); set {WHAT}") from error
     with archive:
-        infos = {PurePosixPath(info.filename).parts: info for info in archive.infolist() if not info.is_dir()}
+        infos: dict[Parts, zipfile.ZipInfo] = {}
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            check_name(info.filename, str(root))
+            parts = PurePosixPath(info.filename).parts
+            if parts in infos:
+                raise UserError(f"{root} holds {info.filename} twice; zip it again")
+            infos[parts] = info
 
         def read(parts: Parts) -> bytes:
+            check_member(infos[parts].file_size, f"{'/'.join(parts)} in {root}")
             try:
                 return archive.read(infos[parts])
             # RuntimeError: encrypted; NotImplementedError: a compression method that Python lacks.
@@ -77,14 +94,34 @@ def _open(root: Path) -> Iterator[tuple[list[Parts], Callable[[Parts], bytes]]]:
         yield _images(list(infos)), read
 
 
+def _walk(root: Path) -> Iterator[Parts]:
+    """Every file below ``root``, through links too. What is reached twice would count, and be protected, as two."""
+    seen: dict[tuple[int, int], str] = {}
+
+    def unreadable(error: OSError) -> NoReturn:
+        raise UserError(f"cannot read {error.filename} ({error.strerror}); change its permissions") from error
+
+    for directory, _, names in os.walk(root, followlinks=True, onerror=unreadable):
+        status = Path(directory).stat()
+        place = (status.st_dev, status.st_ino)
+        if place in seen:
+            raise UserError(f"{directory} is {seen[place]} again, by a link; remove the link")
+        seen[place] = directory
+        for name in names:
+            file = Path(directory, name)
+            parts = file.relative_to(root).parts
+            if _is_image(parts) and not file.is_file():
+                raise UserError(f"{file} is a link to nothing, or no regular file; remove it")
+            yield parts
+
+
 def _images(files: list[Parts]) -> list[Parts]:
-    extensions = image_extensions()
-    return sorted(
-        parts
-        for parts in files
-        if PurePosixPath(parts[-1]).suffix.lower() in extensions
-        and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    )
+    return sorted(parts for parts in files if _is_image(parts))
+
+
+def _is_image(parts: Parts) -> bool:
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return PurePosixPath(parts[-1]).suffix.lower() in image_extensions() and not hidden
 
 
 def _unwrap(members: list[Parts]) -> list[tuple[Parts, Parts]]:
@@ -128,4 +165,5 @@ def _class_of(parts: Parts, member: Parts, root: Path) -> str:
             f"{root}: the image {'/'.join(member)} lies in no class folder; the layout is <class>/<image> or "
             "{train,test}/<class>/<image>"
         )
+    check_name(parts[0], str(root))
     return parts[0]

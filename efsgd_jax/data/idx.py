@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from efsgd_jax.data.archives import check_expansion
 from efsgd_jax.data.raw import RawDataset
 from efsgd_jax.data.validate import check_path, one_line
 from efsgd_jax.errors import UserError
@@ -59,22 +60,24 @@ def read_idx_file(file: Path, ndim: int) -> np.ndarray:
       UserError: unreadable, another type or number of dimensions, or not as long as its header says.
     """
     try:
-        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            header = stream.read(4 + 4 * ndim)
+            if len(header) < 4 + 4 * ndim or header[:4] != bytes([0, 0, _UINT8, ndim]):
+                raise UserError(
+                    f"{file} begins with {header[:4].hex(' ') or 'nothing'}, not with 00 00 08 {ndim:02x} as an idx "
+                    f"file of bytes with {ndim} dimension(s) does; fetch the file again"
+                )
+            shape = tuple(int(n) for n in np.frombuffer(header, ">u4", ndim, offset=4))
+            check_expansion(file.stat().st_size, math.prod(shape), str(file))
+            data = stream.read(math.prod(shape) + 1)
+    except (OSError, EOFError, MemoryError, zlib.error) as error:
         raise UserError(f"cannot read {file} ({one_line(error)}); fetch the file again") from error
-    header = 4 + 4 * ndim
-    if len(data) < header or data[:4] != bytes([0, 0, _UINT8, ndim]):
+    if len(data) != math.prod(shape):
+        found = f"{len(data)}" if len(data) < math.prod(shape) else "more"
         raise UserError(
-            f"{file} begins with {data[:4].hex(' ') or 'nothing'}, not with 00 00 08 {ndim:02x} as an idx file of "
-            f"bytes with {ndim} dimension(s) does; fetch the file again"
+            f"{file} should hold {math.prod(shape)} values (shape {shape}) but holds {found}; fetch the file again"
         )
-    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", ndim, offset=4))
-    if len(data) - header != math.prod(shape):
-        raise UserError(
-            f"{file} should hold {math.prod(shape)} values (shape {shape}) but holds {len(data) - header}; "
-            "fetch the file again"
-        )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _find(root: Path, part: str, kind: str) -> Path | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from efsgd_jax.data.archives import check_expansion
 from efsgd_jax.data.raw import RawDataset
 from efsgd_jax.data.validate import check_path, one_line
 from efsgd_jax.errors import UserError
@@ -50,8 +51,10 @@ def read_npz(path: Path | str | None, class_names: tuple[str, ...] | None = None
 
 
 def _array(archive: Any, key: str, file: Path) -> np.ndarray:
+    member = archive.zip.getinfo(f"{key}.npy" if f"{key}.npy" in archive.zip.namelist() else key)
+    check_expansion(member.compress_size, member.file_size, f"{file}: array {key}")
     try:
-        return archive[key]
+        return np.asarray(archive[key])
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise UserError(
@@ -59,5 +62,8 @@ def _array(archive: Any, key: str, file: Path) -> np.ndarray:
                 "save it as a plain uint8 or integer array"
             ) from error
         raise UserError(f"{file}: array {key} is damaged ({one_line(error)}); make the file again") from error
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    # MemoryError: of a header that promises more than there is; TypeError, RuntimeError: encrypted, or no array.
+    except (
+        OSError, EOFError, KeyError, TypeError, RuntimeError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
         raise UserError(f"{file}: array {key} is damaged ({one_line(error)}); make the file again") from error

@@ -22,6 +22,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from efsgd_jax.data.dataset import ImageSpec
+from efsgd_jax.methods.augmentation import moved_copies
 from efsgd_jax.methods.synthesizer import Batch, Synthesizer
 from efsgd_jax.models import Discriminator, Encoder, Generator, Judgement, Posterior
 from efsgd_jax.privacy.clipping import clipped_grad
@@ -55,6 +56,8 @@ class Hyperparameters:
       private_steps_per_generator_step: private updates between two generator steps.
       generated_batch_size: generated images per update.
       ema_decay: of the generator that is released.
+      augmentation_multiplicity: copies of an example within its one gradient, each with draws of its own and, if there
+        are several, moved by a few pixels.
       microbatch_size: examples whose gradients exist at one time; None for all.
       compute_dtype: of the networks in training, ``float32`` or ``bfloat16``. Parameters, losses, norms, sums, noise
         and what is released are float32 in either case.
@@ -78,6 +81,7 @@ class Hyperparameters:
     private_steps_per_generator_step: int = 2
     generated_batch_size: int = 64
     ema_decay: float = 0.998
+    augmentation_multiplicity: int = 1
     microbatch_size: int | None = 32
     compute_dtype: str = "float32"
 
@@ -157,16 +161,20 @@ def efsgd_gan(
     def real_loss(params: PyTree, example: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         image, label = example
         image, label = image[None].astype(jnp.float32) / 127.5 - 1.0, label[None]
+        if hp.augmentation_multiplicity > 1:
+            key, move_key = jax.random.split(key)
+            image = moved_copies(move_key, image[0], hp.augmentation_multiplicity)
+            label = jnp.repeat(label, hp.augmentation_multiplicity)
         z_key, noise_key = jax.random.split(key)
         judgement = judge(params["discriminator"], image, label)
         posterior = cast(Posterior, apply(encoder, params["encoder"], image, label))
         z = posterior.sample(z_key)
         rebuilt = cast(jax.Array, apply(generator, params["generator"], z, label, rngs={"noise": noise_key}))
         terms = {
-            "adversarial": jax.nn.softplus(-judgement.realness)[0],
-            "classifier": optax.softmax_cross_entropy_with_integer_labels(judgement.class_logits, label)[0],
-            "reconstruction": jnp.sum(jnp.square(rebuilt - image)),
-            "kl": posterior.kl_to_prior()[0],
+            "adversarial": jnp.mean(jax.nn.softplus(-judgement.realness)),
+            "classifier": jnp.mean(optax.softmax_cross_entropy_with_integer_labels(judgement.class_logits, label)),
+            "reconstruction": jnp.sum(jnp.square(rebuilt - image)) / image.shape[0],
+            "kl": jnp.mean(posterior.kl_to_prior()),
         }
         total = (
             hp.adversarial_weight * terms["adversarial"]

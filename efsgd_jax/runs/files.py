@@ -9,21 +9,44 @@ from typing import Any
 
 from efsgd_jax.errors import UserError
 
+TEMPORARY = ".tmp"
+
 
 @contextlib.contextmanager
 def atomic(path: Path, *, private: bool = False) -> Iterator[Path]:
-    """Yields a temporary sibling of ``path`` to write; it replaces ``path`` only if the block succeeds."""
+    """Yields a temporary sibling of ``path`` to write; it replaces ``path`` only if the block succeeds.
+
+    Afterwards the file is on the disk, even if the power fails next.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         if private:
             os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
         yield temporary
+        _sync(temporary)
         temporary.replace(path)
+        _sync(path.parent)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error}); free or change the place") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # where a directory is no file
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporary(directory: Path) -> None:
+    """What killed processes were writing in ``directory``; only for its owner."""
+    for path in directory.glob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:

@@ -1,11 +1,7 @@
 """``private/queries.json``: which scores a run has paid for, and what its release therefore says."""
 
-import contextlib
 import hashlib
 import json
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,10 +79,6 @@ def read_queries(directory: Workdir) -> Queries:
 def write_queries(directory: Workdir, queries: Queries) -> None:
     """Replaces the record. When this returns it is on the disk, even if the power fails next."""
     write_json(directory.queries, queries._asdict(), private=True)
-    for path in (directory.queries, directory.private):
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
 
 
 def publish(directory: Workdir, queries: Queries) -> None:
@@ -102,25 +94,3 @@ def publish(directory: Workdir, queries: Queries) -> None:
     for path, text in texts.items():
         if not path.is_file() or path.read_bytes() != text.encode():
             write_text(path, text)
-
-
-@contextlib.contextmanager
-def one_at_a_time(directory: Workdir) -> Iterator[None]:
-    """Two programs must not charge at once: each would miss what the other spent. The system lifts the lock when its
-    holder ends, however that is.
-
-    Raises:
-      UserError: another one is at it.
-    """
-    if sys.platform == "win32":
-        raise UserError("releasing a score needs a file lock that Windows lacks; use Linux or macOS")
-    import fcntl
-
-    descriptor = os.open(directory.private, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise UserError(f"another program is releasing a score of {directory.root}; wait for it") from error
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,8 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.metrics import CLASSIFIERS, PROTOCOLS
 from efsgd_jax.privacy.noisy_count import noisy_mean
 from efsgd_jax.runs.files import read_json
-from efsgd_jax.runs.queries import Queries, one_at_a_time, publish, read_queries, write_queries
+from efsgd_jax.runs.ownership import sole_owner
+from efsgd_jax.runs.queries import Queries, publish, read_queries, write_queries
 from efsgd_jax.runs.release import check
 from efsgd_jax.runs.workdir import Workdir
 
@@ -77,7 +78,7 @@ def release_score(
     directory = Workdir(workdir)
     if not directory.finished or not directory.run.is_file():
         raise UserError(f"{directory.root} holds no finished run with its private/ part; train it first")
-    with one_at_a_time(directory):
+    with sole_owner(directory):
         queries = read_queries(directory)
         if queries.charged:
             publish(directory, queries)  # what a killed call left undone

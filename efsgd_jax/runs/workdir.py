@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy.keys import fresh_key
-from efsgd_jax.runs.files import read_json, write_json
+from efsgd_jax.runs.files import TEMPORARY, read_json, remove_temporary, write_json
 
 
 class Workdir:
@@ -27,6 +27,8 @@ class Workdir:
         self.private = self.root / "private"
         self.run = self.private / "run.json"
         self.key = self.private / "key.json"
+        self.lock = self.private / "lock"  # of the process that owns the directory
+        self.begun = self.private / "begun.json"  # the ledger, written ahead: steps that may have been taken
         self.checkpoints = self.private / "checkpoints"
         self.metrics = self.private / "metrics.jsonl"
         self.tensorboard = self.private / "tensorboard"
@@ -67,7 +69,7 @@ class Workdir:
                     f"workdir {self.root} holds a run with another configuration ({difference}); "
                     "use another --workdir, or the same configuration to continue it"
                 )
-        elif self.root.is_dir() and any(self.root.iterdir()):
+        elif self.root.is_dir() and not self._is_new():
             raise UserError(f"workdir {self.root} is not empty and holds no run; use another --workdir")
         existing = next(p for p in (self.root, *self.root.absolute().parents) if p.exists())
         free = shutil.disk_usage(existing).free
@@ -77,16 +79,37 @@ class Workdir:
                 f"{bytes_needed / 2**20:.0f} MiB; free some or use another --workdir"
             )
 
-    def open(self, identity: dict[str, Any]) -> None:
-        """Creates the directories, ``private/`` for its owner only, and records what the run is."""
+    def _is_new(self) -> bool:
+        """Whether there is nothing, or what a process left that was killed before it said which run this is."""
+        inside = [*self.root.iterdir(), *(self.private.iterdir() if self.private.is_dir() else [])]
+        return all(p == self.private or p == self.lock or p.name.endswith(TEMPORARY) for p in inside)
+
+    def create(self) -> None:
+        """Creates the directories, ``private/`` for its owner only."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self.private.mkdir(mode=0o700, exist_ok=True)
             self.private.chmod(0o700)
         except OSError as error:
             raise UserError(f"cannot create workdir {self.root} ({error.strerror}); use another --workdir") from error
+
+    def record(self, identity: dict[str, Any]) -> None:
+        """Says which run this is, if it is new, and sweeps up after killed processes. Only for the owner."""
+        for directory in (self.private, self.release, self.grids, self.checkpoints):
+            remove_temporary(directory)
         if not self.run.is_file():
             write_json(self.run, identity, private=True)
+
+    def begin(self, steps: int, epsilon: float, delta: float) -> None:
+        """Writes the ledger ahead: from now on the run may have taken ``steps`` steps and spent ``epsilon``.
+
+        A continued run takes the steps between its checkpoint and the kill again, with the same keys: the same
+        releases, which are spent once. So the number never falls, and is no sum over processes.
+        """
+        before = read_json(self.begun)["steps"] if self.begun.is_file() else 0
+        if steps > before:
+            value = {"steps": steps, "epsilon": epsilon if math.isfinite(epsilon) else "inf", "delta": delta}
+            write_json(self.begun, value, private=True)
 
     def seal(self) -> None:
         """Makes everything under ``private`` readable to its owner only, also what libraries wrote there."""
@@ -100,9 +123,16 @@ class Workdir:
         if seed >= 0:
             return jax.random.key(seed)
         if not self.key.is_file():
+            if self.begun.is_file():
+                raise UserError(
+                    f"{self.key} is missing, and the run has begun: with another key its steps would be taken, and "
+                    "spent, twice; restore the file from a copy, or start again in another --workdir"
+                )
             write_json(self.key, np.asarray(jax.random.key_data(fresh_key())).tolist(), private=True)
-        words = jnp.array(read_json(self.key), jnp.uint32)
-        return jax.random.wrap_key_data(words, impl="threefry2x32")
+        words = read_json(self.key)
+        if not (isinstance(words, list) and len(words) == 2 and all(type(w) is int and 0 <= w < 2**32 for w in words)):
+            raise UserError(f"{self.key} is damaged; restore it from a copy, or start again in another --workdir")
+        return jax.random.wrap_key_data(jnp.array(words, jnp.uint32), impl="threefry2x32")
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

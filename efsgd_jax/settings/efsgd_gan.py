@@ -29,7 +29,7 @@ def rules(config: ConfigDict) -> list[Rule]:
     """What their values must be."""
     m, clips = config.method, config.privacy.l2_norm_clip
     counts = ["latent", "generator_width", "discriminator_width", "encoder_width", "max_width", "features"]
-    counts += ["private_steps_per_generator_step", "generated_batch_size"]
+    counts += ["private_steps_per_generator_step", "generated_batch_size", "augmentation_multiplicity"]
     size = m.microbatch_size
     return [
         *((f"privacy.l2_norm_clip.{k}", c, 0 < c < math.inf, "above 0") for k, c in clips.items()),
