@@ -63,6 +63,7 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
             found[f"{name} {epsilon}"] = (name, recipe, [asked])
             if epsilon in ("10", "1"):
                 found[f"{name} {epsilon}, DP-GAN-DPAC"] = (name, FAMILY[name], [asked, "method.classifier_weight=0.2"])
+                found[f"{name} {epsilon}, quick"] = (name, recipe, [asked, "preset=quick"])
                 for lever, assignment in LEVERS[name].items():
                     found[f"{name} {epsilon}, {lever}"] = (name, recipe, [asked, assignment])
     return found

@@ -10,8 +10,11 @@ from ml_collections import ConfigDict
 
 from efsgd_jax import default_config
 
+# quick leaves the teacher out.
+PRESETS = {"quick": {"candidates": 1}, "long": {}}
 
-def get_config(epsilon: float = 10.0) -> ConfigDict:
+
+def get_config(preset: str = "long", epsilon: float = 10.0) -> ConfigDict:
     config = default_config("private_mixture")
     config.data.name = "mnist"
     config.privacy.epsilon = epsilon
@@ -23,4 +26,5 @@ def get_config(epsilon: float = 10.0) -> ConfigDict:
         deformation=(1.0 if few else 0.5) / 28,
         contrast=2.0,
     )
+    config.method.update(PRESETS[preset])
     return config

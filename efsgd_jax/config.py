@@ -62,7 +62,8 @@ def load_config(path: str | Path, *, preset: str | None = None, epsilon: float |
 
     Args:
       path: the file.
-      preset: for recipes whose ``get_config`` has a parameter of this name; None for the recipe's own.
+      preset: for recipes whose ``get_config`` has a parameter of this name, and that may list them in ``PRESETS``; None
+        for the recipe's own.
       epsilon: the same: some settings suit only a large epsilon. Other recipes have one for all, and it is only set.
 
     Raises:
@@ -81,6 +82,9 @@ def load_config(path: str | Path, *, preset: str | None = None, epsilon: float |
         accepted = inspect.signature(module.get_config).parameters
         if preset is not None and "preset" not in accepted:
             raise UserError(f"config file {path} has no presets; leave --config.preset={preset} out")
+        presets = getattr(module, "PRESETS", {preset: None})
+        if preset is not None and preset not in presets:
+            raise UserError(f"config file {path} has no preset {preset!r}; use one of {', '.join(presets)}")
         wanted = {"preset": preset, "epsilon": epsilon}
         config = module.get_config(**{k: v for k, v in wanted.items() if v is not None and k in accepted})
     except UserError:

@@ -29,6 +29,17 @@ def test_a_recipe_is_valid_and_takes_an_epsilon(path):
     assert config.privacy.epsilon == 1.5
 
 
+@pytest.mark.parametrize("path", ["configs/mnist.py", "configs/fmnist.py"])
+def test_the_recipes_are_presets_of_one_configuration(path):
+    quick, long = (read_config(path, [f"preset={p}", "privacy.epsilon=1"]) for p in ("quick", "long"))
+    assert (quick.method.candidates, long.method.candidates) == (1, 8)
+    with quick.unlocked():
+        quick.method.candidates = 8
+    assert quick == long == read_config(path, ["privacy.epsilon=1"])
+    with pytest.raises(UserError, match="no preset 'slow'; use one of quick, long"):
+        read_config(path, ["preset=slow"])
+
+
 def test_a_mixture_has_fewer_components_where_noise_is_larger():
     large, small = load_config("configs/mnist.py"), read_config("configs/mnist.py", ["privacy.epsilon=1"])
     assert small.method.components < large.method.components

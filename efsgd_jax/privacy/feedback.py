@@ -98,8 +98,9 @@ def error_feedback_aggregate(
 
     Raises:
       TypeError: a key that can be guessed.
-      ValueError: averaged gradients, a mask of another length, a clip norm that is not positive, infinite
-        clipping with noise, an option of another mode, ``local`` without Poisson sampling or ``indices``.
+      ValueError: averaged gradients, statistics of a batch among the parameters, a mask of another length, a clip norm
+        that is not positive, infinite clipping with noise, an option of another mode, ``local`` without Poisson
+        sampling or ``indices``.
 
     Formal guarantees:
       One update is one Gaussian release with ``noise_multiplier`` on Poisson-sampled examples, under adding or removing
@@ -133,6 +134,7 @@ def error_feedback_aggregate(
     bound: Any = feedback_l2_norm_clip
 
     def init_fn(params: PyTree) -> ErrorFeedbackState:
+        options.check_params(params)
         residual: PyTree = ()
         if feedback in ("hidden", "private"):
             residual = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)

@@ -108,6 +108,22 @@ def _check_mode(feedback: str, clip: Any, decay: Any, share: Any, num_units: int
             )
 
 
+def check_params(params: PyTree) -> None:
+    """Raises ``ValueError`` for parameters among which there are statistics of a batch, as BatchNorm keeps them."""
+    statistics = ("batch_stats", "BatchStat")  # Linen's collection, and NNX's variable
+
+    def is_statistic(x: Any) -> bool:
+        return type(x).__name__ in statistics or (hasattr(x, "keys") and any(k in statistics for k in x))
+
+    for leaf in jax.tree.leaves(params, is_leaf=is_statistic):
+        if is_statistic(leaf):
+            raise ValueError(
+                f"the parameters hold {'/'.join(statistics)}: means over a batch, in which examples see each other, so "
+                "that no clipping bounds what one of them changes. Use GroupNorm or LayerNorm, and pass the trainable "
+                "parameters alone (variables['params'], nnx.state(model, nnx.Param))."
+            )
+
+
 def check_per_example(updates: PyTree, params: PyTree | None) -> None:
     """Raises ``ValueError`` for gradients that were averaged."""
     if params is None:

@@ -52,19 +52,13 @@ def sample(workdir: str | Path, n: int, *, seed: int = 0, out: str | Path | None
     if n < 1:
         raise UserError(f"the number of images is {n}; it must be at least 1")
     directory = Workdir(workdir)
-    if not directory.finished:
-        raise UserError(f"{directory.root} holds no finished run ({directory.generator} is missing); train it first")
+    generate, params, _, names = released_generator(directory)
     target = None if out is None else Path(out).expanduser()
     if target is not None and target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"{target} exists and is not an empty directory; name another place for the samples")
 
-    release = read_json(directory.config)
-    shape = release["spec"]
-    names = tuple(shape["class_names"])
-    spec = ImageSpec(shape["image_size"], shape["channels"], len(names))
-    generate, params = _load(directory, release["config"]["method"], spec)
     labels = np.sort(np.arange(n) % len(names)).astype(np.int32)
-    samples = Samples(draw(generate, params, jax.random.key(seed), labels), labels, names)
+    samples = Samples(draw(jax.jit(generate), params, jax.random.key(seed), labels), labels, names)
     if target is not None:
         _write(target, samples, formats, directory, seed)
     return samples
@@ -92,7 +86,27 @@ def draw(
     return np.concatenate(chunks)
 
 
-def _load(directory: Workdir, settings: dict[str, Any], spec: ImageSpec) -> tuple[Any, Any]:
+class ReleasedGenerator(NamedTuple):
+    """``generate(params, key, labels)`` as in ``Synthesizer``, what it is called with, and the names of the labels."""
+
+    generate: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    params: Any
+    spec: ImageSpec
+    class_names: tuple[str, ...]
+
+
+def released_generator(directory: Workdir) -> ReleasedGenerator:
+    """The generator in ``release/``; nothing else is read.
+
+    Raises:
+      UserError: the run is not finished, or damaged.
+    """
+    if not directory.finished:
+        raise UserError(f"{directory.root} holds no finished run ({directory.generator} is missing); train it first")
+    release = read_json(directory.config)
+    shape, settings = release["spec"], release["config"]["method"]
+    names = tuple(shape["class_names"])
+    spec = ImageSpec(shape["image_size"], shape["channels"], len(names))
     method = method_named(settings["name"])
     generate = method.make_generate(spec, method.read(settings))
     try:
@@ -102,7 +116,7 @@ def _load(directory: Workdir, settings: dict[str, Any], spec: ImageSpec) -> tupl
         raise UserError(
             f"cannot read {directory.generator} ({type(error).__name__}); it is damaged or of another configuration"
         ) from error
-    return jax.jit(generate), params
+    return ReleasedGenerator(generate, params, spec, names)
 
 
 def _write(target: Path, samples: Samples, formats: Collection[str], directory: Workdir, seed: int) -> None:
