@@ -1,5 +1,6 @@
 """The configuration: every key, its default and what it means; recipes in ``configs/`` change some of them."""
 
+import difflib
 import importlib.util
 import inspect
 import sys
@@ -10,6 +11,8 @@ from ml_collections import ConfigDict
 
 from efsgd_jax.errors import UserError
 from efsgd_jax.settings import common_rules, method_named
+
+PACKAGED = "preset:"
 
 
 def default_config(method: str = "efsgd_gan") -> ConfigDict:
@@ -61,7 +64,7 @@ def load_config(path: str | Path, *, preset: str | None = None, epsilon: float |
     """Runs ``get_config()`` of a Python file.
 
     Args:
-      path: the file.
+      path: the file, or ``preset:NAME`` for one of the recipes that come with the package, such as ``preset:mnist``.
       preset: for recipes whose ``get_config`` has a parameter of this name, and that may list them in ``PRESETS``; None
         for the recipe's own.
       epsilon: the same: some settings suit only a large epsilon. Other recipes have one for all, and it is only set.
@@ -69,9 +72,12 @@ def load_config(path: str | Path, *, preset: str | None = None, epsilon: float |
     Raises:
       UserError: no such file, it does not run, it has no ``get_config``, or not that preset.
     """
-    path = Path(path)
+    path = _packaged(str(path).removeprefix(PACKAGED)) if str(path).startswith(PACKAGED) else Path(path)
     if not path.is_file():
-        raise UserError(f"config file {path} does not exist; the recipes are in configs/, such as configs/digits.py")
+        raise UserError(
+            f"config file {path} does not exist; the recipes are in configs/, such as configs/digits.py, or "
+            f"--config={PACKAGED}NAME with one of {', '.join(packaged_recipes())}"
+        )
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise UserError(f"config file {path} is not a Python file")
@@ -98,6 +104,26 @@ def load_config(path: str | Path, *, preset: str | None = None, epsilon: float |
     if epsilon is not None:
         override(config, "privacy.epsilon", str(epsilon))
     return config
+
+
+def packaged_recipes() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return sorted(p.stem for p in _recipes().glob("*.py") if not p.stem.startswith("_"))
+
+
+def _recipes() -> Path:
+    """In a wheel they are a part of the package, in a checkout they lie beside it."""
+    here = Path(__file__).parent
+    return here / "presets" if (here / "presets").is_dir() else here.parent / "configs"
+
+
+def _packaged(name: str) -> Path:
+    known = packaged_recipes()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise UserError(f"no recipe {name!r} comes with the package; {hint}there are {', '.join(known)}")
+    return _recipes() / f"{name}.py"
 
 
 def override(config: ConfigDict, key: str, text: str) -> None:

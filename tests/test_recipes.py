@@ -1,12 +1,13 @@
 """Recipes: each loads and is valid; some follow the epsilon and the preset that the command line asks for."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from efsgd_jax import UserError, load_config
 from efsgd_jax.cli import read_config
-from efsgd_jax.config import validate
+from efsgd_jax.config import packaged_recipes, validate
 
 RECIPES = sorted(Path("configs").glob("*.py"))
 PRESETS = """
@@ -27,6 +28,24 @@ def test_a_recipe_is_valid_and_takes_an_epsilon(path):
     config = read_config(str(path), ["privacy.epsilon=1.5"])
     validate(config)
     assert config.privacy.epsilon == 1.5
+
+
+def test_recipes_come_with_the_package():
+    assert packaged_recipes() == [path.stem for path in RECIPES]
+    assert load_config("preset:fmnist", epsilon=1.0) == load_config("configs/fmnist.py", epsilon=1.0)
+    for bad, words in (
+        ("preset:fmnis", "did you mean 'fmnist'"),
+        ("preset:../setup", "no recipe"),
+        ("x.py", "preset:NAME"),
+    ):
+        with pytest.raises(UserError, match=words):
+            load_config(bad)
+
+
+def test_the_packages_that_are_built_are_those_that_exist():
+    listed = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(p.parent.parts) for p in Path("efsgd_jax").rglob("__init__.py")} | {"efsgd_jax.presets"}
+    assert sorted(found) == listed
 
 
 @pytest.mark.parametrize("path", ["configs/mnist.py", "configs/fmnist.py"])
