@@ -5,6 +5,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import absl.logging
@@ -20,10 +21,11 @@ EPSILON = "privacy.epsilon"
 
 
 class Parser(argparse.ArgumentParser):
-    """An ``ArgumentParser`` that raises ``UserError``; flags are not abbreviated."""
+    """An ``ArgumentParser`` of one command that raises ``UserError``; flags are not abbreviated."""
 
-    def __init__(self, **options: Any):
-        super().__init__(allow_abbrev=False, **options)
+    def __init__(self, command: str, **options: Any):
+        shown = f"efsgd {command}" if Path(sys.argv[0]).stem == "efsgd" else f"python -m efsgd_jax.{command}"
+        super().__init__(prog=shown, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help lists the flags")

@@ -75,10 +75,9 @@ def release(args: argparse.Namespace) -> None:
         raise UserError("the audit refutes the run's epsilon")
 
 
-@program
-def main(argv: Sequence[str]) -> None:
+def make_parser() -> Parser:
     parser = Parser(
-        prog="python -m efsgd_jax.audit",
+        "audit",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -90,8 +89,13 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--config", help="a recipe, with --config.KEY=VALUE: audit one training run")
     parser.add_argument("--canaries", type=int, default=200, help="of that run")
     parser.add_argument("--workdir", help="a finished run: audit its images")
+    return parser
+
+
+@program
+def main(argv: Sequence[str]) -> None:
     overrides, rest = split_overrides(argv)
-    args = parser.parse_args(rest)
+    args = make_parser().parse_args(rest)
     if args.trials < 1000:
         raise UserError(f"--trials is {args.trials}; fewer than 1000 show nothing")
     if not 0 < args.delta < 1:

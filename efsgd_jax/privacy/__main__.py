@@ -135,9 +135,9 @@ def mode_rows(
     ]
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
     parser = Parser(
-        prog="python -m efsgd_jax.privacy",
+        "privacy",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -186,7 +186,7 @@ def _check(args: argparse.Namespace, *, recipe: bool) -> None:
 @program
 def main(argv: Sequence[str]) -> None:
     overrides, rest = split_overrides(argv)
-    args = _parser().parse_args(rest)
+    args = make_parser().parse_args(rest)
     if argv:
         _check(args, recipe=bool(args.config or overrides))
         print(table(cost(ledger_of(args, overrides))))

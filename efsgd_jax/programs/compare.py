@@ -6,15 +6,19 @@ from efsgd_jax.cli import Parser, program
 from efsgd_jax.pages import compare
 
 
-@program
-def main(argv: Sequence[str]) -> None:
+def make_parser() -> Parser:
     parser = Parser(
-        prog="python -m efsgd_jax.compare",
+        "compare",
         description="Compare finished runs: a table as text, and a page with privacy against utility.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run")
     parser.add_argument("--out", default="compare.html", help="the page")
-    args = parser.parse_args(argv)
+    return parser
+
+
+@program
+def main(argv: Sequence[str]) -> None:
+    args = make_parser().parse_args(argv)
     comparison = compare(args.runs, out=args.out)
     print(comparison.text)
     for problem in comparison.problems:

@@ -12,11 +12,8 @@ from efsgd_jax.runs.evaluate import evaluate, evaluate_samples
 from efsgd_jax.runs.scoring import METRICS
 
 
-@program
-def main(argv: Sequence[str]) -> None:
-    parser = Parser(
-        prog="python -m efsgd_jax.evaluate", description="Score a finished run, or images from a file, by real data."
-    )
+def make_parser() -> Parser:
+    parser = Parser("evaluate", description="Score a finished run, or images from a file, by real data.")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--workdir", help="directory of a finished run")
     what.add_argument("--samples", help="an .npz file with x_train and y_train, of whatever origin; needs --config")
@@ -36,6 +33,12 @@ def main(argv: Sequence[str]) -> None:
         "--inception", help="the file of InceptionV3's weights, or 'download': also FID and the like of its features"
     )
     parser.epilog = "--config.KEY=VALUE changes one key of --config, such as --config.data.path=FILE"
+    return parser
+
+
+@program
+def main(argv: Sequence[str]) -> None:
+    parser = make_parser()
     overrides, rest = split_overrides(argv)
     args = parser.parse_args(rest)
     options: dict[str, Any] = {

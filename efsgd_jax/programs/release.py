@@ -6,14 +6,18 @@ from efsgd_jax.cli import Parser, program
 from efsgd_jax.runs.release import pack
 
 
-@program
-def main(argv: Sequence[str]) -> None:
+def make_parser() -> Parser:
     parser = Parser(
-        prog="python -m efsgd_jax.release",
+        "release",
         description="Pack what a finished run may publish; refuse if anything in it is not covered by its epsilon.",
     )
     parser.add_argument("workdir", help="directory of the run")
     parser.add_argument("out", help="a new .zip file")
-    args = parser.parse_args(argv)
+    return parser
+
+
+@program
+def main(argv: Sequence[str]) -> None:
+    args = make_parser().parse_args(argv)
     names = pack(args.workdir, args.out)
     print(f"{args.out}: {', '.join(names)}")

@@ -6,10 +6,9 @@ from efsgd_jax.cli import Parser, program
 from efsgd_jax.runs.release_score import release_score
 
 
-@program
-def main(argv: Sequence[str]) -> None:
+def make_parser() -> Parser:
     parser = Parser(
-        prog="python -m efsgd_jax.release_score",
+        "release_score",
         description="Publish one accuracy on real data with noise, and charge it to the run's epsilon. Decide which "
         "one before you look at the scores: a choice by looking is not covered.",
     )
@@ -20,7 +19,12 @@ def main(argv: Sequence[str]) -> None:
         "--target_epsilon", type=float, help="what training and queries may spend together; default: the run's target"
     )
     parser.add_argument("--again", action="store_true", help="draw, and pay for, a new value of a released score")
-    args = parser.parse_args(argv)
+    return parser
+
+
+@program
+def main(argv: Sequence[str]) -> None:
+    args = make_parser().parse_args(argv)
     released = release_score(
         args.workdir, args.score, args.epsilon, target_epsilon=args.target_epsilon, again=args.again
     )

@@ -6,14 +6,18 @@ from efsgd_jax.cli import Parser, program
 from efsgd_jax.runs.sample import FORMATS, sample
 
 
-@program
-def main(argv: Sequence[str]) -> None:
-    parser = Parser(prog="python -m efsgd_jax.sample", description="Draw synthetic images from a finished run.")
+def make_parser() -> Parser:
+    parser = Parser("sample", description="Draw synthetic images from a finished run.")
     parser.add_argument("--workdir", required=True, help="directory of the run")
     parser.add_argument("--out", required=True, help="a new or empty directory")
     parser.add_argument("--n", type=int, default=1000, help="how many images, spread evenly over the classes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--formats", default=",".join(FORMATS), help="some of " + ",".join(FORMATS))
-    args = parser.parse_args(argv)
+    return parser
+
+
+@program
+def main(argv: Sequence[str]) -> None:
+    args = make_parser().parse_args(argv)
     samples = sample(args.workdir, args.n, seed=args.seed, out=args.out, formats=args.formats.split(","))
     print(f"{len(samples.labels)} images of {len(samples.class_names)} classes in {args.out}")

@@ -8,10 +8,9 @@ from efsgd_jax.runs.devices import is_first, join_processes
 from efsgd_jax.runs.fit import fit
 
 
-@program
-def main(argv: Sequence[str]) -> None:
+def make_parser() -> Parser:
     parser = Parser(
-        prog="python -m efsgd_jax.train",
+        "train",
         description="Train a differentially private image generator, or continue a killed run.",
     )
     parser.add_argument("--workdir", required=True, help="directory of the run")
@@ -22,8 +21,13 @@ def main(argv: Sequence[str]) -> None:
         "elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
     )  # fmt: skip
     parser.epilog = "--config.KEY=VALUE changes one key, such as --config.privacy.epsilon=1"
+    return parser
+
+
+@program
+def main(argv: Sequence[str]) -> None:
     overrides, rest = split_overrides(argv)
-    args = parser.parse_args(rest)
+    args = make_parser().parse_args(rest)
     config = read_config(args.config, overrides)
     if args.distributed:
         join_processes()

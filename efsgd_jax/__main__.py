@@ -1,0 +1,8 @@
+"""``python -m efsgd_jax COMMAND``, the same as ``efsgd COMMAND``."""
+
+import sys
+
+from efsgd_jax.console import main
+
+if __name__ == "__main__":
+    sys.exit(main())
