@@ -1,0 +1,76 @@
+"""The figures of the documentation: python docs/figures.py"""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+HERE = Path(__file__).parent
+GRIDS = HERE.parent / "benchmarks/results/quality"
+
+
+def save(figure: plt.Figure, name: str) -> None:
+    figure.savefig(HERE / "figures" / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight")
+    plt.close(figure)
+
+
+def what_epsilon_means() -> None:
+    """Whoever tells two worlds apart has a true positive rate of at most e^epsilon times the false one, plus delta."""
+    figure, axes = plt.subplots(figsize=(4.2, 3.8))
+    false = np.linspace(0, 1, 2001)
+    for epsilon in (0.2, 1, 3, 10):
+        best = np.minimum(np.exp(epsilon) * false, 1 - np.exp(-epsilon) * (1 - false))
+        axes.plot(false, np.clip(best, 0, 1), label=f"epsilon {epsilon:g}")
+    axes.plot(false, false, "k:", linewidth=1, label="a coin")
+    axes.set(xlabel="attacks that cry wolf", ylabel="members that are found, at most", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(loc="lower right", frameon=False)
+    save(figure, "epsilon")
+
+
+def one_step() -> None:
+    """Gradients, clipped, summed, with noise."""
+    rng = np.random.default_rng(3)
+    gradients = rng.normal(size=(9, 2)) * rng.uniform(0.3, 1.8, (9, 1)) + [0.5, 0.2]
+    lengths = np.linalg.norm(gradients, axis=1, keepdims=True)
+    clipped = gradients * np.minimum(1, 1 / lengths)
+    total = clipped.sum(0)
+    figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.3))
+    titles = (
+        "gradients, one of each image",
+        "clipped: none is longer than C",
+        "their sum, and noise that hides any one",
+    )
+    for ax, arrows, title in zip(axes, (gradients, clipped, total[None]), titles, strict=True):
+        for x, y in arrows:
+            ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "->", "color": "C0", "lw": 1.4})
+        ax.set(title=title, aspect="equal", xticks=[], yticks=[])
+        ax.title.set_fontsize(9)
+    for ax in axes[:2]:
+        ax.add_patch(plt.Circle((0, 0), 1, fill=False, linestyle=":"))
+        ax.set(xlim=(-2.2, 3.2), ylim=(-2.7, 2.7))
+    cloud = total + 1.2 * rng.normal(size=(400, 2))
+    axes[2].plot(*cloud.T, ".", color="C1", alpha=0.25, markersize=3)
+    axes[2].set(xlim=(total[0] - 5.5, total[0] + 4), ylim=(total[1] - 4.8, total[1] + 4.8))
+    save(figure, "one_step")
+
+
+def images_by_epsilon() -> None:
+    """Grids of the recipe at several epsilons, from the benchmark's runs on held-out images."""
+    figure, axes = plt.subplots(2, 4, figsize=(9.6, 5.2))
+    for row, data in zip(axes, ("mnist", "fashion_mnist"), strict=True):
+        for ax, epsilon in zip(row, ("0.2", "1", "10", "inf"), strict=True):
+            grid = Image.open(GRIDS / f"{data}_{epsilon}.png")
+            ax.imshow(np.asarray(grid), cmap="gray")
+            ax.set_title("no noise" if epsilon == "inf" else f"epsilon {epsilon}", fontsize=9)
+            ax.axis("off")
+    figure.tight_layout()
+    figure.savefig(HERE / "figures" / "images.png", dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    plt.rcParams["svg.hashsalt"] = "efsgd_jax"
+    what_epsilon_means()
+    one_step()
+    images_by_epsilon()
