@@ -60,12 +60,12 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
     for name, recipe in RECIPES.items():
         for epsilon in EPSILONS:
             asked = f"privacy.epsilon={epsilon}"
-            found[f"{name} {epsilon}"] = (name, recipe, [asked])
+            found[f"{name} {epsilon}"] = (name, recipe, [asked, "preset=long"])
             if epsilon in ("10", "1"):
                 found[f"{name} {epsilon}, DP-GAN-DPAC"] = (name, FAMILY[name], [asked, "method.classifier_weight=0.2"])
                 found[f"{name} {epsilon}, quick"] = (name, recipe, [asked, "preset=quick"])
                 for lever, assignment in LEVERS[name].items():
-                    found[f"{name} {epsilon}, {lever}"] = (name, recipe, [asked, assignment])
+                    found[f"{name} {epsilon}, {lever}"] = (name, recipe, [asked, "preset=long", assignment])
     return found
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from efsgd_jax import default_config
 
-# quick leaves the teacher out.
+# quick leaves the teacher out, which pays at small epsilon.
 PRESETS = {"quick": {"candidates": 1}, "long": {}}
 
 
