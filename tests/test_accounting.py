@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from dp_accounting import pld
 from scipy import optimize, stats
 
 from efsgd_jax.errors import UserError
@@ -41,6 +42,15 @@ def test_truncation_is_accounted_for():
     assert ample == pytest.approx(plain, rel=5e-3)
     with pytest.raises(ValueError, match="rdp"):
         epsilon(dp_sgd_event(0.1, 1.5, 1, dataset_size=1000, capacity=105), 1e-5, accountant="rdp")
+
+
+def test_a_step_that_is_kept_composes_as_dp_accounting_does():
+    for steps in (1, 7, 7, 200):
+        event = dp_sgd_event(0.1, 1.1, steps, dataset_size=900, capacity=130)
+        theirs = pld.PLDAccountant(value_discretization_interval=COARSE).compose(event).get_epsilon(1e-5)
+        assert epsilon(event, 1e-5, grid=COARSE) == theirs
+    silent = dp_sgd_event(0.1, 0.0, 5, dataset_size=900, capacity=130)
+    assert epsilon(silent, 1e-5) == math.inf
 
 
 MECHANISM = Mechanism(1000, 0.1, 160, 1.5)
