@@ -5,6 +5,7 @@ A case is read to the images that ``expected`` gives, or refused in one line tha
 
 import gzip
 import io
+import json
 import os
 import pickle
 import struct
@@ -177,6 +178,43 @@ def binary_list(root: Path) -> Path:
     celeba()(root)
     (root / "list_attr_celeba.txt").write_bytes(b"\xff\xfe\x00")
     return root
+
+
+def prepared(
+    damage: Callable[[bytes], bytes] = lambda data: data,
+    image: Callable[[int], bytes] = lambda i: encode(Image.fromarray(IMAGES[i])),
+    splits: tuple[str, ...] = ("train", "test"),
+) -> Callable[[Path], Path]:
+    """A set of TensorFlow Datasets, prepared as array_record, of the name ``toy``; made without TensorFlow."""
+
+    def make(root: Path) -> Path:
+        import tensorflow_datasets as tfds
+        from array_record.python.array_record_module import ArrayRecordWriter
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        folder = root / "toy" / "1.0.0"
+        folder.mkdir(parents=True)
+        features = {"image": tfds.features.Image(shape=(8, 8, 1)), "label": tfds.features.ClassLabel(names=["a", "b"])}
+        tfds.features.FeaturesDict(features).save_config(folder)
+        listed = []
+        for split in splits:
+            n = 12 if split == "train" else 4
+            file = folder / f"toy-{split}.array_record-00000-of-00001"
+            writer = ArrayRecordWriter(str(file), "group_size:1")
+            for i in range(n):
+                example = tf_example_pb2.Example()
+                example.features.feature["image"].bytes_list.value.append(image(i))
+                example.features.feature["label"].int64_list.value.append(i % 2)
+                writer.write(example.SerializeToString())
+            writer.close()
+            file.write_bytes(damage(file.read_bytes()))
+            template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+            listed.append({"name": split, "shardLengths": [str(n)], "numBytes": "1", "filepathTemplate": template})
+        info = {"name": "toy", "version": "1.0.0", "fileFormat": "array_record", "moduleName": "toy", "splits": listed}
+        (folder / "dataset_info.json").write_text(json.dumps(info))
+        return root
+
+    return make
 
 
 def linked(target: str, name: str) -> Callable[[Path], Path]:
@@ -368,4 +406,13 @@ CELEBA_CASES = [
     Case("a label of 2", "celeba", celeba(attributes="2\nMale\n1.jpg 2\n2.jpg -1\n"), "line 3"),
     Case("binary list", "celeba", binary_list, "list_attr_celeba.txt"),
 ]
-CASES = IMAGE_CASES + FOLDER_CASES + ZIP_CASES + NPZ_CASES + IDX_CASES + CELEBA_CASES
+TFDS_CASES = [
+    Case("as it should be", "tfds:toy", prepared(), expected=IMAGES[0][..., None]),
+    Case("truncated records", "tfds:toy", prepared(damage=lambda data: data[:-300]), "tfds:toy"),
+    Case("empty records", "tfds:toy", prepared(damage=lambda data: b""), "tfds:toy"),
+    Case("an example that is no image", "tfds:toy", prepared(image=lambda i: b"rubbish"), "example 0"),
+    Case("another size", "tfds:toy", prepared(image=lambda i: PNG if i else BIG), "tfds:toy"),
+    Case("no train split", "tfds:toy", prepared(splits=("test",)), "no split 'train'"),
+    Case("nothing there", "tfds:toy", empty_folder, "download_and_prepare"),
+]
+CASES = IMAGE_CASES + FOLDER_CASES + ZIP_CASES + NPZ_CASES + IDX_CASES + CELEBA_CASES + TFDS_CASES

@@ -1,15 +1,14 @@
 """Sources of arrays: what each reads, and what each says about input it cannot use."""
 
 import gzip
-import io
-import json
 import struct
 import sys
 
+import malformed
 import numpy as np
 import pooch
 import pytest
-from PIL import Image
+from malformed import prepared
 
 from efsgd_jax import load_dataset
 from efsgd_jax.data import to_uint8, to_unit_range
@@ -160,34 +159,8 @@ def test_known_names_come_from_the_cache_and_failing_that_say_how_to_pass_a_path
 
 
 def test_tfds_reads_a_prepared_array_record_set_without_tensorflow(tmp_path):
-    import tensorflow_datasets as tfds
-    from array_record.python.array_record_module import ArrayRecordWriter
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    folder = tmp_path / "toy" / "1.0.0"
-    folder.mkdir(parents=True)
-    image = tfds.features.Image(shape=(8, 8, 1))
-    tfds.features.FeaturesDict({"image": image, "label": tfds.features.ClassLabel(names=["a", "b"])}).save_config(
-        folder
-    )
-    splits = []
-    for split, n in (("train", 12), ("test", 4)):
-        writer = ArrayRecordWriter(str(folder / f"toy-{split}.array_record-00000-of-00001"), "group_size:1")
-        for i in range(n):
-            png = io.BytesIO()
-            Image.fromarray(IMAGES[i]).save(png, "PNG")
-            example = tf_example_pb2.Example()
-            example.features.feature["image"].bytes_list.value.append(png.getvalue())
-            example.features.feature["label"].int64_list.value.append(i % 2)
-            writer.write(example.SerializeToString())
-        writer.close()
-        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-        splits.append({"name": split, "shardLengths": [str(n)], "numBytes": "1", "filepathTemplate": template})
-    info = {"name": "toy", "version": "1.0.0", "fileFormat": "array_record", "moduleName": "toy.toy", "splits": splits}
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-
-    data = load_dataset("tfds:toy", path=tmp_path)
-    np.testing.assert_array_equal(data.train_images[..., 0], IMAGES[:12])
+    data = load_dataset("tfds:toy", path=prepared()(tmp_path))
+    np.testing.assert_array_equal(data.train_images[..., 0], malformed.IMAGES)
     np.testing.assert_array_equal(data.test_labels, [0, 1, 0, 1])
     assert data.class_names == ("a", "b")
     assert "tensorflow" not in sys.modules

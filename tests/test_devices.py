@@ -1,9 +1,11 @@
 """One device, eight of them, and two processes: the same run."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +30,7 @@ OVERRIDES = [
 
 def start(workdir, *flags, **environment):
     command = [sys.executable, "-m", "efsgd_jax.train", f"--workdir={workdir}", *flags]
-    command += [f"--config.{override}" for override in OVERRIDES]
+    command[4:4] = [f"--config.{override}" for override in OVERRIDES]
     environment["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " " + environment.get("XLA_FLAGS", "")
     return subprocess.Popen(
         command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -40,20 +42,41 @@ def last_state(workdir):
     synthesizer = prepare(read_config(None, OVERRIDES)).synthesizer
     checkpoints = Checkpoints(workdir / "private" / "checkpoints")
     step, state = checkpoints.restore(jax.jit(synthesizer.init)(jax.random.key(0)))
-    checkpoints.close()
     assert step == STEPS
     return np.asarray(ravel_pytree((state.params, state.privacy.residual))[0])
 
 
-def test_one_device_eight_devices_and_two_processes_train_the_same_generator(tmp_path):
+def start_two(workdir, *flags):
+    """Two processes that train together."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{s.getsockname()[1]}"
     together = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    return [start(workdir, "--distributed", *flags, JAX_PROCESS_ID=str(i), **together) for i in (0, 1)]
+
+
+def test_a_signal_to_one_process_ends_all_at_the_same_step(tmp_path):
+    processes = start_two(tmp_path / "run", "--config.train.steps=1000")
+    kept = tmp_path / "run/private/checkpoints"
+    try:
+        while not list(kept.glob("0*")):
+            assert all(process.poll() is None for process in processes), processes[0].communicate()
+            time.sleep(0.05)
+        processes[1].send_signal(signal.SIGTERM)
+        said = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    step = max(int(path.stem) for path in kept.glob("0*"))
+    assert all(f"stopped at step {step} of 1000" in text for text in said), said
+    assert [process.returncode for process in processes] == [143, 143]
+
+
+def test_one_device_eight_devices_and_two_processes_train_the_same_generator(tmp_path):
     runs = {
         "one": [start(tmp_path / "one")],
         "eight": [start(tmp_path / "eight", XLA_FLAGS="--xla_force_host_platform_device_count=8")],
-        "two": [start(tmp_path / "two", "--distributed", JAX_PROCESS_ID=str(i), **together) for i in (0, 1)],
+        "two": start_two(tmp_path / "two"),
     }
     everybody = [process for processes in runs.values() for process in processes]
     try:

@@ -1,5 +1,6 @@
 """What machines do to a run: it continues from its last good state, or says exactly what is wrong."""
 
+import itertools
 import json
 import os
 import shutil
@@ -202,6 +203,16 @@ def test_another_key_would_spend_twice(small_config, tmp_path):
         fit(small_config, tmp_path / "run", progress=False)
     key.write_text(kept)
     assert fit(small_config, tmp_path / "run", progress=False).steps == 6
+
+
+def test_a_clock_that_jumps_changes_nothing(small_config, finished_run, tmp_path, monkeypatch):
+    jumps = itertools.cycle([4e9, 0.0, 1e9])
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    result = fit(small_config, tmp_path / "run", progress=False)
+    assert result.privacy == finished_run.privacy
+    rows = [json.loads(line) for line in (tmp_path / "run/private/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert all(row["images_per_second"] > 0 for row in rows)
 
 
 def test_the_ledger_never_falls(tmp_path):

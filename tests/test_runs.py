@@ -1,7 +1,9 @@
 """Runs on disk: what is released, resuming after a kill, sampling, scoring."""
 
 import json
+import math
 import stat
+import struct
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.programs.evaluate import main as score
 from efsgd_jax.programs.sample import main as draw
 from efsgd_jax.runs.images import class_grid, folder_names
+from efsgd_jax.runs.metrics_stream import MetricsStream
 
 
 def test_release_holds_what_may_be_published_and_nothing_else(finished_run):
@@ -150,3 +153,25 @@ def test_default_config_is_the_digits_recipe():
     from efsgd_jax import load_config
 
     assert load_config("configs/digits.py") == default_config()
+
+
+def test_tensorboard_shows_the_run_that_counts(tmp_path):
+    """And of a killed process only what came before the continued one."""
+    from tensorboardX.proto import event_pb2
+
+    for first, steps in ((0, (2, 4, 6)), (4, (6,))):
+        stream = MetricsStream(tmp_path / "metrics.jsonl", tmp_path / "board", first)
+        for step in steps:
+            stream.write(step, {"loss": step / 8 + first, "nothing": math.nan})
+        stream.close()
+    seen, restarts = [], []
+    for file in (tmp_path / "board").iterdir():
+        data, at = file.read_bytes(), 0
+        while at < len(data):  # TFRecord: a length and its checksum, then the event and its own
+            (length,) = struct.unpack("<Q", data[at : at + 8])
+            event = event_pb2.Event.FromString(data[at + 12 : at + 12 + length])
+            at += 16 + length
+            seen += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+            restarts += [event.step] if event.session_log.status == event_pb2.SessionLog.START else []
+    assert sorted(seen) == [(2, "loss", 0.25), (4, "loss", 0.5), (6, "loss", 0.75), (6, "loss", 4.75)]
+    assert restarts == [5]
