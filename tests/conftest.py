@@ -50,7 +50,7 @@ def training_epsilon_computed_once(monkeypatch):
 
 def pytest_addoption(parser):
     parser.addoption("--architectures", type=int, default=12, help="random losses on which ghost clipping is tested")
-    parser.addoption("--configurations", type=int, default=15, help="random configurations that are trained")
+    parser.addoption("--configurations", type=int, default=8, help="random configurations that are trained")
 
 
 def pytest_generate_tests(metafunc):
