@@ -35,4 +35,4 @@ format: setup
 	$(BIN)/ruff format .
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=40
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=20

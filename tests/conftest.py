@@ -7,6 +7,7 @@ import tempfile
 # Before JAX is imported. Most of a tiny run's time is compilation, of the same few programs: compile them once, and do
 # not optimise what runs for a moment only. Nothing is left in the user's cache.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="efsgd_jax_tests_"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # most are small, and there are many
 os.environ.setdefault("EFSGD_JAX_DATA", tempfile.mkdtemp(prefix="efsgd_jax_tests_"))
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
@@ -50,7 +51,7 @@ def training_epsilon_computed_once(monkeypatch):
 
 def pytest_addoption(parser):
     parser.addoption("--architectures", type=int, default=12, help="random losses on which ghost clipping is tested")
-    parser.addoption("--configurations", type=int, default=8, help="random configurations that are trained")
+    parser.addoption("--configurations", type=int, default=4, help="random configurations that are trained")
 
 
 def pytest_generate_tests(metafunc):

@@ -133,7 +133,7 @@ def test_a_full_disk_is_seen_before_training(small_config, tmp_path, monkeypatch
 
 def test_a_large_delta_warns_and_names_n(small_config):
     config = small_config.copy_and_resolve_references().unlock()
-    config.privacy.delta = 1e-2
+    config.privacy.update(delta=1e-2, noise_multiplier=1.0)
     with pytest.warns(UserWarning, match="N = 1438"):
         ledger = make_ledger(config, 1438)
     assert "Weak delta" in to_markdown(privacy_report(ledger, 2, debugging_seed=False))

@@ -128,6 +128,7 @@ def test_rgb_folders_train_and_sample(small_config, tmp_path):
             Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(directory / f"{i}.jpg")
     config = small_config.copy_and_resolve_references().unlock()
     config.data.update(name="folder", path=str(tmp_path / "pictures"), image_size=16)
+    config.privacy.noise_multiplier = 3.0
     config.train.update(steps=2, expected_batch_size=16)
     result = fit(config, tmp_path / "run", progress=False)
     assert sample(result.workdir, 4, out=tmp_path / "out").images.shape == (4, 16, 16, 3)
