@@ -3,12 +3,10 @@
 ``pytest tests/test_configurations.py --configurations=1000`` is the long form.
 """
 
-import math
 import operator
 import warnings
 
 import jax
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -134,9 +132,9 @@ def test_any_configuration_trains_or_says_why_not(examples, tmp_path_factory):
             SEEN["refused"] += 1
         else:
             assert 1 <= result.steps <= 2
-            assert result.epsilon > 0 or math.isnan(result.epsilon) is False
+            assert result.epsilon > 0
             assert result.epsilon <= config.privacy.epsilon or not result.privacy["guarantee"]
-            assert np.asarray(result.samples.stat().st_size) > 0
+            assert result.samples.stat().st_size > 0
             SEEN["trained"] += 1
         jax.clear_caches()
 
