@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from efsgd_jax.errors import UserError
-from efsgd_jax.runs.files import atomic, read_json, write_json, write_text
+from efsgd_jax.runs.files import atomic, check_new_directory, read_json, write_json, write_text
 from efsgd_jax.runs.sample import ReleasedGenerator, released_generator
 from efsgd_jax.runs.workdir import Workdir
 
@@ -72,8 +72,7 @@ def export(workdir: str | Path, out: str | Path, *, batch_size: int = 100) -> Ex
         raise UserError(f"the batch size is {batch_size}; it must be at least 1")
     directory, target = Workdir(workdir), Path(out).expanduser()
     released = released_generator(directory)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UserError(f"{target} exists and is not an empty directory; name another place for the export")
+    check_new_directory(target, "export")
     privacy = read_json(directory.privacy_json)
     files = Exported(*(target / name for name in (PROGRAM, WEIGHTS, CARD, USAGE)))
     for path, content in (

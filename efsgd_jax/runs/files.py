@@ -49,6 +49,16 @@ def remove_temporary(directory: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def check_new_directory(path: Path, what: str) -> None:
+    """Refuses a place where something lies already.
+
+    Raises:
+      UserError: it is a file, or a directory that is not empty.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path} exists and is not an empty directory; name another place for the {what}")
+
+
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
     with atomic(path, private=private) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ import numpy as np
 
 from efsgd_jax.data import ImageSpec, to_uint8
 from efsgd_jax.errors import UserError
-from efsgd_jax.runs.files import read_json, write_json
+from efsgd_jax.runs.files import check_new_directory, read_json, write_json
 from efsgd_jax.runs.images import class_grid, save_class_folders, save_grid, save_npz
 from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.settings import method_named
@@ -54,8 +54,8 @@ def sample(workdir: str | Path, n: int, *, seed: int = 0, out: str | Path | None
     directory = Workdir(workdir)
     generate, params, _, names = released_generator(directory)
     target = None if out is None else Path(out).expanduser()
-    if target is not None and target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UserError(f"{target} exists and is not an empty directory; name another place for the samples")
+    if target is not None:
+        check_new_directory(target, "samples")
 
     labels = np.sort(np.arange(n) % len(names)).astype(np.int32)
     samples = Samples(draw(jax.jit(generate), params, jax.random.key(seed), labels), labels, names)
