@@ -48,7 +48,7 @@ def test_a_step_that_is_kept_composes_as_dp_accounting_does():
     for steps in (1, 7, 7, 200):
         event = dp_sgd_event(0.1, 1.1, steps, dataset_size=900, capacity=130)
         theirs = pld.PLDAccountant(value_discretization_interval=COARSE).compose(event).get_epsilon(1e-5)
-        assert epsilon(event, 1e-5, grid=COARSE) == theirs
+        assert epsilon(event, 1e-5, grid=COARSE) == pytest.approx(theirs, rel=1e-9)
     silent = dp_sgd_event(0.1, 0.0, 5, dataset_size=900, capacity=130)
     assert epsilon(silent, 1e-5) == math.inf
 

@@ -11,11 +11,10 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.privacy.accounting import COARSE, COARSE_ORDERS, epsilon
 from efsgd_jax.privacy.mechanisms import Mechanism
 from efsgd_jax.privacy.shards import ShardMechanism
-from efsgd_jax.privacy.subset import PLDAccountant
+from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE, PLDAccountant
 
 M = TypeVar("M", Mechanism, ShardMechanism)
 MAX_NOISE_MULTIPLIER = 1e4
-ADD_OR_REMOVE_ONE = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 
 
 def calibrate_noise_multiplier(

@@ -4,14 +4,16 @@ dp-accounting's RDP knows ``SampledWithoutReplacementDpEvent`` under ``REPLACE_O
 not, and RDP is loose: for the published settings of GS-WGAN RDP says 9.24 where this accountant says 5.51.
 """
 
-import functools
 from typing import Any
 
 import dp_accounting
 import numpy as np
 from dp_accounting import pld
-from dp_accounting.pld import pld_pmf, privacy_loss_distribution, privacy_loss_mechanism
+from dp_accounting.pld import pld_pmf, privacy_loss_distribution
 
+from efsgd_jax.privacy.gaussian_loss import Adjacency, GaussianPrivacyLoss, one_step, poisson_sampled
+
+ADD_OR_REMOVE_ONE = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 REPLACE_ONE = dp_accounting.NeighboringRelation.REPLACE_ONE
 
 
@@ -37,10 +39,9 @@ def replaced_in_subset(
       is convex, so that this is the privacy curve of a dominating pair, and adaptive composition is by convolution.
       The curve between grid points is bounded by connecting the dots (arXiv 2207.04380).
     """
-    adjacency = privacy_loss_mechanism.AdjacencyType
     curves = [
-        privacy_loss_mechanism.GaussianPrivacyLoss(noise_multiplier, sampling_prob=share, adjacency_type=a)
-        for a in (adjacency.REMOVE, adjacency.ADD)
+        GaussianPrivacyLoss(noise_multiplier, sampling_prob=share, adjacency_type=a)
+        for a in (Adjacency.REMOVE, Adjacency.ADD)
     ]
     bounds = [c.connect_dots_bounds() for c in curves]
     low = int(np.floor(min(b.epsilon_lower for b in bounds) / grid))
@@ -49,21 +50,6 @@ def replaced_in_subset(
     deltas = np.maximum(*(c.get_delta_for_epsilon(steps * grid) for c in curves))
     pmf = pld_pmf.create_pmf_pessimistic_connect_dots(grid, steps, np.minimum.accumulate(deltas))
     return privacy_loss_distribution.PrivacyLossDistribution(pmf)
-
-
-@functools.lru_cache(maxsize=64)
-def _truncated(
-    event: dp_accounting.TruncatedSubsampledGaussianDpEvent, grid: float, relation: dp_accounting.NeighboringRelation
-) -> privacy_loss_distribution.PrivacyLossDistribution:
-    """dp-accounting's PLD of one step, kept: it takes a second, and a ledger asks for many numbers of steps."""
-    return privacy_loss_distribution.from_truncated_subsampled_gaussian_mechanism(
-        dataset_size=event.dataset_size,
-        sampling_probability=event.sampling_probability,
-        truncated_batch_size=event.truncated_batch_size,
-        noise_multiplier=event.noise_multiplier,
-        value_discretization_interval=grid,
-        neighboring_relation=relation,
-    )
 
 
 class PLDAccountant(pld.PLDAccountant):
@@ -84,17 +70,15 @@ class PLDAccountant(pld.PLDAccountant):
             dp_accounting.ComposedDpEvent,
         )
         grid = self._value_discretization_interval
-        if isinstance(event, dp_accounting.TruncatedSubsampledGaussianDpEvent) and do_compose and _has_noise(event):
-            one = _truncated(event, grid, self._neighboring_relation)
-            self._pld = self._pld.compose(one.self_compose(count))
+        if self._neighboring_relation is ADD_OR_REMOVE_ONE and do_compose and _is_noisy_sample(event):
+            self._pld = self._pld.compose(one_step(event, grid).self_compose(count))
             return None
         if self._neighboring_relation is not REPLACE_ONE or isinstance(event, simple):
             return super()._maybe_compose(event, count, do_compose)
         if isinstance(event, dp_accounting.GaussianDpEvent):
             if do_compose:
                 sigma = event.noise_multiplier / count**0.5
-                gaussian = privacy_loss_distribution.from_gaussian_mechanism(sigma, value_discretization_interval=grid)
-                self._pld = self._pld.compose(gaussian)
+                self._pld = self._pld.compose(poisson_sampled(sigma, 1.0, grid))  # the same in both directions
             return None
         if isinstance(event, dp_accounting.SampledWithoutReplacementDpEvent) and isinstance(
             event.event, dp_accounting.GaussianDpEvent
@@ -107,6 +91,12 @@ class PLDAccountant(pld.PLDAccountant):
         return pld.PLDAccountant.CompositionErrorDetails(event, "unsupported under REPLACE_ONE.")
 
 
-def _has_noise(event: dp_accounting.TruncatedSubsampledGaussianDpEvent) -> bool:
-    """And reads anybody; other events are dp-accounting's business."""
-    return min(event.sampling_probability, event.truncated_batch_size, event.dataset_size, event.noise_multiplier) > 0
+def _is_noisy_sample(event: dp_accounting.DpEvent) -> bool:
+    """Whether ``one_step`` knows it: noise, on a sample that reads anybody; the rest is dp-accounting's business."""
+    if isinstance(event, dp_accounting.PoissonSampledDpEvent):
+        gaussian = isinstance(event.event, dp_accounting.GaussianDpEvent)
+        return gaussian and min(event.sampling_probability, event.event.noise_multiplier) > 0
+    if isinstance(event, dp_accounting.TruncatedSubsampledGaussianDpEvent):
+        sizes = (event.truncated_batch_size, event.dataset_size)
+        return min(*sizes, event.sampling_probability, event.noise_multiplier) > 0
+    return False
