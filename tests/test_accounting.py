@@ -2,6 +2,7 @@
 
 import math
 
+import dp_accounting
 import pytest
 from dp_accounting import pld
 from scipy import optimize, stats
@@ -9,6 +10,7 @@ from scipy import optimize, stats
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy import Ledger, Mechanism, calibrate_mechanism, dp_sgd_event, epsilon
 from efsgd_jax.privacy.accounting import COARSE
+from efsgd_jax.privacy.subset import REPLACE_ONE
 
 
 def gaussian_epsilon(sigma, delta):
@@ -49,8 +51,15 @@ def test_a_step_that_is_kept_composes_as_dp_accounting_does():
         event = dp_sgd_event(0.1, 1.1, steps, dataset_size=900, capacity=130)
         theirs = pld.PLDAccountant(value_discretization_interval=COARSE).compose(event).get_epsilon(1e-5)
         assert epsilon(event, 1e-5, grid=COARSE) == pytest.approx(theirs, rel=1e-9)
-    silent = dp_sgd_event(0.1, 0.0, 5, dataset_size=900, capacity=130)
-    assert epsilon(silent, 1e-5) == math.inf
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1e-9, 0.01])
+def test_nearly_no_noise_has_no_bound(sigma):
+    for sizes in ({}, {"dataset_size": 900, "capacity": 130}):
+        assert epsilon(dp_sgd_event(0.1, sigma, 5, **sizes), 1e-5) == math.inf
+    if sigma:
+        gaussian = dp_accounting.GaussianDpEvent(sigma)
+        assert epsilon(gaussian, 1e-5, neighbouring_relation=REPLACE_ONE) == math.inf
 
 
 MECHANISM = Mechanism(1000, 0.1, 160, 1.5)
@@ -66,6 +75,8 @@ def test_calibration_meets_the_target_and_wastes_little(target):
 def test_unreachable_targets_are_errors():
     with pytest.raises(UserError, match="unreachable"):
         calibrate_mechanism(MECHANISM, 100, 1e-9, 1e-12)
+    with pytest.raises(UserError, match="nothing is promised"):
+        calibrate_mechanism(MECHANISM, 100, 1e9, 1e-5)
 
 
 def test_the_ledger_stops_at_the_target_never_after():

@@ -132,7 +132,8 @@ def test_any_configuration_trains_or_says_why_not(examples, tmp_path_factory):
             SEEN["refused"] += 1
         else:
             assert 1 <= result.steps <= 2
-            assert result.epsilon > 0
+            # 0 with so much noise that delta covers all that is given away.
+            assert result.epsilon >= 0
             assert result.epsilon <= config.privacy.epsilon or not result.privacy["guarantee"]
             assert result.samples.stat().st_size > 0
             SEEN["trained"] += 1

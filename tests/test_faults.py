@@ -187,8 +187,8 @@ def test_a_run_that_was_killed_before_it_said_what_it_is_begins_anew(small_confi
     assert not list(directory.private.glob("*.tmp"))
 
 
-def test_another_key_would_spend_twice(small_config, tmp_path):
-    fit(small_config, tmp_path / "run", progress=False)
+def test_another_key_would_spend_twice(small_config, finished_run, tmp_path):
+    shutil.copytree(finished_run.workdir, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/release")
     key = tmp_path / "run/private/key.json"
     kept = key.read_text()

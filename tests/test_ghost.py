@@ -48,11 +48,12 @@ def test_random_losses_equal_vmap_in_float64(architecture):
         return norms, error(got.clipped_sum, want.clipped_sum), error(got.outer_sum, want.outer_sum)
 
     assert max(errors(got)) <= 1e-10, made_of
-    # Noise of another dtype is other noise. Some losses are sensitive to rounding, whatever the method.
+    # Noise of another dtype is other noise. Some losses are sensitive to rounding, whatever the method: then the order
+    # of magnitude is what can be compared.
     if "noise" not in made_of and max(errors(single)) > 1e-5:
         with jax.enable_x64(True):
             by_vmap = sums("vmap", jnp.float32)(clip)
-        assert max(errors(single)) <= 2 * max(errors(by_vmap)), made_of
+        assert max(errors(single)) <= 10 * max(errors(by_vmap)), made_of
 
 
 def linear_loss(params, example, key):

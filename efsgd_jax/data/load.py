@@ -15,6 +15,7 @@ from efsgd_jax.data.tfds import read_tfds
 from efsgd_jax.errors import UserError
 
 SOURCES = ("digits", "mnist", "fashion_mnist", "npz", "idx", "folder", "celeba", "tfds:NAME")
+MAX_SIDE = 1024  # what anybody has made with privacy is far smaller, and memory ends
 
 
 def load_dataset(
@@ -87,8 +88,8 @@ def _check_arguments(
 ) -> None:
     if not 0.0 < test_fraction < 1.0:
         raise UserError(f"test_fraction is {test_fraction}; set --config.data.test_fraction between 0 and 1, as 0.2")
-    if image_size is not None and image_size < 1:
-        raise UserError(f"image_size is {image_size}; set --config.data.image_size to a positive number such as 32")
+    if image_size is not None and not 1 <= image_size <= MAX_SIDE:
+        raise UserError(f"image_size is {image_size}; set --config.data.image_size from 1 to {MAX_SIDE}, such as 32")
     if channels not in (None, 1, 3):
         raise UserError(f"channels is {channels}; set --config.data.channels to 1 (gray) or 3 (RGB)")
     if name == "tfds:":

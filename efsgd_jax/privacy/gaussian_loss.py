@@ -6,6 +6,7 @@ are the same equations on arrays; discretisation, mixture and composition stay d
 
 import functools
 import math
+from collections.abc import Sequence
 
 import dp_accounting
 import numpy as np
@@ -14,6 +15,12 @@ from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 from scipy import stats
 
 Adjacency = privacy_loss_mechanism.AdjacencyType
+# Of the privacy loss, beyond which no grid is made: with so little noise, epsilon is hundreds, or has no bound.
+LARGEST_RANGE = 1000.0
+
+
+class EndlessLossError(ValueError):
+    """There is so little noise that no bound is computed."""
 
 
 class GaussianPrivacyLoss(privacy_loss_mechanism.GaussianPrivacyLoss):
@@ -66,15 +73,27 @@ def _log1p_expm1_over(epsilons: np.ndarray, q: float) -> np.ndarray:
     return np.where(epsilons < 1, small, large - math.log(q) + np.log1p((q - 1) * np.exp(-large)))
 
 
+def connect_dots(losses: Sequence[GaussianPrivacyLoss], grid: float) -> pld_pmf.PLDPmf:
+    """The upper envelope of the privacy curves of ``losses``, on a grid.
+
+    Raises:
+      EndlessLossError: the grid would be.
+    """
+    bounds = [loss.connect_dots_bounds() for loss in losses]
+    least, most = min(b.epsilon_lower for b in bounds), max(b.epsilon_upper for b in bounds)
+    if not most - least <= LARGEST_RANGE:
+        raise EndlessLossError(f"privacy losses from {least:.3g} to {most:.3g}")
+    low, high = math.floor(least / grid), math.ceil(most / grid)
+    deltas = np.max([loss.get_delta_for_epsilon(np.arange(low, high + 1) * grid) for loss in losses], axis=0)
+    return pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(grid, low, high, deltas)
+
+
 def gaussian_pmf(
     standard_deviation: float, share: float, adjacency: privacy_loss_mechanism.AdjacencyType, grid: float
 ) -> pld_pmf.PLDPmf:
     """Privacy loss of a Gaussian of sensitivity 1 that one example is in with probability ``share``."""
     loss = GaussianPrivacyLoss(standard_deviation, sampling_prob=share, adjacency_type=adjacency)
-    bounds = loss.connect_dots_bounds()
-    low, high = math.floor(bounds.epsilon_lower / grid), math.ceil(bounds.epsilon_upper / grid)
-    deltas = loss.get_delta_for_epsilon(np.arange(low, high + 1) * grid)
-    return pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(grid, low, high, deltas)
+    return connect_dots([loss], grid)
 
 
 def poisson_sampled(noise_multiplier: float, sampling_probability: float, grid: float) -> PrivacyLossDistribution:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from ml_collections import ConfigDict
 
+from efsgd_jax.privacy.calibration import MAX_NOISE_MULTIPLIER
 from efsgd_jax.privacy.feedback_options import FeedbackMode
 
 # Key, value, whether it is valid, what it must be.
@@ -39,7 +40,12 @@ def common_rules(config: ConfigDict) -> list[Rule]:
     return [
         ("privacy.epsilon", p.epsilon, p.epsilon > 0, "above 0, or inf for no privacy"),
         ("privacy.delta", p.delta, 0 < p.delta < 1, "between 0 and 1, such as 1e-5"),
-        *at_least(config, "privacy", ["noise_multiplier"], 0),
+        (
+            "privacy.noise_multiplier",
+            p.noise_multiplier,
+            0 <= p.noise_multiplier <= MAX_NOISE_MULTIPLIER,
+            f"from 0, which solves for it, to {MAX_NOISE_MULTIPLIER:g}",
+        ),
         ("privacy.feedback", p.feedback, p.feedback in modes, f"one of {', '.join(modes)}"),
         (
             "privacy.feedback_l2_norm_clip",
