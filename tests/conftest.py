@@ -61,3 +61,6 @@ def pytest_addoption(parser):
 def pytest_generate_tests(metafunc):
     if "architecture" in metafunc.fixturenames:
         metafunc.parametrize("architecture", range(metafunc.config.getoption("architectures")))
+    if "lot" in metafunc.fixturenames:
+        whole, rest = divmod(metafunc.config.getoption("configurations"), 100)
+        metafunc.parametrize("lot", list(enumerate([100] * whole + [rest] * (rest > 0))), ids=str)
