@@ -89,6 +89,25 @@ def test_the_ledger_stops_at_the_target_never_after():
     assert free.spent(1) == math.inf
 
 
+@pytest.mark.parametrize(
+    ("steps", "every", "start", "ends"),
+    [
+        (10, 4, 0, [4, 8, 10]),
+        (10, 4, 4, [8, 10]),
+        (10, 4, 6, [8, 10]),
+        (10, 4, 10, []),
+        (3, 4, 0, [3]),
+        (1000, 10, 0, [*range(20, 1001, 20)]),
+        (1001, 10, 900, [930, 960, 990, 1001]),
+    ],
+)
+def test_blocks_end_where_rows_do_and_say_what_will_be_spent(steps, every, start, ends):
+    ledger = Ledger(MECHANISM, math.inf, 1e-5, steps)
+    blocks = ledger.blocks(every, start)
+    assert [end for end, _ in blocks] == ends
+    assert all(spent == MECHANISM.epsilon(end, 1e-5, grid=COARSE) for end, spent in blocks[:3])
+
+
 def test_hidden_feedback_pays_for_every_later_step():
     hidden = MECHANISM._replace(feedback="hidden", feedback_l2_norm_clip=0.1, noise_multiplier=8.0)
     plain = MECHANISM._replace(noise_multiplier=8.0)

@@ -1,11 +1,16 @@
 """The ledger: what a run has spent and when it must stop."""
 
+import math
+
 import dp_accounting
 
 from efsgd_jax.privacy.accounting import COARSE, FINE
 from efsgd_jax.privacy.calibration import best_fresh_share, calibrate_steps
 from efsgd_jax.privacy.mechanisms import Mechanism
 from efsgd_jax.privacy.shards import ShardMechanism
+
+# Into how many blocks of steps a run is cut at most, whose epsilons are computed: each takes a tenth of a second.
+MAX_BLOCKS = 50
 
 
 class Ledger:
@@ -28,6 +33,7 @@ class Ledger:
     def __init__(self, mechanism: Mechanism | ShardMechanism, target_epsilon: float, delta: float, planned_steps: int):
         self.mechanism, self.target_epsilon, self.delta = mechanism, target_epsilon, delta
         self.planned_steps = planned_steps
+        self._known: dict[tuple[int, float], float] = {}
         self.fresh_share = 0.5
         if mechanism.feedback == "hidden" and mechanism.noise_multiplier > 0 and mechanism.proven:
             self.fresh_share = best_fresh_share(mechanism, planned_steps, delta)
@@ -38,8 +44,28 @@ class Ledger:
         return self.mechanism.event(steps, truncated=truncated, fresh_share=self.fresh_share)
 
     def spent(self, steps: int, *, grid: float = COARSE) -> float:
-        """Epsilon of ``steps`` steps by PLD."""
-        return self.mechanism.epsilon(steps, self.delta, fresh_share=self.fresh_share, grid=grid)
+        """Epsilon of ``steps`` steps by PLD, computed once."""
+        if (steps, grid) not in self._known:
+            self._known[steps, grid] = self.mechanism.epsilon(
+                steps, self.delta, fresh_share=self.fresh_share, grid=grid
+            )
+        return self._known[steps, grid]
+
+    def blocks(self, every: int, start: int = 0) -> list[tuple[int, float]]:
+        """Where blocks of steps end, and what is spent by then, for a run that writes its ledger ahead of each block.
+
+        All is computed before the first step, and the largest first: the memory that it takes does not grow with the
+        run, and if it is not there, the run ends before it has begun.
+
+        Args:
+          every: steps; blocks end at multiples of it, or of a multiple of it where there would be more than
+            ``MAX_BLOCKS``, and at the last step.
+          start: steps that were taken before.
+        """
+        length = every * max(1, math.ceil(self.steps / every / MAX_BLOCKS))
+        self.spent(self.steps, grid=FINE)  # for the report
+        ends = sorted({*range(length, self.steps, length), self.steps}, reverse=True)
+        return [(end, self.spent(end)) for end in ends if end > start][::-1]
 
     def rdp_untruncated(self, steps: int) -> float:
         """Epsilon of ``steps`` steps by RDP, which does not know truncation: of the sampler without it."""

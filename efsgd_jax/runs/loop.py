@@ -86,11 +86,11 @@ def _train(
     )
     asked_to_end = stack.enter_context(preemption())
     since = time.perf_counter()
-    step, spent = start, math.nan
+    blocks = iter(ledger.blocks(every, start))
+    step, until, spent = start, start, math.nan
     for count in dispatches(start, ledger.steps, [every, config.train.grid_every]):
-        if step == start or step % every == 0:
-            until = min((step // every + 1) * every, ledger.steps)
-            spent = ledger.spent(until)
+        if step >= until:
+            until, spent = next(blocks)
             if is_first():
                 directory.begin(until, spent, ledger.delta)
         state, metrics = update(count)(state, sampling_key, data)
