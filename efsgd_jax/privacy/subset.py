@@ -61,6 +61,10 @@ class PLDAccountant(pld.PLDAccountant):
 
     _pld: Any
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._nothing = self._pld
+
     def _maybe_compose(self, event: dp_accounting.DpEvent, count: int, do_compose: bool):  # type: ignore[no-untyped-def]
         simple = (
             dp_accounting.NoOpDpEvent,
@@ -94,7 +98,9 @@ class PLDAccountant(pld.PLDAccountant):
 
     def _compose_unless_endless(self, one: Callable[[], PrivacyLossDistribution], count: int) -> None:
         try:
-            self._pld = self._pld.compose(one().self_compose(count))
+            composed = one().self_compose(count) if count > 1 else one()
+            # dp-accounting would convolve it with the identity, and go through all of it to cut tails, in Python.
+            self._pld = composed if self._pld is self._nothing else self._pld.compose(composed)
         except EndlessLossError:
             self._contains_non_dp_event = True  # epsilon is infinite from here on
 
