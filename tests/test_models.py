@@ -21,7 +21,7 @@ def size(params):
 
 
 def init(module, *args):
-    return module.init({"params": jax.random.key(0), "noise": jax.random.key(1)}, *args)
+    return jax.jit(module.init)({"params": jax.random.key(0), "noise": jax.random.key(1)}, *args)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -31,14 +31,14 @@ def test_shapes_and_ranges(image_size, channels):
     labels = jnp.array([0, 4])
     generator = Generator(spec, width=4, max_width=8)
     params = init(generator, jnp.ones((2, 6)), labels)
-    images = generator.apply(params, jnp.ones((2, 6)), labels, rngs={"noise": jax.random.key(2)})
+    images = jax.jit(generator.apply)(params, jnp.ones((2, 6)), labels, rngs={"noise": jax.random.key(2)})
     assert images.shape == (2, *spec.shape)
     assert jnp.abs(images).max() <= 1
     discriminator, encoder = Discriminator(spec, 4, 8, 16), Encoder(spec, 6, 4, 8)
-    judgement = discriminator.apply(init(discriminator, images, labels), images, labels)
+    judgement = jax.jit(discriminator.apply)(init(discriminator, images, labels), images, labels)
     assert judgement.realness.shape == (2,)
     assert judgement.class_logits.shape == (2, 5)
-    posterior = encoder.apply(init(encoder, images, labels), images, labels)
+    posterior = jax.jit(encoder.apply)(init(encoder, images, labels), images, labels)
     assert posterior.mean.shape == posterior.log_variance.shape == (2, 6)
 
 

@@ -64,7 +64,9 @@ def test_quick_start(tmp_path):
 
 
 def test_tpu_with_two_devices(tmp_path):
-    text, pictures = run("colab_tpu", tmp_path, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    text, pictures = run(
+        "colab_tpu", tmp_path, XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    )
     assert number(text, r"after 6 steps on (\d)") == 2
     assert 9 < number(text, r"epsilon ([\d.]+) at delta") <= 10
     assert number(text, r"'steps': (\d+)") == 6

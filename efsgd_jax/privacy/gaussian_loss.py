@@ -16,7 +16,7 @@ from scipy import stats
 
 Adjacency = privacy_loss_mechanism.AdjacencyType
 # Of the privacy loss, beyond which no grid is made: with so little noise, epsilon is hundreds, or has no bound.
-LARGEST_RANGE = 1000.0
+LARGEST_RANGE = 1500.0
 
 
 class EndlessLossError(ValueError):
