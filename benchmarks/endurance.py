@@ -2,7 +2,7 @@
 
     python benchmarks/endurance.py --out=benchmarks/results/endurance.json
 
-Twenty minutes on 2 CPU cores. Linux only: memory is read from /proc. Memory after the first 5,000 steps is the
+Ten minutes on 2 CPU cores. Linux only: memory is read from /proc. Memory after the first 5,000 steps is the
 reference; compared are the medians of what was seen in windows of 5,000 steps.
 """
 
