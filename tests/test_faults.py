@@ -205,6 +205,20 @@ def test_another_key_would_spend_twice(small_config, finished_run, tmp_path):
     assert fit(small_config, tmp_path / "run", progress=False).steps == 6
 
 
+def test_what_memory_cannot_hold_is_one_line(small_config, tmp_path, monkeypatch):
+    """As the compiler says it; really to fill the memory would end the tests."""
+
+    def too_large(*_):
+        def update(*_):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nmore")
+
+        return update
+
+    monkeypatch.setattr(loop, "make_update", too_large)
+    with pytest.raises(UserError, match=r"memory is not enough: RESOURCE.*99 bytes\.; .*microbatch_size"):
+        fit(small_config, tmp_path / "run", progress=False)
+
+
 def test_a_clock_that_jumps_changes_nothing(small_config, finished_run, tmp_path, monkeypatch):
     jumps = itertools.cycle([4e9, 0.0, 1e9])
     monkeypatch.setattr(time, "time", lambda: next(jumps))

@@ -31,6 +31,7 @@ def test_padding_comes_last_and_capacity_is_ample():
     capacity = sample_capacity(1000, 0.1, multiple_of=32)
     assert capacity % 32 == 0
     assert 100 + 5 * np.sqrt(90) < capacity < 200
+    assert sample_capacity(1000, 0.1, multiple_of=10**6) == sample_capacity(1000, 0.1) <= capacity
     indices, mask = draws(1000, 0.1, capacity)
     assert indices.shape == (400, capacity)
     assert np.all(np.diff(mask.astype(int), axis=1) <= 0)

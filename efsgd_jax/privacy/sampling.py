@@ -12,7 +12,7 @@ def sample_capacity(
 ) -> int:
     """A padded batch size that a Poisson batch of expected size ``q * N`` practically never exceeds.
 
-    Six standard deviations above the mean, rounded up to ``multiple_of``, at most ``N`` rounded up. What is
+    Six standard deviations above the mean, at most ``N``, rounded up to ``multiple_of`` unless that is larger. What is
     cut off beyond it is not ignored: it is part of the mechanism that ``mechanisms.dp_sgd_event`` describes. With
     ``overflow_probability``, enough for a batch to exceed it no more often than that.
     """
@@ -22,7 +22,7 @@ def sample_capacity(
         while stats.binom.sf(bound, dataset_size, sampling_probability) > overflow_probability:
             bound = math.ceil(1.02 * bound)
     bound = min(dataset_size, bound)
-    return -(-bound // multiple_of) * multiple_of
+    return bound if multiple_of > bound else -(-bound // multiple_of) * multiple_of
 
 
 def poisson_batch(

@@ -49,10 +49,18 @@ def train(
 
     Raises:
       Stopped: SIGTERM came before the last step; the state is kept.
-      UserError: parameters are no longer finite, a file is damaged, or the disk is full.
+      UserError: parameters are no longer finite, a file is damaged, the disk is full, or memory is not enough.
     """
-    with contextlib.ExitStack() as stack:
-        return _train(config, setup, directory, progress, mesh, stack)
+    try:
+        with contextlib.ExitStack() as stack:
+            return _train(config, setup, directory, progress, mesh, stack)
+    except jax.errors.JaxRuntimeError as error:
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        raise UserError(
+            f"memory is not enough: {str(error).splitlines()[0][:200]}; what was kept is intact; lower what "
+            "config.method counts, such as microbatch_size or a width, or config.data.image_size"
+        ) from error
 
 
 def _train(
