@@ -72,6 +72,11 @@ def test_calibration_meets_the_target_and_wastes_little(target):
     assert 0.98 * target < spent <= target
 
 
+def test_a_large_delta_leaves_rdp_far_behind():
+    solved = calibrate_mechanism(MECHANISM, 100, 10.0, 0.5)
+    assert 9.5 < epsilon(solved.event(100), 0.5, grid=COARSE) <= 10.0
+
+
 def test_unreachable_targets_are_errors():
     with pytest.raises(UserError, match="unreachable"):
         calibrate_mechanism(MECHANISM, 100, 1e-9, 1e-12)

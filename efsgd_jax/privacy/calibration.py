@@ -42,13 +42,16 @@ def calibrate_noise_multiplier(
     """
     make_rdp_event = make_rdp_event or make_event
     rough = rough_noise_multiplier(make_rdp_event, target_epsilon, delta, neighbouring_relation)
+    low = rough / 2
+    while epsilon(make_event(low), delta, grid=COARSE, neighbouring_relation=neighbouring_relation) <= target_epsilon:
+        low /= 2  # RDP is that loose where delta is large
     # RDP is an upper bound, so its noise is enough, but for truncation, which costs a little more: hence the margin.
     sigma = dp_accounting.calibrate_dp_mechanism(
         lambda: PLDAccountant(neighbouring_relation, value_discretization_interval=COARSE),
         make_event,
         target_epsilon,
         delta,
-        bracket_interval=dp_accounting.ExplicitBracketInterval(rough / 2, rough * 1.5),
+        bracket_interval=dp_accounting.ExplicitBracketInterval(low, rough * 1.5),
         tol=1e-3 * rough,
     )
     return float(sigma)
