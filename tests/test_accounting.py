@@ -10,7 +10,7 @@ from scipy import optimize, stats
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy import Ledger, Mechanism, calibrate_mechanism, dp_sgd_event, epsilon
 from efsgd_jax.privacy.accounting import COARSE
-from efsgd_jax.privacy.subset import REPLACE_ONE
+from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE, REPLACE_ONE
 
 
 def gaussian_epsilon(sigma, delta):
@@ -58,8 +58,9 @@ def test_nearly_no_noise_has_no_bound(sigma):
     for sizes in ({}, {"dataset_size": 900, "capacity": 130}):
         assert epsilon(dp_sgd_event(0.1, sigma, 5, **sizes), 1e-5) == math.inf
     if sigma:
-        gaussian = dp_accounting.GaussianDpEvent(sigma)
-        assert epsilon(gaussian, 1e-5, neighbouring_relation=REPLACE_ONE) == math.inf
+        for relation in (ADD_OR_REMOVE_ONE, REPLACE_ONE):
+            gaussian = dp_accounting.GaussianDpEvent(sigma)
+            assert epsilon(gaussian, 1e-5, neighbouring_relation=relation) == math.inf
 
 
 MECHANISM = Mechanism(1000, 0.1, 160, 1.5)

@@ -76,15 +76,13 @@ class PLDAccountant(pld.PLDAccountant):
         if self._neighboring_relation is ADD_OR_REMOVE_ONE and do_compose and _is_noisy_sample(event):
             self._compose_unless_endless(lambda: one_step(event, grid), count)
             return None
+        if self._neighboring_relation in (ADD_OR_REMOVE_ONE, REPLACE_ONE) and _is_noisy_gaussian(event):
+            if do_compose:  # everybody is in it, which is the same for both relations
+                sigma = event.noise_multiplier / count**0.5
+                self._compose_unless_endless(lambda: poisson_sampled(sigma, 1.0, grid), 1)
+            return None
         if self._neighboring_relation is not REPLACE_ONE or isinstance(event, simple):
             return super()._maybe_compose(event, count, do_compose)
-        if isinstance(event, dp_accounting.GaussianDpEvent):
-            if do_compose:
-                sigma = event.noise_multiplier / count**0.5
-                self._compose_unless_endless(
-                    lambda: poisson_sampled(sigma, 1.0, grid), 1
-                )  # the same in both directions
-            return None
         if isinstance(event, dp_accounting.SampledWithoutReplacementDpEvent) and isinstance(
             event.event, dp_accounting.GaussianDpEvent
         ):
@@ -105,11 +103,14 @@ class PLDAccountant(pld.PLDAccountant):
             self._contains_non_dp_event = True  # epsilon is infinite from here on
 
 
+def _is_noisy_gaussian(event: dp_accounting.DpEvent) -> bool:
+    return isinstance(event, dp_accounting.GaussianDpEvent) and event.noise_multiplier > 0
+
+
 def _is_noisy_sample(event: dp_accounting.DpEvent) -> bool:
     """Whether ``one_step`` knows it: noise, on a sample that reads anybody; the rest is dp-accounting's business."""
     if isinstance(event, dp_accounting.PoissonSampledDpEvent):
-        gaussian = isinstance(event.event, dp_accounting.GaussianDpEvent)
-        return gaussian and min(event.sampling_probability, event.event.noise_multiplier) > 0
+        return event.sampling_probability > 0 and _is_noisy_gaussian(event.event)
     if isinstance(event, dp_accounting.TruncatedSubsampledGaussianDpEvent):
         sizes = (event.truncated_batch_size, event.dataset_size)
         return min(*sizes, event.sampling_probability, event.noise_multiplier) > 0
