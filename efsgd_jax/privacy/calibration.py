@@ -15,7 +15,7 @@ from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE, PLDAccountant
 
 M = TypeVar("M", Mechanism, ShardMechanism)
 MAX_NOISE_MULTIPLIER = 1e4
-LARGEST_EPSILON = 200.0  # an attacker who knows all but one bit is wrong once in exp(200) times
+MAX_EPSILON = 200.0  # its promise is that odds change at most exp(200) times
 
 
 def calibrate_noise_multiplier(
@@ -38,7 +38,7 @@ def calibrate_noise_multiplier(
       neighbouring_relation: of the accountants.
 
     Raises:
-      UserError: above ``LARGEST_EPSILON``, or not reachable with a noise multiplier up to ``MAX_NOISE_MULTIPLIER``.
+      UserError: above ``MAX_EPSILON``, or not reachable with a noise multiplier up to ``MAX_NOISE_MULTIPLIER``.
     """
     make_rdp_event = make_rdp_event or make_event
     rough = rough_noise_multiplier(make_rdp_event, target_epsilon, delta, neighbouring_relation)
@@ -64,9 +64,9 @@ def rough_noise_multiplier(
     neighbouring_relation: dp_accounting.NeighboringRelation = ADD_OR_REMOVE_ONE,
 ) -> float:
     """``calibrate_noise_multiplier`` by RDP alone, to 0.01: fast."""
-    if target_epsilon > LARGEST_EPSILON:
+    if target_epsilon > MAX_EPSILON:
         raise UserError(
-            f"epsilon is {target_epsilon:g}: no noise is solved for above {LARGEST_EPSILON:g}, where nothing is "
+            f"epsilon is {target_epsilon:g}: no noise is solved for above {MAX_EPSILON:g}, where nothing is "
             "promised any more; lower the epsilon, or use epsilon=inf, which is without noise and says so"
         )
     largest = epsilon(

@@ -16,7 +16,7 @@ from scipy import stats
 
 Adjacency = privacy_loss_mechanism.AdjacencyType
 # Of the privacy loss, beyond which no grid is made: with so little noise, epsilon is hundreds, or has no bound.
-LARGEST_RANGE = 1500.0
+MAX_LOSS_RANGE = 1500.0
 
 
 class EndlessLossError(ValueError):
@@ -81,7 +81,7 @@ def connect_dots(losses: Sequence[GaussianPrivacyLoss], grid: float) -> pld_pmf.
     """
     bounds = [loss.connect_dots_bounds() for loss in losses]
     least, most = min(b.epsilon_lower for b in bounds), max(b.epsilon_upper for b in bounds)
-    if not most - least <= LARGEST_RANGE:
+    if not most - least <= MAX_LOSS_RANGE:
         raise EndlessLossError(f"privacy losses from {least:.3g} to {most:.3g}")
     low, high = math.floor(least / grid), math.ceil(most / grid)
     deltas = np.max([loss.get_delta_for_epsilon(np.arange(low, high + 1) * grid) for loss in losses], axis=0)

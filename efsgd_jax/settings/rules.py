@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from efsgd_jax.privacy.calibration import MAX_NOISE_MULTIPLIER
 from efsgd_jax.privacy.feedback_options import FeedbackMode
 
-LARGEST_SIZE = 2**20  # of anything that a method counts: beyond it, indices overflow before memory ends
+MAX_SIZE = 2**20  # of anything that a method counts: beyond it, indices overflow before memory ends
 
 # Key, value, whether it is valid, what it must be.
 Rule = tuple[str, Any, bool, str]
@@ -68,11 +68,7 @@ def common_rules(config: ConfigDict) -> list[Rule]:
             "0, or between 0 and 1 with feedback=private",
         ),
         *at_least(config, "train", ["steps", "log_every", "grid_every"], 1),
-        *(
-            (f"method.{k}", v, v <= LARGEST_SIZE, f"at most {LARGEST_SIZE}")
-            for k, v in config.method.items()
-            if type(v) is int
-        ),
+        *((f"method.{k}", v, v <= MAX_SIZE, f"at most {MAX_SIZE}") for k, v in config.method.items() if type(v) is int),
         ("train.seed", t.seed, -1 <= t.seed < 2**32, "-1 or a seed from 0 to 2^32 - 1"),
     ]
 
