@@ -61,6 +61,16 @@ LABELS = np.arange(60) % 3
         (["--config.data.name=npz"], ["path"]),
         (["--config.data.name=npz", "--config.data.path=/nowhere.npz"], ["/nowhere.npz"]),
         (["--config.data.image_size=9"], ["image_size", "9"]),
+        # What random configurations found.
+        (["--config.data.image_size=1000000000"], ["image_size", "1024"]),
+        (["--config.privacy.noise_multiplier=1e-9"], ["unreachable", "inf"]),
+        (["--config.privacy.noise_multiplier=1e9"], ["noise_multiplier", "10000"]),
+        (["--config.privacy.epsilon=1e9"], ["nothing is promised"]),
+        (["--config.method.microbatch_size=2147483648"], ["microbatch_size", "1048576"]),
+        (
+            ["--config=preset:sanitized_mnist_small", "--config.train.images_per_step=1000000000"],
+            ["images_per_step", "1048576"],
+        ),
     ],
 )
 def test_flags(flags, words, tmp_path, capsys):

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from efsgd_jax.privacy.calibration import MAX_NOISE_MULTIPLIER
 from efsgd_jax.privacy.feedback_options import FeedbackMode
 
-MAX_SIZE = 2**20  # of anything that a method counts: beyond it, indices overflow before memory ends
+MAX_SIZE = 2**20  # of what is in memory at one time: beyond it, indices overflow before memory ends
 
 # Key, value, whether it is valid, what it must be.
 Rule = tuple[str, Any, bool, str]
@@ -31,6 +31,12 @@ def joint_clip(config: ConfigDict) -> float:
     """The joint sensitivity of ``privacy.l2_norm_clip``, one norm or a group of them."""
     clip = config.privacy.get("l2_norm_clip", 0.0)  # private_mixture has none: it has no gradients
     return math.hypot(*clip.values()) if isinstance(clip, ConfigDict) else float(clip)
+
+
+def _sizes(config: ConfigDict) -> list[tuple[str, int]]:
+    """What a method counts, and the examples of a step."""
+    batches = [(f"train.{k}", config.train[k]) for k in ("expected_batch_size", "images_per_step") if k in config.train]
+    return batches + [(f"method.{k}", v) for k, v in config.method.items() if type(v) is int]
 
 
 def common_rules(config: ConfigDict) -> list[Rule]:
@@ -68,7 +74,7 @@ def common_rules(config: ConfigDict) -> list[Rule]:
             "0, or between 0 and 1 with feedback=private",
         ),
         *at_least(config, "train", ["steps", "log_every", "grid_every"], 1),
-        *((f"method.{k}", v, v <= MAX_SIZE, f"at most {MAX_SIZE}") for k, v in config.method.items() if type(v) is int),
+        *((k, v, v <= MAX_SIZE, f"at most {MAX_SIZE}") for k, v in _sizes(config)),
         ("train.seed", t.seed, -1 <= t.seed < 2**32, "-1 or a seed from 0 to 2^32 - 1"),
     ]
 
