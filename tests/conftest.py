@@ -63,7 +63,7 @@ def training_epsilon_computed_once(monkeypatch):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--architectures", type=int, default=8, help="random losses on which ghost clipping is tested")
+    parser.addoption("--architectures", type=int, default=12, help="random losses on which ghost clipping is tested")
     parser.addoption("--configurations", type=int, default=4, help="random configurations that are trained")
 
 

@@ -9,7 +9,7 @@ from scipy import optimize, stats
 
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy import Ledger, Mechanism, calibrate_mechanism, dp_sgd_event, epsilon
-from efsgd_jax.privacy.accounting import COARSE
+from efsgd_jax.privacy.accounting import COARSE, FINE
 from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE, REPLACE_ONE
 
 
@@ -76,6 +76,12 @@ def test_calibration_meets_the_target_and_wastes_little(target):
 def test_a_large_delta_leaves_rdp_far_behind():
     solved = calibrate_mechanism(MECHANISM, 100, 10.0, 0.5)
     assert 9.5 < epsilon(solved.event(100), 0.5, grid=COARSE) <= 10.0
+
+
+def test_a_report_is_on_the_fine_grid(monkeypatch):
+    monkeypatch.setattr("efsgd_jax.privacy.ledger.FINE", FINE)  # which elsewhere in the tests is the coarse one
+    fine, coarse = (MECHANISM.epsilon(100, 1e-5, grid=grid) for grid in (FINE, COARSE))
+    assert Ledger(MECHANISM, math.inf, 1e-5, 100).report(100)["pld"] == fine < coarse
 
 
 def test_unreachable_targets_are_errors():

@@ -1,5 +1,8 @@
 """Ghost clipping against per-example gradients in float64, on random losses, and what it does with strange ones."""
 
+import functools
+import os
+
 import chex
 import flax.linen as nn
 import jax
@@ -10,6 +13,9 @@ import pytest
 from random_models import CHANNELS, CLASSES, SIDE, random_loss
 
 from efsgd_jax.privacy import clipped_grad, clipping_plan
+
+# As without ``conftest.py``, which is about the CPU's compiler.
+USERS = {"xla_cpu_use_fusion_emitters": True} if "fusion_emitters" in os.environ["XLA_FLAGS"] else {}
 
 
 def batch_of(rng, size):
@@ -22,14 +28,14 @@ def test_random_losses_equal_vmap_in_float64(architecture):
     images, labels = batch_of(np.random.default_rng(architecture), 4)
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(architecture), 4)
-        variables = jax.jit(init)(jax.random.key(architecture))
+        variables = jax.jit(init, compiler_options=USERS)(jax.random.key(architecture))
 
-        def sums(method, dtype):
+        def sums(method, dtype, **options):
             constants, x = jax.tree.map(lambda x: jnp.asarray(x, dtype), (variables, images))
             params = constants.pop("params")
             loss = loss_with(constants)
 
-            @jax.jit
+            @functools.partial(jax.jit, compiler_options=options)
             def clipped(clip):
                 f = clipped_grad(loss, clip, method=method, outer_l2_norm_clip=jnp.inf)
                 return f(params, (x, jnp.asarray(labels)), keys)
@@ -48,12 +54,12 @@ def test_random_losses_equal_vmap_in_float64(architecture):
         return norms, error(got.clipped_sum, want.clipped_sum), error(got.outer_sum, want.outer_sum)
 
     assert max(errors(got)) <= 1e-10, made_of
-    # Noise of another dtype is other noise. Some losses are sensitive to rounding, whatever the method: then the order
-    # of magnitude is what can be compared.
+    # Noise of another dtype is other noise. Some losses are sensitive to rounding, whatever the method: that of the
+    # programs that users have, not of those that the tests compile faster.
     if "noise" not in made_of and max(errors(single)) > 1e-5:
         with jax.enable_x64(True):
-            by_vmap = sums("vmap", jnp.float32)(clip)
-        assert max(errors(single)) <= 10 * max(errors(by_vmap)), made_of
+            single, by_vmap = (sums(method, jnp.float32, **USERS)(clip) for method in ("ghost", "vmap"))
+        assert max(errors(single)) <= max(1e-5, 2 * max(errors(by_vmap))), made_of
 
 
 def linear_loss(params, example, key):
