@@ -98,7 +98,7 @@ def test_a_run_with_canaries(one_run_config, monkeypatch):
     assert result.claimed == pytest.approx(0.5, rel=0.01)
     assert max(result.bounds.values()) <= result.claimed
 
-    monkeypatch.setattr(feedback, "add_noise", lambda tree, std, keys: tree)
+    monkeypatch.setattr(feedback, "add_noise", lambda tree, std, moved, keys: tree)
     broken = audit_run(one_run_config, canaries=80, seed=3, progress=False)
     assert broken.curves["white box"] > 0.8
     assert broken.bounds["white box"] > broken.claimed

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from efsgd_jax.privacy import clip_and_sum, clip_by_norm, clipped_grad
+from efsgd_jax.privacy.rounding import margin
 
 
 @pytest.fixture
@@ -23,6 +24,11 @@ def reference(grads, clip, keep):
     return sum(r * min(1, clip / np.linalg.norm(r)) for r, k in zip(rows, keep, strict=True) if k)
 
 
+def shorter(clip, grads):
+    """The clip norm less the margin for rounding."""
+    return clip / (1 + margin(jax.tree.map(lambda g: g[0], grads), 7))
+
+
 def flat(tree):
     return np.concatenate([np.ravel(x) for x in tree.values()])
 
@@ -31,7 +37,7 @@ def flat(tree):
 def test_clipped_sum_is_the_definition(grads, clip):
     keep = np.array([1, 1, 0, 1, 1, 0, 1], bool)
     got = clip_and_sum(grads, clip, mask=keep, outer_l2_norm_clip=np.inf)
-    np.testing.assert_allclose(flat(got.clipped_sum), reference(grads, clip, keep), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(flat(got.clipped_sum), reference(grads, shorter(clip, grads), keep), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(flat(got.outer_sum), reference(grads, np.inf, keep), rtol=1e-5, atol=1e-5)
     assert got.sensitivity == pytest.approx(clip)
 
@@ -39,7 +45,7 @@ def test_clipped_sum_is_the_definition(grads, clip):
 def test_groups_have_their_own_norms_and_a_joint_sensitivity(grads):
     got = clip_and_sum(grads, {"a": 0.3, "b": 0.4})
     for name, clip in (("a", 0.3), ("b", 0.4)):
-        want = reference({name: grads[name]}, clip, np.ones(7, bool))
+        want = reference({name: grads[name]}, shorter(clip, grads), np.ones(7, bool))
         np.testing.assert_allclose(np.ravel(got.clipped_sum[name]), want, rtol=1e-5, atol=1e-6)
     assert got.sensitivity == pytest.approx(0.5)
     with pytest.raises(ValueError, match="groups"):
@@ -51,7 +57,7 @@ def test_one_bad_example_contributes_nothing(grads, bad):
     poisoned = {**grads, "a": grads["a"].at[2, 0, 0].set(bad)}
     keep = np.arange(7) != 2
     got = clip_and_sum(poisoned, 1.0, outer_l2_norm_clip=np.inf)
-    np.testing.assert_allclose(flat(got.clipped_sum), reference(grads, 1.0, keep), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(flat(got.clipped_sum), reference(grads, shorter(1.0, grads), keep), rtol=1e-5, atol=1e-6)
     assert np.all(np.isfinite(flat(got.outer_sum)))
     assert not got.finite[2]
     assert got.finite.sum() == 6
@@ -104,5 +110,7 @@ def test_memory_does_not_grow_with_the_batch():
 
 
 def test_clip_by_norm():
-    np.testing.assert_allclose(clip_by_norm({"a": jnp.array([3.0, 4.0])}, 1.0)["a"], [0.6, 0.8], rtol=1e-6)
+    tree = {"a": jnp.array([3.0, 4.0])}
+    want = np.array([0.6, 0.8]) / (1 + margin(tree, 1))
+    np.testing.assert_allclose(clip_by_norm(tree, 1.0)["a"], want, rtol=1e-6)
     np.testing.assert_array_equal(clip_by_norm({"a": jnp.array([jnp.nan, 4.0])}, 1.0)["a"], [0, 0])

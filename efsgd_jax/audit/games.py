@@ -137,7 +137,8 @@ def _trial(game: Game, present: jax.Array, key: jax.Array) -> jax.Array:
         rows, mask = game.sample(sampling_key, step, present, mechanism)
         grads = jax.tree.map(lambda g: g[rows], per_row(step, sign))
         total = _clipped(game, grads, mask, rows, state)
-        mean, new = transform.update(total, state, params, mask=mask, indices=rows)
+        given = {"mask": mask} if total is grads else {}  # clipped sums have it already
+        mean, new = transform.update(total, state, params, indices=rows, **given)
         mean = game.divide(mean, mask)
         return new, _normalised(mechanism, mean, state, new)
 

@@ -47,16 +47,16 @@ class Mutant(NamedTuple):
 
 def _noise(factor: float) -> Patches:
     sound = feedback.add_noise
-    return {f"{FEEDBACK}.add_noise": lambda tree, std, keys: sound(tree, factor * std, keys)}
+    return {f"{FEEDBACK}.add_noise": lambda tree, std, moved, key: sound(tree, factor * std, moved, key)}
 
 
 def _noise_on_the_first_channel_only() -> Patches:
     sound = feedback.add_noise
     calls: list[None] = []
 
-    def add_noise(tree: PyTree, std: Any, keys: Any) -> PyTree:
+    def add_noise(tree: PyTree, std: Any, moved: Any, key: Any) -> PyTree:
         calls.append(None)
-        return tree if len(calls) % 2 else sound(tree, std, keys)  # the residual's noise comes first
+        return tree if len(calls) % 2 else sound(tree, std, moved, key)  # the residual's noise comes first
 
     return {f"{FEEDBACK}.add_noise": add_noise}
 

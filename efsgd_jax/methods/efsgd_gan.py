@@ -29,6 +29,7 @@ from efsgd_jax.privacy.clipping import clipped_grad
 from efsgd_jax.privacy.devices import DATA
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
 from efsgd_jax.privacy.feedback_options import outer_clip
+from efsgd_jax.privacy.keys import fresh_key
 from efsgd_jax.privacy.mechanisms import Mechanism
 from efsgd_jax.privacy.residuals import unit_lengths
 
@@ -231,7 +232,7 @@ def efsgd_gan(
             generator_optimizer=generator_adam.init(params["generator"]),
         )
 
-    aggregate = mechanism.transform(jax.random.key(0)).update  # the key that counts is the one in the state
+    aggregate = mechanism.transform(fresh_key()).update  # the key that counts is the one in the state
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.key, state.step)
@@ -241,7 +242,7 @@ def efsgd_gan(
         carried = unit_lengths(state.privacy.residual, batch.rows) if mechanism.feedback == "local" else None
         keys = jax.random.split(real_key, batch.mask.shape[0])
         real = real_gradient(params, (batch.images, batch.labels), keys, batch.mask, carried)
-        gradient, privacy = aggregate(real, state.privacy, params, mask=batch.mask, indices=batch.rows)
+        gradient, privacy = aggregate(real, state.privacy, params, indices=batch.rows)
 
         n = hp.generated_batch_size
         fake_labels = jax.random.randint(label_key, (n,), 0, spec.num_classes)

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from efsgd_jax.methods.mixture import Mixture
-from efsgd_jax.privacy.one_shot import clip_rows, gaussian_release, share_noise
+from efsgd_jax.privacy.one_shot import NoiseSupply, Release, share_noise
+from efsgd_jax.privacy.rounding import sum_of_squares
 
 # Length of an example's count beside its vector, in units of the clip norm; and the weights of its count and of its
 # second moment beside its difference from the centre.
@@ -76,11 +77,15 @@ def fit_mixture(
     shares = [o.mean_share, o.basis_share, o.moment_share] + ([o.cluster_share] if o.components > 1 else [])
     whole = math.fsum(shares)
     sigma_mean, sigma_basis, sigma_moment, *sigma_cluster = share_noise(noise_multiplier, [s / whole for s in shares])
-    mean_key, basis_key, start_key, moment_key, *cluster_keys = jax.random.split(key, 4 + o.cluster_steps)
-    member = jax.nn.one_hot(labels, num_classes)
+    noise_key, start_key = jax.random.split(key)
+    size, d = x.shape[1], min(o.directions, x.shape[1])
+    steps = o.cluster_steps if o.components > 1 else 0
+    groups = num_classes * o.components
+    coordinates = num_classes * (size + 1) + size**2 + steps * groups * (d + 1) + groups * (d + 1 + d**2)
+    noise = NoiseSupply(noise_key, coordinates if noise_multiplier > 0 else 0)
 
-    raw_means, counts, std = _class_means(mean_key, x, member, o.mean_clip, sigma_mean)
-    basis = _principal_basis(basis_key, x - raw_means[labels], o, sigma_basis)
+    raw_means, counts, std = _class_means(noise, x, labels, num_classes, o.mean_clip, sigma_mean)
+    basis = _principal_basis(noise, x - raw_means[labels], o, sigma_basis)
     means = _smooth(raw_means, counts, basis, std)
 
     # Partly whitened, so that neither the first directions nor the last, mostly noise, decide about everything.
@@ -93,11 +98,11 @@ def fit_mixture(
     start = jax.random.normal(start_key, (num_classes, o.components, z.shape[1]))
     centres = 0.7 * jnp.sqrt(spread) * start if o.components > 1 else jnp.zeros_like(start)
     if o.components > 1:
-        for cluster_key in cluster_keys:
-            sigma = sigma_cluster[0] * math.sqrt(o.cluster_steps)
-            centres = _cluster_step(cluster_key, z, labels, centres, sigma) * (spread > 0)
+        for _ in range(steps):
+            sigma = sigma_cluster[0] * math.sqrt(steps)
+            centres = _cluster_step(noise, z, labels, centres, sigma) * (spread > 0)
     clip = MOMENT_CLIP_OF_ONE if o.components == 1 else MOMENT_CLIP_OF_SEVERAL
-    weights, centres, covariances = _moments(moment_key, z, labels, centres, spread > 0, clip, sigma_moment)
+    weights, centres, covariances = _moments(noise, z, labels, centres, spread > 0, clip, sigma_moment)
 
     values, axes = jnp.linalg.eigh(unit[:, None] * covariances * unit)
     return Mixture(
@@ -110,22 +115,39 @@ def fit_mixture(
     )
 
 
+def clip_rows(rows: jax.Array, l2_norm_clip: float) -> jax.Array:
+    """Each row ``[N, D]`` shortened to norm C at most, up to rounding; a row that is not finite becomes zero."""
+    norms = jnp.sqrt(sum_of_squares(rows))[:, None]
+    shorter = rows * (l2_norm_clip / jnp.maximum(norms, l2_norm_clip))
+    return jnp.where(jnp.isfinite(norms), shorter, 0.0)
+
+
+def _sums_and_counts(
+    release: Release, rows: jax.Array, l2_norm_clip: float, weight: float, groups: jax.Array, num_groups: int
+) -> tuple[jax.Array, jax.Array]:
+    """Sums ``[G, D]`` of clipped rows and weighted counts ``[G, 1]``: a row adds a vector of length
+    ``sqrt(C^2 + weight^2)`` to its group's."""
+    whole = release.rows(rows, l2_norm_clip)
+    count = release.constant(weight, len(rows), whole)
+    both = whole._replace(values=jnp.concatenate([whole.values, count.values], axis=1), bits=count.bits)
+    sums = release.sums(both, groups, num_groups)
+    return sums[:, :-1], sums[:, -1:]
+
+
 def _class_means(
-    key: jax.Array, x: jax.Array, member: jax.Array, l2_norm_clip: float, sigma: float
+    noise: NoiseSupply, x: jax.Array, labels: jax.Array, num_classes: int, l2_norm_clip: float, sigma: float
 ) -> tuple[jax.Array, jax.Array, float]:
     """Means ``[K, D]``, counts ``[K]``, and the std of the noise on sums.
 
     Formal guarantees:
       An example moves the row of its class only, by a vector of norm C at most and a count of length C / 4: one
-      ``GaussianDpEvent(sigma)`` with sensitivity ``C sqrt(1 + 1/16)``.
+      ``GaussianDpEvent(sigma)`` with sensitivity ``C sqrt(1 + 1/16)``, of exact sums (``one_shot.Release``).
     """
-    clipped = clip_rows(x, l2_norm_clip)
-    rows = jnp.concatenate([clipped, jnp.full((x.shape[0], 1), COUNT_LENGTH * l2_norm_clip)], axis=1)
-    sums = jnp.matmul(member.T, rows, precision=jax.lax.Precision.HIGHEST)
-    sensitivity = l2_norm_clip * math.hypot(1.0, COUNT_LENGTH)
-    sums, _ = gaussian_release(key, sums, sensitivity, sigma)
-    counts = jnp.maximum(sums[:, -1] / (COUNT_LENGTH * l2_norm_clip), 1.0)
-    return sums[:, :-1] / counts[:, None], counts, sensitivity * sigma
+    weight = COUNT_LENGTH * l2_norm_clip
+    release = Release(noise, math.hypot(l2_norm_clip, weight), sigma)
+    sums, counts = _sums_and_counts(release, x, l2_norm_clip, weight, labels, num_classes)
+    counts = jnp.maximum(counts[:, 0] / weight, 1.0)
+    return sums / counts[:, None], counts, release.std
 
 
 class _Basis(NamedTuple):
@@ -136,18 +158,17 @@ class _Basis(NamedTuple):
     rest: jax.Array
 
 
-def _principal_basis(key: jax.Array, deviations: jax.Array, options: FitOptions, sigma: float) -> _Basis:
+def _principal_basis(noise: NoiseSupply, deviations: jax.Array, options: FitOptions, sigma: float) -> _Basis:
     """Principal components of the deviations from class means.
 
     Formal guarantees:
       An example moves the second moment by ``x x^T``, whose norm is ``|x|^2``, at most the clip norm's square: one
-      ``GaussianDpEvent(sigma)``. The number of examples is public.
+      ``GaussianDpEvent(sigma)``, of exact sums. The number of examples is public.
     """
     n, size = deviations.shape
     clip = options.deviation_clip
-    clipped = clip_rows(deviations, clip)
-    square = jnp.matmul(clipped.T, clipped, precision=jax.lax.Precision.HIGHEST)
-    _, square = gaussian_release(key, (), clip**2, sigma, squares=square)
+    release = Release(noise, clip**2, sigma)
+    (square,) = release.squares(release.factors(deviations, clip), jnp.zeros(n, jnp.int32), 1)
     values, vectors = jnp.linalg.eigh(square / n)
     directions = min(options.directions, size)
     kept, trace = values[::-1][:directions], jnp.sum(values)
@@ -183,7 +204,7 @@ def _nearest(z: jax.Array, labels: jax.Array, centres: jax.Array) -> jax.Array:
     return jnp.argmin(jnp.where(own, distance, jnp.inf), axis=1)
 
 
-def _cluster_step(key: jax.Array, z: jax.Array, labels: jax.Array, centres: jax.Array, sigma: float) -> jax.Array:
+def _cluster_step(noise: NoiseSupply, z: jax.Array, labels: jax.Array, centres: jax.Array, sigma: float) -> jax.Array:
     """One step of Lloyd's algorithm.
 
     Formal guarantees:
@@ -191,19 +212,14 @@ def _cluster_step(key: jax.Array, z: jax.Array, labels: jax.Array, centres: jax.
       with sensitivity sqrt(2).
     """
     k, m, d = centres.shape
-    member = jax.nn.one_hot(_nearest(z, labels, centres), k * m)
-    rows = jnp.concatenate([z, jnp.ones((z.shape[0], 1))], axis=1)
-    sensitivity = math.sqrt(2.0)
-    sums = jnp.matmul(member.T, rows, precision=jax.lax.Precision.HIGHEST)
-    sums, _ = gaussian_release(key, sums, sensitivity, sigma)
-    counts = jnp.maximum(
-        sums[:, -1:], 3 * sensitivity * sigma + 1
-    )  # a centre without members is drawn to the class mean
-    return (sums[:, :-1] / counts).reshape(k, m, d)
+    release = Release(noise, math.sqrt(2.0), sigma)
+    sums, counts = _sums_and_counts(release, z, 1.0, 1.0, _nearest(z, labels, centres), k * m)
+    counts = jnp.maximum(counts, 3 * release.std + 1)  # a centre without members is drawn to the class mean
+    return (sums / counts).reshape(k, m, d)
 
 
 def _moments(
-    key: jax.Array, z: jax.Array, labels: jax.Array, centres: jax.Array, there: jax.Array, clip: float, sigma: float
+    noise: NoiseSupply, z: jax.Array, labels: jax.Array, centres: jax.Array, there: jax.Array, clip: float, sigma: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Weights ``[K, M]``, centres ``[K, M, d]`` and covariances ``[K, M, d, d]`` of the components.
 
@@ -216,15 +232,13 @@ def _moments(
     a, b = MOMENT_COUNT_WEIGHT, MOMENT_SQUARE_WEIGHT
     sensitivity = math.sqrt(a**2 + clip**2 + (b * clip**2) ** 2)
     nearest = _nearest(z, labels, centres)
-    r = clip_rows(z - centres.reshape(k * m, d)[nearest], clip)
-    member = jax.nn.one_hot(nearest, k * m)
-    rows = jnp.concatenate([r, jnp.full((z.shape[0], 1), a)], axis=1)
-    sums = jnp.matmul(member.T, rows, precision=jax.lax.Precision.HIGHEST)
-    squares = jax.lax.map(lambda w: jnp.matmul((r * w[:, None]).T, r, precision=jax.lax.Precision.HIGHEST), member.T)
-    sums, squares = gaussian_release(key, sums, sensitivity, sigma, squares=b * squares)
+    r = z - centres.reshape(k * m, d)[nearest]
+    release = Release(noise, sensitivity, sigma)
+    sums, counts = _sums_and_counts(release, r, clip, a, nearest, k * m)
+    squares = release.squares(release.factors(r, clip, b), nearest, k * m, b) / b
 
-    std = sensitivity * sigma
-    counts, sums, squares = jnp.maximum(sums[:, -1] / a, 2 * std / a + 1), sums[:, :-1], squares / b
+    std = release.std
+    counts = jnp.maximum(counts[:, 0] / a, 2 * std / a + 1)
     both = there[:, None] & there
     squares, sums = jnp.where(both, squares, 0.0), jnp.where(there, sums, 0.0)
 

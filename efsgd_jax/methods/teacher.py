@@ -9,13 +9,15 @@ import math
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.privacy.one_shot import gaussian_release
+from efsgd_jax.privacy.one_shot import FACTOR_BITS, NoiseSupply, Release, whole_rows
 
 ORIENTATIONS = 8
 # Cells along a side; an image has this many or somewhat more.
 CELLS = 7
 # Beside features of length 1.
 CONSTANT = 0.3
+# Of both together.
+LONGEST = 1.0001 * math.hypot(1.0, CONSTANT)
 # Gradients of cells that are fainter than this are not amplified to the strength of others.
 FAINT = 0.02
 SHARPNESS = 10.0
@@ -86,22 +88,22 @@ def fit_teacher(
       learning_rate: of the first step, for gradients in units of C; decays to a tenth.
 
     Formal guarantees:
-      Each step releases the sum of everybody's gradients, each of norm at most C, with noise multiplier
+      Each step releases the exact sum of all examples' gradients, each of norm at most C, with noise multiplier
       ``sigma sqrt(T)``; T of these are one ``GaussianDpEvent(sigma)``. N is public.
     """
     n = features.shape[0]
     target = jax.nn.one_hot(labels, num_classes)
-    lengths = jnp.linalg.norm(features, axis=1)
     sigma = noise_multiplier * math.sqrt(steps)
+    whole = whole_rows(features, LONGEST, LONGEST / 2**FACTOR_BITS, FACTOR_BITS)
 
     def step(t: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         weights, momentum, average = carry
         error = jnp.exp(log_probabilities(weights, features)) - target
         # In units of C: the gradient is an outer product, whose norm is the product of the norms.
-        norms = jnp.linalg.norm(error, axis=1) * lengths / l2_norm_clip
-        error = error / l2_norm_clip / jnp.maximum(norms, 1.0)[:, None]
-        total = jnp.matmul(features.T, error, precision=jax.lax.Precision.HIGHEST)
-        total, _ = gaussian_release(jax.random.fold_in(key, t), total, 1.0, sigma)
+        noise = NoiseSupply(jax.random.fold_in(key, t), features.shape[1] * num_classes if sigma > 0 else 0)
+        release = Release(noise, 1.0, sigma)
+        partners = release.partners(error / l2_norm_clip, whole, 1 / LONGEST, LONGEST)
+        total = release.products(whole, partners)
         momentum = MOMENTUM * momentum + total / n
         weights = weights - learning_rate * (1 - 0.9 * t / steps) * momentum
         return weights, momentum, average + jnp.where(t >= steps // 2, weights, 0.0) / (steps - steps // 2)

@@ -1,11 +1,15 @@
 """The clipped sum of per-example gradients, and what clipping cut off."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
+
+from efsgd_jax.privacy.checks import check_clip_norm, check_gradients, check_rows
+from efsgd_jax.privacy.rounding import margin, round_once, sum_in_blocks, sum_of_squares, wide
 
 PyTree = Any
 ClipNorm = jax.typing.ArrayLike | Mapping[str, float]
@@ -13,6 +17,8 @@ ClipNorm = jax.typing.ArrayLike | Mapping[str, float]
 # Below this norm a gradient is not stretched: squares of float32 coordinates under 1e-19 vanish, so that the norm of a
 # gradient that short can be wrong by any factor, and the stretched one longer than C.
 NO_DIRECTION = 1e-12
+# Below this clip norm everything is clipped to zero: norms of float32 numbers that small are not known.
+SMALLEST_CLIP_NORM = 1e-9
 
 
 class ClippedSum(NamedTuple):
@@ -28,7 +34,9 @@ class ClippedSum(NamedTuple):
       losses: float32 ``[B]``, 0 where masked out.
       aux: what the loss returned beside its value, each leaf with a leading ``[B]`` axis; 0 where masked out.
       finite: bool ``[B]``, False where a gradient had a NaN or an infinite norm (its contribution is 0).
-      sensitivity: the largest L2 norm one example can add to ``clipped_sum``.
+      sensitivity: the largest L2 norm one example can add to ``clipped_sum``: the clip norm that it was made with. The
+        transform that noises the sum has its own, and refuses one of another.
+      outer_l2_norm_clip: the clip norm of ``outer_sum``, or None.
     """
 
     clipped_sum: PyTree
@@ -40,6 +48,7 @@ class ClippedSum(NamedTuple):
     aux: PyTree
     finite: jax.Array
     sensitivity: jax.Array
+    outer_l2_norm_clip: jax.Array | None
 
 
 class PerExample(NamedTuple):
@@ -59,11 +68,12 @@ class PerExample(NamedTuple):
     sum_with: Callable[[PyTree, jax.Array], PyTree]
 
 
-def sensitivity_of(l2_norm_clip: ClipNorm) -> jax.Array:
+def sensitivity_of(l2_norm_clip: ClipNorm) -> Any:
     """L2 sensitivity of a clipped sum: ``C``, or ``sqrt(sum_m C_m^2)`` for one norm per parameter group."""
-    if isinstance(l2_norm_clip, Mapping):
-        return jnp.sqrt(sum(jnp.square(jnp.asarray(c, jnp.float32)) for c in l2_norm_clip.values()))
-    return jnp.asarray(l2_norm_clip, jnp.float32)
+    clips = list(l2_norm_clip.values()) if isinstance(l2_norm_clip, Mapping) else [l2_norm_clip]
+    if any(isinstance(c, jax.Array) for c in clips):
+        return jnp.sqrt(sum(jnp.square(jnp.asarray(c, jnp.float32)) for c in clips))
+    return np.float32(math.hypot(*clips))  # a number that is known stays one: it can be checked while tracing
 
 
 def clip_and_sum(
@@ -93,30 +103,30 @@ def clip_and_sum(
       ValueError: the leaves do not share one leading axis, or a mapping whose keys are not the groups'.
 
     Formal guarantees:
-      Adding or removing one row (or flipping its mask) changes ``clipped_sum`` by at most ``sensitivity`` in
-      L2 norm, up to float32 rounding, whatever the gradients and ``carried`` are: a gradient that is not finite, in
-      any leaf, contributes exactly zero to both sums. ``outer_sum`` has that bound for ``outer_l2_norm_clip``. The
-      per-example fields have none; they are private.
+      Replacing one row by zeros (or flipping its mask) changes ``clipped_sum`` by at most ``sensitivity`` in L2 norm,
+      in float32 and with its rounding (``rounding.margin``: rows are clipped that much shorter), whatever the gradients
+      and ``carried`` are: a gradient that is not finite, in any leaf, contributes exactly zero to both sums.
+      ``outer_sum`` has that bound for ``outer_l2_norm_clip``. The per-example fields have none; they are private.
     """
-    leaves = jax.tree.leaves(per_example_grads)
-    if not leaves or any(jnp.ndim(g) < 1 or g.shape[0] != leaves[0].shape[0] for g in leaves):
-        raise ValueError(
-            "per-example gradients must all have the same leading example axis; got shapes "
-            f"{[jnp.shape(g) for g in leaves]}. Averaged gradients cannot be clipped per example: "
-            "use jax.vmap(jax.grad(loss), in_axes=(None, 0))."
-        )
+    batch = check_gradients(per_example_grads)
+    per_example_grads = round_once(jax.tree.map(jnp.asarray, per_example_grads))
     gradients = PerExample(
-        jnp.zeros(leaves[0].shape[0]),
+        jnp.zeros(batch),
         None,
         jax.tree.map(squared_norm, per_example_grads),
         lambda weights, keep: jax.tree.map(lambda w, g: masked_sum(w, keep, g), weights, per_example_grads),
     )
-    return clip_gradients(gradients, l2_norm_clip, mask=mask, outer_l2_norm_clip=outer_l2_norm_clip, carried=carried)
+    one = jax.tree.map(lambda g: jax.ShapeDtypeStruct(g.shape[1:], g.dtype), per_example_grads)
+    slack = margin(one, batch)
+    return clip_gradients(
+        gradients, l2_norm_clip, slack, mask=mask, outer_l2_norm_clip=outer_l2_norm_clip, carried=carried
+    )
 
 
 def clip_gradients(
     gradients: PerExample,
     l2_norm_clip: ClipNorm,
+    slack: float,
     *,
     mask: jax.Array | None = None,
     outer_l2_norm_clip: jax.typing.ArrayLike | None = None,
@@ -124,13 +134,19 @@ def clip_gradients(
 ) -> ClippedSum:
     """``clip_and_sum`` of gradients that are known by their norms and their weighted sums.
 
+    Args:
+      gradients: of a batch, or of a microbatch of it.
+      l2_norm_clip: C.
+      slack: ``rounding.margin`` of the whole batch's sum.
+      mask: as for ``clip_and_sum``, and so are the others.
+
     Formal guarantees:
       Those of ``clip_and_sum``, if ``gradients.squared_norms`` are those of what ``gradients.sum_with`` adds up.
     """
     (batch,) = gradients.losses.shape
+    check_clip_norm(l2_norm_clip, outer_l2_norm_clip)
+    check_rows(batch, mask, carried)
     mask = jnp.ones(batch, bool) if mask is None else jnp.asarray(mask, bool)
-    if mask.shape != (batch,):
-        raise ValueError(f"mask has shape {mask.shape}; the gradients have {batch} examples.")
     squares = gradients.squared_norms
     if isinstance(l2_norm_clip, Mapping) and set(l2_norm_clip) != set(squares):
         raise ValueError(f"l2_norm_clip names the groups {sorted(l2_norm_clip)}; the gradients have {sorted(squares)}.")
@@ -154,17 +170,18 @@ def clip_gradients(
         return gradients.sum_with(of_groups(for_leaves, factors, squares), keep)
 
     cut_off, sensitivity, outer_sum = None, sensitivity_of(l2_norm_clip), None
+    shorter = of_groups(lambda c: c / (1 + slack), l2_norm_clip)
     if carried is None:
-        factors = of_groups(_shorten, group_norms, l2_norm_clip)
+        factors = of_groups(_shorten, group_norms, shorter)
     else:
-        spent = of_groups(_spend, group_norms, carried, l2_norm_clip)
+        spent = of_groups(_spend, group_norms, carried, shorter)
         factors = of_groups(lambda length, n: length / jnp.maximum(n, NO_DIRECTION), spent, group_norms)
         cut_off = of_groups(
             lambda n, r, length: jnp.where(keep, jnp.maximum(n + r - length, 0.0), 0.0), group_norms, carried, spent
         )
     if outer_l2_norm_clip is not None:
         ratio = outer_l2_norm_clip / sensitivity
-        outer_sum = sum_with(of_groups(lambda n, c: _shorten(n, c * ratio), group_norms, l2_norm_clip))
+        outer_sum = sum_with(of_groups(lambda n, c: _shorten(n, c * ratio), group_norms, shorter))
 
     def where_masked(x: jax.Array) -> jax.Array:
         return jnp.where(mask.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros_like(x))
@@ -174,30 +191,41 @@ def clip_gradients(
         outer_sum=outer_sum,
         cut_off=cut_off,
         l2_norms=jnp.where(keep, norms, 0.0),
-        clipped=of_groups(lambda n, c: keep & (n > c), group_norms, l2_norm_clip),
+        clipped=of_groups(lambda n, c: keep & (n > c), group_norms, shorter),
         losses=where_masked(gradients.losses),
         aux=jax.tree.map(where_masked, gradients.aux),
         finite=finite | ~mask,
         sensitivity=sensitivity,
+        outer_l2_norm_clip=None if outer_l2_norm_clip is None else as_number(outer_l2_norm_clip),
     )
 
 
 def clip_by_norm(tree: PyTree, l2_norm: jax.typing.ArrayLike) -> PyTree:
-    """``tree * min(1, l2_norm / ||tree||)``; zero if the tree's norm is not finite."""
-    norm = optax.tree.norm(tree)
-    factor = _shorten(norm, l2_norm)
+    """``tree * min(1, l2_norm / ||tree||)`` in float32 or wider; zero if the tree's norm is not finite.
+
+    Formal guarantees:
+      The norm of the result is at most ``l2_norm``, with the rounding of the norm and of the product.
+    """
+    tree = jax.tree.map(lambda x: wide(jnp.asarray(x)), tree)
+    squares = [sum_of_squares(x.reshape(-1)) for x in jax.tree.leaves(tree)]
+    norm = jnp.sqrt(sum(squares, jnp.zeros(())))
+    factor = _shorten(norm, l2_norm / (1 + margin(tree, 1)))
     return jax.tree.map(lambda x: jnp.where(jnp.isfinite(norm), factor * x, 0.0), tree)
 
 
 def squared_norm(gradients: jax.Array) -> jax.Array:
     """``[B, ...]`` gives the ``[B]`` squared norms, at least float32."""
-    wide = gradients.astype(jnp.promote_types(gradients.dtype, jnp.float32))
-    return jnp.sum(jnp.square(wide.reshape(wide.shape[0], -1)), axis=1)
+    return sum_of_squares(gradients.reshape(gradients.shape[0], math.prod(gradients.shape[1:])))
+
+
+def as_number(x: jax.typing.ArrayLike) -> Any:
+    return x if isinstance(x, jax.Array) else np.float32(x)
 
 
 def _shorten(norms: jax.Array, l2_norm_clip: jax.typing.ArrayLike) -> jax.Array:
-    """``min(1, C / norm)``, without 0 / 0; an infinite C means "do not clip"."""
-    return jnp.where(jnp.isinf(l2_norm_clip), 1.0, l2_norm_clip / jnp.maximum(norms, l2_norm_clip))
+    """``min(1, C / norm)``, without 0 / 0; an infinite C means "do not clip", one below the smallest "nothing"."""
+    factor = l2_norm_clip / jnp.maximum(jnp.maximum(norms, l2_norm_clip), SMALLEST_CLIP_NORM)
+    return jnp.where(jnp.isinf(l2_norm_clip), 1.0, jnp.where(l2_norm_clip < SMALLEST_CLIP_NORM, 0.0, factor))
 
 
 def _spend(norms: jax.Array, carried: jax.Array, l2_norm_clip: jax.typing.ArrayLike) -> jax.Array:
@@ -207,8 +235,12 @@ def _spend(norms: jax.Array, carried: jax.Array, l2_norm_clip: jax.typing.ArrayL
 
 def masked_sum(weights: jax.Array, keep: jax.Array, leaf: jax.Array) -> jax.Array:
     """``sum_i weights_i * leaf_i`` of the rows to keep."""
-    # The select comes before the product: 0 * NaN would be NaN and one bad example would poison the sum.
-    kept = jnp.where(keep.reshape((-1,) + (1,) * (leaf.ndim - 1)), leaf, 0)
-    wide = kept.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-    # Accelerators round float32 factors by default, and a rounded term can be longer than its bound.
-    return jnp.tensordot(weights, wide, axes=1, precision=jax.lax.Precision.HIGHEST)
+
+    def some(block: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        weights, keep, leaf = block
+        # The select comes before the product: 0 * NaN would be NaN and one bad example would poison the sum.
+        kept = jnp.where(keep.reshape((-1,) + (1,) * (leaf.ndim - 1)), leaf, 0)
+        # Accelerators round float32 factors by default, and a rounded term can be longer than its bound.
+        return jnp.tensordot(weights, wide(kept), axes=1, precision=jax.lax.Precision.HIGHEST)
+
+    return sum_in_blocks(some, (weights, keep, leaf))

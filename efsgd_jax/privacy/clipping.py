@@ -6,10 +6,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from efsgd_jax.privacy.checks import check_batch, check_clip_norm, check_leaves, check_microbatch_size, checked_loss
 from efsgd_jax.privacy.clipped_sum import (
     ClipNorm,
     ClippedSum,
     PerExample,
+    as_number,
     clip_gradients,
     masked_sum,
     sensitivity_of,
@@ -17,8 +19,12 @@ from efsgd_jax.privacy.clipped_sum import (
 )
 from efsgd_jax.privacy.devices import over_devices
 from efsgd_jax.privacy.ghost import NoMeeting, ghost_gradients
+from efsgd_jax.privacy.rounding import compensated, margin, round_once
+from efsgd_jax.privacy.varying import varying_like
 
 PyTree = Any
+# What a ``ClippedSum`` has once, and not for each example.
+SUMMED = ("clipped_sum", "outer_sum", "sensitivity", "outer_l2_norm_clip")
 
 
 def clipped_grad(
@@ -47,6 +53,11 @@ def clipped_grad(
       outer_l2_norm_clip: see ``clip_and_sum``.
       mesh: with an axis ``data`` over whose devices the batch is dealt; None for one device.
 
+    Raises:
+      ValueError: an unknown method, a ``microbatch_size`` below 1, a clip norm that is negative or NaN; and when the
+        result is called: leaves, keys, mask and carried lengths of different numbers of rows, parameters that are not
+        real floating-point numbers, a loss that does not return one such number and an aux.
+
     Returns:
       ``f(params, batch, keys, mask=None, carried=None) -> ClippedSum`` where each leaf of ``batch`` is
       ``[B, ...]``, ``keys`` are ``[B]`` PRNG keys and ``carried`` is as for ``clip_and_sum``. ``B`` need not be a
@@ -54,20 +65,13 @@ def clipped_grad(
 
     Formal guarantees:
       Those of ``clip_and_sum``, provided that ``loss`` sees nothing of other examples; it cannot, since it
-      is mapped over the batch and has no collective axis.
+      is mapped over the batch and has no collective axis. Inside of ``jax.shard_map`` each device clips its own rows.
     """
-    per_example = _METHODS[method](loss)
-
-    def one_microbatch(
-        params: PyTree, batch: PyTree, keys: jax.Array, mask: jax.Array, carried: PyTree | None
-    ) -> ClippedSum:
-        return clip_gradients(
-            per_example(params, batch, keys),
-            l2_norm_clip,
-            mask=mask,
-            outer_l2_norm_clip=outer_l2_norm_clip,
-            carried=carried,
-        )
+    if method not in _METHODS:
+        raise ValueError(f"method is {method!r}; it is one of {', '.join(_METHODS)}.")
+    check_microbatch_size(microbatch_size)
+    check_clip_norm(l2_norm_clip, outer_l2_norm_clip)
+    per_example = _METHODS[method](checked_loss(loss))
 
     def clipped(
         params: PyTree,
@@ -75,12 +79,28 @@ def clipped_grad(
         keys: jax.Array,
         mask: jax.Array | None = None,
         carried: PyTree | None = None,
+        whole: int | None = None,
     ) -> ClippedSum:
-        size = keys.shape[0]
-        mask = jnp.ones(size, bool) if mask is None else mask
+        size = check_batch(batch, keys, mask, carried)
+        params = varying_like(jax.tree.map(jnp.asarray, params), (batch, keys))
+        check_leaves(params, "the parameters")
+        mask = jnp.ones(size, bool) if mask is None else jnp.asarray(mask)
         at_once = _equal_parts(size) if microbatch_size == "auto" else microbatch_size
-        if at_once is None or at_once >= size:
-            return one_microbatch(params, batch, keys, mask, carried)
+        at_once = max(1, min(size, at_once or size))
+        slack = margin(params, whole or size)
+
+        def one_microbatch(batch: PyTree, keys: jax.Array, mask: jax.Array, carried: PyTree | None) -> ClippedSum:
+            return clip_gradients(
+                per_example(params, batch, keys),
+                l2_norm_clip,
+                slack,
+                mask=mask,
+                outer_l2_norm_clip=outer_l2_norm_clip,
+                carried=carried,
+            )
+
+        if at_once >= size:
+            return one_microbatch(batch, keys, mask, carried)
 
         count = -(-size // at_once)
         # Padding repeats row 0 under a False mask: real values, so that no NaN is made, and no contribution.
@@ -88,31 +108,34 @@ def clipped_grad(
         rows = jnp.where(rows < size, rows, 0).reshape(count, at_once)
         masks = jnp.pad(mask, (0, count * at_once - size)).reshape(rows.shape)
 
-        def add(sums: PyTree, inputs: tuple[jax.Array, jax.Array]) -> tuple[PyTree, PyTree]:
-            index, keep = inputs
+        def compute(index: jax.Array, keep: jax.Array) -> ClippedSum:
+            some, some_carried = jax.tree.map(lambda x: x[index], (batch, carried))
+            return one_microbatch(some, keys[index], keep, some_carried)
 
-            def compute() -> ClippedSum:
-                some, some_carried = jax.tree.map(lambda x: x[index], (batch, carried))
-                return one_microbatch(params, some, keys[index], keep, some_carried)
+        like = jax.eval_shape(compute, rows[0], masks[0])
+        zeros = varying_like(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like), (batch, keys))
+        nothing = zeros._replace(finite=~zeros.finite)
 
+        def add(totals: PyTree, inputs: tuple[jax.Array, jax.Array]) -> tuple[PyTree, PyTree]:
             # Poisson batches are padded far above their mean, with the padding last: skip what is padding only.
-            nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compute))
-            nothing = nothing._replace(finite=jnp.ones_like(nothing.finite))
-            part = jax.lax.cond(jnp.any(keep), compute, lambda: nothing)
-            sums = jax.tree.map(jnp.add, sums, (part.clipped_sum, part.outer_sum))
-            return sums, (part.cut_off, part.l2_norms, part.clipped, part.losses, part.aux, part.finite)
+            part = jax.lax.cond(jnp.any(inputs[1]), compute, lambda *_: nothing, *inputs)
+            return compensated(*totals, _sums(part)), part._replace(**dict.fromkeys(SUMMED))
 
-        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
-        start = (zeros, None if outer_l2_norm_clip is None else zeros)
-        sums, stacked = jax.lax.scan(add, start, (rows, masks))
-        per_example = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:]))[:size], stacked)
-        clipped_sum, outer_sum = sums
-        cut_off, l2_norms, was_clipped, losses, aux, finite = per_example
-        return ClippedSum(
-            clipped_sum, outer_sum, cut_off, l2_norms, was_clipped, losses, aux, finite, sensitivity_of(l2_norm_clip)
+        (sums, errors), stacked = jax.lax.scan(add, (_sums(zeros), _sums(zeros)), (rows, masks))
+        clipped_sum, outer_sum = jax.tree.map(jnp.add, sums, errors)
+        each = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:]))[:size], stacked)
+        return each._replace(
+            clipped_sum=clipped_sum,
+            outer_sum=outer_sum,
+            sensitivity=sensitivity_of(l2_norm_clip),
+            outer_l2_norm_clip=None if outer_l2_norm_clip is None else as_number(outer_l2_norm_clip),
         )
 
     return clipped if mesh is None else over_devices(clipped, mesh)
+
+
+def _sums(total: ClippedSum) -> tuple[PyTree, PyTree]:
+    return total.clipped_sum, total.outer_sum
 
 
 def _equal_parts(size: int) -> int:
@@ -127,6 +150,7 @@ def vmap_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[..
 
     def per_example(params: PyTree, batch: PyTree, keys: jax.Array) -> PerExample:
         (losses, aux), grads = value_and_grad(params, batch, keys)
+        grads = round_once(grads)
 
         def sum_with(weights: PyTree, keep: jax.Array) -> PyTree:
             return jax.tree.map(lambda w, g: masked_sum(w, keep, g), weights, grads)

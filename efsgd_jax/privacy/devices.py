@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from efsgd_jax.privacy.checks import check_batch
 from efsgd_jax.privacy.clipped_sum import ClippedSum
 
 PyTree = Any
@@ -16,10 +17,22 @@ DATA = "data"
 PER_EXAMPLE = ("cut_off", "l2_norms", "clipped", "losses", "aux", "finite")
 
 
+def coarse_and_rest(tree: PyTree, longest: jax.typing.ArrayLike) -> tuple[PyTree, PyTree]:
+    """``x = coarse + rest`` with multiples of a step of 2^-22 of ``longest``, of which float32 adds up any number
+    exactly while the sum is no longer than that, and a rest so small that how it is rounded does not matter."""
+    step = jnp.exp2(jnp.ceil(jnp.log2(jnp.maximum(longest, 1e-30)))) * 2.0**-22
+
+    def coarse(x: jax.Array) -> jax.Array:
+        return jnp.where(jnp.isfinite(step), jnp.round(x / step) * step, x).astype(x.dtype)
+
+    multiples = jax.tree.map(coarse, tree)
+    return multiples, jax.tree.map(jnp.subtract, tree, multiples)
+
+
 def over_devices(clipped: Callable[..., ClippedSum], mesh: Mesh) -> Callable[..., ClippedSum]:
     """``clipped(params, batch, keys, mask, carried)``, with rows dealt to the devices of the mesh's ``data`` axis.
 
-    Rows are dealt like cards, since a Poisson batch has its padding at the end, and padded to a multiple of the number
+    Rows are interleaved across the devices, since a Poisson batch has its padding at the end, and padded to a multiple of the number
     of devices. The only thing that travels is what the caller gets: one all-reduce of the sums, and a few numbers per
     example.
 
@@ -32,9 +45,11 @@ def over_devices(clipped: Callable[..., ClippedSum], mesh: Mesh) -> Callable[...
     devices = mesh.shape[DATA]
 
     def share(params: PyTree, batch: PyTree, keys: jax.Array, mask: jax.Array, carried: PyTree) -> ClippedSum:
-        mine = clipped(params, batch, keys, mask, carried)
-        sums = jax.lax.psum((mine.clipped_sum, mine.outer_sum), DATA)
-        return mine._replace(clipped_sum=sums[0], outer_sum=sums[1])
+        mine = clipped(params, batch, keys, mask, carried, whole=devices * keys.shape[0])
+        longest = [keys.shape[0] * devices * x for x in (mine.sensitivity, mine.outer_l2_norm_clip) if x is not None]
+        parts = [coarse_and_rest(x, n) for x, n in zip((mine.clipped_sum, mine.outer_sum), longest, strict=False)]
+        sums = [jax.tree.map(jnp.add, *both) for both in jax.lax.psum(parts, DATA)]
+        return mine._replace(clipped_sum=sums[0], outer_sum=sums[1] if len(sums) > 1 else None)
 
     rows, everywhere = P(DATA), P()
     each = ClippedSum._make(rows if name in PER_EXAMPLE else everywhere for name in ClippedSum._fields)
@@ -46,8 +61,8 @@ def over_devices(clipped: Callable[..., ClippedSum], mesh: Mesh) -> Callable[...
     def together(
         params: PyTree, batch: PyTree, keys: jax.Array, mask: jax.Array | None = None, carried: PyTree | None = None
     ) -> ClippedSum:
-        size = keys.shape[0]
-        mask = jnp.ones(size, bool) if mask is None else mask
+        size = check_batch(batch, keys, mask, carried)
+        mask = jnp.ones(size, bool) if mask is None else jnp.asarray(mask)
         padded = -(-size // devices) * devices
         dealt = jnp.arange(padded).reshape(-1, devices).T.reshape(-1)
         real = dealt < size

@@ -5,7 +5,6 @@ First in a chain, like ``optax.contrib.differentially_private_aggregate``::
     tx = optax.chain(error_feedback_aggregate(1.0, 1.1, fresh_key(), expected_batch_size=256), optax.adam(1e-3))
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +12,18 @@ import jax.numpy as jnp
 import optax
 
 from efsgd_jax.privacy import feedback_options as options
+from efsgd_jax.privacy import noise
 from efsgd_jax.privacy.clipped_sum import ClipNorm, ClippedSum, clip_and_sum, clip_by_norm, sensitivity_of
-from efsgd_jax.privacy.keys import as_typed_key, member_key
+from efsgd_jax.privacy.keys import (
+    UsedOnce,
+    as_typed_key,
+    key_of_init,
+    member_key,
+    release_keys,
+    warn_of_debugging_key,
+)
 from efsgd_jax.privacy.residuals import decayed, init_units, unit_lengths, units_of, update_units
+from efsgd_jax.privacy.rounding import margin
 
 PyTree = Any
 
@@ -27,17 +35,25 @@ class ErrorFeedbackState(NamedTuple):
       rng_key: the key of the noise still to come.
       residual: ``()`` in mode ``none``; ``e``, a pytree like the parameters, in ``hidden`` and ``private``; in
         ``local`` one length for each unit, or one such pytree for each (leading axis ``num_units``).
+      like: pytree like the parameters, of arrays ``[0, ...]`` without elements: the shapes that per-example gradients
+        must have; ``()`` where nobody said.
     """
 
     rng_key: jax.Array
     residual: PyTree
+    like: PyTree = ()
 
 
-def add_noise(tree: PyTree, std: jax.typing.ArrayLike, keys: Sequence[jax.Array]) -> PyTree:
-    """Independent ``N(0, std^2)`` on every coordinate; ``keys`` holds one key per leaf."""
-    leaves, treedef = jax.tree.flatten(tree)
-    noised = [x + std * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(treedef, noised)
+def add_noise(tree: PyTree, std: Any, sensitivity: Any, key: jax.Array) -> PyTree:
+    """Independent noise of at least ``std`` on every coordinate, on a public lattice (``noise``).
+
+    Args:
+      tree: that moves by at most ``sensitivity`` in l2 norm.
+      std: of the noise; it is made larger by what rounding to the lattice adds to the sensitivity.
+      sensitivity: a scalar.
+      key: used once.
+    """
+    return noise.add_noise(key, tree, noise.lattice_unit(std, sum(x.size for x in jax.tree.leaves(tree)), sensitivity))
 
 
 def error_feedback_aggregate(
@@ -103,8 +119,9 @@ def error_feedback_aggregate(
         sampling or ``indices``.
 
     Formal guarantees:
-      One update is one Gaussian release with ``noise_multiplier`` on Poisson-sampled examples, under adding or removing
-      one example. T updates are, with proofs in docs/privacy.md: ``mechanisms.dp_sgd_event`` for ``none``,
+      One update is one Gaussian release with ``noise_multiplier`` on Poisson-sampled examples, under adding, removing
+      or blanking one example, in the arithmetic that docs/privacy.md names: the sum with its rounding is no longer
+      than S (``rounding``), the noise is discrete on a public lattice (``noise``). T updates are, with proofs in docs/privacy.md: ``mechanisms.dp_sgd_event`` for ``none``,
       for ``private``, and for ``local`` if no batch overflows (``Mechanism`` charges the overflow to delta);
       ``mechanisms.hidden_feedback_event`` for ``hidden``, whose residual carries each example into every later step
       without amplification. No gradient needs to be bounded; the bounds in the literature do, and no code enforces it.
@@ -128,6 +145,8 @@ def error_feedback_aggregate(
         feedback_share, num_units, unit_residual, sampling,
     )  # fmt: skip
     key = as_typed_key(key)
+    debugging = not options.is_zero(noise_multiplier) and warn_of_debugging_key(key, "error_feedback_aggregate")
+    used = UsedOnce()
     decay = options.decay_of(feedback, feedback_decay)
     share = options.share_of(feedback_share)
     outer = options.outer_clip(feedback, feedback_l2_norm_clip)
@@ -135,13 +154,16 @@ def error_feedback_aggregate(
 
     def init_fn(params: PyTree) -> ErrorFeedbackState:
         options.check_params(params)
+        params = jax.tree.map(jnp.asarray, params)
+        options.warn_of_constant_key(key, params)
         residual: PyTree = ()
         if feedback in ("hidden", "private"):
             residual = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
         elif feedback == "local":
             assert num_units is not None
             residual = init_units(params, num_units, unit_residual, l2_norm_clip)
-        return ErrorFeedbackState(jax.random.clone(member_key(key, params)), residual)
+        like = jax.tree.map(lambda p: jnp.zeros((0, *p.shape), p.dtype), params)
+        return ErrorFeedbackState(member_key(key_of_init(key), params), residual, like)
 
     def clip(grads: PyTree, residual: PyTree, mask: Any, indices: Any) -> tuple[PyTree, ClippedSum]:
         if feedback != "local":
@@ -162,26 +184,36 @@ def error_feedback_aggregate(
         **extra_args: Any,
     ) -> tuple[PyTree, ErrorFeedbackState]:
         del extra_args
+        options.check_whole(updates)
         if feedback == "local" and indices is None:
             raise ValueError("feedback='local' needs indices=: int [B], the unit that each row belongs to.")
         stretched, total = None, updates
-        if not isinstance(updates, ClippedSum):
-            options.check_per_example(updates, params)
+        if isinstance(updates, ClippedSum):
+            options.check_clipped(total, l2_norm_clip, outer, feedback, unit_residual, mask)
+            options.check_like(total.clipped_sum, params, state.like)
+        else:
+            updates = jax.tree.map(jnp.asarray, updates)
+            options.check_per_example(updates, params, state.like)
             stretched, total = clip(updates, state.residual, mask, indices)
-        options.check_clipped(total, feedback, unit_residual, from_caller=total is updates)
         dtypes = jax.tree.map(lambda g: g.dtype, total.clipped_sum if updates is total else updates)
+        noiseless = options.is_zero(noise_multiplier)
+        if not noiseless and not debugging:
+            used.check(state.rng_key)
 
         value, residual = total.clipped_sum, state.residual
-        rng_key = member_key(state.rng_key, updates)
-        num_leaves = len(jax.tree.leaves(value))
-        rng_key, *noise_keys = jax.random.split(
-            rng_key, 2 * num_leaves + 1 if feedback == "private" else num_leaves + 1
-        )
-        noiseless = options.is_zero(noise_multiplier)
-        std = noise_multiplier * total.sensitivity
+        sensitivity = sensitivity_of(l2_norm_clip)
+        numbers = (noise_multiplier, expected_batch_size, sensitivity, bound, decay)
+        witness = (updates, params, mask, indices, [jnp.asarray(x) for x in numbers if x is not None])
+        rng_key, release_key = jax.random.split(member_key(state.rng_key, witness))
+        value_key, channel_key = release_keys(release_key, value, 2)
+        std = noise_multiplier * options.unless_longer(sensitivity, total, sensitivity, outer)
+        moved = sensitivity
         if feedback == "hidden":
             value = optax.tree.add(value, clip_by_norm(residual, bound))
             residual = optax.tree.sub(optax.tree.add(residual, total.outer_sum), value)
+            # Rounding must be little of what the fresh sum moves by, and of what the residual does, 2D.
+            moved = jnp.minimum(sensitivity, 2 * bound)
+            std = std * (1 + 2.0**-20 * bound / sensitivity)  # the sum of both is rounded too
         elif feedback == "local":
             assert indices is not None  # checked above
             kept = total.l2_norms > 0 if mask is None else (total.l2_norms > 0) & mask
@@ -189,15 +221,17 @@ def error_feedback_aggregate(
         elif feedback == "private":
             cut_off = optax.tree.sub(total.outer_sum, value)
             if not noiseless:
-                excess = bound - sensitivity_of(l2_norm_clip)
-                cut_off = add_noise(cut_off, noise_multiplier * excess / share**0.5, noise_keys[num_leaves:])
+                # The margins of two sums are for their own lengths; of the difference they leave this much uncovered.
+                excess = bound - sensitivity + 2 * margin(value, 2 * len(total.l2_norms)) * sensitivity
+                channel = std / sensitivity * excess / share**0.5
+                cut_off = add_noise(cut_off, channel, excess, channel_key)
             residual = decayed(residual, cut_off, decay)
             std = std / (1 - share) ** 0.5
         if not noiseless:
-            value = add_noise(value, std, noise_keys[:num_leaves])
+            value = add_noise(value, std, moved, value_key)
         if feedback == "private":
             value = optax.tree.add(value, residual)
         mean = jax.tree.map(lambda v, d: (v / expected_batch_size).astype(d), value, dtypes)
-        return mean, ErrorFeedbackState(rng_key, residual)
+        return mean, ErrorFeedbackState(rng_key, residual, state.like)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

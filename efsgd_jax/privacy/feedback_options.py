@@ -1,13 +1,17 @@
 """The options of ``error_feedback_aggregate``: which belong to which mode, and what they must be."""
 
 import math
+import warnings
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from efsgd_jax.privacy.clipped_sum import ClippedSum
+from efsgd_jax.privacy.checks import check_gradients, check_leaves, close, known
+from efsgd_jax.privacy.clipped_sum import ClippedSum, sensitivity_of
+from efsgd_jax.privacy.keys import is_debugging_key
 
 PyTree = Any
 FeedbackMode = Literal["none", "hidden", "local", "private"]
@@ -110,6 +114,7 @@ def _check_mode(feedback: str, clip: Any, decay: Any, share: Any, num_units: int
 
 def check_params(params: PyTree) -> None:
     """Raises ``ValueError`` for parameters among which there are statistics of a batch, as BatchNorm keeps them."""
+    check_leaves(params, "the parameters")
     statistics = ("batch_stats", "BatchStat")  # Linen's collection, and NNX's variable
 
     def is_statistic(x: Any) -> bool:
@@ -124,25 +129,103 @@ def check_params(params: PyTree) -> None:
             )
 
 
-def check_per_example(updates: PyTree, params: PyTree | None) -> None:
-    """Raises ``ValueError`` for gradients that were averaged."""
-    if params is None:
+def warn_of_constant_key(key: jax.Array, params: PyTree) -> None:
+    """Warns of ``init`` within a compiled function that has the key as a constant: each call begins with that key."""
+    if any(isinstance(p, jax.core.Tracer) for p in jax.tree.leaves(params)) and not isinstance(key, jax.core.Tracer):
+        traced_by_jit = isinstance(jnp.zeros(()) + 0, jax.core.Tracer)
+        if traced_by_jit and not is_debugging_key(key):
+            warnings.warn(
+                "init is compiled with its key as a constant: every call gives a state with the same noise. Call init "
+                "without jit, or pass the key as an argument of the compiled function.",
+                stacklevel=3,
+            )
+
+
+def check_whole(updates: PyTree) -> None:
+    """Raises ``ValueError`` if ``optax.masked``, ``partition`` or ``multi_transform`` hides leaves."""
+    leaves = jax.tree.leaves(updates, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
+    if any(isinstance(x, optax.MaskedNode) for x in leaves):
+        raise ValueError(
+            "optax.masked, partition or multi_transform hides leaves from the private transform: their per-example "
+            "gradients would pass it neither clipped nor noised, and the norm would be of a part. Put the private transform "
+            "first, over all leaves, and masks after it: optax.chain(error_feedback_aggregate(...), optax.masked(...))."
+        )
+
+
+def check_per_example(updates: PyTree, params: PyTree | None, like: PyTree) -> None:
+    """Raises ``ValueError`` for gradients that were averaged, by the shapes of ``params`` or those seen by ``init``."""
+    check_gradients(updates)
+    shapes = _shapes(params, like)
+    if shapes is None:
         return
-    for g, p in zip(jax.tree.leaves(updates), jax.tree.leaves(params), strict=True):
-        if jnp.shape(g)[1:] != jnp.shape(p) or jnp.ndim(g) != jnp.ndim(p) + 1:
+    for (path, g), shape in zip(_with_paths(updates), shapes, strict=True):
+        if jnp.shape(g)[1:] != shape or jnp.ndim(g) != len(shape) + 1:
             raise ValueError(
-                f"expected per-example gradients of shape (B, *{jnp.shape(p)}), got {jnp.shape(g)}: the transform "
+                f"expected per-example gradients of shape (B, *{shape}) at {path}, got {jnp.shape(g)}: the transform "
                 "must be first in the chain and see jax.vmap(jax.grad(loss), in_axes=(None, 0)), not an average."
             )
 
 
-def check_clipped(total: ClippedSum, feedback: str, unit_residual: str, *, from_caller: bool) -> None:
-    """Raises ``ValueError`` for a ``ClippedSum`` without what the mode needs."""
-    if feedback in ("hidden", "private") and total.outer_sum is None:
-        wanted = "inf" if feedback == "hidden" else "feedback_l2_norm_clip"
+def check_like(sums: PyTree, params: PyTree | None, like: PyTree) -> None:
+    """Raises ``ValueError`` for a clipped sum of other parameters."""
+    shapes = _shapes(params, like)
+    if shapes is not None and shapes != [jnp.shape(x) for x in jax.tree.leaves(sums)]:
+        raise ValueError(
+            f"the ClippedSum has leaves of shapes {[jnp.shape(x) for x in jax.tree.leaves(sums)]}, the parameters {shapes}; "
+            "it is of other parameters."
+        )
+
+
+def _with_paths(tree: PyTree) -> list[tuple[str, Any]]:
+    return [(jax.tree_util.keystr(p) or "the only leaf", x) for p, x in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _shapes(params: PyTree | None, like: PyTree) -> list[tuple[int, ...]] | None:
+    if params is not None:
+        return [jnp.shape(p) for p in jax.tree.leaves(params)]
+    return None if isinstance(like, tuple) and not like else [jnp.shape(p)[1:] for p in jax.tree.leaves(like)]
+
+
+def check_clipped(
+    total: ClippedSum, l2_norm_clip: Any, outer: Any, feedback: str, unit_residual: str, mask: Any
+) -> None:
+    """Raises ``ValueError`` for a ``ClippedSum`` from the caller that is not what the transform noises."""
+    if jnp.result_type(total.finite) != jnp.bool_ or any(
+        jnp.result_type(x) != jnp.bool_ for x in jax.tree.leaves(total.clipped)
+    ):
+        raise ValueError(
+            "a transform before this one has changed the ClippedSum, whose bound is then not known any more: the private "
+            "transform must be the first in the chain."
+        )
+    if mask is not None:
+        raise ValueError("mask= has no effect on a ClippedSum; give it to the function that clipped_grad returns.")
+    given, own = known(total.sensitivity), known(sensitivity_of(l2_norm_clip))
+    if given is not None and own is not None and not close(given, own):
+        raise ValueError(f"the ClippedSum was clipped to {given:g}, and this transform noises sums clipped to {own:g}.")
+    if (total.outer_sum is None) != (outer is None):
+        wanted = {"hidden": "inf", "private": "feedback_l2_norm_clip"}.get(feedback, "None")
         raise ValueError(f"feedback={feedback!r} needs clipped_grad(..., outer_l2_norm_clip={wanted}).")
-    if feedback == "local" and from_caller and (total.cut_off is None or unit_residual == "vector"):
+    if outer is not None:
+        given, own = known(total.outer_l2_norm_clip), known(outer)
+        if given is not None and own is not None and not close(given, own):
+            raise ValueError(
+                f"the ClippedSum's outer_l2_norm_clip is {given:g}, and feedback={feedback!r} needs {own:g}: use "
+                "efsgd_jax.privacy.outer_clip(feedback, feedback_l2_norm_clip)."
+            )
+    if feedback == "local" and (total.cut_off is None or unit_residual == "vector"):
         raise ValueError(
             "feedback='local' needs clipped_grad(...)(..., carried=unit_lengths(state.residual, indices)) with "
             "unit_residual='scalar', or per-example gradients."
         )
+    if feedback != "local" and total.cut_off is not None:
+        raise ValueError(f"the ClippedSum was made with carried=, which feedback={feedback!r} does not have.")
+
+
+def unless_longer(x: Any, total: ClippedSum, sensitivity: Any, outer: Any) -> Any:
+    """``x``, or NaN if a clip norm of ``total``, known only when the program runs, is above the transform's own."""
+    pairs = [(total.sensitivity, sensitivity)]
+    pairs += [] if outer is None or total.outer_l2_norm_clip is None else [(total.outer_l2_norm_clip, outer)]
+    if all(known(a) is not None and known(b) is not None for a, b in pairs):
+        return x  # checked before
+    longer = jnp.any(jnp.stack([jnp.asarray(a) > 1.00001 * jnp.asarray(b) for a, b in pairs]))
+    return jnp.where(longer, jnp.nan, x)

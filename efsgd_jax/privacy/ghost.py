@@ -13,6 +13,7 @@ After "Ghost norm" (Goodfellow, 2015, arXiv 1510.01799; Li et al., 2022, arXiv 2
 (Bu et al., 2023, arXiv 2210.00038).
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 from efsgd_jax.privacy.clipped_sum import PerExample, masked_sum, squared_norm
 from efsgd_jax.privacy.dataflow import Component, Dataflow, Meeting, take_apart
 from efsgd_jax.privacy.meetings import is_outer_product, outer_product_norm, outer_product_sum, weight_gradients
+from efsgd_jax.privacy.rounding import round_once, sum_in_blocks, wide
 from efsgd_jax.privacy.windows import Windows, as_weights, kernel_matrices, windows_of
 
 PyTree = Any
@@ -95,6 +97,7 @@ def _run(flow: Dataflow, leaves: list[jax.Array], batch: list[jax.Array], size: 
     nothing = [[jnp.zeros((size, *shape), dtype) for shape, dtype in m.outputs_like] for m in flow.meetings]
     losses, pull, (outputs, met) = jax.vjp(run, nothing, has_aux=True)
     (cotangents,) = pull(jnp.ones_like(losses))
+    met, cotangents = round_once((met, cotangents))
     return outputs, _Pass(dict(zip(flow.read, weights, strict=True)), met, cotangents)
 
 
@@ -132,6 +135,7 @@ def _component(component: Component, meetings: Sequence[Meeting], done: _Pass, l
         return pull([g.astype(x.dtype) for g, x in zip(sums.values(), values, strict=True)])
 
     each = jax.vmap(gradients)(*([xs[i] for i in component.meetings] for xs in (done.met, done.cotangents)))
+    each = round_once(each)
     return _Part(
         [squared_norm(g) for g in each],
         lambda weights, keep: [masked_sum(w, keep, g) for w, g in zip(weights, each, strict=True)],
@@ -151,9 +155,10 @@ def _outer_product(
             return jnp.where(rows(keep, x), x, jnp.zeros_like(x))
 
         (d,) = cotangents
-        share = kept(d) * rows(factors[0], d)
+        share = wide(kept(d)) * rows(factors[0], d)
         numbers = [kept(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in met]
-        return to_leaf(outer_product_sum(meeting, numbers, [share], weights))
+        some = functools.partial(outer_product_sum, meeting, weights=weights)
+        return to_leaf(sum_in_blocks(lambda block: some(*block), (numbers, [share])))
 
     return _Part([jnp.square(norms)], by_one_product)
 

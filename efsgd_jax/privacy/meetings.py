@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Literal, Var
 
 from efsgd_jax.privacy.dataflow import Meeting, evaluate
+from efsgd_jax.privacy.rounding import sum_of_squares, wide
 
 # Lengths below this are measured in its units: float32 squares of numbers this small vanish.
 TINY = 1e-30
@@ -51,9 +52,9 @@ def outer_product_sum(
             mine = {**dict(zip(meeting.examples, met, strict=True)), at: matrix}
             return equation.primitive.bind(*_inputs(equation, mine, weights), **params)
 
-        return jax.vmap(of_one)(*map(_wide, met))
+        return jax.vmap(of_one)(*map(wide, met))
 
-    (total,) = jax.vjp(outputs, _wide(weights[equation.invars[at]]))[1](_wide(cotangents[0]))
+    (total,) = jax.vjp(outputs, wide(weights[equation.invars[at]]))[1](wide(cotangents[0]))
     return total
 
 
@@ -86,10 +87,6 @@ def _inputs(equation: JaxprEqn, mine: Mapping[int, jax.Array], weights: Mapping[
 
 def _length(x: jax.Array) -> jax.Array:
     """L2 norm, in float32 or wider, of numbers of any size: ``|x| |d|`` must not be 0 because ``|x|^2`` is."""
-    x = _wide(x)
+    x = wide(x).reshape(-1)
     scale = jnp.maximum(jnp.max(jnp.abs(x)), TINY)
-    return scale * jnp.sqrt(jnp.sum(jnp.square(x / scale)))
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+    return scale * jnp.sqrt(sum_of_squares(x / scale))

@@ -1,20 +1,41 @@
-"""Sums over everybody that are released once, with Gaussian noise: what a run knows of the data before its first step.
+"""Sums over all examples that are released once, with Gaussian noise: what a run knows of the data before its first step.
 
 All noise is given by ``noise_multiplier``: the std of the noise on a sum over the sensitivity of the sum. Releases of
 the same data compose exactly: those with sigma_1, ..., sigma_k are one Gaussian release with
 ``sigma = (sum_k sigma_k^-2)^-1/2`` (``share_noise`` divides one among several).
+
+A ``Release`` adds whole numbers. Its lattice's unit u is chosen so that the noise's standard deviation is
+``NOISE_WIDTH`` units, rows are clipped and rounded to multiples of u (``rows``, ``factors``), their sums are exact
+(``exact_sums``), and noise is added to them as an integer (``noise``): no float is ever added up.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.privacy.clipped_sum import clip_by_norm
+from efsgd_jax.privacy.exact_sums import exact_product, shifted, sum_by_group
+from efsgd_jax.privacy.noise import (
+    NOISE_WIDTH,
+    UPWARDS,
+    Integers,
+    add_noise,
+    lattice_noise,
+    lattice_unit,
+    noise_like,
+    plus,
+    to_floats,
+    to_integers,
+)
+from efsgd_jax.privacy.rounding import sum_of_squares
 
 PyTree = Any
+# How finely a clip norm is divided: rows that are only summed, and rows of which products are.
+ROW_BITS, FACTOR_BITS, PARTNER_BITS = 12, 8, 14
+# Of a sum, in units of the lattice; twice that must fit into ``Integers``.
+MAX_SUM_BITS = 53
 
 
 def share_noise(noise_multiplier: float, shares: Sequence[float]) -> list[float]:
@@ -36,43 +57,198 @@ def share_noise(noise_multiplier: float, shares: Sequence[float]) -> list[float]
     return [noise_multiplier / math.sqrt(share) for share in shares]
 
 
-def clip_rows(rows: jax.Array, l2_norm_clip: float) -> jax.Array:
-    """Each row ``[N, ...]`` shortened to norm C at most; a row that is not finite becomes zero."""
-    return jax.vmap(lambda row: clip_by_norm(row, l2_norm_clip))(rows)
+class Rows(NamedTuple):
+    """Rows of whole numbers.
+
+    Attributes:
+      values: float32 ``[N, D]``, whole numbers.
+      bits: none is above ``2^bits`` in size.
+      unit: what 1 stands for, in the rows' own unit.
+    """
+
+    values: jax.Array
+    bits: int
+    unit: float
+
+
+def whole_rows(rows: jax.Array, l2_norm_clip: float, unit: float, bits: int) -> Rows:
+    """Rows ``[N, D]`` clipped to C and rounded to whole numbers of ``unit``; a row that is not finite becomes zero.
+
+    Formal guarantees:
+      The squares of each row's numbers add up, in integers, to at most ``(C / unit)^2``: a row is rounded to nearest if
+      it is no longer then, else towards zero, and if it were too long even so it would be zero. Each row is a function
+      of itself and of public numbers.
+    """
+    radius = l2_norm_clip / unit
+    largest = math.floor(radius**2 * (1 - 1e-12))
+    if radius > 2**bits * (1 + 1e-9):
+        raise ValueError(f"a clip norm of {radius:g} units does not fit into {bits} bits.")
+    rows = rows.astype(jnp.float32)
+    norms = jnp.sqrt(sum_of_squares(rows))[:, None]
+    scale = jnp.minimum(1.0, l2_norm_clip / jnp.maximum(norms, 1e-30)) / unit
+    scaled = jnp.where(jnp.isfinite(norms), rows, 0.0) * jnp.where(jnp.isfinite(norms), scale, 0.0)
+    # More than a row's length can be off by; what does not fit then is cut.
+    scaled = jnp.clip(scaled, -1.001 * radius, 1.001 * radius)
+
+    def fits(x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.square(x.astype(jnp.int32)), axis=1, keepdims=True) <= largest
+
+    nearest, shorter = jnp.round(scaled), jnp.trunc(scaled * (1 - 2.0**-20))
+    return Rows(jnp.where(fits(nearest), nearest, jnp.where(fits(shorter), shorter, 0.0)), bits, unit)
+
+
+class NoiseSupply:
+    """Noise for several releases, drawn by one call, which compiles much faster than many; no number is used twice.
+
+    Args:
+      key: typed PRNG key, secret and used once.
+      size: how many coordinates there are in all; 0 if there is no noise.
+    """
+
+    def __init__(self, key: jax.Array, size: int):
+        self._flat, self._taken = lattice_noise(key, (size,)) if size else None, 0
+
+    def take(self, shape: tuple[int, ...]) -> jax.Array:
+        """The next coordinates: int32 ``shape``.
+
+        Raises:
+          ValueError: there are not that many left.
+        """
+        start, self._taken = self._taken, self._taken + math.prod(shape)
+        if self._flat is None or self._taken > len(self._flat):
+            raise ValueError(f"the releases need more than the {0 if self._flat is None else len(self._flat)} numbers.")
+        return self._flat[start : self._taken].reshape(shape)
+
+
+class Release:
+    """One Gaussian release of several sums over the same examples.
+
+    Args:
+      noise: of this and of other releases; has a number for each coordinate that is released, of squares all D^2.
+      sensitivity: Delta, l2 norm of what one example adds to all sums together: of a sum of ``rows`` the clip norm, of
+        a sum of products the product of the factors' clip norms (times ``weight``).
+      noise_multiplier: sigma, a number; 0 for no noise and no guarantee.
+
+    Formal guarantees:
+      In units of u an example moves the whole numbers that are released by at most ``Delta / u``, and the noise has
+      standard deviation ``NOISE_WIDTH >= sigma Delta / u``: one ``GaussianDpEvent(sigma)`` for blanking an example, up
+      to ``noise.deviation``, in integers and so with every rounding. The caller has to see to the lengths adding up to
+      Delta, and to each sum being asked for once.
+
+    Examples:
+      >>> x, labels = jnp.ones((5, 3)), jnp.array([0, 1, 1, 0, 1])
+      >>> release = Release(NoiseSupply(jax.random.key(0), 0), sensitivity=2.0, noise_multiplier=0.0)
+      >>> release.sums(release.rows(x, 2.0), labels, 2)
+      Array([[2., 2., 2.],
+             [3., 3., 3.]], dtype=float32)
+    """
+
+    def __init__(self, noise: NoiseSupply, sensitivity: float, noise_multiplier: float):
+        self._supply = noise
+        self._noisy = noise_multiplier > 0
+        self.std = sensitivity * noise_multiplier
+        self._unit = self.std * UPWARDS / NOISE_WIDTH
+
+    def rows(self, rows: jax.Array, l2_norm_clip: float, *, bits: int = ROW_BITS) -> Rows:
+        """Rows ``[N, D]`` to be summed, clipped to C."""
+        return whole_rows(rows, l2_norm_clip, self._coarse(l2_norm_clip, bits), bits)
+
+    def constant(self, value: float, count: int, like: Rows) -> Rows:
+        """A column ``[N, 1]`` of a number, beside ``like``: a count. Rounded down."""
+        number = math.floor(value / like.unit * (1 + 1e-12))
+        return Rows(jnp.full((count, 1), float(number)), max(like.bits, number.bit_length()), like.unit)
+
+    def factors(self, rows: jax.Array, l2_norm_clip: float, weight: float = 1.0) -> Rows:
+        """Rows of which squares are summed, clipped to C: ``weight r r^T`` has length ``weight C^2``."""
+        coarse = self._coarse(weight * l2_norm_clip**2, 2 * FACTOR_BITS)
+        return whole_rows(rows, l2_norm_clip, math.sqrt(coarse / weight), FACTOR_BITS)
+
+    def partners(self, rows: jax.Array, of: Rows, l2_norm_clip: float, longest: float) -> Rows:
+        """Rows of which products with the rows ``of``, of length at most ``longest``, are summed; clipped to C."""
+        coarse = self._coarse(longest * l2_norm_clip, FACTOR_BITS + PARTNER_BITS)
+        return whole_rows(rows, l2_norm_clip, coarse / of.unit, PARTNER_BITS)
+
+    def sums(self, rows: Rows, groups: jax.Array, num_groups: int) -> jax.Array:
+        """Sums ``[G, D]`` over the rows of each group, int ``[N]``, with noise."""
+        return self._noised(sum_by_group(rows.values, groups, num_groups, rows.bits), rows.unit, len(groups), rows.bits)
+
+    def products(self, a: Rows, b: Rows) -> jax.Array:
+        """``sum_i a_i b_i^T``, ``[P, Q]``, with noise."""
+        return self._noised(
+            exact_product(a.values, b.values, a.bits, b.bits), a.unit * b.unit, len(a.values), a.bits + b.bits
+        )
+
+    def squares(self, rows: Rows, groups: jax.Array, num_groups: int, weight: float = 1.0) -> jax.Array:
+        """``weight sum_i r_i r_i^T`` over each group, ``[G, D, D]``, with symmetric noise.
+
+        Its std is that of the release on the diagonal and 1 / sqrt(2) of it off it: in coordinates
+        ``(a_ii, sqrt(2) a_ij)``, which keep the Frobenius norm, all noise is independent and of the same std.
+        """
+
+        def of_group(group: jax.Array) -> Integers:
+            own = jnp.where((groups == group)[:, None], rows.values, 0.0)
+            return exact_product(own, own, rows.bits, rows.bits)
+
+        total = jax.lax.map(of_group, jnp.arange(num_groups))
+        return self._noised(total, weight * rows.unit**2, len(groups), 2 * rows.bits, symmetric=True)
+
+    def _coarse(self, length: float, bits: int) -> float:
+        """The multiple ``2^p u`` of the lattice's unit for which ``length`` has at most ``2^bits`` of them."""
+        if not self._noisy:
+            return length / 2**bits
+        return self._unit * 2 ** max(0, math.ceil(math.log2(length / self._unit) - bits))
+
+    def _noised(self, total: Integers, unit: float, count: int, bits: int, *, symmetric: bool = False) -> jax.Array:
+        if not self._noisy:
+            return to_floats(total) * unit
+        if count * 2**bits * unit > 2**MAX_SUM_BITS * self._unit:
+            raise ValueError(
+                f"the noise, of std {self.std:g}, is too little for a sum of {count} rows of length {2**bits * unit:g}: use a "
+                "larger noise_multiplier, or 0 for none."
+            )
+        total = shifted(total, round(math.log2(unit / self._unit)))
+        z = self._supply.take(total.low.shape)
+        if not symmetric:
+            return to_floats(plus(total, z)) * self._unit
+        # Of half units, so that the mean of two integers is one.
+        double = plus(plus(shifted(total, 1), z), jnp.swapaxes(z, -1, -2))
+        return to_floats(double) * (self._unit / 2)
 
 
 def gaussian_release(
-    key: jax.Array, sums: PyTree, sensitivity: float, noise_multiplier: float, *, squares: PyTree = ()
+    key: jax.Array,
+    sums: PyTree,
+    sensitivity: jax.typing.ArrayLike,
+    noise_multiplier: jax.typing.ArrayLike,
+    *,
+    squares: PyTree = (),
 ) -> tuple[PyTree, PyTree]:
-    """Adds noise of std ``sensitivity sigma`` to sums over examples.
+    """Adds noise of std ``sensitivity sigma`` to sums that were made elsewhere, in floats.
 
     Args:
       key: typed PRNG key, secret and used once.
       sums: a pytree of float arrays.
-      sensitivity: l2 norm, over all leaves of ``sums`` and ``squares`` together, of what one example adds.
-      noise_multiplier: sigma.
+      sensitivity: l2 norm, over all leaves of ``sums`` and ``squares`` together, of what one example adds, with the
+        rounding of the sums.
+      noise_multiplier: sigma, above 0.
       squares: a pytree of sums of symmetric matrices ``[..., D, D]``, of which both triangles count in the norm.
 
     Returns:
-      Both, with noise.
+      Both, with noise, on a public lattice.
 
     Formal guarantees:
-      One ``GaussianDpEvent(sigma)`` for adding or removing an example that moves ``(sums, squares)`` by at most
-      ``sensitivity`` in the l2 (Frobenius) norm: in coordinates ``(a_ii, sqrt(2) a_ij)`` of symmetric matrices, which
-      keep that norm, all noise is independent and of the same std. The caller has to see to the sensitivity.
+      One ``GaussianDpEvent(sigma)`` for blanking an example that moves ``(sums, squares)`` by at most ``sensitivity``;
+      what rounding to the lattice adds is paid for by more noise (``noise.lattice_unit``). The caller has to see to the
+      sensitivity: sums of many floats move by more than what one row is long. ``Release`` has sums that do not.
     """
-    std = sensitivity * noise_multiplier
-    vector_key, square_key = jax.random.split(key)
+    sums, squares = jax.tree.map(jnp.asarray, (sums, squares))
+    size = sum(x.size for x in jax.tree.leaves((sums, squares)))
+    unit = lattice_unit(noise_multiplier * jnp.asarray(sensitivity), size, sensitivity)
+    sums_key, squares_key = jax.random.split(key)
 
-    def noisy(key: jax.Array, tree: PyTree, noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]) -> PyTree:
-        leaves, structure = jax.tree.flatten(tree)
-        keys = jax.random.split(key, max(len(leaves), 1))
-        return jax.tree.unflatten(structure, [x + std * noise(k, x.shape) for k, x in zip(keys, leaves, strict=False)])
+    def symmetric(value: jax.Array, z: jax.Array) -> jax.Array:
+        half = jnp.asarray(unit / 2, value.dtype)  # a lattice of half units: the mean of two integers is on it
+        double = plus(plus(to_integers(value * (1 / half)), z), jnp.swapaxes(z, -1, -2))
+        return to_floats(double, value.dtype) * half
 
-    return noisy(vector_key, sums, jax.random.normal), noisy(square_key, squares, symmetric_noise)
-
-
-def symmetric_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Symmetric Gaussian matrices ``[..., D, D]``: std 1 on the diagonal, 1 / sqrt(2) off it."""
-    noise = jax.random.normal(key, shape)
-    return (noise + jnp.swapaxes(noise, -1, -2)) / 2
+    return add_noise(sums_key, sums, unit), jax.tree.map(symmetric, squares, noise_like(squares_key, squares))

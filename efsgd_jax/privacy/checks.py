@@ -1,0 +1,136 @@
+"""What clipping is given, checked while it is traced: shapes, dtypes and numbers that are known."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PyTree = Any
+
+
+def known(x: Any) -> float | None:
+    """The number, unless it is traced."""
+    return None if isinstance(x, jax.core.Tracer) else float(np.asarray(x))
+
+
+def check_clip_norm(l2_norm_clip: Any, outer_l2_norm_clip: Any = None) -> None:
+    """Raises ``ValueError`` for a clip norm that is negative or NaN, as far as it is known."""
+    clips = dict(l2_norm_clip) if isinstance(l2_norm_clip, Mapping) else {"": l2_norm_clip}
+    named = [(f"l2_norm_clip{f'[{k!r}]' if k else ''}", c) for k, c in clips.items()]
+    named += [] if outer_l2_norm_clip is None else [("outer_l2_norm_clip", outer_l2_norm_clip)]
+    for name, clip in named:
+        if np.shape(clip):
+            raise ValueError(f"{name} has shape {np.shape(clip)}; it is one number, or one for each top-level group.")
+        number = known(clip)
+        if number is not None and not number >= 0:
+            raise ValueError(f"{name} is {number:g}; a clip norm is a number of at least 0, and of 0 clips to nothing.")
+
+
+def check_leaves(tree: PyTree, what: str) -> None:
+    """Raises ``ValueError`` for leaves that have no gradient of which a norm could be bounded."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            where = jax.tree_util.keystr(path) or "the only leaf"
+            hint = (
+                "keep real and imaginary parts as two leaves"
+                if jnp.issubdtype(dtype, jnp.complexfloating)
+                else "pass the trainable parameters alone, such as eqx.partition(model, eqx.is_inexact_array)[0]"
+            )
+            raise ValueError(
+                f"{what} hold {where} of dtype {dtype}; only real floating-point leaves are clipped: {hint}."
+            )
+
+
+def check_gradients(per_example_grads: PyTree) -> int:
+    """The number of rows of per-example gradients.
+
+    Raises:
+      ValueError: no leaves, leaves without one and the same leading axis, or leaves that are not floating-point.
+    """
+    leaves = jax.tree.leaves(per_example_grads)
+    shapes = [jnp.shape(g) for g in leaves]
+    if not leaves or any(len(s) < 1 or s[0] != shapes[0][0] for s in shapes):
+        raise ValueError(
+            f"per-example gradients must all have the same leading example axis; got shapes {shapes}. Averaged gradients "
+            "cannot be clipped per example: use jax.vmap(jax.grad(loss), in_axes=(None, 0))."
+        )
+    check_leaves(per_example_grads, "the gradients")
+    return int(shapes[0][0])
+
+
+def check_rows(rows: int, mask: Any, carried: PyTree) -> None:
+    """Raises ``ValueError`` for a mask or carried lengths of another number of rows."""
+    if mask is not None:
+        if np.shape(mask) != (rows,):
+            raise ValueError(
+                f"mask has shape {np.shape(mask)}; the batch has {rows} examples, and it is bool [{rows}]."
+            )
+        if jnp.result_type(mask) != jnp.bool_:
+            raise ValueError(f"mask has dtype {jnp.result_type(mask)}; it is bool [{rows}], False on padded rows.")
+    for leaf in jax.tree.leaves(carried):
+        if np.shape(leaf) != (rows,):
+            raise ValueError(f"carried has shape {np.shape(leaf)}; the batch has {rows} examples, and it is [{rows}].")
+
+
+def check_batch(batch: PyTree, keys: Any, mask: Any, carried: PyTree) -> int:
+    """The number of rows of a batch.
+
+    Raises:
+      ValueError: its leaves, keys, mask and carried lengths do not agree on it.
+    """
+    legacy = isinstance(keys, jax.Array | np.ndarray) and keys.dtype == np.uint32
+    if not legacy and not (isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)):
+        raise ValueError(f"keys are {type(keys).__name__}; they are [B] PRNG keys, one for each example.")
+    if keys.ndim != (2 if legacy else 1):
+        raise ValueError(
+            f"keys have shape {keys.shape}; they are [B] PRNG keys, one for each example: jax.random.split(key, B)."
+        )
+    rows = int(keys.shape[0])
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        if not np.shape(leaf) or np.shape(leaf)[0] != rows:
+            raise ValueError(
+                f"the batch's leaf {jax.tree_util.keystr(path) or 'itself'} has shape {np.shape(leaf)} and there are "
+                f"{rows} keys; every leaf has one row for each example, and each example has one key."
+            )
+    check_rows(rows, mask, carried)
+    return rows
+
+
+def checked_loss(loss: Callable[..., Any]) -> Callable[..., tuple[jax.Array, PyTree]]:
+    """``loss``, which raises ``ValueError`` where it returns anything but a real scalar and an aux."""
+
+    def contract(params: PyTree, example: PyTree, key: jax.Array) -> tuple[jax.Array, PyTree]:
+        result = loss(params, example, key)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ValueError(
+                f"the loss returned {type(result).__name__}; it is loss(params, example, key) -> (scalar, aux), where aux "
+                "may be None."
+            )
+        value, aux = result
+        if np.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+            raise ValueError(
+                f"the loss has shape {np.shape(value)} and dtype {jnp.result_type(value)}; it is one real floating-point "
+                "number for one example, without a batch axis."
+            )
+        return value, aux
+
+    return contract
+
+
+def check_microbatch_size(size: Any) -> None:
+    """Raises ``ValueError`` for anything but a positive whole number, ``"auto"`` or None."""
+    if size is None or size == "auto":
+        return
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+        raise ValueError(
+            f"microbatch_size is {size!r}; it is a whole number of at least 1, 'auto', or None for all at once."
+        )
+
+
+def close(a: float, b: float) -> bool:
+    """Equal up to float32's rounding of what a user wrote."""
+    return a == b or math.isclose(a, b, rel_tol=1e-5)

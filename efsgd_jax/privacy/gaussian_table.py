@@ -1,0 +1,72 @@
+"""The table behind the noise: a discrete Gaussian on the integers, as an alias table with 384-bit thresholds.
+
+``P(k)`` is proportional to ``exp(-k^2 / (2 r^2))`` for ``|k| <= K``, computed with 150 decimal digits and rounded to
+multiples of ``2^-384``. A draw takes a slot of ``2^14`` by 14 random bits and compares the bits that follow with the
+slot's threshold: below it the slot's own value, else its alias (Walker, 1977; Vose, 1991). The probabilities are
+rationals that add up to one exactly, so that the law of a draw is known, not approximated.
+"""
+
+import functools
+from decimal import Context, Decimal, localcontext
+from typing import NamedTuple
+
+import numpy as np
+
+# Standard deviation r of one draw. With digits in base 64 it leaves exp(-2 pi^2 r^2 / (1 + 64^2)) < 1e-117 of the
+# lattice in a sum of draws (see ``noise``).
+WIDTH = 237
+# K, 23 standard deviations: what lies beyond has a probability below 1e-116.
+LARGEST = 5460
+SLOT_BITS = 14
+# Bits of a threshold: 18 of the first random word, then eleven words.
+FIRST_BITS, MORE_WORDS = 32 - SLOT_BITS, 11
+THRESHOLD_BITS = FIRST_BITS + 32 * MORE_WORDS
+
+
+class GaussianTable(NamedTuple):
+    """An alias table.
+
+    Attributes:
+      aliases: int32 ``[2^14]``, the value if the random bits are not below the threshold.
+      thresholds: uint32 ``[12, 2^14]``, the bits of each slot's threshold, most significant word first; 18 bits in the
+        first. Slot ``s`` itself has the value ``s - K``.
+    """
+
+    aliases: np.ndarray
+    thresholds: np.ndarray
+
+
+def probabilities() -> list[int]:
+    """``2^384 P(k)`` for ``k = 0..K``; with both signs they add up to ``2^384``."""
+    total = 1 << (SLOT_BITS + THRESHOLD_BITS)
+    with localcontext(Context(prec=150)):
+        step = (-1 / Decimal(2 * WIDTH * WIDTH)).exp()  # exp(-k^2 / 2r^2), by its ratios: each is step^2 times the last
+        ratio, square, value, weights = step, step * step, Decimal(1), [Decimal(1)]
+        for _ in range(LARGEST):
+            value, ratio = value * ratio, ratio * square
+            weights.append(value)
+        scale = Decimal(total) / (2 * sum(weights) - 1)
+        counts = [int((w * scale).to_integral_value()) for w in weights]
+    counts[0] += total - (2 * sum(counts) - counts[0])  # a few units of 2^-384
+    return counts
+
+
+@functools.cache
+def gaussian_table() -> GaussianTable:
+    """Made once for each process, in exact integers."""
+    counts = probabilities()
+    slots, capacity = 1 << SLOT_BITS, 1 << THRESHOLD_BITS
+    weights = counts[:0:-1] + counts + [0] * (slots - 2 * LARGEST - 1)
+    aliases, thresholds = list(range(slots)), [capacity - 1] * slots  # a full slot is its own alias
+    small = [i for i, w in enumerate(weights) if w < capacity]
+    large = [i for i, w in enumerate(weights) if w >= capacity]
+    while small:
+        poor, rich = small.pop(), large[-1]
+        thresholds[poor], aliases[poor] = weights[poor], rich
+        weights[rich] -= capacity - weights[poor]
+        if weights[rich] < capacity:
+            small.append(large.pop())
+    words = np.array(
+        [[(t >> (32 * (MORE_WORDS - i))) & 0xFFFFFFFF for t in thresholds] for i in range(MORE_WORDS + 1)], np.uint32
+    )
+    return GaussianTable(np.array(aliases, np.int32) - LARGEST, words)
