@@ -37,7 +37,9 @@ def flat(tree):
 def test_clipped_sum_is_the_definition(grads, clip):
     keep = np.array([1, 1, 0, 1, 1, 0, 1], bool)
     got = clip_and_sum(grads, clip, mask=keep, outer_l2_norm_clip=np.inf)
-    np.testing.assert_allclose(flat(got.clipped_sum), reference(grads, shorter(clip, grads), keep), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        flat(got.clipped_sum), reference(grads, shorter(clip, grads), keep), rtol=1e-5, atol=1e-6
+    )
     np.testing.assert_allclose(flat(got.outer_sum), reference(grads, np.inf, keep), rtol=1e-5, atol=1e-5)
     assert got.sensitivity == pytest.approx(clip)
 

@@ -13,6 +13,7 @@ import pytest
 from random_models import CHANNELS, CLASSES, SIDE, random_loss
 
 from efsgd_jax.privacy import clipped_grad, clipping_plan
+from efsgd_jax.privacy.rounding import margin
 
 # As without ``conftest.py``, which is about the CPU's compiler.
 USERS = {"xla_cpu_use_fusion_emitters": True} if "fusion_emitters" in os.environ["XLA_FLAGS"] else {}

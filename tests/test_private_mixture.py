@@ -72,7 +72,7 @@ def test_without_noise_the_moments_of_the_vectors_come_back():
 def test_where_noise_leaves_no_direction_in_sight_the_mixture_is_of_finite_means(components):
     x = jax.random.uniform(jax.random.key(0), (60, 9))
     options = FitOptions(components=components, directions=4)
-    mixture = jax.jit(lambda k: fit_mixture(k, x, jnp.arange(60) % 2, 2, 500.0, options))(jax.random.key(1))
+    mixture = jax.jit(lambda k: fit_mixture(k, x, jnp.arange(60) % 2, 2, 500.0, options))(jax.random.key(2))
     assert not np.any(mixture.basis)
     assert all(np.isfinite(leaf).all() for leaf in mixture)
     np.testing.assert_allclose(draw(mixture, jax.random.key(2), jnp.array(1)), mixture.means[1])

@@ -24,7 +24,7 @@ def test_forwards_it_is_the_identity():
 def test_backwards_it_clips(length):
     direction = jnp.array([0.6, 0.0, -0.8])
     got = jax.grad(lambda x: jnp.vdot(sanitizer(0.0)(x, (), KEY, UNIT), length * direction))(jnp.zeros(3))
-    np.testing.assert_allclose(got, min(length, C) * direction, rtol=1e-6)
+    np.testing.assert_allclose(got, min(length, C) * direction, rtol=1e-5)
 
 
 def test_a_gradient_that_is_not_finite_counts_as_nothing():
@@ -50,7 +50,7 @@ def test_the_chain_rule_goes_on_beyond_it():
     def loss(p):
         return jnp.vdot(sanitizer(0.0)(a @ p, (), KEY, UNIT), far)
 
-    np.testing.assert_allclose(jax.grad(loss)(jnp.ones(2)), a.T @ (C * far / 50.0), rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(loss)(jnp.ones(2)), a.T @ (C * far / 50.0), rtol=1e-5)
 
 
 def test_hidden_feedback_returns_what_was_cut_off():
@@ -60,11 +60,11 @@ def test_hidden_feedback_returns_what_was_cut_off():
         return length * jnp.sum(sanitize(x, residual, KEY, UNIT))
 
     first, residual = jax.grad(loss, argnums=(0, 1))(jnp.zeros(1), jnp.zeros(1), 3.0)
-    assert float(first[0]) == pytest.approx(C)
-    assert float(residual[0]) == pytest.approx(3.0 - C)
+    assert float(first[0]) == pytest.approx(C, rel=1e-5)
+    assert float(residual[0]) == pytest.approx(3.0 - C, rel=1e-5)
     second, residual = jax.grad(loss, argnums=(0, 1))(jnp.zeros(1), residual, 0.0)
-    assert float(second[0]) == pytest.approx(3.0 - C)
-    assert float(residual[0]) == pytest.approx(0.0)
+    assert float(second[0]) == pytest.approx(3.0 - C, rel=1e-5)
+    assert float(residual[0]) == pytest.approx(0.0, abs=1e-5)
 
 
 def test_local_feedback_keeps_a_residual_for_each_shard():

@@ -154,16 +154,14 @@ def check_whole(updates: PyTree) -> None:
 
 def check_per_example(updates: PyTree, params: PyTree | None, like: PyTree) -> None:
     """Raises ``ValueError`` for gradients that were averaged, by the shapes of ``params`` or those seen by ``init``."""
-    check_gradients(updates)
     shapes = _shapes(params, like)
-    if shapes is None:
-        return
-    for (path, g), shape in zip(_with_paths(updates), shapes, strict=True):
+    for (path, g), shape in zip(_with_paths(updates), shapes or [], strict=shapes is not None):
         if jnp.shape(g)[1:] != shape or jnp.ndim(g) != len(shape) + 1:
             raise ValueError(
                 f"expected per-example gradients of shape (B, *{shape}) at {path}, got {jnp.shape(g)}: the transform "
                 "must be first in the chain and see jax.vmap(jax.grad(loss), in_axes=(None, 0)), not an average."
             )
+    check_gradients(updates)
 
 
 def check_like(sums: PyTree, params: PyTree | None, like: PyTree) -> None:

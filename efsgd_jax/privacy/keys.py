@@ -52,11 +52,10 @@ def is_debugging_key(key: jax.Array) -> bool:
     """Whether a key is ``jax.random.key(seed)`` for a seed of at most 32 bits; False for traced ones."""
     if isinstance(key, jax.core.Tracer):
         return False
-    words = np.asarray(jax.random.key_data(key))
-    if words.ndim > 1:
-        return any(is_debugging_key(k) for k in key.reshape(-1))
-    seeded = jax.random.key(np.uint32(words[-1]), impl=jax.random.key_impl(key))
-    return bool(np.array_equal(words, np.asarray(jax.random.key_data(seeded))))
+    with jax.ensure_compile_time_eval():
+        words = np.asarray(jax.random.key_data(key.reshape(-1)))
+        seeded = [jax.random.key(np.uint32(w[-1]), impl=jax.random.key_impl(key)) for w in words]
+        return any(np.array_equal(w, jax.random.key_data(k)) for w, k in zip(words, seeded, strict=True))
 
 
 def warn_of_debugging_key(key: jax.Array, what: str) -> bool:
@@ -95,7 +94,8 @@ def key_of_init(key: jax.Array) -> jax.Array:
     """
     if isinstance(key, jax.core.Tracer) or key.ndim or is_debugging_key(key):
         return jax.random.clone(key)
-    name = hashlib.sha256(np.asarray(jax.random.key_data(key)).tobytes()).digest()
+    with jax.ensure_compile_time_eval():
+        name = hashlib.sha256(np.asarray(jax.random.key_data(key)).tobytes()).digest()
     number = _initialised[name] = _initialised.get(name, -1) + 1
     return derived(key, INITIALISED, number) if number else jax.random.clone(key)
 

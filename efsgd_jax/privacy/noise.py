@@ -35,6 +35,8 @@ LIMB_BITS = 24
 MAX_VALUE_BITS = LIMB_BITS + 30
 # ``std`` is taken this much larger, which is more than float32 rounds it by.
 UPWARDS = 1 + 2.0**-20
+# Its inverse is a float32 too.
+SMALLEST_UNIT = 1e-37
 
 
 class Integers(NamedTuple):
@@ -91,8 +93,8 @@ def lattice_unit(std: jax.typing.ArrayLike, size: int, sensitivity: jax.typing.A
     """g, for noise of at least ``std`` on ``size`` coordinates that move by ``sensitivity`` before they are rounded.
 
     Rounding ``x / g`` moves each coordinate by half a unit, that is the vector by up to ``sqrt(size)`` units more;
-    noise of ``std (1 + g sqrt(size) / sensitivity)`` makes up for it. NaN where that is more than twice ``std``: the
-    release is then NaN, not unprotected.
+    noise of ``std (1 + g sqrt(size) / sensitivity)`` makes up for it. NaN where that is more than twice ``std``, and
+    where the unit is too small for a float: the release is then NaN, not unprotected. 0 for a ``std`` of 0, for none.
 
     Args:
       std: of the noise, a scalar.
@@ -102,7 +104,8 @@ def lattice_unit(std: jax.typing.ArrayLike, size: int, sensitivity: jax.typing.A
     std, sensitivity = jnp.asarray(std), jnp.asarray(sensitivity)
     # g NOISE_WIDTH = std (1 + g sqrt(d) / sensitivity), solved for g.
     room = NOISE_WIDTH - math.sqrt(size) * std / sensitivity
-    return jnp.where(room > NOISE_WIDTH / 2, std / room * UPWARDS, jnp.nan)
+    unit = std / room * UPWARDS
+    return jnp.where(std == 0, 0.0, jnp.where((room > NOISE_WIDTH / 2) & (unit > SMALLEST_UNIT), unit, jnp.nan))
 
 
 def add_noise(key: jax.Array, tree: PyTree, unit: jax.typing.ArrayLike) -> PyTree:
@@ -115,8 +118,9 @@ def add_noise(key: jax.Array, tree: PyTree, unit: jax.typing.ArrayLike) -> PyTre
     """
 
     def one(value: jax.Array, z: jax.Array) -> jax.Array:
-        own = jnp.asarray(unit, value.dtype)
-        return to_floats(plus(to_integers(value * (1 / own)), z), value.dtype) * own
+        own = jnp.asarray(jnp.where(unit == 0, 1.0, unit), value.dtype)
+        noisy = to_floats(plus(to_integers(value * (1 / own)), z), value.dtype) * own
+        return jnp.where(unit == 0, value, noisy)
 
     return jax.tree.map(one, tree, noise_like(key, tree))
 
