@@ -92,7 +92,7 @@ def test_a_grey_folder_is_read_as_rgb_and_said(tmp_path):
 
 
 def test_a_range_of_files(tmp_path):
-    levels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 65
+    levels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 64
     for i in range(12):
         (tmp_path / "m" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(levels + i).save(tmp_path / "m" / "ab"[i % 2] / f"{i}.png")
@@ -100,7 +100,7 @@ def test_a_range_of_files(tmp_path):
     with pytest.warns(UserWarning, match="nearly black"):
         load_dataset("folder", path=path, **options)
     data = load_dataset("folder", path=path, value_range="0..4096", **options)
-    wanted = np.rint(levels * 255 / 4096)
+    wanted = np.rint(levels / 4096 * 255)
     every = np.concatenate([data.train_images, data.test_images])
     assert any((x[..., 0] == wanted).all() for x in every)
     with pytest.raises(UserError, match=r"a/0\.png has the value \d+, outside of 0\.\.1024.*value_range=0\.\.65535"):
