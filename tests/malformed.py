@@ -186,6 +186,8 @@ def prepared(
     damage: Callable[[bytes], bytes] = lambda data: data,
     image: Callable[[int], bytes] = lambda i: encode(Image.fromarray(IMAGES[i])),
     splits: tuple[str, ...] = ("train", "test"),
+    label: Callable[[int], int] = lambda i: i % 2,
+    train_size: int = 12,
 ) -> Callable[[Path], Path]:
     """A set of TensorFlow Datasets, prepared as array_record, of the name ``toy``; made without TensorFlow."""
 
@@ -200,13 +202,13 @@ def prepared(
         tfds.features.FeaturesDict(features).save_config(folder)
         listed = []
         for split in splits:
-            n = 12 if split == "train" else 4
+            n = train_size if split == "train" else 4
             file = folder / f"toy-{split}.array_record-00000-of-00001"
             writer = ArrayRecordWriter(str(file), "group_size:1")
             for i in range(n):
                 example = tf_example_pb2.Example()
                 example.features.feature["image"].bytes_list.value.append(image(i))
-                example.features.feature["label"].int64_list.value.append(i % 2)
+                example.features.feature["label"].int64_list.value.append(label(i))
                 writer.write(example.SerializeToString())
             writer.close()
             file.write_bytes(damage(file.read_bytes()))
