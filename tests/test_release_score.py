@@ -145,9 +145,9 @@ def test_a_score_is_released_and_charged(run, tmp_path, capsys, no_grid):
     assert f"- 2 of epsilon: the score {NAME}" in text
     (score,) = released["scores"]
     exact = read(run / "private/scores.json")["gen2real"]["logistic_regression"]["accuracy"]
-    assert score["accuracy"] == pytest.approx(exact, abs=20 / 2 / 401)  # false alarm: e^-20
+    assert score["accuracy"] == pytest.approx(exact, abs=20 / 2 / 375)  # false alarm: e^-20
     assert score["interval_95"][0] < score["accuracy"] < score["interval_95"][1]
-    assert score["noise_std"] == pytest.approx(stats.dlaplace.std(2.0) / 401)
+    assert score["noise_std"] == pytest.approx(stats.dlaplace.std(2.0) / 375)
 
     assert publish_score([str(run), NAME, "--epsilon=2"]) == 0
     assert "nothing is spent" in capsys.readouterr().out

@@ -84,7 +84,7 @@ def test_scores(finished_run):
     scores = evaluate(finished_run.workdir, num_images=100, metrics=("utility",), classifiers=("logistic_regression",))
     value = scores.gen2real["logistic_regression"]
     assert value.num_train == 100
-    assert value.num_test == 401
+    assert value.num_test == 375
     saved = json.loads((finished_run.workdir / "private/scores.json").read_text())
     assert saved["gen2real"]["logistic_regression"]["accuracy"] == value.accuracy
 

@@ -271,7 +271,7 @@ FAMILY = ["--config=configs/sanitized_fmnist_small.py", "--config.data.name=digi
     [
         (["--config.privacy.schedule=published"], ["allow_unproven", "independent"]),
         (["--config.privacy.schedule=sometimes"], ["schedule", "round_robin"]),
-        (["--config.privacy.num_shards=2000"], ["num_shards", "1396"]),
+        (["--config.privacy.num_shards=2000"], ["num_shards", "1422"]),
         (["--config.privacy.feedback=local", "--config.privacy.feedback_l2_norm_clip=1"], ["round_robin"]),
         (["--config.method.reconstruction_weight=1", "--config.method.reconstruction_from=codes"], ["prior"]),
         (

@@ -56,7 +56,7 @@ def load_dataset(
     Examples:
       >>> data = load_dataset("digits")
       >>> data.train_images.shape, data.test_images.shape, data.spec.num_classes
-      ((1396, 8, 8, 1), (401, 8, 8, 1), 10)
+      ((1422, 8, 8, 1), (375, 8, 8, 1), 10)
     """
     _check_arguments(name, path, image_size, channels, attribute, test_fraction, value_range)
     declared, limits = parse_classes(classes or ""), parse_value_range(value_range or "")
