@@ -15,5 +15,6 @@ def without_test_split(source: str, name: str, directory: Path) -> Path:
     cut = round((1 - HELD_OUT) * len(data.train_labels))
     path = directory / f"{name}.npz"
     x, y = data.train_images, data.train_labels
-    np.savez(path, x_train=x[:cut], y_train=y[:cut], x_test=x[cut:], y_test=y[cut:])
+    names = np.array(data.class_names)
+    np.savez(path, x_train=x[:cut], y_train=y[:cut], x_test=x[cut:], y_test=y[cut:], class_names=names)
     return path

@@ -27,9 +27,14 @@ def default_config(method: str = "efsgd_gan") -> ConfigDict:
             "name": "digits",  # digits, mnist, fashion_mnist, npz, idx, folder, celeba or tfds:NAME
             "path": "",  # file or directory; not needed for digits, mnist and fashion_mnist
             "image_size": 0,  # crop and resize to this side; 0 keeps the source's own
-            "channels": 0,  # 1 or 3; 0 keeps the source's own
+            "channels": 0,  # 1 (grey) or 3; 0: 3 for image files (folder, celeba), what arrays have for the others
             "attribute": "",  # the label of celeba and tfds
-            "test_fraction": 0.2,  # held out where the source has no test part
+            # All classes, also one without an image: their number, or their names with commas between them. "" for
+            # those that the source names: its folders, an array class_names.
+            "classes": "",
+            # Whose ends become black and white, such as 0..16 or -1..1. "" for 0..255 of integers and 0..1 of floats.
+            "value_range": "",
+            "test_fraction": 0.2,  # each image's chance to be held out where the source has no test part
         }
     )
     config.privacy = ConfigDict(

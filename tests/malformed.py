@@ -52,6 +52,8 @@ def encode(image: Image.Image, fmt: str = "PNG", **options: Any) -> bytes:
 
 
 PNG = encode(Image.fromarray(COLOUR))
+OTHERS = [encode(Image.fromarray(RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8))) for _ in range(15)]
+PAIRS = dict(zip([(label, i) for label in "ab" for i in range(8)], [PNG, *OTHERS], strict=True))
 FIRST = {"fmt": "GIF", "save_all": True, "append_images": [Image.new("L", (8, 8), 200)]}
 
 
@@ -59,10 +61,10 @@ def pictures(name: str, data: bytes, odd_class: str = "b") -> Callable[[Path], P
     """Two class folders of eight PNGs, and ``data`` as ``name`` in one of them."""
 
     def make(root: Path) -> Path:
-        for label in ("a", odd_class):
-            (root / label).mkdir(parents=True, exist_ok=True)
-            for i in range(8):
-                (root / label / f"{i}.png").write_bytes(PNG)
+        for (label, i), png in PAIRS.items():
+            folder = root / (label if label == "a" else odd_class)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{i}.png").write_bytes(png)
         (root / odd_class / name).write_bytes(data)
         return root
 
@@ -73,9 +75,8 @@ def archive(*extra: tuple[str, bytes], **options: Any) -> Callable[[Path], Path]
     def make(root: Path) -> Path:
         file = root / "pictures.zip"
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target:
-            for label in ("a", "b"):
-                for i in range(8):
-                    target.writestr(f"{label}/{i}.png", PNG)
+            for (label, i), png in PAIRS.items():
+                target.writestr(f"{label}/{i}.png", png)
             for name, data in extra:
                 target.writestr(name, data)
         if "damage" in options:
@@ -87,7 +88,8 @@ def archive(*extra: tuple[str, bytes], **options: Any) -> Callable[[Path], Path]
 
 def arrays(**changes: Any) -> Callable[[Path], Path]:
     def make(root: Path) -> Path:
-        given = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:4], "y_test": LABELS[:4], **changes}
+        given = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:4], "y_test": LABELS[:4]}
+        given |= {"class_names": np.array(["a", "b"]), **changes}
         np.savez(root / "data.npz", **{k: v for k, v in given.items() if v is not None})
         return root / "data.npz"
 
@@ -184,6 +186,8 @@ def prepared(
     damage: Callable[[bytes], bytes] = lambda data: data,
     image: Callable[[int], bytes] = lambda i: encode(Image.fromarray(IMAGES[i])),
     splits: tuple[str, ...] = ("train", "test"),
+    label: Callable[[int], int] = lambda i: i % 2,
+    train_size: int = 12,
 ) -> Callable[[Path], Path]:
     """A set of TensorFlow Datasets, prepared as array_record, of the name ``toy``; made without TensorFlow."""
 
@@ -198,13 +202,13 @@ def prepared(
         tfds.features.FeaturesDict(features).save_config(folder)
         listed = []
         for split in splits:
-            n = 12 if split == "train" else 4
+            n = train_size if split == "train" else 4
             file = folder / f"toy-{split}.array_record-00000-of-00001"
             writer = ArrayRecordWriter(str(file), "group_size:1")
             for i in range(n):
                 example = tf_example_pb2.Example()
                 example.features.feature["image"].bytes_list.value.append(image(i))
-                example.features.feature["label"].int64_list.value.append(i % 2)
+                example.features.feature["label"].int64_list.value.append(label(i))
                 writer.write(example.SerializeToString())
             writer.close()
             file.write_bytes(damage(file.read_bytes()))
@@ -224,6 +228,17 @@ def linked(target: str, name: str) -> Callable[[Path], Path]:
         return root
 
     return make
+
+
+def hard_linked(root: Path) -> Path:
+    pictures("8.png", OTHERS[0])(root)
+    (root / "b/x.png").hardlink_to(root / "a/3.png")
+    return root
+
+
+def with_two(images: np.ndarray) -> np.ndarray:
+    images[3, 2, 2] = 2.0
+    return images
 
 
 def header_of_a_huge_png() -> bytes:
@@ -301,6 +316,7 @@ def empty_folder(root: Path) -> Path:
 
 WHITE, NEAR_WHITE, CYAN = filled(255, 255, 255), filled(254, 255, 254), filled(0, 255, 255)
 BIG = encode(Image.fromarray(RNG.integers(0, 256, (40, 30, 3), dtype=np.uint8)))
+TWO = {"classes": "2"}
 GZIPPED = gzip.compress(idx_header(8, 12, 8, 8) + IMAGES.tobytes())
 
 IMAGE_CASES = [
@@ -320,8 +336,8 @@ IMAGE_CASES = [
     Case("truncated PNG", "folder", pictures("8.png", PNG[: len(PNG) // 2]), "b/8.png"),
     Case("truncated JPEG", "folder", pictures("8.jpg", encode(Image.fromarray(COLOUR), "JPEG")[:-200]), "b/8.jpg"),
     Case("one bit flipped", "folder", pictures("8.png", flip(PNG, 60)), "b/8.png"),
-    Case("zero bytes", "folder", pictures("8.png", b""), "b/8.png"),
-    Case("text as image", "folder", pictures("8.png", b"not an image"), "b/8.png"),
+    Case("zero bytes", "folder", pictures("8.png", b""), "b/8.png is empty"),
+    Case("text as image", "folder", pictures("8.png", b"not an image"), "b/8.png (it is in no known format)"),
     Case("SVG as image", "folder", pictures("8.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "b/8.png"),
     Case("huge header", "folder", pictures("8.png", header_of_a_huge_png()), "b/8.png"),
     Case("another size", "folder", pictures("8.png", BIG), "b/8.png"),
@@ -329,7 +345,11 @@ IMAGE_CASES = [
     Case("one pixel", "folder", pictures("8.png", encode(gray_of("L", 5).crop((0, 0, 1, 1)))), "b/8.png"),
 ]  # fmt: skip
 FOLDER_CASES = [
-    Case("class of one image in test only", "folder", many(3), "'c'"),
+    Case("class of one image in test only", "folder", many(3), expected=COLOUR),
+    Case("class that was not declared", "folder", many(3), "'c'", options={"classes": "a,b"}),
+    Case("another number of classes", "folder", many(3), "3 classes", options={"classes": "2"}),
+    Case("hard link", "folder", hard_linked, "again, by a link"),
+    Case("soft link to an image", "folder", linked("a/0.png", "b/x.png"), "again, by a link"),
     Case("one class", "folder", lambda root: pictures("8.png", PNG)(root / "x") / "a", "lies in no class folder"),
     Case("empty directory", "folder", empty_folder, "nothing"),
     Case("no such path", "folder", lambda root: root / "absent", "absent"),
@@ -375,7 +395,13 @@ NPZ_CASES = [
     Case("labels not finite", "npz", arrays(y_train=np.where(LABELS, np.nan, 0)), "data.npz"),
     Case("labels beyond 32 bits", "npz", arrays(y_train=LABELS.astype(np.int64) * 2**40), "data.npz"),
     Case("one-hot labels", "npz", arrays(y_train=np.eye(2)[LABELS]), "data.npz"),
-    Case("class of one image, in test", "npz", arrays(y_test=np.array([0, 1, 2, 0])), "2"),
+    Case("class that was not declared, in test", "npz", arrays(y_test=np.array([0, 1, 2, 0])), "outside the 2"),
+    Case("no classes declared", "npz", arrays(class_names=None), "--config.data.classes=2,"),
+    Case("class names as numbers", "npz", arrays(class_names=np.arange(2)), "class_names"),
+    Case("floats of 0..255", "npz", arrays(x_train=IMAGES / 1.0), "--config.data.value_range=0..255"),
+    Case("one pixel of 2", "npz", arrays(x_train=with_two(IMAGES / 255.0)), "the value 2 in image 3"),
+    Case("out of the declared range", "npz", arrays(), "image 0", options={"value_range": "0..16"}),
+    Case("labels far below zero", "npz", arrays(y_train=LABELS - 2**32), "data.npz"),
     Case("NaN pixel", "npz", arrays(x_train=np.full((12, 8, 8), np.nan)), "data.npz"),
     Case("complex pixels", "npz", arrays(x_train=IMAGES.astype(complex)), "data.npz"),
     Case("dates as pixels", "npz", arrays(x_train=IMAGES.astype("datetime64[s]")), "data.npz"),
@@ -395,7 +421,8 @@ IDX_CASES = [
     Case("header of exabytes", "idx", idx(train_images_idx3_ubyte=idx_header(8, *[2**32 - 1] * 3)), "train-images"),
     Case("truncated gzip", "idx", idx(train_images_idx3_ubyte=GZIPPED[:-30]), "train-images"),
     Case("gzip with a flipped bit", "idx", idx(train_images_idx3_ubyte=flip(GZIPPED, 200)), "train-images"),
-    Case("whole gzip", "idx", idx(train_images_idx3_ubyte=GZIPPED), expected=IMAGES[0][..., None]),
+    Case("whole gzip", "idx", idx(train_images_idx3_ubyte=GZIPPED), expected=IMAGES[0][..., None], options=TWO),
+    Case("no classes declared", "idx", idx(), "--config.data.classes=2,"),
     Case("zero bytes", "idx", idx(t10k_labels_idx1_ubyte=b""), "t10k-labels"),
 ]  # fmt: skip
 CELEBA_CASES = [

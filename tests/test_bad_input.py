@@ -1,5 +1,6 @@
 """What a person can get wrong ends with one line, exit status 2, and nothing written."""
 
+import json
 import shutil
 import types
 from pathlib import Path
@@ -11,7 +12,7 @@ from efsgd_jax import fit
 from efsgd_jax.programs.evaluate import main as score
 from efsgd_jax.programs.sample import main as draw
 from efsgd_jax.programs.train import main as train
-from efsgd_jax.runs.report import privacy_report, to_markdown
+from efsgd_jax.runs.report import privacy_report, public_facts, to_markdown
 from efsgd_jax.runs.setup import make_ledger
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 def npz(path, images, labels, test=None):
     x, y = test or (images[:20], labels[:20])
-    np.savez(path, x_train=images, y_train=labels, x_test=x, y_test=y)
+    np.savez(path, x_train=images, y_train=labels, x_test=x, y_test=y, class_names=np.array(["a", "b", "c"]))
     return f"--config.data.path={path}"
 
 
@@ -49,7 +50,7 @@ LABELS = np.arange(60) % 3
         (["--config.privacy.delta=1.5"], ["delta"]),
         (["--config.privacy.feedback=sometimes"], ["feedback"]),
         (["--config.privacy.feedback=hidden"], ["feedback_l2_norm_clip"]),
-        (["--config.train.expected_batch_size=5000"], ["5000", "1438"]),
+        (["--config.train.expected_batch_size=5000"], ["5000", "1422"]),
         (["--config.train.steps=ten"], ["ten"]),
         (["--config.train.stepz=10"], ["stepz", "steps"]),
         (["--config.nothing.here=10"], ["nothing"]),
@@ -58,6 +59,8 @@ LABELS = np.arange(60) % 3
         (["--nonsense=1"], ["nonsense"]),
         (["--config=absent.py"], ["absent.py"]),
         (["--config.data.name=digit"], ["digits"]),
+        (["--config.data.classes=1"], ["config.data.classes", "'1'"]),
+        (["--config.data.value_range=255..0"], ["config.data.value_range", "'255..0'"]),
         (["--config.data.name=npz"], ["path"]),
         (["--config.data.name=npz", "--config.data.path=/nowhere.npz"], ["/nowhere.npz"]),
         (["--config.data.image_size=9"], ["image_size", "9"]),
@@ -82,7 +85,7 @@ def test_flags(flags, words, tmp_path, capsys):
     ("make", "words"),
     [
         (lambda: (np.where(IMAGES > 250, np.nan, IMAGES / 255.0), LABELS), ["nan"]),
-        (lambda: (IMAGES, LABELS * 0), ["class"]),
+        (lambda: (IMAGES / 1.0, LABELS), ["image 0", "--config.data.value_range=0..255"]),
         (lambda: (IMAGES, np.where(LABELS == 1, 7, LABELS)), ["label"]),
         (lambda: (IMAGES, LABELS - 1), ["-1"]),
         (lambda: (IMAGES[:50], LABELS), ["50", "60"]),
@@ -122,6 +125,22 @@ def test_workdirs_of_something_else_are_left_alone(finished_run, tmp_path, capsy
     fails(capsys, train, [f"--workdir={finished_run.workdir}"], "another configuration", "was 4, now 8")
 
 
+def test_data_that_changed_under_a_run_is_said_without_a_hash_of_it(tmp_path, capsys):
+    flags = ["--config.data.name=npz", "--config=preset:mnist", f"--workdir={tmp_path / 'run'}"]
+    small = ["components=1", "directions=4", "candidates=1", "pose_weight=0", "deformation=0"]
+    flags += [f"--config.method.{k}" for k in small]
+    flags += [npz(tmp_path / "data.npz", IMAGES, LABELS)]
+    assert train(flags) == 0
+    capsys.readouterr()
+    known = json.loads((tmp_path / "run/private/run.json").read_text())["data_sha256"]
+    npz(tmp_path / "data.npz", 255 - IMAGES, LABELS)
+    fails(capsys, train, flags, "have changed since")
+    assert train(flags) == 2
+    err = capsys.readouterr().err
+    assert known not in err
+    assert "sha256" not in err
+
+
 def test_unfinished_and_damaged_runs(finished_run, tmp_path, capsys):
     fails(capsys, draw, [f"--workdir={tmp_path}", f"--out={tmp_path / 'o'}"], "no finished run")
     fails(capsys, score, [f"--workdir={tmp_path}"], "no finished run")
@@ -146,4 +165,5 @@ def test_a_large_delta_warns_and_names_n(small_config):
     config.privacy.update(delta=1e-2, noise_multiplier=1.0)
     with pytest.warns(UserWarning, match="N = 1438"):
         ledger = make_ledger(config, 1438)
-    assert "Weak delta" in to_markdown(privacy_report(ledger, 2, debugging_seed=False))
+    public = public_facts(1438, {"image_size": 8, "channels": 1, "class_names": ["a", "b"]}, "")
+    assert "Weak delta" in to_markdown(privacy_report(ledger, 2, debugging_seed=False, public=public))

@@ -20,7 +20,8 @@ LABELS = np.arange(30) % 3
 
 
 def save_npz(path, **changes):
-    arrays = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:9], "y_test": LABELS[:9], **changes}
+    arrays = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:9], "y_test": LABELS[:9]}
+    arrays |= {"class_names": np.array(["0", "1", "2"]), **changes}
     np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
     return path
 
@@ -32,12 +33,17 @@ def one_line(error):
 
 def test_digits_split_is_fixed_disjoint_and_complete():
     a, b = load_dataset("digits"), load_dataset("digits")
-    assert (len(a.train_images), len(a.test_images)) == (1438, 359)
+    assert (len(a.train_images), len(a.test_images)) == (1422, 375)
     assert a.spec.shape == (8, 8, 1)
     assert a.fingerprint() == b.fingerprint()
-    rows = {x.tobytes() for x in a.train_images} & {x.tobytes() for x in a.test_images}
-    assert len(rows) < 5  # the bundled set has a few duplicates of its own
+    assert not {x.tobytes() for x in a.train_images} & {x.tobytes() for x in a.test_images}
     assert a.train_images.max() == 255
+
+
+def test_a_data_set_is_shown_without_its_pixels():
+    text = repr(load_dataset("digits"))
+    assert text.startswith("Dataset(1422 training and 375 test images of shape (8, 8, 1), classes ('0', ")
+    assert "array" not in text
 
 
 def test_npz_with_and_without_a_test_part(tmp_path):
@@ -47,14 +53,70 @@ def test_npz_with_and_without_a_test_part(tmp_path):
     assert whole.train_labels.dtype == np.int32
     assert whole.class_names == ("0", "1", "2")
     split = load_dataset("npz", path=save_npz(tmp_path / "b.npz", x_test=None, y_test=None), test_fraction=0.3)
-    assert (len(split.train_images), len(split.test_images)) == (21, 9)
+    assert len(split.train_images) + len(split.test_images) == 30
+    assert 3 <= len(split.test_images) <= 15
+    assert [x.tobytes() for x in IMAGES if x.tobytes() in {y.tobytes() for y in split.test_images}] == [
+        x.tobytes() for x in split.test_images
+    ]  # in the order of the file
 
 
-@pytest.mark.parametrize("scale", [255.0, 1.0])
-def test_floats_are_bytes_or_unit_range(tmp_path, scale):
-    floats = {k: v / 255.0 * scale for k, v in (("x_train", IMAGES), ("x_test", IMAGES[:9]))}
-    data = load_dataset("npz", path=save_npz(tmp_path / "a.npz", **floats))
+@pytest.mark.parametrize(
+    ("value_range", "low", "high"),
+    [
+        ("", 0, 1),
+        ("0..1", 0, 1),
+        ("0..255", 0, 255),
+        ("-1..1", -1, 1),
+        ("0..65535", 0, 65535),
+        ("-3.5..1e3", -3.5, 1e3),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_range_is_declared_or_that_of_the_type(tmp_path, value_range, low, high, dtype):
+    floats = {
+        k: (low + v / 255.0 * (high - low)).astype(dtype) for k, v in (("x_train", IMAGES), ("x_test", IMAGES[:9]))
+    }
+    path = save_npz(tmp_path / "a.npz", **floats)
+    data = load_dataset("npz", path=path, value_range=value_range)
     np.testing.assert_array_equal(data.train_images[..., 0], IMAGES)
+    if high > 1:
+        with pytest.raises(UserError, match=r"image 0.*--config\.data\.value_range=") as error:
+            load_dataset("npz", path=path)
+        one_line(error)
+
+
+@pytest.mark.parametrize("top", [1, 16])
+def test_nearly_black_integers_are_said(tmp_path, top):
+    dark = {"x_train": IMAGES % (top + 1), "x_test": IMAGES[:9] % (top + 1)}
+    path = save_npz(tmp_path / "a.npz", **dark)
+    with pytest.warns(UserWarning, match=rf"nearly black.*--config\.data\.value_range=0\.\.{top}$"):
+        data = load_dataset("npz", path=path)
+    np.testing.assert_array_equal(data.train_images[..., 0], IMAGES % (top + 1))
+    assert load_dataset("npz", path=path, value_range=f"0..{top}").train_images.max() == 255
+
+
+def test_classes_are_named_or_declared(tmp_path):
+    path = save_npz(tmp_path / "a.npz", class_names=None)
+    with pytest.raises(UserError, match=r"--config\.data\.classes=3,") as error:
+        load_dataset("npz", path=path)
+    one_line(error)
+    assert load_dataset("npz", path=path, classes="3").class_names == ("0", "1", "2")
+    with pytest.warns(UserWarning, match=r"1 of 4 classes have no training image \('d'\)"):
+        assert load_dataset("npz", path=path, classes="a,b,c,d").class_names == ("a", "b", "c", "d")
+    with pytest.raises(UserError, match="outside the 2 classes"):
+        load_dataset("npz", path=path, classes="2")
+    named = save_npz(tmp_path / "b.npz", class_names=np.array(["x", "y", "z"]))
+    assert load_dataset("npz", path=named).class_names == ("x", "y", "z")
+    assert load_dataset("npz", path=named, classes="3").class_names == ("x", "y", "z")
+    with pytest.raises(UserError, match="has 3 classes"):
+        load_dataset("npz", path=named, classes="4")
+
+
+def test_images_that_are_there_twice_are_counted(tmp_path):
+    twice = np.concatenate([IMAGES[:-2], IMAGES[:2]])
+    with pytest.warns(UserWarning, match="2 of 30 images are the same, byte for byte"):
+        data = load_dataset("npz", path=save_npz(tmp_path / "a.npz", x_train=twice, x_test=None, y_test=None))
+    assert not {x.tobytes() for x in data.train_images} & {x.tobytes() for x in data.test_images}
 
 
 def test_size_and_channels_are_converted(tmp_path):
@@ -73,17 +135,17 @@ def test_unit_range_round_trip():
     ("changes", "words"),
     [
         ({"x_train": IMAGES[:5]}, "5 images but 30 labels"),
-        ({"y_train": LABELS * 0, "y_test": LABELS[:9] * 0}, "two classes"),
+        ({"y_train": LABELS * 0, "y_test": LABELS[:9] * 0, "class_names": np.array(["0"])}, "two classes"),
         ({"y_train": LABELS - 1}, "negative"),
-        ({"y_train": np.where(LABELS == 1, 9, LABELS)}, "renumber"),
+        ({"y_train": np.where(LABELS == 1, 9, LABELS)}, "label 9 at index 1 is outside the 3 classes"),
         ({"y_train": LABELS + 0.5}, "integers"),
         ({"y_train": np.eye(3)[LABELS]}, "argmax"),
         ({"x_train": np.full((30, 8, 8), np.nan)}, "nan"),
-        ({"x_train": IMAGES.astype(np.int16) + 100}, "uint8"),
+        ({"x_train": IMAGES.astype(np.int16) + 100}, "value_range"),
         ({"x_train": np.array([object()] * 30)}, "pickled"),
         ({"x_train": IMAGES[:, :, :, None, None]}, "shape"),
         ({"x_train": np.repeat(IMAGES[..., None], 2, -1)}, "channel"),
-        ({"x_train": IMAGES[:, :4]}, "image_size"),
+        ({"x_train": IMAGES[:, :4], "x_test": IMAGES[:9, :4]}, "image_size"),
         ({"y_train": None}, "y_train"),
         ({"y_test": None}, "y_test"),
         ({"x_train": IMAGES[:0], "y_train": LABELS[:0]}, "0"),
@@ -121,7 +183,7 @@ def idx(request, tmp_path):
 
 
 def test_idx(idx):
-    data = load_dataset("idx", path=idx)
+    data = load_dataset("idx", path=idx, classes="3")
     np.testing.assert_array_equal(data.train_images[..., 0], IMAGES)
     np.testing.assert_array_equal(data.test_labels, LABELS[:9])
 
@@ -152,6 +214,7 @@ def test_known_names_come_from_the_cache_and_failing_that_say_how_to_pass_a_path
     assert "no network" in one_line(error)
     assert len(asked) == 2  # both mirrors
     labels = {"y_train": np.arange(30) % 10, "y_test": np.arange(9)}
+    labels["class_names"] = None
     save_npz(tmp_path / "fashion_mnist.npz", **labels)
     data = load_dataset("fashion_mnist")
     assert data.class_names[9] == "Ankle boot"
@@ -179,6 +242,13 @@ def test_tfds_reads_a_prepared_array_record_set_without_tensorflow(tmp_path):
         ({"name": "digits", "image_size": -1}, "image_size"),
         ({"name": "digits", "test_fraction": 1.0}, "test_fraction"),
         ({"name": "digits", "attribute": "Male"}, "attribute"),
+        ({"name": "digits", "value_range": "0..16"}, "value_range"),
+        ({"name": "npz", "value_range": "0-16"}, "value_range"),
+        ({"name": "npz", "value_range": "16..0"}, "value_range"),
+        ({"name": "npz", "value_range": "0..inf"}, "value_range"),
+        ({"name": "npz", "classes": "1"}, "classes"),
+        ({"name": "npz", "classes": "a,a"}, "classes"),
+        ({"name": "npz", "classes": "a,"}, "classes"),
         ({"name": "folder"}, "path"),
         ({"name": "tfds:"}, "NAME"),
     ],

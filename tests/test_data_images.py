@@ -31,8 +31,8 @@ def tree(tmp_path):
 
 def test_folder_reads_every_format_and_crops(tree):
     data = load_dataset("folder", path=tree, image_size=16)
-    assert data.train_images.shape == (8, 16, 16, 3)
-    assert data.test_images.shape == (2, 16, 16, 3)
+    assert len(data.train_images) + len(data.test_images) == 10
+    assert data.train_images.shape[1:] == data.test_images.shape[1:] == (16, 16, 3)
     assert data.class_names == ("cat", "dog")
 
 
@@ -41,7 +41,7 @@ def test_the_centre_is_what_is_kept(tmp_path):
     for name in ("a", "b"):
         for i in range(3):
             pixels[name, i] = picture(tmp_path / "p" / name / f"{i}.png", (20, 14), "L")
-    data = load_dataset("folder", path=tmp_path / "p", image_size=14, test_fraction=0.34)
+    data = load_dataset("folder", path=tmp_path / "p", image_size=14, channels=1, test_fraction=0.34)
     assert data.spec.channels == 1
     got = {x.tobytes() for x in np.concatenate([data.train_images, data.test_images])}
     assert got == {np.ascontiguousarray(x[:, 3:17]).tobytes() for x in pixels.values()}
@@ -73,11 +73,60 @@ def test_odd_modes_become_gray_or_rgb(tmp_path):
             for i in range(2):
                 picture(tmp_path / "m" / name / f"{mode}{i}.png", (8, 8), mode)
         Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(tmp_path / "m" / name / "deep.png")
-    data = load_dataset("folder", path=tmp_path / "m")
+    with pytest.warns(
+        UserWarning, match=r"6 of 10 images are grey and were converted to RGB.*--config\.data\.channels"
+    ):
+        data = load_dataset("folder", path=tmp_path / "m")
     assert data.spec.channels == 3
     white = (data.train_images == 255).all(axis=(1, 2, 3)).sum() + (data.test_images == 255).all(axis=(1, 2, 3)).sum()
     assert white == 2  # 16 bits of white are 8 bits of white
-    assert load_dataset("folder", path=tmp_path / "m", channels=1).spec.channels == 1
+    with pytest.warns(UserWarning, match="4 of 10 images are in colour and were converted to grey"):
+        assert load_dataset("folder", path=tmp_path / "m", channels=1).spec.channels == 1
+
+
+def test_a_grey_folder_is_read_as_rgb_and_said(tmp_path):
+    for i in range(20):
+        picture(tmp_path / "m" / "ab"[i % 2] / f"{i}.png", (8, 8), "L")
+    with pytest.warns(UserWarning, match=r"all 20 images are grey and are read as RGB.*--config\.data\.channels=1"):
+        assert load_dataset("folder", path=tmp_path / "m").spec.channels == 3
+
+
+def test_a_range_of_files(tmp_path):
+    levels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 64
+    for i in range(12):
+        (tmp_path / "m" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(levels + i).save(tmp_path / "m" / "ab"[i % 2] / f"{i}.png")
+    path, options = tmp_path / "m", {"channels": 1, "test_fraction": 0.4}
+    with pytest.warns(UserWarning, match="nearly black"):
+        load_dataset("folder", path=path, **options)
+    data = load_dataset("folder", path=path, value_range="0..4096", **options)
+    wanted = np.rint(levels / 4096 * 255)
+    every = np.concatenate([data.train_images, data.test_images])
+    assert any((x[..., 0] == wanted).all() for x in every)
+    with pytest.raises(UserError, match=r"a/0\.png has the value \d+, outside of 0\.\.1024.*value_range=0\.\.65535"):
+        load_dataset("folder", path=path, value_range="0..1024", **options)
+
+
+def test_classes_of_folders(tmp_path):
+    root = tmp_path / "m"
+    for i in range(12):
+        picture(root / "ab"[i % 2] / f"{i}.png", (8, 8))
+    (root / "c").mkdir()
+    with pytest.warns(UserWarning, match=r"1 of 3 classes have no training image \('c'\)"):
+        assert load_dataset("folder", path=root).class_names == ("a", "b", "c")
+    with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
+        for file in sorted(root.rglob("*")):
+            archive.write(file, file.relative_to(root))
+    with pytest.warns(UserWarning, match="'c'"):
+        assert load_dataset("folder", path=tmp_path / "m.zip").class_names == ("a", "b", "c")
+    with pytest.warns(UserWarning, match="'d'"):
+        data = load_dataset("folder", path=root, classes="d,c,b,a")
+    assert data.class_names == ("d", "c", "b", "a")
+    assert set(data.train_labels.tolist()) == {2, 3}
+    for declared, words in (("a,b", "'c', which is not among"), ("2", "has 3 classes")):
+        with pytest.raises(UserError, match=words) as error:
+            load_dataset("folder", path=root, classes=declared)
+        assert "\n" not in str(error.value)
 
 
 def test_folders_that_cannot_be_used(tree, tmp_path):

@@ -75,7 +75,8 @@ def test_tpu_with_two_devices(tmp_path):
 
 def test_your_images(tmp_path):
     text, pictures = run("your_images", tmp_path)
-    assert "1438 to train on, 359 held out" in text
+    assert number(text, r"(\d+) to train on") + number(text, r"(\d+) held out") == 1797
+    assert "UserWarning" not in text
     assert 5 < number(text, r"epsilon ([\d.]+) in all") <= 5.5
     assert number(text, r"accuracy ([\d.]+)") > 0.6
     assert pictures == 1

@@ -8,6 +8,7 @@ import re
 import shutil
 import stat
 import subprocess
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from efsgd_jax.programs.compare import main as make_comparison
 from efsgd_jax.programs.report import main as make_report
 from efsgd_jax.runs.anchors import ANCHORS
 from efsgd_jax.runs.files import write_json
+from efsgd_jax.runs.report import REPLACE, ZERO_OUT
 
 NAMES = [str(i) for i in range(10)]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -370,3 +372,8 @@ def test_pages_fit_a_phone_and_a_desk_in_light_and_in_dark(several, tmp_path):
         papers[scheme].add(measured["paper"])
     assert len(papers["light"]) == len(papers["dark"]) == 1
     assert papers["light"] != papers["dark"]
+
+
+def test_the_relations_of_reports_are_those_of_the_schema():
+    schema = json.loads(resources.files("efsgd_jax.runs").joinpath("privacy.schema.json").read_text(encoding="utf-8"))
+    assert schema["properties"]["neighbouring_relation"]["enum"] == [ZERO_OUT, REPLACE]

@@ -68,7 +68,7 @@ def test_samples_read_back(finished_run, tmp_path):
 
     again = np.load(out / "samples.npz")
     np.testing.assert_array_equal(again["x_train"], samples.images[..., 0])
-    folder = load_dataset("folder", path=out / "png")
+    folder = load_dataset("folder", path=out / "png", channels=1)
     assert len(folder.train_images) + len(folder.test_images) == 33
     assert folder.class_names == samples.class_names
     with Image.open(out / "grid.png") as grid:
@@ -84,7 +84,7 @@ def test_scores(finished_run):
     scores = evaluate(finished_run.workdir, num_images=100, metrics=("utility",), classifiers=("logistic_regression",))
     value = scores.gen2real["logistic_regression"]
     assert value.num_train == 100
-    assert value.num_test == 359
+    assert value.num_test == 375
     saved = json.loads((finished_run.workdir / "private/scores.json").read_text())
     assert saved["gen2real"]["logistic_regression"]["accuracy"] == value.accuracy
 

@@ -7,7 +7,7 @@ from efsgd_jax import default_config, evaluate_samples, load_dataset
 from efsgd_jax.programs.evaluate import main as score
 
 DATA = load_dataset("digits")
-IMAGES, LABELS = DATA.train_images[:200], DATA.train_labels[:200]
+IMAGES, LABELS = DATA.train_images[:300], DATA.train_labels[:300]
 
 
 def with_nan(images):
@@ -26,7 +26,7 @@ def test_images_of_a_file_are_scored(tmp_path):
     np.savez(file, x_train=IMAGES[..., 0], y_train=LABELS)
     options = {"metrics": ("utility",), "classifiers": ("logistic_regression",)}
     scores = evaluate_samples(file, default_config(), **options)
-    assert scores.num_images == 200
+    assert scores.num_images == 300
     assert scores.gen2real["logistic_regression"].accuracy > 0.8
     np.savez(file, x_train=IMAGES / 255.0, y_train=LABELS)  # floats in [0, 1] are the same images
     assert evaluate_samples(file, default_config(), **options).gen2real["logistic_regression"].accuracies == (
@@ -43,7 +43,7 @@ def test_images_of_a_file_are_scored(tmp_path):
         (np.repeat(IMAGES, 3, axis=3), LABELS, ["8x8 with 3 channels", "8x8 with 1 channel"]),
         (IMAGES[:, :7, :7], LABELS, ["7x7 with 1 channel", "8x8"]),
         (with_nan(IMAGES), LABELS, ["nan", "image 3"]),
-        (IMAGES, LABELS[:-1], ["200 images but 199 labels"]),
+        (IMAGES, LABELS[:-1], ["300 images but 299 labels"]),
     ],
     ids=["too few", "a class missing", "another class", "colour", "another size", "NaN", "a label missing"],
 )

@@ -24,6 +24,7 @@ from efsgd_jax.privacy.published import SanitizedGan
 from efsgd_jax.programs.release import main as publish
 from efsgd_jax.programs.train import main as train
 from efsgd_jax.runs import memory
+from efsgd_jax.runs.report import REPLACE
 from efsgd_jax.runs.update import make_update
 
 SPEC = ImageSpec(8, 1, 3)
@@ -231,7 +232,7 @@ def test_a_sound_run_is_released_with_three_accountings(sound_run, tmp_path, cap
     assert 9.8 < report["epsilon"] == report["accountings"]["proven"] <= 10
     form = SanitizedGan(5, 4, 4, report["mechanism_parameters"]["noise_multiplier"])
     assert report["accountings"]["as_published"] == pytest.approx(form.as_published(1e-5))
-    assert report["neighbouring_relation"] == "add, remove or replace one"
+    assert report["neighbouring_relation"] == REPLACE
     text = (sound_run.workdir / "release/PRIVACY.md").read_text()
     assert all(f"epsilon {name}" in text for name in ("as the field accounts", "proven for the schedule", "if a step"))
     assert publish([str(sound_run.workdir), str(tmp_path / "out.zip")]) == 0
@@ -270,7 +271,7 @@ FAMILY = ["--config=configs/sanitized_fmnist_small.py", "--config.data.name=digi
     [
         (["--config.privacy.schedule=published"], ["allow_unproven", "independent"]),
         (["--config.privacy.schedule=sometimes"], ["schedule", "round_robin"]),
-        (["--config.privacy.num_shards=2000"], ["num_shards", "1438"]),
+        (["--config.privacy.num_shards=2000"], ["num_shards", "1422"]),
         (["--config.privacy.feedback=local", "--config.privacy.feedback_l2_norm_clip=1"], ["round_robin"]),
         (["--config.method.reconstruction_weight=1", "--config.method.reconstruction_from=codes"], ["prior"]),
         (

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from efsgd_jax.data.archives import check_name
-from efsgd_jax.data.decode import decode_all
+from efsgd_jax.data.decode import decode_all, warn_of_conversion
+from efsgd_jax.data.links import Seen
 from efsgd_jax.data.raw import RawDataset
+from efsgd_jax.data.scale import BYTES, Range
 from efsgd_jax.data.validate import check_path, one_line
 from efsgd_jax.errors import UserError
 
@@ -19,7 +21,11 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
 def read_celeba(
-    path: Path | str | None, attribute: str | None, image_size: int | None, channels: int | None
+    path: Path | str | None,
+    attribute: str | None,
+    image_size: int | None,
+    channels: int | None,
+    value_range: Range | None = None,
 ) -> RawDataset:
     """CelebA's official training partition (0) and test partition (2); the validation partition (1) is not read.
 
@@ -30,10 +36,11 @@ def read_celeba(
       path: the root directory.
       attribute: which attribute labels the faces, 1 where it is present; default "Male".
       image_size: default 32.
-      channels: 1 or 3; None keeps RGB.
+      channels: 1 or 3; None means 3.
+      value_range: of the numbers in the files; None for all that their bits can hold.
 
     Raises:
-      UserError: a list or a face is missing or malformed, or the attribute is unknown.
+      UserError: a list or a face is missing or malformed, a face is another one by a link, or the attribute is unknown.
     """
     root = check_path(path, "celeba", WHAT)
     faces = _find(root, "Img", "img_align_celeba", Path.is_dir)
@@ -54,13 +61,21 @@ def read_celeba(
             raise UserError(
                 f"{attribute_file} has no line for {name}, which {partition_file} lists; use the official lists"
             )
-    images = decode_all(
+    seen = Seen()
+    for name in names:
+        if (faces / name).is_file():  # what is missing is named when it is read
+            seen.check(faces / name)
+    target = channels or 3
+    images, gray, hashes = decode_all(
         names,
         lambda name: (faces / name).read_bytes(),
         lambda name: str(faces / name),
         image_size or DEFAULT_SIZE,
-        channels,
+        target,
+        value_range,
     )
+    source = f"celeba:{root} ({wanted})"
+    warn_of_conversion(gray, target, channels, source)
     numbers = np.array([labels[name] for name in names], np.int64)
     cut = len(train)
     return RawDataset(
@@ -69,7 +84,9 @@ def read_celeba(
         test_images=images[cut:],
         test_labels=numbers[cut:],
         class_names=(f"not {wanted}", wanted),
-        source=f"celeba:{root} ({wanted})",
+        source=source,
+        value_range=BYTES if value_range else None,  # they are scaled already
+        hashes=hashes,
     )
 
 

@@ -20,9 +20,11 @@ class ImageSpec:
         return (self.image_size, self.image_size, self.channels)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Dataset:
     """Images and labels, split into the part that is trained on and the part that never is.
+
+    Shown in a notebook it is a summary, without a pixel.
 
     Attributes:
       train_images: uint8 ``[N, S, S, C]``, C in {1, 3}, 0..255.
@@ -43,6 +45,12 @@ class Dataset:
     @property
     def spec(self) -> ImageSpec:
         return ImageSpec(self.train_images.shape[1], self.train_images.shape[3], len(self.class_names))
+
+    def __repr__(self) -> str:
+        return (
+            f"Dataset({len(self.train_labels)} training and {len(self.test_labels)} test images of shape "
+            f"{self.spec.shape}, classes {self.class_names}, source {self.source!r})"
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 of the training part: tells a resumed run that its data changed. Private: never release it."""

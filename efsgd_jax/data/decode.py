@@ -6,18 +6,21 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from efsgd_jax.data.resize import crop_and_resize
+from efsgd_jax.data.scale import Range, advice, describe, first_outside, to_bytes
+from efsgd_jax.data.split import record_hash
 from efsgd_jax.data.validate import one_line
 from efsgd_jax.errors import UserError
 
 Item = TypeVar("Item")
 
-_GRAY_MODES = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
+_GRAY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+_DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 # Formats that Pillow lists but only identifies, or hands to another program.
 _NOT_PHOTOGRAPHS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
@@ -29,7 +32,25 @@ def image_extensions() -> frozenset[str]:
     return frozenset(ext for ext, fmt in registered.items() if fmt in Image.OPEN and fmt not in _NOT_PHOTOGRAPHS)
 
 
-def decode_image(data: bytes, where: str, image_size: int | None, channels: int | None) -> np.ndarray:
+class Decoded(NamedTuple):
+    """One image: uint8 ``[H, W, C]``, whether its file is grey, and the hash of the file's bytes."""
+
+    pixels: np.ndarray
+    gray: bool
+    hash: bytes
+
+
+class Images(NamedTuple):
+    """Several: uint8 ``[N, H, W, C]``, which of their files are grey (bool ``[N]``), and their hashes."""
+
+    pixels: np.ndarray
+    gray: np.ndarray
+    hashes: list[bytes]
+
+
+def decode_image(
+    data: bytes, where: str, image_size: int | None, channels: int, value_range: Range | None = None
+) -> Decoded:
     """Decode one image.
 
     EXIF orientation is applied; transparency is composited on white; palettes, CMYK and other colour spaces become
@@ -39,37 +60,64 @@ def decode_image(data: bytes, where: str, image_size: int | None, channels: int 
       data: the file's bytes.
       where: the file's name, for the error.
       image_size: centre-crop to a square and resize to this side; None keeps the image's own size.
-      channels: 1 or 3; None keeps gray images gray and colour images RGB.
-
-    Returns:
-      uint8 ``[H, W, 1]`` or ``[H, W, 3]``.
+      channels: 1 or 3.
+      value_range: of the numbers in the file that become 0 and 255; None for all that its bits can hold.
 
     Raises:
-      UserError: the bytes are no image, damaged, truncated, or of a depth that has no single 8-bit reading.
+      UserError: the bytes are no image, damaged, truncated, of a depth that has no single 8-bit reading, or have a
+        value out of the range.
     """
+    if not data:
+        raise UserError(f"the image {where} is empty (0 bytes); repair or remove the file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd metadata; the pixels are either read or an error
-            with Image.open(io.BytesIO(data)) as opened:
-                opened.load()
-                image = _to_8_bits(ImageOps.exif_transpose(opened), channels)
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            gray = opened.mode in _GRAY_MODES
+            image = _to_8_bits(ImageOps.exif_transpose(opened), channels, value_range)
+    except UnidentifiedImageError as error:
+        raise UserError(f"cannot decode the image {where} (it is in no known format); repair or remove it") from error
+    except _OutOfRange as error:
+        raise UserError(f"the image {where} {error}") from error
     # Pillow's plugins meet damaged bytes with OSError, SyntaxError, ValueError, struct.error, IndexError and others.
     except Exception as error:
         raise UserError(f"cannot decode the image {where} ({one_line(error)}); repair or remove the file") from error
     array = np.asarray(image if image_size is None else crop_and_resize(image, image_size))
-    return array[..., np.newaxis] if array.ndim == 2 else array
+    return Decoded(array[..., np.newaxis] if array.ndim == 2 else array, gray, record_hash(data))
 
 
-def _to_8_bits(image: Image.Image, channels: int | None) -> Image.Image:
-    if image.mode in ("I", "F"):
-        raise ValueError(f"Pillow mode {image.mode}, 32 bits per pixel; save it as 8-bit gray or RGB")
-    target = "L" if channels == 1 or (channels is None and image.mode in _GRAY_MODES) else "RGB"
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8))
-    if image.has_transparency_data:
+class _OutOfRange(Exception):
+    pass
+
+
+def _to_8_bits(image: Image.Image, channels: int, value_range: Range | None) -> Image.Image:
+    if value_range is None and image.mode in ("I", "F"):
+        raise ValueError(
+            f"Pillow mode {image.mode}, 32 bits per pixel; save it as 8-bit gray or RGB, or set "
+            "--config.data.value_range"
+        )
+    if image.mode in _DEEP_MODES:
+        numbers = np.asarray(image)
+        pixels = (numbers.astype(np.uint16) // 257).astype(np.uint8) if value_range is None else numbers
+        image = Image.fromarray(pixels if value_range is None else _scaled(pixels, value_range))
+        value_range = None
+    elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == target else image.convert(target)
+    target = "L" if channels == 1 else "RGB"
+    image = image if image.mode == target else image.convert(target)
+    return image if value_range is None else Image.fromarray(_scaled(np.asarray(image), value_range))
+
+
+def _scaled(numbers: np.ndarray, value_range: Range) -> np.ndarray:
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+        raise ValueError("a value is not finite")
+    outside = first_outside(numbers[np.newaxis], value_range)
+    if outside:
+        value = outside[1]
+        raise _OutOfRange(
+            f"has the value {value:g}, outside of {describe(numbers.dtype, value_range)}; {advice(value)}"
+        )
+    return to_bytes(numbers, value_range)
 
 
 def decode_all(
@@ -77,47 +125,73 @@ def decode_all(
     read: Callable[[Item], bytes],
     name: Callable[[Item], str],
     image_size: int | None,
-    channels: int | None,
-) -> np.ndarray:
-    """Read and decode every item, in order.
+    channels: int,
+    value_range: Range | None = None,
+) -> Images:
+    """Read and decode every item, in order and each by itself.
 
     Args:
       items: what to read, at least one.
       read: item -> the file's bytes; may raise OSError or a UserError of its own. Called from several threads.
       name: item -> the file's name, for errors.
       image_size: as in ``decode_image``; None demands that all images have one size.
-      channels: as in ``decode_image``; None means 1 if every image is gray, else 3.
-
-    Returns:
-      uint8 ``[N, H, W, C]``.
+      channels: 1 or 3.
+      value_range: as in ``decode_image``.
 
     Raises:
       UserError: a file cannot be read or decoded, or two have different sizes and ``image_size`` is None.
     """
 
-    def load(item: Item) -> np.ndarray:
+    def load(item: Item) -> Decoded:
         try:
             data = read(item)
         except (OSError, MemoryError) as error:
             raise UserError(f"cannot read {name(item)} ({one_line(error)})") from error
-        return decode_image(data, name(item), image_size, channels)
+        return decode_image(data, name(item), image_size, channels, value_range)
 
-    arrays: list[np.ndarray] = []
-    for item, array in zip(items, _in_threads(load, items), strict=True):
-        if arrays and array.shape[:2] != arrays[0].shape[:2]:
-            raise UserError(
-                f"the images differ in size: {name(items[0])} is {_size(arrays[0])} and {name(item)} is {_size(array)} "
-                "(width x height); set --config.data.image_size to crop and resize them alike"
-            )
-        arrays.append(array)
-    depth = max(array.shape[2] for array in arrays)
-    result = np.empty((len(arrays), *arrays[0].shape[:2], depth), np.uint8)
-    for i, array in enumerate(arrays):
-        result[i] = array  # a gray image broadcasts over R, G and B
-    return result
+    found: list[Decoded] = []
+    # Pillow warns of odd metadata; the pixels are either read or an error. Here and not in the threads, which would
+    # restore the filters in any order and could leave all later warnings of the process unheard.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for item, decoded in zip(items, _in_threads(load, items), strict=True):
+            if found and decoded.pixels.shape != found[0].pixels.shape:
+                raise UserError(
+                    f"the images differ in size: {name(items[0])} is {_size(found[0].pixels)} and {name(item)} is "
+                    f"{_size(decoded.pixels)} (width x height); set --config.data.image_size to crop and resize them "
+                    "alike"
+                )
+            found.append(decoded)
+    return Images(np.stack([d.pixels for d in found]), np.array([d.gray for d in found], bool), [d.hash for d in found])
 
 
-def _in_threads(load: Callable[[Item], np.ndarray], items: Sequence[Item]) -> Iterator[np.ndarray]:
+def warn_of_conversion(gray: np.ndarray, channels: int, declared: int | None, where: str) -> None:
+    """Tells the owner, who alone sees warnings, of grey files among colour and the other way around.
+
+    Args:
+      gray: bool ``[N]``, of each file.
+      channels: that all were converted to.
+      declared: by the owner; None if ``channels`` is the source's default.
+      where: the source.
+    """
+    count, total = int(gray.sum()), len(gray)
+    if channels == 3 and declared is None and count == total:
+        warnings.warn(
+            f"{where}: all {total} images are grey and are read as RGB, which costs time and quality; set "
+            "--config.data.channels=1",
+            stacklevel=2,
+        )
+    elif 0 < count < total:
+        odd, target = (count, "RGB") if channels == 3 else (total - count, "grey")
+        kind = "grey" if channels == 3 else "in colour"
+        warnings.warn(
+            f"{where}: {odd} of {total} images are {kind} and were converted to {target}; all are read alike, as "
+            "--config.data.channels says (1 for grey, 3 for RGB, the default)",
+            stacklevel=2,
+        )
+
+
+def _in_threads(load: Callable[[Item], Decoded], items: Sequence[Item]) -> Iterator[Decoded]:
     workers = min(8, os.cpu_count() or 1)
     block = 64 * workers  # bounds what is in flight, and how much is decoded in vain before an error is seen
     with ThreadPoolExecutor(workers) as pool:

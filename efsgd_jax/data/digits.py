@@ -1,7 +1,5 @@
 """scikit-learn's bundled 8x8 digits: 1,797 real images, no download."""
 
-import numpy as np
-
 from efsgd_jax.data.raw import RawDataset
 
 CLASS_NAMES = tuple(str(i) for i in range(10))
@@ -14,5 +12,4 @@ def read_digits() -> RawDataset:
     )  # scikit-learn takes a second to import; only this source needs it here.
 
     images, labels = load_digits(return_X_y=True)
-    pixels = np.rint(images.reshape(-1, 8, 8) * (255.0 / 16.0)).astype(np.uint8)
-    return RawDataset(pixels, labels, "digits", class_names=CLASS_NAMES)
+    return RawDataset(images.reshape(-1, 8, 8), labels, "digits", class_names=CLASS_NAMES, value_range=(0.0, 16.0))

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from efsgd_jax.data.celeba import read_celeba
 from efsgd_jax.data.dataset import Dataset
+from efsgd_jax.data.declarations import parse_classes, parse_value_range
 from efsgd_jax.data.digits import read_digits
 from efsgd_jax.data.download import CLASS_NAMES, read_known
 from efsgd_jax.data.folder import read_folder
 from efsgd_jax.data.idx import read_idx
 from efsgd_jax.data.npz import read_npz
 from efsgd_jax.data.raw import RawDataset, to_dataset
+from efsgd_jax.data.scale import Range
 from efsgd_jax.data.tfds import read_tfds
 from efsgd_jax.errors import UserError
 
@@ -26,8 +28,10 @@ def load_dataset(
     channels: int | None = None,
     attribute: str | None = None,
     test_fraction: float = 0.2,
+    classes: str | None = None,
+    value_range: str | None = None,
 ) -> Dataset:
-    """Read a labelled image set.
+    """Read a labelled image set. How a record is read, and on which side it is, depends on that record alone.
 
     Args:
       name: ``digits`` (bundled, 8x8), ``mnist`` and ``fashion_mnist`` (path, cache or download), ``npz``, ``idx``,
@@ -35,12 +39,16 @@ def load_dataset(
       path: the file or directory; for ``tfds:NAME`` the data_dir.
       image_size: side of the square images to return, centre-cropped and resized; None keeps the source's own
         (32 for CelebA).
-      channels: 1 (gray) or 3 (RGB); None keeps the source's own.
+      channels: 1 (gray) or 3 (RGB), to which every image is converted; None means 3 for files of images (``folder``,
+        ``celeba``), and what the arrays have for the others.
       attribute: the label, for ``celeba`` (default "Male") and ``tfds:NAME`` (default "label").
-      test_fraction: what to split off as the test part, by a fixed public permutation, where the source has none.
+      test_fraction: each record's chance to be held out, decided by its own bytes, where the source has no test part.
+      classes: the number of classes or their names with commas between them; None for those that the source names:
+        folders, an array ``class_names``.
+      value_range: whose ends become black and white, such as ``0..16``; None for 0..255 of integers and 0..1 of floats.
 
     Returns:
-      A ``Dataset`` in which every class has at least one training image.
+      A ``Dataset``; classes without an image are possible.
 
     Raises:
       UserError: anything the caller can fix, in one line.
@@ -48,15 +56,30 @@ def load_dataset(
     Examples:
       >>> data = load_dataset("digits")
       >>> data.train_images.shape, data.test_images.shape, data.spec.num_classes
-      ((1438, 8, 8, 1), (359, 8, 8, 1), 10)
+      ((1422, 8, 8, 1), (375, 8, 8, 1), 10)
     """
-    _check_arguments(name, path, image_size, channels, attribute, test_fraction)
-    raw = _read(name, path, image_size, channels, attribute)
-    return to_dataset(raw, image_size=image_size, channels=channels, test_fraction=test_fraction)
+    _check_arguments(name, path, image_size, channels, attribute, test_fraction, value_range)
+    declared, limits = parse_classes(classes or ""), parse_value_range(value_range or "")
+    raw = _read(name, path, image_size, channels, attribute, declared, limits)
+    return to_dataset(
+        raw,
+        image_size=image_size,
+        channels=channels,
+        test_fraction=test_fraction,
+        classes=declared,
+        value_range=limits,
+        names_duplicates=name != "digits" and name not in CLASS_NAMES,
+    )
 
 
 def _read(
-    name: str, path: Path | str | None, image_size: int | None, channels: int | None, attribute: str | None
+    name: str,
+    path: Path | str | None,
+    image_size: int | None,
+    channels: int | None,
+    attribute: str | None,
+    classes: int | tuple[str, ...] | None,
+    value_range: Range | None,
 ) -> RawDataset:
     if name.startswith("tfds:"):
         return read_tfds(name.removeprefix("tfds:"), path, attribute)
@@ -70,9 +93,9 @@ def _read(
         case "idx":
             return read_idx(path)
         case "folder":
-            return read_folder(path, image_size, channels)
+            return read_folder(path, image_size, channels, classes, value_range)
         case "celeba":
-            return read_celeba(path, attribute, image_size, channels)
+            return read_celeba(path, attribute, image_size, channels, value_range)
     close = difflib.get_close_matches(name, SOURCES, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise UserError(f"unknown data source {name!r}; {hint}set --config.data.name to one of {', '.join(SOURCES)}")
@@ -85,6 +108,7 @@ def _check_arguments(
     channels: int | None,
     attribute: str | None,
     test_fraction: float,
+    value_range: str | None,
 ) -> None:
     if not 0.0 < test_fraction < 1.0:
         raise UserError(f"test_fraction is {test_fraction}; set --config.data.test_fraction between 0 and 1, as 0.2")
@@ -96,5 +120,9 @@ def _check_arguments(
         raise UserError("data source 'tfds:' lacks the data set's name; set --config.data.name=tfds:NAME")
     if name == "digits" and path is not None:
         raise UserError(f"data source 'digits' is bundled and takes no path, but path is {path}; remove the path")
+    if name == "digits" and value_range:
+        raise UserError(
+            f"value_range is {value_range!r}, but that of 'digits' is known: 0..16; remove --config.data.value_range"
+        )
     if attribute is not None and name != "celeba" and not name.startswith("tfds:"):
         raise UserError(f"attribute is {attribute!r}, but {name!r} has no attributes; remove --config.data.attribute")

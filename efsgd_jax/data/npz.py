@@ -1,4 +1,4 @@
-"""A NumPy archive with Keras' keys: x_train, y_train and, optionally, x_test, y_test."""
+"""A NumPy archive with Keras' keys: x_train, y_train and, optionally, x_test, y_test, class_names."""
 
 import zipfile
 import zlib
@@ -18,6 +18,7 @@ WHAT = "an .npz file with x_train, y_train (and x_test, y_test)"
 def read_npz(path: Path | str | None, class_names: tuple[str, ...] | None = None) -> RawDataset:
     """The arrays of ``path``: images ``[N, H, W]`` or ``[N, H, W, C]``, labels ``[N]`` or ``[N, 1]``.
 
+    An array ``class_names`` of K texts names the labels 0..K-1, unless ``class_names`` is given here.
     Pickled (object) arrays are refused: unpickling runs code that the file chooses.
 
     Raises:
@@ -45,9 +46,19 @@ def read_npz(path: Path | str | None, class_names: tuple[str, ...] | None = None
             train_labels=_array(archive, "y_train", file),
             test_images=_array(archive, "x_test", file) if has_test else None,
             test_labels=_array(archive, "y_test", file) if has_test else None,
-            class_names=class_names,
+            class_names=class_names or (_names(archive, file) if "class_names" in keys else None),
             source=f"npz:{file}",
         )
+
+
+def _names(archive: Any, file: Path) -> tuple[str, ...]:
+    names = _array(archive, "class_names", file)
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise UserError(
+            f"{file}: array class_names has type {names.dtype} and shape {names.shape}; save one text for each class, "
+            "as numpy.array(['a', 'b'])"
+        )
+    return tuple(str(name) for name in names)
 
 
 def _array(archive: Any, key: str, file: Path) -> np.ndarray:

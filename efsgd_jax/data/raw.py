@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 
 from efsgd_jax.data.dataset import Dataset
+from efsgd_jax.data.declarations import declared_classes
 from efsgd_jax.data.resize import convert_channels, resize_square
-from efsgd_jax.data.split import split_indices
-from efsgd_jax.data.validate import check_classes, check_images, check_labels
+from efsgd_jax.data.scale import Range
+from efsgd_jax.data.split import array_hashes, split_by_record
+from efsgd_jax.data.validate import check_classes, check_images, check_labels, warn_of_duplicates
 from efsgd_jax.errors import UserError
 
 
@@ -19,9 +21,11 @@ class RawDataset:
       train_images: ``[N, H, W]`` or ``[N, H, W, C]``, uint8 or a float or integer type that ``check_images`` accepts.
       train_labels: ``[N]`` or ``[N, 1]``.
       source: where they came from, for people; every error message begins with it.
-      test_images: like the training images, or None: then a fixed fraction of the training part is split off.
+      test_images: like the training images, or None: then some of the training part are held out, each by itself.
       test_labels: like the training labels, None together with ``test_images``.
-      class_names: one per label value, or None: the names are then the label values themselves.
+      class_names: one per label value, or None: then they must be declared.
+      value_range: whose ends become 0 and 255, if the source knows it.
+      hashes: of the records as they were stored, training part first; None for those of the arrays' rows.
     """
 
     train_images: np.ndarray
@@ -30,37 +34,61 @@ class RawDataset:
     test_images: np.ndarray | None = None
     test_labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
+    value_range: Range | None = None
+    hashes: list[bytes] | None = None
+
+    def record_hashes(self) -> list[bytes]:
+        """One for each record, training part first."""
+        if self.hashes is not None:
+            return self.hashes
+        test = [] if self.test_images is None else array_hashes(self.test_images)
+        return array_hashes(self.train_images) + test
 
 
-def to_dataset(raw: RawDataset, *, image_size: int | None, channels: int | None, test_fraction: float) -> Dataset:
-    """Check, split, crop, resize and convert ``raw``.
+def to_dataset(
+    raw: RawDataset,
+    *,
+    image_size: int | None,
+    channels: int | None,
+    test_fraction: float,
+    classes: int | tuple[str, ...] | None = None,
+    value_range: Range | None = None,
+    names_duplicates: bool = True,
+) -> Dataset:
+    """Check, split, crop, resize and convert ``raw``: of each record by that record and by what is declared.
 
     Args:
       raw: what the source read.
       image_size: the side of the square images to return; None keeps the source's own, which must then be square.
       channels: 1 or 3; None keeps the source's own.
-      test_fraction: how much to split off as the test part where the source has none.
+      test_fraction: each record's chance to be held out where the source has no test part.
+      classes: declared; see ``parse_classes``.
+      value_range: declared; the source's own comes first.
+      names_duplicates: whether to warn of records that are there twice.
 
     Raises:
       UserError: the images or labels are not usable; the message says which and what to do.
     """
     where = raw.source
+    value_range = raw.value_range or value_range
+    names = declared_classes(classes, raw.class_names, where)
     if raw.test_images is None or raw.test_labels is None:
-        (images,) = check_images([raw.train_images], ["training images"], where)
+        (images,) = check_images([raw.train_images], ["training images"], where, value_range)
         labels = check_labels(raw.train_labels, len(images), "training labels", where)
-        train, test = split_indices(len(images), test_fraction, where)
+        # Labels are checked before the split, so that an index in a message is an index into the user's own array.
+        class_names = check_classes(labels, labels[:0], names, where)
+        hashes = raw.record_hashes()
+        train, test = split_by_record(hashes, test_fraction, where)
         train_images, test_images = images[train], images[test]
         train_labels, test_labels = labels[train], labels[test]
-        # Values are checked before the split, so that an index in a message is an index into the user's own array.
-        class_names = check_classes(labels, labels[:0], raw.class_names, where)
-        check_classes(train_labels, test_labels, class_names, f"{where} (test_fraction={test_fraction})")
     else:
         train_images, test_images = check_images(
-            [raw.train_images, raw.test_images], ["training images", "test images"], where
+            [raw.train_images, raw.test_images], ["training images", "test images"], where, value_range
         )
         train_labels = check_labels(raw.train_labels, len(train_images), "training labels", where)
         test_labels = check_labels(raw.test_labels, len(test_images), "test labels", where)
-        class_names = check_classes(train_labels, test_labels, raw.class_names, where)
+        class_names = check_classes(train_labels, test_labels, names, where)
+        hashes = raw.record_hashes() if names_duplicates else []
         if train_images.shape[3] != test_images.shape[3] and channels is None:
             raise UserError(
                 f"{where}: the training images have {train_images.shape[3]} channel(s) but the test images have "
@@ -71,6 +99,8 @@ def to_dataset(raw: RawDataset, *, image_size: int | None, channels: int | None,
                 f"{where}: the training images are {_size(train_images)} but the test images are "
                 f"{_size(test_images)}; set --config.data.image_size"
             )
+    if names_duplicates:
+        warn_of_duplicates(hashes, where)
     if image_size is None and train_images.shape[1] != train_images.shape[2]:
         raise UserError(
             f"{where}: the images are {_size(train_images)} (width x height), not square; "

@@ -86,10 +86,10 @@ def _arrays(source: Sequence[Any], attribute: str | None, where: str) -> tuple[n
                 f"{attribute or 'label'!r}; set --config.data.attribute to the feature that is the label"
             )
         image = np.asarray(example["image"])
-        if images and image.shape != images[0].shape:
+        if images and (image.shape, image.dtype) != (images[0].shape, images[0].dtype):
             raise UserError(
-                f"{where}: example 0 has shape {images[0].shape} and example {i} has shape {image.shape}; "
-                "only sets of images of one size can be read"
+                f"{where}: example 0 has shape {images[0].shape} of {images[0].dtype} and example {i} has shape "
+                f"{image.shape} of {image.dtype}; only sets of images of one size and type can be read"
             )
         images.append(image)
         labels.append(label)

@@ -1,10 +1,12 @@
 """What every source must satisfy: images, labels, classes and files, each with an error a person can act on."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from efsgd_jax.data.scale import Range, refuse_outside, to_bytes, warn_if_dark
 from efsgd_jax.errors import UserError
 
 
@@ -32,23 +34,29 @@ def check_path(path: Path | str | None, source: str, what: str) -> Path:
     return result
 
 
-def check_images(parts: Sequence[np.ndarray], names: Sequence[str], where: str) -> list[np.ndarray]:
+def check_images(
+    parts: Sequence[np.ndarray], names: Sequence[str], where: str, value_range: Range | None = None
+) -> list[np.ndarray]:
     """Each part as uint8 ``[N, H, W, C]``, C in {1, 3}.
 
-    Accepted are uint8; other integers within 0..255; finite floats that either all lie in [0, 1] (scaled by 255 and
-    rounded) or are all whole numbers within 0..255. All parts are read by one convention, so that a dark test part
-    cannot be scaled differently from its training part.
+    Integers are read as 0..255 and floats as 0..1, unless another range was declared. No image is read by the values
+    of another one.
+
+    Args:
+      parts: the training part, and the test part if there is one.
+      names: of the parts, for errors.
+      where: the source, for errors.
+      value_range: declared; its ends become 0 and 255.
 
     Raises:
-      UserError: another type, shape or range, a NaN, or an empty part.
+      UserError: another type or shape, a value out of its range, a NaN, or an empty part.
     """
     parts = [_check_shape(part, name, where) for part, name in zip(parts, names, strict=True)]
     for part, name in zip(parts, names, strict=True):
         _check_finite(part, name, where)
-    unit = all(part.dtype.kind == "f" and part.min() >= 0 and part.max() <= 1 for part in parts)
-    if unit:
-        return [np.rint(part * 255.0).astype(np.uint8) for part in parts]
-    return [_whole_to_uint8(part, name, where) for part, name in zip(parts, names, strict=True)]
+    refuse_outside(parts, names, where, value_range)
+    warn_if_dark(parts, where, value_range)
+    return [to_bytes(part, value_range) for part in parts]
 
 
 def _check_shape(images: np.ndarray, name: str, where: str) -> np.ndarray:
@@ -84,22 +92,6 @@ def _check_finite(images: np.ndarray, name: str, where: str) -> None:
         raise UserError(f"{where}: the {name} contain {value}, first in image {index}; remove or repair that image")
 
 
-def _whole_to_uint8(images: np.ndarray, name: str, where: str) -> np.ndarray:
-    if images.dtype == np.uint8:
-        return images
-    bad = (images < 0) | (images > 255)
-    if images.dtype.kind == "f":
-        bad |= images != np.rint(images)
-    if bad.any():
-        index = int(bad.any(axis=(1, 2, 3)).argmax())
-        value = images[index][bad[index]][0]
-        raise UserError(
-            f"{where}: the {name} ({images.dtype}) contain the value {value:g} in image {index}; "
-            "store uint8 0..255, whole numbers 0..255, or floats in [0, 1]"
-        )
-    return images.astype(np.uint8)
-
-
 def check_labels(labels: np.ndarray, num_images: int, name: str, where: str) -> np.ndarray:
     """``labels`` as int32 ``[N]``; their values are the business of ``check_classes``.
 
@@ -122,55 +114,60 @@ def check_labels(labels: np.ndarray, num_images: int, name: str, where: str) -> 
         if bad.any():
             index = int(bad.argmax())
             raise UserError(f"{where}: the {name} contain {labels[index]} at index {index}; labels must be integers")
-    index = int(labels.argmax())
-    if labels[index] > np.iinfo(np.int32).max:
-        raise UserError(f"{where}: the {name} contain {labels[index]} at index {index}; use labels 0..K-1")
+    for index in (int(labels.argmax()), int(labels.argmin())):
+        if abs(int(labels[index])) > np.iinfo(np.int32).max:
+            raise UserError(f"{where}: the {name} contain {labels[index]} at index {index}; use labels 0..K-1")
     return labels.astype(np.int32)
 
 
 def check_classes(
     train_labels: np.ndarray, test_labels: np.ndarray, class_names: tuple[str, ...] | None, where: str
 ) -> tuple[str, ...]:
-    """The class names, once every label is in ``0..K-1`` and each class occurs in the training part.
+    """The class names, once every label is in ``0..K-1``. A class without an image is allowed, and said in a warning.
 
     Raises:
-      UserError: a negative label, one beyond the names, a gap, a class without training images, a single class, or
-        names that are empty or repeated.
+      UserError: no names, a negative label, one beyond the names, a single class, or names that are empty or repeated.
     """
+    if class_names is None:
+        most = max(int(labels.max(initial=0)) for labels in (train_labels, test_labels))
+        raise UserError(
+            f"{where}: the classes are public, and have to be declared: labels do not say how many there are; set "
+            f"--config.data.classes={max(most + 1, 2)}, or to their names with commas between them"
+        )
     for labels, part in ((train_labels, "training"), (test_labels, "test")):
-        for bad, reason in ((labels < 0, "negative"), _beyond(labels, class_names)):
+        for bad, reason in (
+            (labels < 0, "negative"),
+            (labels >= len(class_names), f"outside the {len(class_names)} classes"),
+        ):
             if bad.any():
                 index = int(bad.argmax())
-                raise UserError(f"{where}: {part} label {labels[index]} at index {index} is {reason}; use 0..K-1")
-    every = np.concatenate([train_labels, test_labels])
-    present = np.unique(every)
-    if class_names is None:
-        # Sorted distinct non-negative integers are 0..K-1 exactly if the i-th of them is i.
-        gap = present != np.arange(len(present))
-        if gap.any():
-            missing, value = int(gap.argmax()), int(present[gap.argmax()])
-            index = int((every == value).argmax())
-            part = "training" if index < len(train_labels) else "test"
-            index -= 0 if part == "training" else len(train_labels)
-            raise UserError(
-                f"{where}: no image has label {missing}, but {part} label {value} at index {index} is larger; "
-                "renumber the labels 0..K-1 without gaps"
-            )
-        class_names = tuple(str(i) for i in range(len(present)))
+                raise UserError(
+                    f"{where}: {part} label {labels[index]} at index {index} is {reason}; use 0..K-1 for K classes, "
+                    "and declare all of them by --config.data.classes"
+                )
     if len(class_names) < 2:
-        raise UserError(f"{where}: all labels are the same class ({class_names[0]!r}); supply at least two classes")
+        found = f"there is only the class {class_names[0]!r}" if class_names else "there is no class"
+        raise UserError(f"{where}: {found}; supply at least two classes, or name those by --config.data.classes")
     if len(set(class_names)) != len(class_names) or not all(class_names):
         raise UserError(f"{where}: the class names {list(class_names)} are empty or repeated; give each its own name")
     absent = np.setdiff1d(np.arange(len(class_names)), train_labels)
     if len(absent):
-        raise UserError(
-            f"{where}: class {class_names[absent[0]]!r} (label {absent[0]}) has no training image; "
-            "add images of it or leave the class out"
+        names = ", ".join(repr(class_names[i]) for i in absent[:5]) + (", ..." if len(absent) > 5 else "")
+        warnings.warn(
+            f"{where}: {len(absent)} of {len(class_names)} classes have no training image ({names}); images of them "
+            "will be drawn from noise alone; if they are no classes, remove them or set --config.data.classes",
+            stacklevel=2,
         )
     return class_names
 
 
-def _beyond(labels: np.ndarray, class_names: tuple[str, ...] | None) -> tuple[np.ndarray, str]:
-    if class_names is None:
-        return np.zeros(len(labels), bool), ""
-    return labels >= len(class_names), f"outside the {len(class_names)} classes"
+def warn_of_duplicates(hashes: Sequence[bytes], where: str) -> None:
+    """Tells the owner, who alone sees warnings, how many records are another one once more."""
+    repeated = len(hashes) - len(set(hashes))
+    if repeated:
+        warnings.warn(
+            f"{where}: {repeated} of {len(hashes)} images are the same, byte for byte, as another one; the guarantee "
+            "is for each record, and one that is there twice has twice the epsilon: remove those that are the same "
+            "image by mistake",
+            stacklevel=2,
+        )

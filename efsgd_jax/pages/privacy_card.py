@@ -39,6 +39,7 @@ def privacy_card(privacy: dict[str, Any]) -> Markup:
         figures = {"epsilon, which means nothing here" if math.isfinite(epsilon) else "epsilon": number(epsilon)}
     facts = {
         "neighbouring relation": privacy["neighbouring_relation"],
+        "public": _public(privacy.get("public")),
         "mechanism": privacy["mechanism"],
         "sampler": privacy["sampler"],
         "accountant": privacy["accountant"],
@@ -61,6 +62,16 @@ def privacy_card(privacy: dict[str, Any]) -> Markup:
     )
 
 
+def _public(public: dict[str, Any] | None) -> str:
+    if not public:  # of an older release
+        return "the number of training images, the classes, the image size"
+    return (
+        f"{public['dataset_size']} training images; classes {', '.join(public['classes'])}; "
+        f"{public['image_size']}x{public['image_size']} pixels; channels: {public['channels']}; values "
+        f"{public['value_range']}"
+    )
+
+
 def _statement(privacy: dict[str, Any]) -> Markup:
     if not privacy["guarantee"]:
         return paragraph(
@@ -70,9 +81,9 @@ def _statement(privacy: dict[str, Any]) -> Markup:
         )
     return paragraph(
         tag("strong", "Proven. "),
-        f"For every two training sets that differ by one unit ({privacy['unit']}; {privacy['neighbouring_relation']}), "
-        f"the probability of any released generator differs by a factor of at most exp({number(privacy['epsilon'])}), "
-        f"but for a probability of {privacy['delta']:g}. Images drawn from the generator inherit this, however many.",
+        f"For every two training sets that are neighbours ({privacy['neighbouring_relation']}), the probability of any "
+        f"released generator differs by a factor of at most exp({number(privacy['epsilon'])}), but for a probability "
+        f"of {privacy['delta']:g}. Images drawn from the generator inherit this, however many.",
         class_="notice good",
     )
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
 from efsgd_jax.runs import memory
 from efsgd_jax.runs.devices import from_first, is_first
@@ -19,7 +20,7 @@ from efsgd_jax.runs.images import save_grid
 from efsgd_jax.runs.loop import train
 from efsgd_jax.runs.ownership import sole_owner
 from efsgd_jax.runs.release import fingerprints, public_config
-from efsgd_jax.runs.report import privacy_report, to_markdown
+from efsgd_jax.runs.report import privacy_report, public_facts, to_markdown
 from efsgd_jax.runs.setup import Setup, identity, mesh_for, prepare
 from efsgd_jax.runs.workdir import Workdir, plain
 from efsgd_jax.settings import method_named
@@ -64,10 +65,11 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
         continues.
 
     Formal guarantees:
-      What is in ``WORKDIR/release`` after ``fit`` is ``(epsilon, delta)``-differentially private with respect to
-      adding or removing one training image, where epsilon is ``result.epsilon``: the generator is post-processing of
-      ``result.steps`` releases of the mechanism, everything else is configuration, public shape and accounting. Not
-      with ``train.seed``. ``WORKDIR/private`` carries no guarantee.
+      What is in ``WORKDIR/release`` after ``fit`` is ``(epsilon, delta)``-differentially private with respect to one
+      training image with its label, under the report's neighbouring relation, where epsilon is ``result.epsilon``: the
+      generator is post-processing of ``result.steps`` releases of the mechanism, everything else is configuration,
+      what the report lists as public, and accounting. Not with ``train.seed``. ``WORKDIR/private`` carries no
+      guarantee.
     """
     mesh = mesh_for(config)
     setup = prepare(config, mesh)
@@ -88,7 +90,9 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
                 ) from error
     steps = setup.ledger.steps
     report = (
-        read_json(directory.privacy_json) if is_first() else privacy_report(setup.ledger, steps, debugging_seed=seeded)
+        read_json(directory.privacy_json)
+        if is_first()
+        else privacy_report(setup.ledger, steps, debugging_seed=seeded, public=_public(config, setup.dataset))
     )
     return FitResult(
         directory.root, report["steps"], float(report["epsilon"]), report["delta"], directory.samples, report
@@ -110,13 +114,21 @@ def _enter(config: ConfigDict, setup: Setup, directory: Workdir, stack: contextl
     return directory.finished
 
 
+def _shape(dataset: Dataset) -> dict[str, Any]:
+    spec = dataset.spec
+    return {"image_size": spec.image_size, "channels": spec.channels, "class_names": list(dataset.class_names)}
+
+
+def _public(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
+    return public_facts(len(dataset.train_labels), _shape(dataset), config.data.value_range)
+
+
 def _release(config: ConfigDict, setup: Setup, directory: Workdir, params: PyTree, grid: np.ndarray) -> None:
     """Writes ``release/``, the generator last: its presence says that the rest is complete."""
     dataset, ledger, _ = setup
-    spec = dataset.spec
-    shape = {"image_size": spec.image_size, "channels": spec.channels, "class_names": list(dataset.class_names)}
-    report = privacy_report(ledger, ledger.steps, debugging_seed=config.train.seed >= 0)
-    write_json(directory.config, {"config": public_config(plain(config)), "spec": shape})
+    seeded = config.train.seed >= 0
+    report = privacy_report(ledger, ledger.steps, debugging_seed=seeded, public=_public(config, dataset))
+    write_json(directory.config, {"config": public_config(plain(config)), "spec": _shape(dataset)})
     write_json(directory.privacy_json, report)
     write_text(directory.privacy_md, to_markdown(report))
     save_grid(directory.samples, grid)

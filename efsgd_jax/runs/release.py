@@ -25,7 +25,7 @@ from efsgd_jax.privacy.accounting import after_queries
 from efsgd_jax.runs.files import atomic, read_json
 from efsgd_jax.runs.images import class_grid, enlarge
 from efsgd_jax.runs.queries import read_queries
-from efsgd_jax.runs.report import to_markdown
+from efsgd_jax.runs.report import public_facts, to_markdown
 from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.settings import method_named
 
@@ -179,8 +179,12 @@ def _check_config(directory: Workdir) -> None:
             compare(found[key], wanted[key], f"{where}{key}.")
 
     compare(release["config"], known, "")
-    if release["config"] != public_config(read_json(directory.run)["config"]):
+    run = read_json(directory.run)
+    if release["config"] != public_config(run["config"]):
         _refuse(path, "is not the configuration that was trained")
+    public = public_facts(run["dataset_size"], release["spec"], release["config"]["data"]["value_range"])
+    if read_json(directory.privacy_json)["public"] != public:
+        _refuse(directory.privacy_json, f"lists other public facts than {path} and the run")
 
 
 def _check_keys(directory: Workdir) -> None:

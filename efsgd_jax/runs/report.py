@@ -13,10 +13,21 @@ from efsgd_jax.privacy.published import ACCOUNTINGS, accountings
 from efsgd_jax.privacy.shards import IMAGE_SCHEDULES, ShardMechanism
 
 UNCOVERED_SCORES = "Scores computed on real data (gen2real and the like) are not covered by epsilon"
+# Neighbouring relations: of methods that sum clipped parts of examples, and of those that deal them to shards.
+ZERO_OUT = (
+    "zero-out one: one image with its label is replaced by a blank record that contributes nothing; the number of "
+    "records N is public"
+)
+REPLACE = (
+    "replace one: one image with its label is replaced by any other or by a blank record; the number of records N is "
+    "public"
+)
+RANGE_OF_TYPE = "0..255 of integers, 0..1 of floats"
 CAVEATS = (
     f"{UNCOVERED_SCORES}.",
     "Choosing hyperparameters by looking at results on the private data costs privacy that is not counted here.",
-    "The number of examples, the list of classes and the image size are treated as public.",
+    "What is listed as public is not protected: the number of training images, the classes, the image size, the "
+    "channels and the range of values.",
 )
 QUERY_CAVEATS = (
     f"{UNCOVERED_SCORES}, except those released through noisy queries, listed above.",
@@ -32,13 +43,31 @@ SAMPLERS = {
 }
 
 
-def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool) -> dict[str, Any]:
+def public_facts(dataset_size: int, shape: Mapping[str, Any], value_range: str) -> dict[str, Any]:
+    """What the report says is public.
+
+    Args:
+      dataset_size: N, the number of training images.
+      shape: ``image_size``, ``channels`` and ``class_names`` as in the release's ``config.json``.
+      value_range: ``config.data.value_range``.
+    """
+    return {
+        "dataset_size": dataset_size,
+        "classes": list(shape["class_names"]),
+        "image_size": shape["image_size"],
+        "channels": shape["channels"],
+        "value_range": value_range or RANGE_OF_TYPE,
+    }
+
+
+def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool, public: Mapping[str, Any]) -> dict[str, Any]:
     """What was spent, and what that statement rests on.
 
     Args:
       ledger: of the run.
       steps: how many were taken.
       debugging_seed: True if anyone can know the noise.
+      public: see ``public_facts``.
     """
     mechanism = ledger.mechanism
     spent = ledger.report(steps)
@@ -62,7 +91,8 @@ def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool) -> dict[
         "target_epsilon": _number(ledger.target_epsilon),
         "delta_below_one_over_n": ledger.delta < 1 / mechanism.dataset_size,
         "unit": "one image with its label",
-        "neighbouring_relation": "add, remove or replace one" if shards else "add or remove one",
+        "neighbouring_relation": REPLACE if shards else ZERO_OUT,
+        "public": dict(public),
         "mechanism": _describe(ledger),
         "mechanism_parameters": _parameters(mechanism),
         "sampler": _sampler(mechanism),
@@ -157,6 +187,15 @@ def _number(x: float) -> float | str:
     return x if math.isfinite(x) else "inf"
 
 
+def _public_sentence(public: Mapping[str, Any]) -> str:
+    side, channels = public["image_size"], public["channels"]
+    return (
+        f"Public, and not protected: that there are {public['dataset_size']} training images, of the classes "
+        f"{', '.join(public['classes'])}; that an image has {side}x{side} pixels and {channels} "
+        f"channel{'s' if channels > 1 else ''}; that values are read from the range {public['value_range']}."
+    )
+
+
 def to_markdown(report: dict[str, Any]) -> str:
     """``report`` for people; without a guarantee the first line says so."""
     if report["guarantee"]:
@@ -179,8 +218,9 @@ def to_markdown(report: dict[str, Any]) -> str:
     lines += [""] if "accountings" in report or "queries" in report else []
     hidden = (
         "guarantee", "reason_for_no_guarantee", "mechanism_parameters", "caveats", "software", "accountings", "queries",
+        "public",
     )  # fmt: skip
-    lines += ["| | |", "|---|---|"]
+    lines += [_public_sentence(report["public"]), "", "| | |", "|---|---|"]
     lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report.items() if key not in hidden]
     lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report["mechanism_parameters"].items()]
     lines += ["", *(f"- {caveat}" for caveat in report["caveats"]), ""]

@@ -63,7 +63,13 @@ class Workdir:
         if self.root.exists() and not self.root.is_dir():
             raise UserError(f"workdir {self.root} is a file; name a directory")
         if self.run.is_file():
-            difference = _first_difference(read_json(self.run), identity, "")
+            before = read_json(self.run)
+            difference = _first_difference(before["config"], identity["config"], "config")
+            if not difference and before != identity:  # which says no more: what is different is a hash of the data
+                raise UserError(
+                    f"workdir {self.root} holds a run on other data: the images, their labels or which of them are "
+                    "trained on have changed since; restore the data to continue the run, or use another --workdir"
+                )
             if difference:
                 raise UserError(
                     f"workdir {self.root} holds a run with another configuration ({difference}); "

@@ -1,11 +1,13 @@
 """Rules of the keys that every method has."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
 from ml_collections import ConfigDict
 
+from efsgd_jax.data.declarations import parse_classes, parse_value_range
+from efsgd_jax.errors import UserError
 from efsgd_jax.privacy.calibration import MAX_NOISE_MULTIPLIER
 from efsgd_jax.privacy.feedback_options import FeedbackMode
 
@@ -39,13 +41,41 @@ def _sizes(config: ConfigDict) -> list[tuple[str, int]]:
     return batches + [(f"method.{k}", v) for k, v in config.method.items() if type(v) is int]
 
 
+def _parses(parse: Callable[[str], Any], text: Any) -> bool:
+    try:
+        parse(text)
+    except UserError:
+        return False
+    return True
+
+
+def data_rules(config: ConfigDict) -> list[Rule]:
+    """Of what ``config.data`` declares; its other keys are checked with the source."""
+    d = config.data
+    return [
+        (
+            "data.classes",
+            repr(d.classes),
+            _parses(parse_classes, d.classes),
+            "a number from 2 such as 10, or different names with commas between them such as healthy,affected",
+        ),
+        (
+            "data.value_range",
+            repr(d.value_range),
+            _parses(parse_value_range, d.value_range),
+            "two numbers, the smaller one first, such as 0..255 or -1..1",
+        ),
+    ]
+
+
 def common_rules(config: ConfigDict) -> list[Rule]:
-    """Of ``config.privacy`` and ``config.train``."""
+    """Of ``config.data``, ``config.privacy`` and ``config.train``."""
     p, t = config.privacy, config.train
     # feedback=private clips a second time, to something larger than the joint sensitivity.
     smallest = joint_clip(config) if p.feedback == "private" else 0.0
     modes = get_args(FeedbackMode)
     return [
+        *data_rules(config),
         ("privacy.epsilon", p.epsilon, p.epsilon > 0, "above 0, or inf for no privacy"),
         ("privacy.delta", p.delta, 0 < p.delta < 1, "between 0 and 1, such as 1e-5"),
         (

@@ -1,0 +1,102 @@
+"""What an owner declares about a data set, which is public: the range of its values and its classes."""
+
+import math
+
+from efsgd_jax.errors import UserError
+
+MAX_CLASSES = 100_000
+
+
+def parse_value_range(text: str) -> tuple[float, float] | None:
+    """``config.data.value_range`` as two numbers; None for "", which leaves the range to the type of the values.
+
+    Raises:
+      UserError: it is not two finite numbers with two dots between them, the smaller one first.
+    """
+    if not text:
+        return None
+    low, dots, high = text.partition("..")
+    try:
+        values = float(low), float(high)
+    except ValueError:
+        values = math.nan, math.nan
+    if not (dots and all(map(math.isfinite, values)) and values[0] < values[1]):
+        raise UserError(
+            f"value_range is {text!r}; set --config.data.value_range to two numbers such as 0..255 or -1..1"
+        )
+    return values
+
+
+def parse_classes(text: str) -> int | tuple[str, ...] | None:
+    """``config.data.classes`` as a number of classes or as their names; None for "", which declares nothing.
+
+    Raises:
+      UserError: fewer than two classes, or names that are empty or repeated.
+    """
+    if not text:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if len(names) == 1 and names[0].isascii() and names[0].isdigit():
+        count = int(names[0][:9])
+        if 2 <= count <= MAX_CLASSES:
+            return count
+    elif len(names) >= 2 and all(names) and len(set(names)) == len(names):
+        return names
+    raise UserError(
+        f"classes is {text!r}; set --config.data.classes to a number from 2 such as 10, or to different names with "
+        "commas between them such as healthy,affected"
+    )
+
+
+def declared_classes(
+    declared: int | tuple[str, ...] | None, own: tuple[str, ...] | None, where: str
+) -> tuple[str, ...] | None:
+    """The names of the classes, from what was declared and from the names that the source has.
+
+    Args:
+      declared: see ``parse_classes``.
+      own: the names that the source has, in the order of its labels; None for labels without names.
+      where: the source, for the error.
+
+    Returns:
+      One name for each label; None where neither says anything.
+
+    Raises:
+      UserError: the two differ in number.
+    """
+    if declared is None:
+        return own
+    count = declared if isinstance(declared, int) else len(declared)
+    if own is not None and len(own) != count:
+        raise UserError(
+            f"{where} has {len(own)} classes ({_some(own)}), but {count} are declared; change --config.data.classes"
+        )
+    if isinstance(declared, tuple):
+        return declared
+    return tuple(str(i) for i in range(count)) if own is None else own
+
+
+def declared_folders(declared: int | tuple[str, ...] | None, folders: list[str], where: str) -> tuple[str, ...]:
+    """The names of the classes of a source whose labels are the names of folders.
+
+    Args:
+      declared: see ``parse_classes``; names may be of folders that are not there: classes without an image.
+      folders: the names that were found, in sorted order.
+      where: the source, for the error.
+
+    Raises:
+      UserError: a folder that was not declared, or another number of folders.
+    """
+    if isinstance(declared, tuple):
+        unknown = [name for name in folders if name not in declared]
+        if unknown:
+            raise UserError(
+                f"{where} has the class folder {unknown[0]!r}, which is not among the declared classes "
+                f"({_some(declared)}); remove the folder or add its name to --config.data.classes"
+            )
+        return declared
+    return declared_classes(declared, tuple(folders), where) or ()
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,98 @@
+"""How class folders lie below a root: read from the names of directories alone, which are public, never from files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from efsgd_jax.data.archives import check_name
+from efsgd_jax.errors import UserError
+
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "val", "valid", "validation")  # the first one present is the test part
+
+Parts = tuple[str, ...]
+
+
+class Layout(NamedTuple):
+    """Where the parts of a data set are.
+
+    Attributes:
+      train: the path of the directory that holds the training part's class folders, as parts below the root.
+      test: the same of the test part; None if there is none.
+      classes: the names of the class folders of both, in sorted order.
+      root: for errors.
+    """
+
+    train: Parts
+    test: Parts | None
+    classes: list[str]
+    root: Path
+
+    def below(self, members: Sequence[Parts], part: Parts) -> list[Parts]:
+        """The images below one of the two directories.
+
+        Raises:
+          UserError: one lies in no class folder, or beside the directories of the parts.
+        """
+        found = []
+        for member in members:
+            inside = member[: len(part)] == part
+            alone = len(member) == len(part) + 1 if inside else len(member) <= len(self.train)
+            if alone:
+                raise UserError(
+                    f"{self.root}: the image {'/'.join(member)} lies in no class folder; the layout is <class>/<image> "
+                    "or {train,test}/<class>/<image>"
+                )
+            if inside:
+                found.append(member)
+        return found
+
+    def class_of(self, member: Parts) -> str:
+        """The name of the class folder that an image lies in."""
+        inside_test = self.test is not None and member[: len(self.test)] == self.test
+        part = self.test if inside_test and self.test is not None else self.train
+        return member[len(part)]
+
+
+def layout_of(directories: set[Parts], root: Path) -> Layout:
+    """The layout that directories, none of them hidden, have below ``root``.
+
+    Raises:
+      UserError: no class folder, a test part without a training part, or class folders beside the two.
+    """
+    above: Parts = ()
+    tops = _children(directories, above)
+    if len(tops) == 1 and not _is_split(tops[0]) and _children(directories, (tops[0],)):
+        above = (tops[0],)
+        tops = _children(directories, above)
+    train_name = next((top for name in TRAIN_NAMES for top in tops if top.lower() == name), None)
+    test_name = next((top for name in TEST_NAMES for top in tops if top.lower() == name), None)
+    if train_name is None and test_name is not None and all(_is_split(top) for top in tops):
+        raise UserError(f"{root} has {test_name}/ but no train/; put the training images below train/<class>/")
+    others = [top for top in tops if not _is_split(top)]
+    if train_name is None or (others and test_name is None):
+        return Layout(above, None, _checked(tops, root), root)
+    if others:
+        raise UserError(
+            f"{root} has {train_name}/ and {test_name}/ but also {others[0]}/ beside them; keep either a train/test "
+            "level or class folders there"
+        )
+    train = (*above, train_name)
+    test = None if test_name is None else (*above, test_name)
+    names = {name for part in (train, test) if part for name in _children(directories, part)}
+    return Layout(train, test, _checked(sorted(names), root), root)
+
+
+def _children(directories: set[Parts], parent: Parts) -> list[str]:
+    depth = len(parent)
+    return sorted(d[depth] for d in directories if len(d) == depth + 1 and d[:depth] == parent)
+
+
+def _is_split(name: str) -> bool:
+    return name.lower() in TRAIN_NAMES + TEST_NAMES
+
+
+def _checked(names: list[str], root: Path) -> list[str]:
+    for name in names:
+        check_name(name, str(root))
+    return names
