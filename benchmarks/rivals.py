@@ -56,7 +56,7 @@ def plain_grad(loss: Callable[..., Any], l2_norm_clip: Any, *, microbatch_size: 
         nobody = jnp.zeros(size, bool)
         clipped = dict.fromkeys(l2_norm_clip, nobody) if isinstance(l2_norm_clip, dict) else nobody
         zeros = jnp.zeros(size)
-        return ClippedSum(total, None, None, zeros, clipped, losses, aux, ~nobody, sensitivity_of(l2_norm_clip))
+        return ClippedSum(total, None, None, zeros, clipped, losses, aux, ~nobody, sensitivity_of(l2_norm_clip), None)
 
     return summed
 

@@ -55,8 +55,8 @@ def check_gradients(per_example_grads: PyTree) -> int:
     shapes = [jnp.shape(g) for g in leaves]
     if not leaves or any(len(s) < 1 or s[0] != shapes[0][0] for s in shapes):
         raise ValueError(
-            f"per-example gradients must all have the same leading example axis; got shapes {shapes}. Averaged gradients "
-            "cannot be clipped per example: use jax.vmap(jax.grad(loss), in_axes=(None, 0))."
+            f"per-example gradients must all have the same leading example axis; got shapes {shapes}. Averaged "
+            "gradients cannot be clipped per example: use jax.vmap(jax.grad(loss), in_axes=(None, 0))."
         )
     check_leaves(per_example_grads, "the gradients")
     return int(shapes[0][0])
@@ -107,14 +107,14 @@ def checked_loss(loss: Callable[..., Any]) -> Callable[..., tuple[jax.Array, PyT
         result = loss(params, example, key)
         if not isinstance(result, tuple) or len(result) != 2:
             raise ValueError(
-                f"the loss returned {type(result).__name__}; it is loss(params, example, key) -> (scalar, aux), where aux "
-                "may be None."
+                f"the loss returned {type(result).__name__}; it is loss(params, example, key) -> (scalar, aux), where "
+                "aux may be None."
             )
         value, aux = result
         if np.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
             raise ValueError(
-                f"the loss has shape {np.shape(value)} and dtype {jnp.result_type(value)}; it is one real floating-point "
-                "number for one example, without a batch axis."
+                f"the loss has shape {np.shape(value)} and dtype {jnp.result_type(value)}; it is one real "
+                "floating-point number for one example, without a batch axis."
             )
         return value, aux
 

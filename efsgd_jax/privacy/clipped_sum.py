@@ -10,6 +10,7 @@ import numpy as np
 
 from efsgd_jax.privacy.checks import check_clip_norm, check_gradients, check_rows
 from efsgd_jax.privacy.rounding import margin, round_once, sum_in_blocks, sum_of_squares, wide
+from efsgd_jax.privacy.varying import check_not_summed
 
 PyTree = Any
 ClipNorm = jax.typing.ArrayLike | Mapping[str, float]
@@ -109,6 +110,7 @@ def clip_and_sum(
       ``outer_sum`` has that bound for ``outer_l2_norm_clip``. The per-example fields have none; they are private.
     """
     batch = check_gradients(per_example_grads)
+    check_not_summed(per_example_grads)
     per_example_grads = round_once(jax.tree.map(jnp.asarray, per_example_grads))
     gradients = PerExample(
         jnp.zeros(batch),
@@ -218,11 +220,11 @@ def squared_norm(gradients: jax.Array) -> jax.Array:
     return sum_of_squares(gradients.reshape(gradients.shape[0], math.prod(gradients.shape[1:])))
 
 
-def as_number(x: jax.typing.ArrayLike) -> Any:
+def as_number(x: Any) -> Any:
     return x if isinstance(x, jax.Array) else np.float32(x)
 
 
-def _shorten(norms: jax.Array, l2_norm_clip: jax.typing.ArrayLike) -> jax.Array:
+def _shorten(norms: jax.Array, l2_norm_clip: Any) -> jax.Array:
     """``min(1, C / norm)``, without 0 / 0; an infinite C means "do not clip", one below the smallest "nothing"."""
     factor = l2_norm_clip / jnp.maximum(jnp.maximum(norms, l2_norm_clip), SMALLEST_CLIP_NORM)
     return jnp.where(jnp.isinf(l2_norm_clip), 1.0, jnp.where(l2_norm_clip < SMALLEST_CLIP_NORM, 0.0, factor))

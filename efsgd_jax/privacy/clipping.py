@@ -1,5 +1,6 @@
 """Per-example gradients and their clipped sum, microbatched so that memory stays flat."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -17,10 +18,11 @@ from efsgd_jax.privacy.clipped_sum import (
     sensitivity_of,
     squared_norm,
 )
+from efsgd_jax.privacy.dataflow import HiddenFlowError
 from efsgd_jax.privacy.devices import over_devices
 from efsgd_jax.privacy.ghost import NoMeeting, ghost_gradients
 from efsgd_jax.privacy.rounding import compensated, margin, round_once
-from efsgd_jax.privacy.varying import varying_like
+from efsgd_jax.privacy.varying import axes_of, varying_like, zeros_like
 
 PyTree = Any
 # What a ``ClippedSum`` has once, and not for each example.
@@ -45,7 +47,7 @@ def clipped_grad(
         the example, and forms what it must only (``ghost_gradients``); a parameter in a loop, used twice or through a
         function of it has its gradient formed per example like ``vmap``'s, so that the result is always that of
         ``vmap``. ``clipping_plan`` says which. ``auto`` is ``ghost``, except for a loss in which no
-        parameter meets the example.
+        parameter meets the example, or that has effects, such as a mutable reference.
       microbatch_size: examples of which gradients, or what is needed of them, exist at one time; ``None`` for all at
         once; ``"auto"`` for equal parts of at most 64 on a CPU, where small ones stay in cache and are also the
         fastest, and at most 1,024 elsewhere. Microbatches are summed in a ``lax.scan``; on several devices they are
@@ -87,7 +89,9 @@ def clipped_grad(
         mask = jnp.ones(size, bool) if mask is None else jnp.asarray(mask)
         at_once = _equal_parts(size) if microbatch_size == "auto" else microbatch_size
         at_once = max(1, min(size, at_once or size))
-        slack = margin(params, whole or size)
+        # Sums over the devices of a caller's own ``jax.shard_map`` are rounded too.
+        parts = math.prod(jax.lax.axis_size(axis) for axis in axes_of((batch, keys)))
+        slack = margin(params, whole or parts * size)
 
         def one_microbatch(batch: PyTree, keys: jax.Array, mask: jax.Array, carried: PyTree | None) -> ClippedSum:
             return clip_gradients(
@@ -113,13 +117,14 @@ def clipped_grad(
             return one_microbatch(some, keys[index], keep, some_carried)
 
         like = jax.eval_shape(compute, rows[0], masks[0])
-        zeros = varying_like(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like), (batch, keys))
+        zeros = zeros_like(like)
         nothing = zeros._replace(finite=~zeros.finite)
 
         def add(totals: PyTree, inputs: tuple[jax.Array, jax.Array]) -> tuple[PyTree, PyTree]:
             # Poisson batches are padded far above their mean, with the padding last: skip what is padding only.
             part = jax.lax.cond(jnp.any(inputs[1]), compute, lambda *_: nothing, *inputs)
-            return compensated(*totals, _sums(part)), part._replace(**dict.fromkeys(SUMMED))
+            sums, errors = totals
+            return compensated(sums, errors, _sums(part)), part._replace(**dict.fromkeys(SUMMED))
 
         (sums, errors), stacked = jax.lax.scan(add, (_sums(zeros), _sums(zeros)), (rows, masks))
         clipped_sum, outer_sum = jax.tree.map(jnp.add, sums, errors)
@@ -166,7 +171,7 @@ def _best_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[.
     def per_example(params: PyTree, batch: PyTree, keys: jax.Array) -> PerExample:
         try:
             return ghost(params, batch, keys)
-        except NoMeeting:
+        except (NoMeeting, HiddenFlowError):
             return by_vmap(params, batch, keys)
 
     return per_example

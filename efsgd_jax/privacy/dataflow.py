@@ -27,6 +27,10 @@ CALLS = {
 }
 
 
+class HiddenFlowError(ValueError):
+    """A loss in which values pass in another way than from equation to equation."""
+
+
 class Meeting(NamedTuple):
     """An equation of the example's side that reads weights.
 
@@ -92,6 +96,11 @@ class Dataflow(NamedTuple):
 def take_apart(loss: Callable[..., PyTree], params: PyTree, example: PyTree) -> Dataflow:
     """Takes ``loss(params, *example)`` for one example apart; arguments need shapes and dtypes only."""
     closed, out_shape = jax.make_jaxpr(loss, return_shape=True)(params, *example)
+    if closed.effects:
+        raise HiddenFlowError(
+            f"the loss has effects ({', '.join(map(str, closed.effects))}), such as a mutable reference, through which "
+            "values pass unseen; method='vmap' forms every gradient."
+        )
     closed = jax.make_jaxpr(functools.partial(_without_calls, closed.jaxpr, closed.consts))(*closed.in_avals)
     jaxpr: Jaxpr = closed.jaxpr
     count = len(jax.tree.leaves(params))

@@ -30,11 +30,11 @@ def coarse_and_rest(tree: PyTree, longest: jax.typing.ArrayLike) -> tuple[PyTree
 
 
 def over_devices(clipped: Callable[..., ClippedSum], mesh: Mesh) -> Callable[..., ClippedSum]:
-    """``clipped(params, batch, keys, mask, carried)``, with rows dealt to the devices of the mesh's ``data`` axis.
+    """``clipped(params, batch, keys, mask, carried)``, with rows shared by the devices of the mesh's ``data`` axis.
 
-    Rows are interleaved across the devices, since a Poisson batch has its padding at the end, and padded to a multiple of the number
-    of devices. The only thing that travels is what the caller gets: one all-reduce of the sums, and a few numbers per
-    example.
+    Rows are interleaved across the devices, since a Poisson batch has its padding at the end, and padded to a multiple
+    of the number of devices. The only thing that travels is what the caller gets: one all-reduce of the sums, and a few
+    numbers per example.
 
     Formal guarantees:
       Those of ``clipped``: the sum over devices is the sum over the batch, with each row on one device. Noise is not

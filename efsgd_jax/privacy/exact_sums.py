@@ -1,10 +1,10 @@
 """Sums of whole numbers over all rows, exactly: the same for any order of rows, chunks, devices and backends.
 
-Float32 addition is not associative: adding one row shifts which rows share a block, every block may round the other way,
-and a sum moves by many times what the row is long (Casacuberta et al., 2022, arXiv 2207.10635). Here rows are whole numbers
-and products are of matrices of their digits. A digit has at most 8 significant bits, which every format of a matrix unit
-has (bfloat16, TF32, float32), and a block has so few rows that every partial sum is below 2^24, where float32 holds all
-integers: the unit's order does not matter. Blocks are added up as integers.
+Float32 addition is not associative: adding one row shifts which rows share a block, every block may round the other
+way, and a sum moves by many times what the row is long (Casacuberta et al., 2022, arXiv 2207.10635). Here rows are
+whole numbers and products are of matrices of their digits. A digit has at most 8 significant bits, which every format
+of a matrix unit has (bfloat16, TF32, float32), and a block has so few rows that every partial sum is below 2^24, where
+float32 holds all integers: the unit's order does not matter. Blocks are added up as integers.
 """
 
 from collections.abc import Iterator

@@ -113,16 +113,19 @@ def error_feedback_aggregate(
       has them). It returns updates of the parameters' shape and of the gradients' dtype.
 
     Raises:
-      TypeError: a key that can be guessed.
-      ValueError: averaged gradients, statistics of a batch among the parameters, a mask of another length, a clip norm
-        that is not positive, infinite clipping with noise, an option of another mode, ``local`` without Poisson
-        sampling or ``indices``.
+      TypeError: a key that is a number.
+      ValueError: averaged gradients, statistics of a batch among the parameters, a mask of another length or beside a
+        ``ClippedSum``, a clip norm that is not positive, infinite clipping with noise, an option of another mode,
+        ``local`` without Poisson sampling or ``indices``; a ``ClippedSum`` that was clipped to another norm or changed
+        by a transform in between; parameters that ``optax.masked`` or ``optax.multi_transform`` hides; a state that was
+        used before. A norm that is known only when the program runs, and is too large then, gives NaN.
 
     Formal guarantees:
-      One update is one Gaussian release with ``noise_multiplier`` on Poisson-sampled examples, under adding, removing
-      or blanking one example, in the arithmetic that docs/privacy.md names: the sum with its rounding is no longer
-      than S (``rounding``), the noise is discrete on a public lattice (``noise``). T updates are, with proofs in docs/privacy.md: ``mechanisms.dp_sgd_event`` for ``none``,
-      for ``private``, and for ``local`` if no batch overflows (``Mechanism`` charges the overflow to delta);
+      One update is one Gaussian release with ``noise_multiplier`` on Poisson-sampled examples, for blanking one
+      example, in the arithmetic that docs/privacy.md names: an example moves the sum, with its rounding, by at most S
+      (``rounding``), and the noise is discrete on a public lattice (``noise``). T updates are, with proofs in
+      docs/privacy.md: ``mechanisms.dp_sgd_event`` for ``none``, for ``private``, and for ``local`` if no batch
+      overflows (``Mechanism`` charges the overflow to delta);
       ``mechanisms.hidden_feedback_event`` for ``hidden``, whose residual carries each example into every later step
       without amplification. No gradient needs to be bounded; the bounds in the literature do, and no code enforces it.
       All hold for Poisson sampling only, for a state that stays secret, and if nothing else sees the examples.

@@ -147,8 +147,9 @@ def check_whole(updates: PyTree) -> None:
     if any(isinstance(x, optax.MaskedNode) for x in leaves):
         raise ValueError(
             "optax.masked, partition or multi_transform hides leaves from the private transform: their per-example "
-            "gradients would pass it neither clipped nor noised, and the norm would be of a part. Put the private transform "
-            "first, over all leaves, and masks after it: optax.chain(error_feedback_aggregate(...), optax.masked(...))."
+            "gradients would pass it neither clipped nor noised, and the norm would be of a part. Put the private "
+            "transform first, over all leaves, and masks after it: "
+            "optax.chain(error_feedback_aggregate(...), optax.masked(...))."
         )
 
 
@@ -169,8 +170,8 @@ def check_like(sums: PyTree, params: PyTree | None, like: PyTree) -> None:
     shapes = _shapes(params, like)
     if shapes is not None and shapes != [jnp.shape(x) for x in jax.tree.leaves(sums)]:
         raise ValueError(
-            f"the ClippedSum has leaves of shapes {[jnp.shape(x) for x in jax.tree.leaves(sums)]}, the parameters {shapes}; "
-            "it is of other parameters."
+            f"the ClippedSum has leaves of shapes {[jnp.shape(x) for x in jax.tree.leaves(sums)]}, the parameters "
+            f"{shapes}; it is of other parameters."
         )
 
 
@@ -192,8 +193,8 @@ def check_clipped(
         jnp.result_type(x) != jnp.bool_ for x in jax.tree.leaves(total.clipped)
     ):
         raise ValueError(
-            "a transform before this one has changed the ClippedSum, whose bound is then not known any more: the private "
-            "transform must be the first in the chain."
+            "a transform before this one has changed the ClippedSum, whose bound is then not known any more: the "
+            "private transform must be the first in the chain."
         )
     if mask is not None:
         raise ValueError("mask= has no effect on a ClippedSum; give it to the function that clipped_grad returns.")

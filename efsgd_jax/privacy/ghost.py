@@ -24,6 +24,7 @@ from efsgd_jax.privacy.clipped_sum import PerExample, masked_sum, squared_norm
 from efsgd_jax.privacy.dataflow import Component, Dataflow, Meeting, take_apart
 from efsgd_jax.privacy.meetings import is_outer_product, outer_product_norm, outer_product_sum, weight_gradients
 from efsgd_jax.privacy.rounding import round_once, sum_in_blocks, wide
+from efsgd_jax.privacy.varying import first_of, varying_like
 from efsgd_jax.privacy.windows import Windows, as_weights, kernel_matrices, windows_of
 
 PyTree = Any
@@ -56,8 +57,7 @@ def ghost_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[.
     """
 
     def per_example(params: PyTree, batch: PyTree, keys: jax.Array) -> PerExample:
-        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (batch, keys))
-        flow = take_apart(loss, params, one)
+        flow = take_apart(loss, params, first_of((batch, keys)))
         if not flow.depends:
             raise NoMeeting(
                 "the loss does not depend on the example, so that there is nothing to clip; method='vmap' gives every "
@@ -95,6 +95,7 @@ def _run(flow: Dataflow, leaves: list[jax.Array], batch: list[jax.Array], size: 
         return outputs[0], (outputs, met)
 
     nothing = [[jnp.zeros((size, *shape), dtype) for shape, dtype in m.outputs_like] for m in flow.meetings]
+    nothing = varying_like(nothing, batch)
     losses, pull, (outputs, met) = jax.vjp(run, nothing, has_aux=True)
     (cotangents,) = pull(jnp.ones_like(losses))
     met, cotangents = round_once((met, cotangents))

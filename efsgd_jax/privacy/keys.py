@@ -63,8 +63,8 @@ def warn_of_debugging_key(key: jax.Array, what: str) -> bool:
     found = is_debugging_key(key)
     if found:
         warnings.warn(
-            f"{what} has a key made from a seed, such as jax.random.key(0): anyone can guess it and subtract the noise. "
-            "This is for debugging and protects nothing; use efsgd_jax.privacy.fresh_key().",
+            f"{what} has a key made from a seed, such as jax.random.key(0): anyone can guess it and subtract the "
+            "noise. This is for debugging and protects nothing; use efsgd_jax.privacy.fresh_key().",
             DebuggingKeyWarning,
             stacklevel=3,
         )
@@ -77,7 +77,7 @@ def derived(key: jax.Array, domain: int, number: jax.typing.ArrayLike) -> jax.Ar
 
 
 def release_keys(key: jax.Array, tree: Any, count: int) -> list[jax.Array]:
-    """``count`` keys for a release, which differ for trees of other paths or shapes, such as another parameter group."""
+    """``count`` keys for a release; others for trees of other paths or shapes, such as another parameter group."""
     paths = [(jax.tree_util.keystr(p), np.shape(x)) for p, x in jax.tree_util.tree_leaves_with_path(tree)]
     structure = zlib.crc32(repr(paths).encode())
     return list(jax.random.split(derived(key, RELEASE, np.uint32(structure)), count))
@@ -116,7 +116,8 @@ class UsedOnce:
         if name in self._seen and self._seen[name]() is key:
             raise ValueError(
                 "this state has noised a release before, and would give another one the same noise, so that their "
-                "difference has none: go on from the state that update returned. To compare code, use a key from a seed."
+                "difference has none: go on from the state that update returned. To compare code, use a key from a "
+                "seed."
             )
         self._seen[name] = weakref.ref(key, lambda _: self._seen.pop(name, None))
 

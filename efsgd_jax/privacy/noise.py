@@ -10,9 +10,9 @@ integer. With ``X_j`` independent draws of ``gaussian_table``::
 Formal guarantees:
   The law of a coordinate of Z is within total variation ``2^-DEVIATION_BITS`` of one that is a post-processing of
   ``N(0, NOISE_WIDTH^2 - 14)``, whatever integer it is added to (docs/privacy.md, "Noise"): d coordinates cost
-  ``(1 + exp(epsilon)) d 2^-DEVIATION_BITS`` of delta (``deviation``), and 14 is less than the rounding of ``std``, which
-  is upwards. Arithmetic: integers, hence the same on every backend; random bits as of a random function (threefry2x32
-  with a secret key of 64 bits).
+  ``(1 + exp(epsilon)) d 2^-DEVIATION_BITS`` of delta (``deviation``), and 14 is less than the rounding of ``std``,
+  which is upwards. Arithmetic: integers, hence the same on every backend; random bits as of a random function
+  (threefry2x32 with a secret key of 64 bits).
 """
 
 import itertools
@@ -56,7 +56,7 @@ def lattice_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     table = gaussian_table()
     thresholds = jnp.asarray(table.thresholds)
 
-    def next_words(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def next_words(carry: Any) -> Any:
         """Compares two more words of each digit's random bits with its threshold; slots come with the first."""
         word, slots, below, equal = carry
         bits = jax.random.bits(jax.random.fold_in(key, word), (2, DIGITS, *shape), jnp.uint32)
@@ -66,7 +66,7 @@ def lattice_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         less = (first < high) | ((first == high) & (bits[1] < low))
         return word + 2, slots, below | (equal & less), equal & (first == high) & (bits[1] == low)
 
-    def undecided(carry: tuple[jax.Array, ...]) -> jax.Array:
+    def undecided(carry: Any) -> jax.Array:
         return (carry[0] <= MORE_WORDS) & jnp.any(carry[3])  # after the first two words, once in 2^50 digits
 
     start = jnp.zeros((DIGITS, *shape), bool)
@@ -86,7 +86,7 @@ def noise_like(key: jax.Array, tree: PyTree) -> PyTree:
     ends = list(itertools.accumulate(math.prod(x.shape) for x in leaves))
     flat = lattice_noise(key, (ends[-1] if ends else 0,))
     parts = [flat[end - math.prod(x.shape) : end].reshape(x.shape) for x, end in zip(leaves, ends, strict=True)]
-    return structure.unflatten(parts)
+    return jax.tree.unflatten(structure, parts)
 
 
 def lattice_unit(std: jax.typing.ArrayLike, size: int, sensitivity: jax.typing.ArrayLike) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Sums over all examples that are released once, with Gaussian noise: what a run knows of the data before its first step.
+"""Sums over all examples, released once with Gaussian noise: what a run knows of the data before its first step.
 
 All noise is given by ``noise_multiplier``: the std of the noise on a sum over the sensitivity of the sum. Releases of
 the same data compose exactly: those with sigma_1, ..., sigma_k are one Gaussian release with
@@ -203,8 +203,8 @@ class Release:
             return to_floats(total) * unit
         if count * 2**bits * unit > 2**MAX_SUM_BITS * self._unit:
             raise ValueError(
-                f"the noise, of std {self.std:g}, is too little for a sum of {count} rows of length {2**bits * unit:g}: use a "
-                "larger noise_multiplier, or 0 for none."
+                f"the noise, of std {self.std:g}, is too little for a sum of {count} rows of length "
+                f"{2**bits * unit:g}: use a larger noise_multiplier, or 0 for none."
             )
         total = shifted(total, round(math.log2(unit / self._unit)))
         z = self._supply.take(total.low.shape)

@@ -9,7 +9,7 @@ only can differ, are added up with compensation.
 With u the unit roundoff (2^-24 in float32), B rows in the batch and r = min(B, ROWS)::
 
     a row's norm     is wrong by    (min(d, 256) ceil(log_256 d) + leaves + 16) u, relatively, of d elements
-    a block of rows  differs by     2 (r + 12) r u C  more than C; 8 u of it for products (a TPU makes one in six passes)
+    a block of rows  differs by     2 (r + 12) r u C  more than C; 8 u of it for products (six passes on a TPU)
     the batch        differs by     12 B u C  more: rounded after its microbatches, after all of them, after its devices
                                     and three times by the transform; 2 u is each rounding's, on both sides
 
@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.privacy.varying import varying_like
+from efsgd_jax.privacy.varying import zeros_like
 
 PyTree = Any
 # Rows that are added up at one time, in whatever order the backend likes.
@@ -55,8 +55,8 @@ def margin(params: PyTree, rows: int) -> float:
     result = (norms + 2 * (r + 12) * r + 12 * rows) * u + 4 * rows**3 * u**2  # the last of compensated sums
     if result > MAX_MARGIN:
         raise ValueError(
-            f"a clipped sum of {rows} rows may move by {100 * result:.0f}% more than its clip norm through the rounding "
-            "of float32 sums; use smaller batches."
+            f"a clipped sum of {rows} rows may move by {100 * result:.0f}% more than its clip norm through the "
+            "rounding of float32 sums; use smaller batches."
         )
     return result
 
@@ -73,7 +73,7 @@ def compensated(sums: PyTree, errors: PyTree, more: PyTree) -> tuple[PyTree, PyT
     leaves, structure = jax.tree.flatten(sums)
     pairs = [two_sum(s, x) for s, x in zip(leaves, jax.tree.leaves(more), strict=True)]
     added = [e + new for e, (_, new) in zip(jax.tree.leaves(errors), pairs, strict=True)]
-    return structure.unflatten([s for s, _ in pairs]), structure.unflatten(added)
+    return jax.tree.unflatten(structure, [s for s, _ in pairs]), jax.tree.unflatten(structure, added)
 
 
 def sum_in_blocks(sum_rows: Callable[..., PyTree], arrays: PyTree) -> PyTree:
@@ -97,7 +97,7 @@ def sum_in_blocks(sum_rows: Callable[..., PyTree], arrays: PyTree) -> PyTree:
 
     blocks = jax.tree.map(split, arrays)
     like = jax.eval_shape(sum_rows, jax.tree.map(lambda x: x[0], blocks))
-    zeros = varying_like(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like), arrays)
+    zeros = zeros_like(like)
     (sums, errors), _ = jax.lax.scan(add, (zeros, zeros), blocks)
     return jax.tree.map(jnp.add, sums, errors)
 

@@ -3,8 +3,23 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 PyTree = Any
+
+
+def first_of(tree: PyTree) -> PyTree:
+    """Shapes and dtypes of one row of arrays ``[B, ...]``, and on which devices' axes it may differ."""
+
+    def one(x: Any) -> Any:
+        return jax.eval_shape(lambda y: y[0], x) if x.shape[0] else jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+
+    return jax.tree.map(one, tree)
+
+
+def zeros_like(tree: PyTree) -> PyTree:
+    """Zeros of the shapes of ``tree``, from ``jax.eval_shape``, that may differ where those do."""
+    return jax.tree.map(lambda x: _varying(jnp.zeros(x.shape, x.dtype), _axes(x)), tree)
 
 
 def varying_like(tree: PyTree, other: PyTree) -> PyTree:
@@ -14,18 +29,42 @@ def varying_like(tree: PyTree, other: PyTree) -> PyTree:
     devices is summed over the devices by JAX, that is before it is clipped: the gradient of one row would hold rows of
     all devices. Nothing is summed for values that may differ.
     """
-    axes = frozenset[Any]().union(*(_axes(x) for x in jax.tree.leaves(other)))
+    axes = axes_of(other)
+    return jax.tree.map(lambda x: _varying(x, axes), tree)
 
-    def one(x: Any) -> Any:
-        missing = tuple(axes - _axes(x))
-        if not missing:
-            return x
-        if hasattr(jax.lax, "pcast"):
-            return jax.lax.pcast(x, missing, to="varying")
-        return jax.lax.pvary(x, missing)  # JAX below 0.9
 
-    return jax.tree.map(one, tree)
+def axes_of(tree: PyTree) -> frozenset[Any]:
+    """The axes of a mesh along which any of the values may differ."""
+    return frozenset[Any]().union(*(_axes(x) for x in jax.tree.leaves(tree)))
+
+
+def _varying(x: Any, axes: frozenset[Any]) -> Any:
+    missing = tuple(axes - _axes(x))
+    if not missing:
+        return x
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(x, missing, to="varying")
+    return jax.lax.pvary(x, missing)  # type: ignore[attr-defined]  # JAX below 0.9
+
+
+def check_not_summed(per_example_grads: PyTree) -> None:
+    """Raises ``ValueError`` inside of ``jax.shard_map`` for gradients that are the same on all devices of an axis.
+
+    JAX has then summed them over the devices, before they are clipped: see ``varying_like``.
+    """
+    for axis in getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ()):
+        if axis not in _axes(jax.lax.axis_index(axis)):
+            continue  # without the check nothing is tracked, and nothing summed
+        if any(axis not in _axes(g) for g in jax.tree.leaves(per_example_grads)):
+            raise ValueError(
+                f"inside of jax.shard_map these per-example gradients are the same on all devices of the axis "
+                f"{axis!r}: JAX has summed them over the devices before they could be clipped. Use clipped_grad, or "
+                f"make the parameters vary: jax.lax.pcast(params, {axis!r}, to='varying')."
+            )
 
 
 def _axes(x: Any) -> frozenset[Any]:
-    return frozenset(getattr(jax.typeof(x), "vma", None) or ())
+    kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)
+    # JAX 0.10 has renamed it.
+    kind = getattr(kind, "mat", None) or getattr(kind, "manual_axis_type", None) or kind
+    return frozenset(getattr(kind, "varying", None) or getattr(kind, "vma", None) or ())
