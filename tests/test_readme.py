@@ -45,7 +45,7 @@ def test_the_clipped_sums_are_those_of_per_example_gradients(loop, library, caps
         return optax.softmax_cross_entropy_with_integer_labels(model.apply(params, x), y)
 
     want = clip_and_sum(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0))(params, x, y), 1.0)
-    got = loop["clipped_sums"](model.apply, params, x, y)
+    got = loop["clipped_sums"](model.apply, params, x, y, jax.random.key(1))
     chex.assert_trees_all_close(got.clipped_sum, want.clipped_sum, rtol=1e-4, atol=1e-5)
     assert "outer product" in capsys.readouterr().out
 

@@ -28,6 +28,7 @@ from efsgd_jax.methods.synthesizer import Synthesizer
 from efsgd_jax.models import Generator
 from efsgd_jax.models.critic import sample_latent
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
+from efsgd_jax.privacy.keys import fresh_key
 from efsgd_jax.privacy.sanitizer import make_sanitizer
 from efsgd_jax.privacy.shards import IMAGE_SCHEDULES, ShardMechanism, Shards
 
@@ -120,7 +121,7 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
 
     shard = make_shard(spec, hp, decode, hp.classifier_from + mechanism.round_length)
     adam = optax.adam(hp.generator_learning_rate, hp.adam_b1, hp.adam_b2)
-    transform = mechanism.transform(jax.random.key(0))  # keys that count are those of ``step``
+    transform = mechanism.transform(fresh_key())  # keys that count are those of ``step``
     sanitize = make_sanitizer(transform)
     images, judges = mechanism.images_per_step, mechanism.judges
     each = images // judges
