@@ -50,6 +50,7 @@ class _Recorded(NamedTuple):
 
     rng_key: jax.Array
     residual: PyTree
+    like: PyTree
     released: PyTree
     clipped_sum: PyTree
 
