@@ -17,6 +17,8 @@ from scipy import stats
 Adjacency = privacy_loss_mechanism.AdjacencyType
 # Of the privacy loss, beyond which no grid is made: with so little noise, epsilon is hundreds, or has no bound.
 MAX_LOSS_RANGE = 1500.0
+# Logarithm of what is cut off a single loss and counts as infinite: nothing beside any delta, however many steps.
+LOG_CUT = -60.0
 
 
 class EndlessLossError(ValueError):
@@ -85,14 +87,30 @@ def connect_dots(losses: Sequence[GaussianPrivacyLoss], grid: float) -> pld_pmf.
         raise EndlessLossError(f"privacy losses from {least:.3g} to {most:.3g}")
     low, high = math.floor(least / grid), math.ceil(most / grid)
     deltas = np.max([loss.get_delta_for_epsilon(np.arange(low, high + 1) * grid) for loss in losses], axis=0)
-    return pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(grid, low, high, deltas)
+    if high - low < 2:
+        return pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(grid, low, high, deltas)
+    # dp-accounting's is the same, by way of a dictionary.
+    deltas = np.minimum.accumulate(deltas)
+    slopes = np.diff(deltas) / math.expm1(grid)
+    inner = np.diff(slopes) - slopes[:-1] * math.expm1(grid)
+    probabilities = np.concatenate([[1 - deltas[0] + slopes[0]], inner, [-slopes[-1] * math.exp(grid)]])
+    return pld_pmf.DensePLDPmf(grid, low, np.maximum(probabilities, 0), float(deltas[-1]), True)
+
+
+def privacy_loss(
+    standard_deviation: float, share: float, adjacency: privacy_loss_mechanism.AdjacencyType
+) -> GaussianPrivacyLoss:
+    """Of a Gaussian of sensitivity 1 that one example is in with probability ``share``."""
+    return GaussianPrivacyLoss(
+        standard_deviation, log_mass_truncation_bound=LOG_CUT, sampling_prob=share, adjacency_type=adjacency
+    )
 
 
 def gaussian_pmf(
     standard_deviation: float, share: float, adjacency: privacy_loss_mechanism.AdjacencyType, grid: float
 ) -> pld_pmf.PLDPmf:
     """Privacy loss of a Gaussian of sensitivity 1 that one example is in with probability ``share``."""
-    loss = GaussianPrivacyLoss(standard_deviation, sampling_prob=share, adjacency_type=adjacency)
+    loss = privacy_loss(standard_deviation, share, adjacency)
     return connect_dots([loss], grid)
 
 
