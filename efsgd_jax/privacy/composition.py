@@ -12,12 +12,22 @@ from typing import NamedTuple
 
 import numpy as np
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
-from scipy import fft, optimize, special
+from scipy import fft, optimize, signal, special
 
 # What the tails that are cut may add to delta, as a part of it.
 CUT = 1e-6
-# Exponents beyond it are losses so far below epsilon that they decide nothing.
-MAX_EXPONENT = 300.0
+# Of a probability over delta: above it is nothing but rounding errors, which count as if they were likely.
+MAX_EXPONENT = 500.0
+# Unit of rounding errors, four times that of a double.
+ROUNDING = 2.0**-51
+# Points of a composition, lest it fill memory.
+MAX_WINDOW = 2**23
+# Of a frequency's part in a composition whose probabilities add up to 1.
+LOG_NOTHING = -90.0
+
+
+class WideLossError(ValueError):
+    """The composed losses have too many points on this grid."""
 
 
 class Factor(NamedTuple):
@@ -52,8 +62,11 @@ def epsilon_at(losses: Sequence[tuple[PrivacyLossDistribution, int]], grid: floa
 
     Formal guarantees:
       An upper bound. What is cut at the upper end is bounded by Chernoff and counts as infinite loss; what wraps around
-      from the lower end counts as a larger loss than it is. Rounding errors are relative to delta: about 1e-16 times
-      the number of steps.
+      from the lower end counts as a larger loss than it is. Rounding errors of the FFT are added to what is likely;
+      they are small relative to delta: about 1e-15 times the number of steps.
+
+    Raises:
+      WideLossError: there are too many points; a coarser grid has fewer.
     """
     symmetric = all(loss._symmetric for loss, _ in losses)
     directions = [[(loss._pmf_remove, count) for loss, count in losses]]
@@ -71,32 +84,38 @@ def _epsilon(factors: Sequence[Factor], grid: float, delta: float) -> float:
     infinite = -math.expm1(sum(f.count * math.log1p(-f.infinite) for f in factors))
     if infinite >= delta:
         return math.inf
-    for tilt in (_tilt(factors, delta), 0.0):
+    for tilt in (_tilt(factors, math.log(delta)), 0.0):
         found = _tilted_epsilon(factors, grid, delta, infinite, tilt)
         if found is not None:
             return found
     raise AssertionError("without a tilt there is always an answer")
 
 
-def _tilt(factors: Sequence[Factor], delta: float) -> float:
-    """Where Chernoff's bound on epsilon is lowest: the tilted loss has it for its mean."""
+def _tilt(factors: Sequence[Factor], log_chance: float, sign: int = 1) -> float:
+    """Where Chernoff's bound on what the loss exceeds with this chance is lowest; its mean under that tilt.
+
+    Args:
+      factors: of the composition.
+      log_chance: logarithm of the chance.
+      sign: 1 for the upper end of the losses, -1 for the lower.
+    """
     stride = max(1, max(len(f.probabilities) for f in factors) // 2048)
     factors = [f.coarser(stride) for f in factors]
     variance = sum(f.count * _mean_and_variance(f)[1] for f in factors)
     if not variance > 0:
         return 0.0
-    guess = 0.5 * math.log(2 * math.log(2 / delta) / variance)
+    guess = 0.5 * math.log(max(-2 * log_chance, 1e-3) / variance)
 
     def bound(log_tilt: float) -> float:
         tilt = math.exp(log_tilt)
-        return (sum(f.count * f.log_moment(tilt) for f in factors) - math.log(delta)) / tilt
+        return (sum(f.count * f.log_moment(sign * tilt) for f in factors) - log_chance) / tilt
 
-    found = optimize.minimize_scalar(bound, bounds=(guess - 7, guess + 5), method="bounded", options={"xatol": 0.05})
-    return math.exp(found.x) / stride
+    found = optimize.minimize_scalar(bound, bounds=(guess - 7, guess + 7), method="bounded", options={"xatol": 0.05})
+    return sign * math.exp(found.x) / stride
 
 
 def _mean_and_variance(factor: Factor) -> tuple[float, float]:
-    points = np.arange(len(factor.probabilities))
+    points = np.arange(len(factor.probabilities), dtype=np.float64)
     total = factor.probabilities.sum()
     mean = float(factor.probabilities @ points / total)
     return mean + factor.first, float(factor.probabilities @ (points - mean) ** 2 / total)
@@ -116,47 +135,58 @@ def _tilted_epsilon(
     infinite += math.exp(min(math.log(CUT * delta) + log_moment - tilt * last, 0.0)) if cut else 0.0
     if infinite >= delta:
         return None if tilt else math.inf
+    if last - first > MAX_WINDOW:
+        raise WideLossError
     likely = _convolved(tilted, first, last)
-    # Untilted, in units of what the loss at the mean is weighted with, lest it overflow.
-    mean = sum(f.count * _mean_and_variance(f)[0] for f in tilted)
-    points = np.arange(first, last + 1)
-    weights = likely * np.exp(np.minimum(-tilt * (points - mean), MAX_EXPONENT))
-    target = math.exp(min(math.log(delta - infinite) - log_moment + tilt * mean, 2 * MAX_EXPONENT))
-    discounts = np.exp(np.clip(-grid * (points - mean), -MAX_EXPONENT, MAX_EXPONENT))
+    # Untilted, in units of delta.
+    target = delta - infinite
+    log_weights = log_moment - math.log(target) - tilt * np.arange(first, last + 1)
+    weights = likely * np.exp(np.minimum(log_weights, MAX_EXPONENT))
     above = np.cumsum(weights[::-1])[::-1] - weights
-    discounted = np.cumsum((weights * discounts)[::-1])[::-1] - weights * discounts
-    exceeds = np.flatnonzero(above - discounted / discounts > target)
+    keep = math.exp(-grid)  # of exp(-loss), from one point to the next
+    discounted = signal.lfilter([0, keep], [1, -keep], weights[::-1])[::-1]
+    exceeds = np.flatnonzero(above - discounted > 1)
     if not len(exceeds):  # at any of these losses
         return 0.0 if first <= 0 else None if tilt else grid * first
     at = exceeds[-1]
-    return max(0.0, grid * mean + math.log((above[at] - target) / discounted[at]))
+    return max(0.0, grid * (first + float(at)) + math.log((above[at] - 1) / discounted[at]))
 
 
 def _window(factors: Sequence[Factor], log_cut: float) -> tuple[int, int, bool]:
     """First and last sum of losses, of which ``exp(log_cut)`` at most lies beyond; whether anything does above."""
-    lowest = sum(f.count * f.first for f in factors)
-    highest = sum(f.count * (f.first + len(f.probabilities) - 1) for f in factors)
-    moments = [_mean_and_variance(f) for f in factors]
-    mean = sum(f.count * m for f, (m, _) in zip(factors, moments, strict=True))
-    variance = sum(f.count * v for f, (_, v) in zip(factors, moments, strict=True))
+    lowest = int(sum(f.count * f.first for f in factors))
+    highest = int(sum(f.count * (f.first + len(f.probabilities) - 1) for f in factors))
+    mean = sum(f.count * _mean_and_variance(f)[0] for f in factors)
     first, last = lowest, highest
-    if variance > 0:
-        guess = math.sqrt(-2 * log_cut / variance)
-        for order in guess * np.array([0.125, 0.25, 0.5, 0.7, 1.0, 1.4]):
-            above, below = (sum(f.count * f.log_moment(s) for f in factors) - log_cut for s in (order, -order))
-            last = min(last, max(math.ceil(above / order), math.ceil(mean)))
-            first = max(first, min(math.floor(-below / order), math.floor(mean)))
+    for sign in (1, -1):
+        order = _tilt(factors, log_cut, sign)
+        if order:
+            bound = (sum(f.count * f.log_moment(order) for f in factors) - log_cut) / order
+            if sign == 1:
+                last = min(highest, max(math.ceil(bound), math.ceil(mean)))
+            else:
+                first = max(lowest, min(math.floor(bound), math.floor(mean)))
     return first, last, last < highest
 
 
 def _convolved(factors: Sequence[Factor], first: int, last: int) -> np.ndarray:
     """Probabilities of the sums of losses from ``first`` to ``last``, the ones beyond wrapped around."""
+    if [f.count for f in factors] == [1]:
+        start = int(first - factors[0].first)
+        return factors[0].probabilities[start : start + last - first + 1]
     size = fft.next_fast_len(last - first + 1, real=True)
     spectrum = np.ones(size // 2 + 1, complex)
     for f in factors:
         folds = -(-len(f.probabilities) // size)
         folded = np.pad(f.probabilities, (0, folds * size - len(f.probabilities))).reshape(folds, size).sum(0)
-        spectrum *= fft.rfft(folded) ** f.count
+        one = fft.rfft(folded)
+        # The power of most frequencies is nothing, and takes long.
+        counts = f.count * np.log(np.maximum(np.abs(one), 1e-300)) > LOG_NOTHING
+        spectrum = np.where(counts, spectrum, 0)
+        spectrum[counts] *= one[counts] ** f.count
     sums = fft.irfft(spectrum, size)
-    start = first - sum(f.count * f.first for f in factors)
+    # What a frequency is off by, relative to it, is about the same for all: no sum is off by more than this.
+    count = sum(f.count for f in factors)
+    sums += ROUNDING * (count + math.log2(size)) * float(np.mean(np.abs(spectrum)))
+    start = int(first - sum(f.count * f.first for f in factors))
     return np.maximum(np.roll(sums, -start)[: last - first + 1], 0.0)

@@ -13,7 +13,7 @@ import dp_accounting
 from dp_accounting import pld
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
-from efsgd_jax.privacy.composition import epsilon_at
+from efsgd_jax.privacy.composition import WideLossError, epsilon_at
 from efsgd_jax.privacy.gaussian_loss import (
     Adjacency,
     EndlessLossError,
@@ -89,21 +89,28 @@ class PLDAccountant(pld.PLDAccountant):
         factors = [(chi_square(loss.sigma, loss.share), loss.count) for loss in self._losses]
         if self._pld is not self._nothing:
             return self._value_discretization_interval  # dp-accounting has made it already
-        widest = max((width(loss.sigma) for loss in self._losses), default=0.0)
+        # Where a batch may be cut, an example can move the sum by 2.
+        widest = max((width(loss.sigma / 2, loss.share) for loss in self._losses), default=0.0)
         return refined(self._value_discretization_interval, factors, widest)
 
     def get_epsilon(self, target_delta: float) -> float:
         """Epsilon of all that was composed; ``inf`` if there is no bound."""
         if self._contains_non_dp_event:
             return math.inf
-        grid = self.grid
-        try:
-            losses = [(loss.on(grid), loss.count) for loss in self._losses]
-        except EndlessLossError:
-            return math.inf
         if self._pld is not self._nothing:
-            losses.append((self._pld, 1))
-        return epsilon_at(losses, grid, target_delta) if losses else 0.0
+            return epsilon_at([*self._on(self.grid), (self._pld, 1)], self.grid, target_delta)
+        grid = self.grid
+        while self._losses:
+            try:
+                return epsilon_at(self._on(grid), grid, target_delta)
+            except EndlessLossError:
+                return math.inf
+            except WideLossError:
+                grid *= 2
+        return 0.0
+
+    def _on(self, grid: float) -> list[tuple[PrivacyLossDistribution, int]]:
+        return [(loss.on(grid), loss.count) for loss in self._losses]
 
     def get_delta(self, target_epsilon: float) -> float:
         """Not needed."""
