@@ -18,6 +18,7 @@ from efsgd_jax.rounding import format_epsilon
 
 M = TypeVar("M", Mechanism, ShardMechanism)
 MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER = 1e-2, 1e4
+MIN_DELTA = 1e-18  # far below it, what is cut off the losses of a step is all that is seen
 MAX_EPSILON = 200.0  # its promise is that odds change at most exp(200) times
 
 
@@ -41,20 +42,20 @@ def calibrate_noise_multiplier(
       tolerance: the part of the noise that may be wasted.
 
     Raises:
-      UserError: above ``MAX_EPSILON``, or not reachable with a noise multiplier up to ``MAX_NOISE_MULTIPLIER``.
+      UserError: above ``MAX_EPSILON``, below ``MIN_DELTA``, or not reachable with a noise multiplier up to ``MAX_NOISE_MULTIPLIER``.
 
     Formal guarantees:
       Epsilon was computed for the noise multiplier that is returned, on the coarse grid, and is at most the target.
     """
     _check_target(target_epsilon)
+    if delta < MIN_DELTA:
+        raise UserError(f"delta is {delta:g}: no noise is solved for below {MIN_DELTA:g}; raise the delta")
 
     @functools.cache
     def spent(sigma: float) -> float:
         return epsilon(make_event(sigma), delta, grid=COARSE, neighbouring_relation=neighbouring_relation)
 
     high = MAX_NOISE_MULTIPLIER
-    if spent(high) == math.inf:
-        raise UserError(f"delta {delta:g} is below what is accounted for in so many steps; raise the delta")
     if spent(high) > target_epsilon:
         raise _unreachable(target_epsilon, delta, spent(high))
     low = high / 4
@@ -208,6 +209,8 @@ def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: 
         return best_fresh_share(mechanism._replace(noise_multiplier=sigma), steps, whole_delta)
 
     sigma = solved(best_share(solved(0.5, tolerance=0.1)))  # the best split depends on the noise a little
-    while epsilon(spending(sigma, best_share(sigma)), delta, grid=COARSE, neighbouring_relation=relation) > target_epsilon:
+    while (
+        epsilon(spending(sigma, best_share(sigma)), delta, grid=COARSE, neighbouring_relation=relation) > target_epsilon
+    ):
         sigma *= 1.0005
     return mechanism._replace(noise_multiplier=sigma)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
-from scipy import fft, optimize, signal, special
+from scipy import fft, optimize, signal
 
 # What the tails that are cut may add to delta, as a part of it.
 CUT = 1e-6
@@ -31,17 +31,19 @@ class WideLossError(ValueError):
 
 
 class Factor(NamedTuple):
-    """A discrete privacy loss, ``count`` times: ``probabilities[i]`` is that of the loss ``grid * (first + i)``."""
+    """A discrete privacy loss, ``times`` times: ``probabilities[i]`` is that of the loss ``grid * (first + i)``."""
 
     first: float
     probabilities: np.ndarray
     infinite: float
-    count: int
+    times: int
 
     def log_moment(self, tilt: float) -> float:
         """``log E exp(tilt * loss)`` of one, losses counted in points of the grid."""
-        exponents = tilt * np.arange(len(self.probabilities))
-        return float(special.logsumexp(exponents, b=self.probabilities)) + tilt * self.first
+        held = np.flatnonzero(self.probabilities)[[0, -1]]
+        most = tilt * float(held[int(tilt > 0)])
+        weights = np.exp(np.minimum(tilt * np.arange(len(self.probabilities)) - most, 0.0))
+        return math.log(float(weights @ self.probabilities)) + most + tilt * self.first
 
     def coarser(self, stride: int) -> "Factor":
         """About the same on fewer points, ``stride`` times as far apart; for searching only."""
@@ -81,7 +83,7 @@ def epsilon_at(losses: Sequence[tuple[PrivacyLossDistribution, int]], grid: floa
 
 
 def _epsilon(factors: Sequence[Factor], grid: float, delta: float) -> float:
-    infinite = -math.expm1(sum(f.count * math.log1p(-f.infinite) for f in factors))
+    infinite = -math.expm1(sum(f.times * math.log1p(-f.infinite) for f in factors))
     if infinite >= delta:
         return math.inf
     for tilt in (_tilt(factors, math.log(delta)), 0.0):
@@ -101,14 +103,14 @@ def _tilt(factors: Sequence[Factor], log_chance: float, sign: int = 1) -> float:
     """
     stride = max(1, max(len(f.probabilities) for f in factors) // 2048)
     factors = [f.coarser(stride) for f in factors]
-    variance = sum(f.count * _mean_and_variance(f)[1] for f in factors)
+    variance = sum(f.times * _mean_and_variance(f)[1] for f in factors)
     if not variance > 0:
         return 0.0
     guess = 0.5 * math.log(max(-2 * log_chance, 1e-3) / variance)
 
     def bound(log_tilt: float) -> float:
         tilt = math.exp(log_tilt)
-        return (sum(f.count * f.log_moment(sign * tilt) for f in factors) - log_chance) / tilt
+        return (sum(f.times * f.log_moment(sign * tilt) for f in factors) - log_chance) / tilt
 
     found = optimize.minimize_scalar(bound, bounds=(guess - 7, guess + 7), method="bounded", options={"xatol": 0.05})
     return sign * math.exp(found.x) / stride
@@ -121,12 +123,10 @@ def _mean_and_variance(factor: Factor) -> tuple[float, float]:
     return mean + factor.first, float(factor.probabilities @ (points - mean) ** 2 / total)
 
 
-def _tilted_epsilon(
-    factors: Sequence[Factor], grid: float, delta: float, infinite: float, tilt: float
-) -> float | None:
+def _tilted_epsilon(factors: Sequence[Factor], grid: float, delta: float, infinite: float, tilt: float) -> float | None:
     """Epsilon, if it is within the losses that are likely under ``tilt``; always, without a tilt."""
     moments = [f.log_moment(tilt) for f in factors]
-    log_moment = sum(f.count * m for f, m in zip(factors, moments, strict=True))
+    log_moment = sum(f.times * m for f, m in zip(factors, moments, strict=True))
     tilted = [
         f._replace(probabilities=f.probabilities * np.exp(tilt * (f.first + np.arange(len(f.probabilities))) - m))
         for f, m in zip(factors, moments, strict=True)
@@ -154,14 +154,14 @@ def _tilted_epsilon(
 
 def _window(factors: Sequence[Factor], log_cut: float) -> tuple[int, int, bool]:
     """First and last sum of losses, of which ``exp(log_cut)`` at most lies beyond; whether anything does above."""
-    lowest = int(sum(f.count * f.first for f in factors))
-    highest = int(sum(f.count * (f.first + len(f.probabilities) - 1) for f in factors))
-    mean = sum(f.count * _mean_and_variance(f)[0] for f in factors)
+    lowest = int(sum(f.times * f.first for f in factors))
+    highest = int(sum(f.times * (f.first + len(f.probabilities) - 1) for f in factors))
+    mean = sum(f.times * _mean_and_variance(f)[0] for f in factors)
     first, last = lowest, highest
     for sign in (1, -1):
         order = _tilt(factors, log_cut, sign)
         if order:
-            bound = (sum(f.count * f.log_moment(order) for f in factors) - log_cut) / order
+            bound = (sum(f.times * f.log_moment(order) for f in factors) - log_cut) / order
             if sign == 1:
                 last = min(highest, max(math.ceil(bound), math.ceil(mean)))
             else:
@@ -171,7 +171,7 @@ def _window(factors: Sequence[Factor], log_cut: float) -> tuple[int, int, bool]:
 
 def _convolved(factors: Sequence[Factor], first: int, last: int) -> np.ndarray:
     """Probabilities of the sums of losses from ``first`` to ``last``, the ones beyond wrapped around."""
-    if [f.count for f in factors] == [1]:
+    if [f.times for f in factors] == [1]:
         start = int(first - factors[0].first)
         return factors[0].probabilities[start : start + last - first + 1]
     size = fft.next_fast_len(last - first + 1, real=True)
@@ -181,12 +181,12 @@ def _convolved(factors: Sequence[Factor], first: int, last: int) -> np.ndarray:
         folded = np.pad(f.probabilities, (0, folds * size - len(f.probabilities))).reshape(folds, size).sum(0)
         one = fft.rfft(folded)
         # The power of most frequencies is nothing, and takes long.
-        counts = f.count * np.log(np.maximum(np.abs(one), 1e-300)) > LOG_NOTHING
+        counts = f.times * np.log(np.maximum(np.abs(one), 1e-300)) > LOG_NOTHING
         spectrum = np.where(counts, spectrum, 0)
-        spectrum[counts] *= one[counts] ** f.count
+        spectrum[counts] *= one[counts] ** f.times
     sums = fft.irfft(spectrum, size)
     # What a frequency is off by, relative to it, is about the same for all: no sum is off by more than this.
-    count = sum(f.count for f in factors)
+    count = sum(f.times for f in factors)
     sums += ROUNDING * (count + math.log2(size)) * float(np.mean(np.abs(spectrum)))
-    start = int(first - sum(f.count * f.first for f in factors))
+    start = int(first - sum(f.times * f.first for f in factors))
     return np.maximum(np.roll(sums, -start)[: last - first + 1], 0.0)

@@ -53,17 +53,17 @@ def replaced_in_subset(noise_multiplier: float, share: float, grid: float) -> Pr
 
 
 class Loss(NamedTuple):
-    """The privacy loss of an event that is composed ``count`` times.
+    """The privacy loss of an event that is composed ``times`` times.
 
     Attributes:
       on: grid -> its distribution.
-      count: how often.
+      times: how often.
       sigma: noise multiplier.
       share: how likely one example is in it.
     """
 
     on: Callable[[float], PrivacyLossDistribution]
-    count: int
+    times: int
     sigma: float
     share: float
 
@@ -86,7 +86,7 @@ class PLDAccountant(pld.PLDAccountant):
     @property
     def grid(self) -> float:
         """Of the losses that were composed."""
-        factors = [(chi_square(loss.sigma, loss.share), loss.count) for loss in self._losses]
+        factors = [(chi_square(loss.sigma, loss.share), loss.times) for loss in self._losses]
         if self._pld is not self._nothing:
             return self._value_discretization_interval  # dp-accounting has made it already
         # Where a batch may be cut, an example can move the sum by 2.
@@ -110,7 +110,7 @@ class PLDAccountant(pld.PLDAccountant):
         return 0.0
 
     def _on(self, grid: float) -> list[tuple[PrivacyLossDistribution, int]]:
-        return [(loss.on(grid), loss.count) for loss in self._losses]
+        return [(loss.on(grid), loss.times) for loss in self._losses]
 
     def get_delta(self, target_epsilon: float) -> float:
         """Not needed."""
