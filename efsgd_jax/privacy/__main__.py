@@ -101,15 +101,15 @@ def lineage_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
         "proven, schedule=independent: PLD": schedules._replace(schedule="independent").epsilon(form.steps, delta),
         "proven, schedule=parameter: PLD": schedules._replace(schedule="parameter").epsilon(form.steps, delta),
     }
-    return [(name, format_epsilon(value, 3)) for name, value in values.items()]
+    return [(name, format_epsilon(value)) for name, value in values.items()]
 
 
 def accountant_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
     """PLD against RDP."""
     event = dp_sgd_event(256 / 60_000, 0.5433, 4000)
     return [
-        ("RDP", format_epsilon(epsilon(event, delta, accountant="rdp", orders=FINE_ORDERS), 3)),
-        ("PLD", format_epsilon(epsilon(event, delta), 3)),
+        ("RDP", format_epsilon(epsilon(event, delta, accountant="rdp", orders=FINE_ORDERS))),
+        ("PLD", format_epsilon(epsilon(event, delta))),
     ]
 
 

@@ -42,7 +42,8 @@ def calibrate_noise_multiplier(
       tolerance: the part of the noise that may be wasted.
 
     Raises:
-      UserError: above ``MAX_EPSILON``, below ``MIN_DELTA``, or not reachable with a noise multiplier up to ``MAX_NOISE_MULTIPLIER``.
+      UserError: above ``MAX_EPSILON``, below ``MIN_DELTA``, or not reachable with a noise multiplier up to
+        ``MAX_NOISE_MULTIPLIER``.
 
     Formal guarantees:
       Epsilon was computed for the noise multiplier that is returned, on the coarse grid, and is at most the target.
@@ -203,7 +204,13 @@ def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: 
         )
 
     if mechanism.feedback != "hidden":
-        return mechanism._replace(noise_multiplier=solved(0.5))
+        found = mechanism._replace(noise_multiplier=solved(0.5))
+        if mechanism.overflow_share and found.epsilon(steps, whole_delta, grid=COARSE) == math.inf:
+            raise UserError(
+                f"epsilon {target_epsilon:g} at delta {whole_delta:g} is not proven with feedback=local: "
+                "batches overflow too often for it; lower the epsilon or raise the delta"
+            )
+        return found
 
     def best_share(sigma: float) -> float:
         return best_fresh_share(mechanism._replace(noise_multiplier=sigma), steps, whole_delta)

@@ -45,6 +45,12 @@ class Factor(NamedTuple):
         weights = np.exp(np.minimum(tilt * np.arange(len(self.probabilities)) - most, 0.0))
         return math.log(float(weights @ self.probabilities)) + most + tilt * self.first
 
+    def tilted(self, tilt: float, log_moment: float) -> "Factor":
+        """With probabilities in proportion to ``exp(tilt * loss)``."""
+        exponents = tilt * (self.first + np.arange(len(self.probabilities))) - log_moment
+        with np.errstate(divide="ignore"):
+            return self._replace(probabilities=np.exp(np.log(self.probabilities) + exponents))
+
     def coarser(self, stride: int) -> "Factor":
         """About the same on fewer points, ``stride`` times as far apart; for searching only."""
         starts = np.arange(0, len(self.probabilities), stride)
@@ -127,10 +133,7 @@ def _tilted_epsilon(factors: Sequence[Factor], grid: float, delta: float, infini
     """Epsilon, if it is within the losses that are likely under ``tilt``; always, without a tilt."""
     moments = [f.log_moment(tilt) for f in factors]
     log_moment = sum(f.times * m for f, m in zip(factors, moments, strict=True))
-    tilted = [
-        f._replace(probabilities=f.probabilities * np.exp(tilt * (f.first + np.arange(len(f.probabilities))) - m))
-        for f, m in zip(factors, moments, strict=True)
-    ]
+    tilted = [f.tilted(tilt, m) for f, m in zip(factors, moments, strict=True)]
     first, last, cut = _window(tilted, math.log(CUT * delta))
     infinite += math.exp(min(math.log(CUT * delta) + log_moment - tilt * last, 0.0)) if cut else 0.0
     if infinite >= delta:
