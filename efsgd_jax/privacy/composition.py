@@ -20,6 +20,8 @@ CUT = 1e-6
 MAX_EXPONENT = 500.0
 # Unit of rounding errors, four times that of a double.
 ROUNDING = 2.0**-51
+# In points of the grid: all that is likely is one point.
+NO_VARIANCE = 1e-9
 # Points of a composition, lest it fill memory.
 MAX_WINDOW = 2**23
 # Of a frequency's part in a composition whose probabilities add up to 1.
@@ -31,30 +33,33 @@ class WideLossError(ValueError):
 
 
 class Factor(NamedTuple):
-    """A discrete privacy loss, ``times`` times: ``probabilities[i]`` is that of the loss ``grid * (first + i)``."""
+    """A discrete privacy loss, ``times`` times: ``logs[i]`` is the log-probability of ``grid * (first + i)``."""
 
     first: float
-    probabilities: np.ndarray
+    logs: np.ndarray
     infinite: float
     times: int
 
+    @property
+    def probabilities(self) -> np.ndarray:
+        return np.exp(self.logs)
+
     def log_moment(self, tilt: float) -> float:
         """``log E exp(tilt * loss)`` of one, losses counted in points of the grid."""
-        held = np.flatnonzero(self.probabilities)[[0, -1]]
-        most = tilt * float(held[int(tilt > 0)])
-        weights = np.exp(np.minimum(tilt * np.arange(len(self.probabilities)) - most, 0.0))
-        return math.log(float(weights @ self.probabilities)) + most + tilt * self.first
+        terms = self.logs + tilt * np.arange(len(self.logs))
+        most = terms.max()
+        return float(most + math.log(np.exp(terms - most).sum()) + tilt * self.first)
 
     def tilted(self, tilt: float, log_moment: float) -> "Factor":
         """With probabilities in proportion to ``exp(tilt * loss)``."""
-        exponents = tilt * (self.first + np.arange(len(self.probabilities))) - log_moment
-        with np.errstate(divide="ignore"):
-            return self._replace(probabilities=np.exp(np.log(self.probabilities) + exponents))
+        return self._replace(logs=self.logs + tilt * (self.first + np.arange(len(self.logs))) - log_moment)
 
     def coarser(self, stride: int) -> "Factor":
         """About the same on fewer points, ``stride`` times as far apart; for searching only."""
-        starts = np.arange(0, len(self.probabilities), stride)
-        return self._replace(first=self.first / stride, probabilities=np.add.reduceat(self.probabilities, starts))
+        starts = np.arange(0, len(self.logs), stride)
+        with np.errstate(divide="ignore"):
+            logs = np.log(np.add.reduceat(self.probabilities, starts))
+        return self._replace(first=self.first / stride, logs=logs)
 
 
 def epsilon_at(losses: Sequence[tuple[PrivacyLossDistribution, int]], grid: float, delta: float) -> float:
@@ -83,7 +88,8 @@ def epsilon_at(losses: Sequence[tuple[PrivacyLossDistribution, int]], grid: floa
     worst = 0.0
     for direction in directions:
         dense = [(pmf.to_dense_pmf(), count) for pmf, count in direction]
-        factors = [Factor(pmf._lower_loss, pmf._probs, pmf._infinity_mass, count) for pmf, count in dense]
+        with np.errstate(divide="ignore"):
+            factors = [Factor(p._lower_loss, np.log(p._probs), p._infinity_mass, count) for p, count in dense]
         worst = max(worst, _epsilon(factors, grid, delta))
     return worst
 
@@ -110,7 +116,7 @@ def _tilt(factors: Sequence[Factor], log_chance: float, sign: int = 1) -> float:
     stride = max(1, max(len(f.probabilities) for f in factors) // 2048)
     factors = [f.coarser(stride) for f in factors]
     variance = sum(f.times * _mean_and_variance(f)[1] for f in factors)
-    if not variance > 0:
+    if not variance > NO_VARIANCE:
         return 0.0
     guess = 0.5 * math.log(max(-2 * log_chance, 1e-3) / variance)
 
@@ -118,15 +124,18 @@ def _tilt(factors: Sequence[Factor], log_chance: float, sign: int = 1) -> float:
         tilt = math.exp(log_tilt)
         return (sum(f.times * f.log_moment(sign * tilt) for f in factors) - log_chance) / tilt
 
-    found = optimize.minimize_scalar(bound, bounds=(guess - 7, guess + 7), method="bounded", options={"xatol": 0.05})
+    most = min(guess + 7, math.log(stride))  # a tilt by 1 from a point to the next leaves one point of all
+    bounds = (min(guess, most) - 7, most)
+    found = optimize.minimize_scalar(bound, bounds=bounds, method="bounded", options={"xatol": 0.05})
     return sign * math.exp(found.x) / stride
 
 
 def _mean_and_variance(factor: Factor) -> tuple[float, float]:
-    points = np.arange(len(factor.probabilities), dtype=np.float64)
-    total = factor.probabilities.sum()
-    mean = float(factor.probabilities @ points / total)
-    return mean + factor.first, float(factor.probabilities @ (points - mean) ** 2 / total)
+    chances = factor.probabilities
+    points = np.arange(len(chances), dtype=np.float64)
+    total = chances.sum()
+    mean = float(chances @ points / total)
+    return mean + factor.first, float(chances @ (points - mean) ** 2 / total)
 
 
 def _tilted_epsilon(factors: Sequence[Factor], grid: float, delta: float, infinite: float, tilt: float) -> float | None:
@@ -180,8 +189,9 @@ def _convolved(factors: Sequence[Factor], first: int, last: int) -> np.ndarray:
     size = fft.next_fast_len(last - first + 1, real=True)
     spectrum = np.ones(size // 2 + 1, complex)
     for f in factors:
-        folds = -(-len(f.probabilities) // size)
-        folded = np.pad(f.probabilities, (0, folds * size - len(f.probabilities))).reshape(folds, size).sum(0)
+        chances = f.probabilities
+        folds = -(-len(chances) // size)
+        folded = np.pad(chances, (0, folds * size - len(chances))).reshape(folds, size).sum(0)
         one = fft.rfft(folded)
         # The power of most frequencies is nothing, and takes long.
         counts = f.times * np.log(np.maximum(np.abs(one), 1e-300)) > LOG_NOTHING
