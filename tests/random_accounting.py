@@ -16,7 +16,7 @@ from efsgd_jax.privacy.subset import PLDAccountant
 # dp-accounting's own rounding errors, of 1e-16 for every step, are no longer small against a smaller delta, nor against
 # the probabilities on a finer grid.
 LEAST_DELTA, LEAST_GRID = 1e-9, 2e-5
-CUT = 1e-6  # of delta, as ours
+CUT = 1e-9  # of delta, by which dp-accounting is more pessimistic
 
 
 class Case(NamedTuple):
