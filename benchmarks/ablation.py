@@ -18,6 +18,7 @@ from provenance import provenance
 
 from efsgd_jax import UserError, evaluate, fit
 from efsgd_jax.cli import read_config
+from efsgd_jax.rounding import format_epsilon
 
 FEEDBACK = [
     ("hidden feedback", "hidden", 1),  # as published: the residual's clip norm is about a gradient's
@@ -88,7 +89,7 @@ def to_table(runs: dict[str, list[dict]]) -> str:
             f"{100 * statistics.mean(row['clipped_share'][n] for row in rows):.0f}"
             for n in ("discriminator", "encoder", "generator")
         )
-        epsilon = rows[0]["epsilon"] if isinstance(rows[0]["epsilon"], str) else f"{rows[0]['epsilon']:.2f}"
+        epsilon = rows[0]["epsilon"] if isinstance(rows[0]["epsilon"], str) else format_epsilon(rows[0]["epsilon"])
         sigma = f"{rows[0]['noise_multiplier']:.3f}"
         lines.append(
             f"| {name} | {len(rows)} | {epsilon} | {sigma} | {scores[0]} | {scores[1]} | {clipped} | {seconds} |"

@@ -18,6 +18,7 @@ from provenance import provenance
 
 from efsgd_jax import UserError, evaluate, fit
 from efsgd_jax.cli import read_config
+from efsgd_jax.rounding import format_epsilon
 
 RECONSTRUCTION, CLASSIFIER = "method.reconstruction_weight=0.02", "method.classifier_weight=0.2"
 NOISE_INJECTION = "method.noise_injection=true"
@@ -96,7 +97,7 @@ def to_table(runs: dict[str, list[dict]]) -> str:
 
 
 def _number(x: float | str) -> str:
-    return x if isinstance(x, str) else f"{x:.3g}"
+    return x if isinstance(x, str) else format_epsilon(x, 3)
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ from provenance import provenance
 
 from efsgd_jax import evaluate_samples, fit, sample
 from efsgd_jax.cli import read_config
+from efsgd_jax.rounding import format_epsilon
 
 SAMPLES = 60_000
 RECIPES = {"mnist": "configs/mnist.py", "fashion_mnist": "configs/fmnist.py"}
@@ -103,7 +104,7 @@ def to_table(runs: dict[str, list[dict]]) -> str:
     ]
     for name, rows in runs.items():
         if rows:
-            epsilon = rows[0]["epsilon"] if isinstance(rows[0]["epsilon"], str) else f"{rows[0]['epsilon']:.2f}"
+            epsilon = rows[0]["epsilon"] if isinstance(rows[0]["epsilon"], str) else format_epsilon(rows[0]["epsilon"])
             accuracy = spread([100 * row["gen2real_cnn"] for row in rows])
             seconds = spread([row["train_seconds"] + row["draw_seconds"] for row in rows], digits=0)
             close = [row for row in rows if "fid" in row]

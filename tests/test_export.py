@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from efsgd_jax import UserError, default_config, fit
 from efsgd_jax.programs.export import main as export_program
+from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs.export import export
 from efsgd_jax.runs.sample import released_generator
 from efsgd_jax.runs.workdir import Workdir
@@ -61,7 +62,7 @@ def test_images_are_the_same_in_a_process_with_jax_alone(method, finished_run, t
     card = json.loads(files.card.read_text())
     assert card["privacy"]["epsilon"] == run.epsilon
     assert card["classes"] == [str(i) for i in range(10)]
-    assert f"({run.epsilon:.4g}, 1e-05)-differentially private" in files.usage.read_text()
+    assert f"({format_epsilon(run.epsilon)}, 1e-05)-differentially private" in files.usage.read_text()
 
 
 def test_what_cannot_be_exported(finished_run, tmp_path, capsys):

@@ -26,7 +26,7 @@ def test_the_published_epsilons_and_what_the_code_spends():
 
 
 def test_pld_is_worth_it():
-    assert accountant_rows() == [("RDP", "9.99"), ("PLD", "8.60")]
+    assert accountant_rows() == [("RDP", "9.989"), ("PLD", "8.601")]
 
 
 def test_the_noise_of_the_modes_at_one_epsilon():

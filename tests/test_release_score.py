@@ -20,6 +20,7 @@ from efsgd_jax.privacy import Ledger, ShardMechanism
 from efsgd_jax.privacy.noisy_count import discrete_laplace, noisy_mean, noisy_total
 from efsgd_jax.programs.release import main as publish
 from efsgd_jax.programs.release_score import main as publish_score
+from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs import queries as queries_module
 from efsgd_jax.runs import release_score as release_score_module
 from efsgd_jax.runs.ownership import sole_owner
@@ -141,7 +142,7 @@ def test_a_score_is_released_and_charged(run, tmp_path, capsys, no_grid):
     assert report["queries"] == [{"name": NAME, "epsilon": 2.0}]
     assert report["caveats"][0].endswith("except those released through noisy queries, listed above.")
     text = (run / "release/PRIVACY.md").read_text()
-    assert text.startswith(f"# ({report['epsilon']:.4g}, 1e-05)-differential privacy")
+    assert text.startswith(f"# ({format_epsilon(report['epsilon'])}, 1e-05)-differential privacy")
     assert f"- 2 of epsilon: the score {NAME}" in text
     (score,) = released["scores"]
     exact = read(run / "private/scores.json")["gen2real"]["logistic_regression"]["accuracy"]

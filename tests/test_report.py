@@ -20,6 +20,7 @@ from efsgd_jax.metrics.utility import logistic_regression
 from efsgd_jax.pages.images import data_uri, strip
 from efsgd_jax.programs.compare import main as make_comparison
 from efsgd_jax.programs.report import main as make_report
+from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs.anchors import ANCHORS
 from efsgd_jax.runs.files import write_json
 from efsgd_jax.runs.report import REPLACE, ZERO_OUT
@@ -121,7 +122,7 @@ def test_a_run_without_scores_says_how_to_make_them_and_is_for_its_owner_only(ru
     assert capsys.readouterr().out.startswith(f"{path}: private")
     page = path.read_text()
     privacy = json.loads((run / "release/privacy.json").read_text())
-    assert f"<h1>({privacy['epsilon']:.4g}, 1e-05)-differentially private images</h1>" in page
+    assert f"<h1>({format_epsilon(privacy['epsilon'])}, 1e-05)-differentially private images</h1>" in page
     assert page.index('id="privacy"') < page.index('id="samples"') < page.index('id="training"')
     for program in ("evaluate", "audit"):
         assert f"python -m efsgd_jax.{program} --workdir={run}" in page
@@ -175,7 +176,7 @@ def test_the_audit_s_bound_is_beside_the_claim(run):
     write_json(run / "private/audit.json", found._asdict(), private=True)
     section = report(run).read_text().split('id="audit"')[1].split("</section>")[0]
     assert "does not refute" in section
-    assert f">{found.claimed:.4g} at delta" in section
+    assert f">{format_epsilon(found.claimed)} at delta" in section
     write_json(run / "private/audit.json", {**found._asdict(), "bound": found.claimed + 1}, private=True)
     assert "The attack refutes the claim" in report(run).read_text()
 

@@ -13,6 +13,7 @@ from efsgd_jax import default_config, evaluate, fit, load_dataset, sample
 from efsgd_jax.errors import UserError
 from efsgd_jax.programs.evaluate import main as score
 from efsgd_jax.programs.sample import main as draw
+from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs.images import class_grid, folder_names
 from efsgd_jax.runs.metrics_stream import MetricsStream
 
@@ -24,7 +25,8 @@ def test_release_holds_what_may_be_published_and_nothing_else(finished_run):
     report = json.loads((release / "privacy.json").read_text())
     assert report["guarantee"] is True
     assert 9.5 < report["epsilon"] <= 10
-    assert (release / "PRIVACY.md").read_text().startswith(f"# ({report['epsilon']:.4g}, 1e-05)-differential")
+    head = f"# ({format_epsilon(report['epsilon'])}, 1e-05)-differential"
+    assert (release / "PRIVACY.md").read_text().startswith(head)
     public = json.loads((release / "config.json").read_text())
     assert "seed" not in public["config"]["train"]
     assert "path" not in public["config"]["data"]

@@ -14,6 +14,7 @@ from efsgd_jax.audit.white_box import attack_mutants, audit, mutants_table, to_t
 from efsgd_jax.cli import Parser, program, read_config, split_overrides
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy import fresh_key
+from efsgd_jax.rounding import format_epsilon, format_lower_bound
 
 EXAMPLES = """examples:
   python -m efsgd_jax.audit --quick                         the step, one game for each mode and sampler
@@ -29,7 +30,10 @@ def step(args: argparse.Namespace) -> None:
     rows = []
     for row in audit(games, trials=args.trials, delta=args.delta, key=fresh_key()):
         rows.append(row)
-        print(f"  {row.name}: epsilon is at least {row.bound:.2f}, claimed {row.claimed:.2f}", flush=True)
+        print(
+            f"  {row.name}: epsilon is at least {format_lower_bound(row.bound)}, claimed {format_epsilon(row.claimed)}",
+            flush=True,
+        )
     print("\n" + to_table(rows))
     refuted = [row.name for row in rows if row.refuted]
     if refuted:
@@ -50,10 +54,15 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from efsgd_jax.audit.canaries import audit_run
 
     result = audit_run(read_config(args.config, overrides), canaries=args.canaries)
-    print(f"claimed      epsilon {result.claimed:.4g} at delta {result.delta:g}, after {result.steps} steps")
+    print(
+        f"claimed      epsilon {format_epsilon(result.claimed)} at delta {result.delta:g}, after {result.steps} steps"
+    )
     for name, bound in result.bounds.items():
         curve = result.curves[name]
-        print(f"{name:11}  epsilon is at least {bound:.2f} (95%); area under the curve {curve:.3f} (a coin: 0.5)")
+        print(
+            f"{name:11}  epsilon is at least {format_lower_bound(bound)} (95%); "
+            f"area under the curve {curve:.3f} (a coin: 0.5)"
+        )
     if max(result.bounds.values()) > result.claimed:
         raise UserError("the audit refutes the run's epsilon")
 
@@ -67,8 +76,10 @@ def release(args: argparse.Namespace) -> None:
     result, directory = audit_release(args.workdir), Workdir(args.workdir)
     of_generator = {"generator_sha256": directory.generator_sha256}
     write_json(directory.audit, {**result._asdict(), **of_generator}, private=True)
-    print(f"claimed      epsilon {result.claimed:.4g} at delta {result.delta:g}")
-    print(f"black box    epsilon is at least {result.bound:.2f} (95%, if the train/test split is random)")
+    print(f"claimed      epsilon {format_epsilon(result.claimed)} at delta {result.delta:g}")
+    print(
+        f"black box    epsilon is at least {format_lower_bound(result.bound)} (95%, if the train/test split is random)"
+    )
     print(f"             area under the curve {result.curve:.3f} (a coin: 0.5), true positives at 1% false: "
           f"{100 * result.rate:.1f}%, {result.images} train and as many test images")  # fmt: skip
     if result.bound > result.claimed:

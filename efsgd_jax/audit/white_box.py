@@ -9,6 +9,7 @@ import jax
 from efsgd_jax.audit.bounds import lower_bound
 from efsgd_jax.audit.games import Playable, play
 from efsgd_jax.audit.mutants import mutants
+from efsgd_jax.rounding import format_epsilon, format_lower_bound
 
 
 class Row(NamedTuple):
@@ -63,7 +64,8 @@ def to_table(rows: Iterable[Row]) -> str:
     for row in rows:
         verdict = "REFUTED" if row.refuted else ("tight" if row.tight else "")
         lines.append(
-            f"| {row.name} | {row.bound:.2f} | {row.claimed:.2f} | {100 * row.bound / row.claimed:.0f}% | {verdict} |"
+            f"| {row.name} | {format_lower_bound(row.bound)} | {format_epsilon(row.claimed)} | "
+            f"{100 * row.bound / row.claimed:.0f}% | {verdict} |"
         )
     return "\n".join(lines)
 
@@ -103,5 +105,6 @@ def mutants_table(faults: Iterable[Fault]) -> str:
     ]
     for f in faults:
         verdict = "caught" if f.broken.refuted else "MISSED"
-        lines.append(f"| {f.name} | {f.sound.claimed:.2f} | {f.sound.bound:.2f} | {f.broken.bound:.2f} | {verdict} |")
+        bounds = " | ".join(format_lower_bound(row.bound) for row in (f.sound, f.broken))
+        lines.append(f"| {f.name} | {format_epsilon(f.sound.claimed)} | {bounds} | {verdict} |")
     return "\n".join(lines)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from efsgd_jax.pages.html import Markup, code, join, number, paragraph, section, table, tag
+from efsgd_jax.pages.html import Markup, code, epsilon_shown, join, number, paragraph, section, table, tag
 from efsgd_jax.pages.images import picture
 from efsgd_jax.pages.scores import missing
+from efsgd_jax.rounding import format_lower_bound
 
 SPACES = {"pixels": "Pixels", "classifier": "Classifier's features"}
 # Names of the measures, and whether they are shares, which are shown in percent.
@@ -112,8 +113,8 @@ def audit_section(audit: Mapping[str, Any], of_another: Markup | None, command: 
     refuted = bound > claimed
     verdict = "The attack refutes the claim." if refuted else "The attack does not refute the claim."
     rows = [
-        ["Epsilon claimed", f"{number(claimed)} at delta {audit['delta']:g}"],
-        ["Epsilon is at least (95%)", number(bound, 3)],
+        ["Epsilon claimed", f"{epsilon_shown(claimed)} at delta {audit['delta']:g}"],
+        ["Epsilon is at least (95%)", format_lower_bound(bound)],
         ["Area under the ROC curve (a coin: 0.5)", number(audit["curve"], 3)],
         ["True positives at 1% false positives, %", number(100 * audit["rate"], 3)],
         ["Images of each side", f"{audit['images']:,}"],

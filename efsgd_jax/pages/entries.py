@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from efsgd_jax.errors import UserError
 from efsgd_jax.metrics.scores import SHORT_NAMES
-from efsgd_jax.pages.html import number, percent
+from efsgd_jax.pages.html import epsilon_shown, number, percent
 from efsgd_jax.pages.material import Released, optional_json, read_release, reading
 from efsgd_jax.runs.files import read_json
 
@@ -79,7 +79,7 @@ def privacy_cells(entry: Entry) -> dict[str, str]:
     privacy = entry.released.privacy
     return {
         "Run": entry.name,
-        "epsilon": number(entry.released.epsilon),
+        "epsilon": epsilon_shown(entry.released.epsilon),
         "delta": f"{privacy['delta']:g}",
         "guarantee": "proven" if privacy["guarantee"] else NOT_PRIVATE,
     }

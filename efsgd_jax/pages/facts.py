@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from efsgd_jax.pages.html import Markup, definitions, number, paragraph, percent, section, table, tag
+from efsgd_jax.pages.html import Markup, definitions, epsilon_shown, paragraph, percent, section, table, tag
 
 MAKERS = ("efsgd_jax", "jax", "flax", "numpy", "matplotlib")
 
@@ -40,7 +40,13 @@ def released_scores_section(scores: Mapping[str, Any]) -> Markup | None:
         low, high = found["interval_95"]
         value = tag("span", percent(found["accuracy"]), tag("small", f"95%: {percent(low)} to {percent(high)}"))
         rows.append(
-            [found["name"], value, number(found["epsilon"]), percent(found["noise_std"]), f"{found['num_test']:,}"]
+            [
+                found["name"],
+                value,
+                epsilon_shown(found["epsilon"]),
+                percent(found["noise_std"]),
+                f"{found['num_test']:,}",
+            ]
         )
     text = f"The {scores['mechanism']}. What they cost is in the epsilon at the top of this page."
     head = ["Score", "value, %", "epsilon", "noise, standard deviation, %", "test images"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from efsgd_jax.pages.style import STYLE
+from efsgd_jax.rounding import format_epsilon
 
 # A browser then fetches and runs nothing, whatever a class or a configuration is called.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -103,6 +104,13 @@ def number(value: Any, digits: int = 4) -> str:
         return "–"
     value = float(value)
     return f"{value:.{digits}g}" if math.isfinite(value) else "∞"
+
+
+def epsilon_shown(value: Any) -> str:
+    """An epsilon that is claimed or spent, rounded up; a dash for what is missing."""
+    if value is None:
+        return "–"
+    return format_epsilon(float(value)) if math.isfinite(float(value)) else "∞"
 
 
 def percent(value: Any) -> str:

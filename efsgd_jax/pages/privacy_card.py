@@ -3,7 +3,18 @@
 import math
 from typing import Any
 
-from efsgd_jax.pages.html import Markup, bullets, definitions, join, number, paragraph, section, table, tag
+from efsgd_jax.pages.html import (
+    Markup,
+    bullets,
+    definitions,
+    epsilon_shown,
+    join,
+    number,
+    paragraph,
+    section,
+    table,
+    tag,
+)
 from efsgd_jax.privacy.published import ACCOUNTINGS
 
 PARAMETERS = {
@@ -28,15 +39,15 @@ def headline(privacy: dict[str, Any]) -> str:
     """The first line of a page."""
     if not privacy["guarantee"]:
         return f"NOT PRIVATE: {privacy['reason_for_no_guarantee']}"
-    return f"({number(privacy['epsilon'])}, {privacy['delta']:g})-differentially private images"
+    return f"({epsilon_shown(privacy['epsilon'])}, {privacy['delta']:g})-differentially private images"
 
 
 def privacy_card(privacy: dict[str, Any]) -> Markup:
     """``privacy.json`` for people."""
     epsilon = float(privacy["epsilon"])
-    figures = {"epsilon": number(epsilon), "delta": f"{privacy['delta']:g}", "unit": privacy["unit"]}
+    figures = {"epsilon": epsilon_shown(epsilon), "delta": f"{privacy['delta']:g}", "unit": privacy["unit"]}
     if not privacy["guarantee"]:
-        figures = {"epsilon, which means nothing here" if math.isfinite(epsilon) else "epsilon": number(epsilon)}
+        figures = {"epsilon, which means nothing here" if math.isfinite(epsilon) else "epsilon": epsilon_shown(epsilon)}
     facts = {
         "neighbouring relation": privacy["neighbouring_relation"],
         "public": _public(privacy.get("public")),
@@ -45,8 +56,8 @@ def privacy_card(privacy: dict[str, Any]) -> Markup:
         "accountant": privacy["accountant"],
         "private steps": privacy["steps"],
         "sensitivity of the sum": number(privacy["sensitivity"]),
-        "target epsilon": number(privacy["target_epsilon"]),
-        "epsilon by RDP, without truncation": number(privacy["epsilon_by_rdp_without_truncation"]),
+        "target epsilon": epsilon_shown(privacy["target_epsilon"]),
+        "epsilon by RDP, without truncation": epsilon_shown(privacy["epsilon_by_rdp_without_truncation"]),
         **_parameters(privacy["mechanism_parameters"]),
     }
     return section(
@@ -82,8 +93,8 @@ def _statement(privacy: dict[str, Any]) -> Markup:
     return paragraph(
         tag("strong", "Proven. "),
         f"For every two training sets that are neighbours ({privacy['neighbouring_relation']}), the probability of any "
-        f"released generator differs by a factor of at most exp({number(privacy['epsilon'])}), but for a probability "
-        f"of {privacy['delta']:g}. Images drawn from the generator inherit this, however many.",
+        f"released generator differs by a factor of at most exp({epsilon_shown(privacy['epsilon'])}), but for a "
+        f"probability of {privacy['delta']:g}. Images drawn from the generator inherit this, however many.",
         class_="notice good",
     )
 
@@ -113,6 +124,6 @@ def _parameters(parameters: dict[str, Any]) -> dict[str, str]:
 def _accountings(values: dict[str, Any]) -> Markup | None:
     if not values:
         return None
-    rows = [[ACCOUNTINGS.get(name, name), number(value)] for name, value in values.items()]
+    rows = [[ACCOUNTINGS.get(name, name), epsilon_shown(value)] for name, value in values.items()]
     note = paragraph("Only the proven epsilon is a guarantee; the others are there for comparison with papers.")
     return join(table(["accounting of this run", "epsilon"], rows, caption="Published accountings"), note)

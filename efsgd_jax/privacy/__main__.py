@@ -1,18 +1,20 @@
 """``python -m efsgd_jax.privacy``: what a configuration costs, without touching data."""
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Sequence
 
 from efsgd_jax.cli import Parser, program, read_config, split_overrides
 from efsgd_jax.errors import UserError
-from efsgd_jax.privacy.accounting import COARSE, FINE_ORDERS, epsilon
+from efsgd_jax.privacy.accounting import FINE_ORDERS, epsilon
 from efsgd_jax.privacy.calibration import calibrate_mechanism
 from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.privacy.mechanisms import LOCAL_OVERFLOW, Mechanism, dp_sgd_event
 from efsgd_jax.privacy.published import ACCOUNTINGS, SanitizedGan, accountings
 from efsgd_jax.privacy.sampling import sample_capacity
 from efsgd_jax.privacy.shards import ShardMechanism
+from efsgd_jax.rounding import format_epsilon
 
 EXAMPLES = """examples:
   python -m efsgd_jax.privacy --dataset_size=60000 --expected_batch_size=512 --steps=20000 --epsilon=10
@@ -47,7 +49,7 @@ def ledger_of(args: argparse.Namespace, overrides: Sequence[str]) -> Ledger:
         validate(config)
         return make_ledger(config, args.dataset_size)
     asked = mechanism(args)
-    if not args.noise_multiplier:
+    if not args.noise_multiplier and args.epsilon != math.inf:
         asked = calibrate_mechanism(asked, args.steps, args.epsilon, args.delta)
     return Ledger(asked, args.epsilon or float("inf"), args.delta, args.steps)
 
@@ -56,15 +58,15 @@ def cost(ledger: Ledger) -> list[tuple[str, str]]:
     """Rows of name and value for one configuration."""
     asked, delta, planned = ledger.mechanism, ledger.delta, ledger.planned_steps
     rows = [
-        ("epsilon by PLD (proven)", f"{ledger.spent(ledger.steps):.4g}"),
-        ("epsilon by RDP, without truncation", f"{ledger.rdp_untruncated(ledger.steps):.4g}"),
+        ("epsilon by PLD (proven)", format_epsilon(ledger.spent(ledger.steps))),
+        ("epsilon by RDP, without truncation", format_epsilon(ledger.rdp_untruncated(ledger.steps))),
         ("delta", f"{delta:g}"),
         ("noise multiplier", f"{asked.noise_multiplier:.4g}"),
         ("steps", f"{ledger.steps}" + (f" of {planned}" if ledger.steps < planned else "")),
     ]
     if isinstance(asked, ShardMechanism):
         values = accountings(asked, ledger.steps, delta, ledger.spent(ledger.steps))
-        rows[:2] = [(f"epsilon {ACCOUNTINGS[name]}", f"{value:.4g}") for name, value in values.items()]
+        rows[:2] = [(f"epsilon {ACCOUNTINGS[name]}", format_epsilon(value)) for name, value in values.items()]
         rows += [("schedule", asked.schedule), ("shards", f"{asked.num_shards}")]
     else:
         rows += [
@@ -99,15 +101,15 @@ def lineage_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
         "proven, schedule=independent: PLD": schedules._replace(schedule="independent").epsilon(form.steps, delta),
         "proven, schedule=parameter: PLD": schedules._replace(schedule="parameter").epsilon(form.steps, delta),
     }
-    return [(name, f"{value:#.3g}") for name, value in values.items()]
+    return [(name, format_epsilon(value)) for name, value in values.items()]
 
 
 def accountant_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
     """PLD against RDP."""
     event = dp_sgd_event(256 / 60_000, 0.5433, 4000)
     return [
-        ("RDP", f"{epsilon(event, delta, accountant='rdp', orders=FINE_ORDERS):#.3g}"),
-        ("PLD", f"{epsilon(event, delta):#.3g}"),
+        ("RDP", format_epsilon(epsilon(event, delta, accountant="rdp", orders=FINE_ORDERS))),
+        ("PLD", format_epsilon(epsilon(event, delta))),
     ]
 
 
@@ -129,7 +131,7 @@ def mode_rows(
     return [
         (
             name,
-            f"sigma {m.noise_multiplier:.3f}  epsilon {Ledger(m, target, delta, steps).spent(steps, grid=COARSE):.2f}",
+            f"sigma {m.noise_multiplier:.3f}  epsilon {format_epsilon(Ledger(m, target, delta, steps).spent(steps))}",
         )
         for name, m in solved
     ]

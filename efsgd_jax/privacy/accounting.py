@@ -8,11 +8,11 @@ import dp_accounting
 import numpy as np
 from dp_accounting import rdp
 
+from efsgd_jax.privacy.grid import COARSE as COARSE
+from efsgd_jax.privacy.grid import FINE as FINE
 from efsgd_jax.privacy.subset import PLDAccountant
 
 Accountant = Literal["pld", "rdp"]
-# Steps of the privacy loss grid. The coarse one is pessimistic by about 0.01% and ten times as fast.
-FINE, COARSE = 1e-4, 1e-3
 # Of RDP. The coarse ones are for searching. The fine ones are for a third digit: dp-accounting's own orders are sparse
 # near 1, where the best one is if epsilon is large, but orders that are not whole are slow.
 COARSE_ORDERS = [1.25, 1.5, 1.75, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 128, 256, 512]
@@ -39,7 +39,7 @@ def epsilon(
       event: what was done to the data.
       delta: in (0, 1).
       accountant: ``"pld"`` (tight) or ``"rdp"``.
-      grid: discretisation of the privacy loss for PLD; any value gives an upper bound.
+      grid: discretisation of the privacy loss for PLD; finer where a step's losses are small. Any gives an upper bound.
       orders: of RDP; None for dp-accounting's. Any give an upper bound.
       neighbouring_relation: add or remove one example, unless told otherwise.
 

@@ -1,5 +1,7 @@
 """Inverting the accountant: the noise, the number of steps or the split of one budget for a target epsilon."""
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -11,10 +13,12 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.privacy.accounting import COARSE, COARSE_ORDERS, epsilon
 from efsgd_jax.privacy.mechanisms import Mechanism
 from efsgd_jax.privacy.shards import ShardMechanism
-from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE, PLDAccountant
+from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE
+from efsgd_jax.rounding import format_epsilon
 
 M = TypeVar("M", Mechanism, ShardMechanism)
-MAX_NOISE_MULTIPLIER = 1e4
+MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER = 1e-2, 1e4
+MIN_DELTA = 1e-18  # far below it, what is cut off the losses of a step is all that is seen
 MAX_EPSILON = 200.0  # its promise is that odds change at most exp(200) times
 
 
@@ -23,38 +27,67 @@ def calibrate_noise_multiplier(
     target_epsilon: float,
     delta: float,
     *,
-    make_rdp_event: Callable[[float], dp_accounting.DpEvent] | None = None,
     neighbouring_relation: dp_accounting.NeighboringRelation = ADD_OR_REMOVE_ONE,
+    tolerance: float = 1e-3,
 ) -> float:
-    """The smallest noise multiplier (to 0.1%) whose event spends at most ``target_epsilon``.
+    """The smallest noise multiplier whose event spends at most ``target_epsilon``.
 
-    RDP, which is fast, brackets the answer; PLD, which is tight, finds it.
+    The answer is bracketed from above, where noise is large and PLD is fast; epsilon is close to a power of the noise.
 
     Args:
       make_event: noise multiplier -> event.
       target_epsilon: > 0.
       delta: in (0, 1).
-      make_rdp_event: the same for RDP, where it does not support ``make_event``'s.
-      neighbouring_relation: of the accountants.
+      neighbouring_relation: of the accountant.
+      tolerance: the part of the noise that may be wasted.
 
     Raises:
-      UserError: above ``MAX_EPSILON``, or not reachable with a noise multiplier up to ``MAX_NOISE_MULTIPLIER``.
+      UserError: above ``MAX_EPSILON``, below ``MIN_DELTA``, or not reachable with a noise multiplier up to
+        ``MAX_NOISE_MULTIPLIER``.
+
+    Formal guarantees:
+      Epsilon was computed for the noise multiplier that is returned, on the coarse grid, and is at most the target.
     """
-    make_rdp_event = make_rdp_event or make_event
-    rough = rough_noise_multiplier(make_rdp_event, target_epsilon, delta, neighbouring_relation)
-    low = rough / 2
-    while epsilon(make_event(low), delta, grid=COARSE, neighbouring_relation=neighbouring_relation) <= target_epsilon:
-        low /= 2  # RDP is that loose where delta is large
-    # RDP is an upper bound, so its noise is enough, but for truncation, which costs a little more: hence the margin.
-    sigma = dp_accounting.calibrate_dp_mechanism(
-        lambda: PLDAccountant(neighbouring_relation, value_discretization_interval=COARSE),
-        make_event,
-        target_epsilon,
-        delta,
-        bracket_interval=dp_accounting.ExplicitBracketInterval(low, rough * 1.5),
-        tol=1e-3 * rough,
+    _check_target(target_epsilon)
+    if delta < MIN_DELTA:
+        raise UserError(f"delta is {delta:g}: no noise is solved for below {MIN_DELTA:g}; raise the delta")
+
+    @functools.cache
+    def spent(sigma: float) -> float:
+        return epsilon(make_event(sigma), delta, grid=COARSE, neighbouring_relation=neighbouring_relation)
+
+    high = MAX_NOISE_MULTIPLIER
+    if spent(high) > target_epsilon:
+        raise _unreachable(target_epsilon, delta, spent(high))
+    low = high / 4
+    while spent(low) <= target_epsilon:
+        if low < MIN_NOISE_MULTIPLIER:
+            return low
+        high, low = low, low / (4 if spent(low) < target_epsilon / 4 else 2)
+
+    def log_excess(log_sigma: float) -> float:
+        return math.log(min(max(spent(math.exp(log_sigma)), 1e-6), 1e6) / target_epsilon)
+
+    low, high = math.log(low), math.log(high)
+    sigma = math.exp(optimize.brentq(log_excess, low, high, xtol=tolerance / 2)) if log_excess(high) < 0 else high
+    while spent(sigma) > target_epsilon:
+        sigma *= 1 + tolerance / 2
+    return sigma
+
+
+def _check_target(target_epsilon: float) -> None:
+    if target_epsilon > MAX_EPSILON:
+        raise UserError(
+            f"epsilon is {target_epsilon:g}: no noise is solved for above {MAX_EPSILON:g}, where nothing is "
+            "promised any more; lower the epsilon, or use epsilon=inf, which is without noise and says so"
+        )
+
+
+def _unreachable(target_epsilon: float, delta: float, least: float) -> UserError:
+    return UserError(
+        f"epsilon {target_epsilon:g} at delta {delta:g} is unreachable: noise multiplier {MAX_NOISE_MULTIPLIER:g} "
+        f"still spends {format_epsilon(least, 3)}; raise the epsilon or lower the number of steps"
     )
-    return float(sigma)
 
 
 def rough_noise_multiplier(
@@ -63,27 +96,20 @@ def rough_noise_multiplier(
     delta: float,
     neighbouring_relation: dp_accounting.NeighboringRelation = ADD_OR_REMOVE_ONE,
 ) -> float:
-    """``calibrate_noise_multiplier`` by RDP alone, to 0.01: fast."""
-    if target_epsilon > MAX_EPSILON:
-        raise UserError(
-            f"epsilon is {target_epsilon:g}: no noise is solved for above {MAX_EPSILON:g}, where nothing is "
-            "promised any more; lower the epsilon, or use epsilon=inf, which is without noise and says so"
-        )
+    """``calibrate_noise_multiplier`` by RDP, to 0.01: for accountings that were published with it."""
+    _check_target(target_epsilon)
     largest = epsilon(
         make_event(MAX_NOISE_MULTIPLIER), delta, accountant="rdp", orders=COARSE_ORDERS,
         neighbouring_relation=neighbouring_relation,
     )  # fmt: skip
     if not largest <= target_epsilon:
-        raise UserError(
-            f"epsilon {target_epsilon:g} at delta {delta:g} is unreachable: noise multiplier {MAX_NOISE_MULTIPLIER:g} "
-            f"still spends {largest:.3g}; raise the epsilon or lower the number of steps"
-        )
+        raise _unreachable(target_epsilon, delta, largest)
     return dp_accounting.calibrate_dp_mechanism(
         lambda: rdp.RdpAccountant(COARSE_ORDERS, neighbouring_relation),
         make_event,
         target_epsilon,
         delta,
-        bracket_interval=dp_accounting.ExplicitBracketInterval(1e-2, MAX_NOISE_MULTIPLIER),
+        bracket_interval=dp_accounting.ExplicitBracketInterval(MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER),
         tol=1e-2,
     )
 
@@ -127,10 +153,6 @@ def calibrate_phases(
     for make_event, target_epsilon in phases:
         if target_epsilon <= spent:
             raise UserError(f"the phases may have spent {spent:g} and then {target_epsilon:g}: it must increase")
-        # Alone, the phase needs less noise for the whole budget and more for what is left of it.
-        least, most = (
-            calibrate_noise_multiplier(make_event, e, delta) for e in (target_epsilon, target_epsilon - spent)
-        )
 
         def composed(
             sigma: float,
@@ -139,15 +161,7 @@ def calibrate_phases(
         ) -> dp_accounting.DpEvent:
             return dp_accounting.ComposedDpEvent([*before, make_event(sigma)])
 
-        sigma = dp_accounting.calibrate_dp_mechanism(
-            lambda: PLDAccountant(value_discretization_interval=COARSE),
-            composed,
-            target_epsilon,
-            delta,
-            bracket_interval=dp_accounting.ExplicitBracketInterval(least / 2, 2 * most),
-            tol=1e-3 * least,
-        )
-        sigmas.append(float(sigma))
+        sigmas.append(calibrate_noise_multiplier(composed, target_epsilon, delta))
         before.append(make_event(sigmas[-1]))
         spent = target_epsilon
     return sigmas
@@ -171,26 +185,39 @@ def best_fresh_share(mechanism: Mechanism | ShardMechanism, steps: int, delta: f
 def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: float) -> M:
     """``mechanism`` with the noise multiplier with which ``steps`` steps spend at most ``target_epsilon``.
 
-    For ``hidden`` feedback the noise is solved for under the best split of the noise it arrives at; for ``local`` on
-    Poisson samples, under the delta that overflowing batches leave.
+    For ``hidden`` feedback the noise is solved for under the best split of the noise it arrives at, which is the
+    ledger's; for ``local`` on Poisson samples, under the delta that overflowing batches leave.
     """
-    delta *= 1 - mechanism.overflow_share
+    whole_delta, delta = delta, delta * (1 - mechanism.overflow_share)
     relation = mechanism.neighbouring_relation
 
-    share = 0.5
+    def spending(sigma: float, share: float) -> dp_accounting.DpEvent:
+        return mechanism._replace(noise_multiplier=sigma).event(steps, fresh_share=share)
 
-    def event(sigma: float, truncated: bool) -> dp_accounting.DpEvent:
-        return mechanism._replace(noise_multiplier=sigma).event(steps, truncated=truncated, fresh_share=share)
+    def solved(share: float, tolerance: float = 1e-3) -> float:
+        return calibrate_noise_multiplier(
+            lambda sigma: spending(sigma, share),
+            target_epsilon,
+            delta,
+            neighbouring_relation=relation,
+            tolerance=tolerance,
+        )
 
-    if mechanism.feedback == "hidden":
-        for _ in range(2):  # the best split depends on the noise a little
-            sigma = rough_noise_multiplier(lambda sigma: event(sigma, False), target_epsilon, delta, relation)
-            share = best_fresh_share(mechanism._replace(noise_multiplier=sigma), steps, delta)
-    sigma = calibrate_noise_multiplier(
-        lambda sigma: event(sigma, True),
-        target_epsilon,
-        delta,
-        make_rdp_event=lambda sigma: event(sigma, False),
-        neighbouring_relation=relation,
-    )
+    if mechanism.feedback != "hidden":
+        found = mechanism._replace(noise_multiplier=solved(0.5))
+        if mechanism.overflow_share and found.epsilon(steps, whole_delta, grid=COARSE) == math.inf:
+            raise UserError(
+                f"epsilon {target_epsilon:g} at delta {whole_delta:g} is not proven with feedback=local: "
+                "batches overflow too often for it; lower the epsilon or raise the delta"
+            )
+        return found
+
+    def best_share(sigma: float) -> float:
+        return best_fresh_share(mechanism._replace(noise_multiplier=sigma), steps, whole_delta)
+
+    sigma = solved(best_share(solved(0.5, tolerance=0.1)))  # the best split depends on the noise a little
+    while (
+        epsilon(spending(sigma, best_share(sigma)), delta, grid=COARSE, neighbouring_relation=relation) > target_epsilon
+    ):
+        sigma *= 1.0005
     return mechanism._replace(noise_multiplier=sigma)

@@ -16,7 +16,9 @@ from scipy import stats
 
 Adjacency = privacy_loss_mechanism.AdjacencyType
 # Of the privacy loss, beyond which no grid is made: with so little noise, epsilon is hundreds, or has no bound.
-MAX_LOSS_RANGE = 1500.0
+MAX_LOSS_RANGE = 6000.0
+# Logarithm of what is cut off a single loss and counts as infinite: nothing beside any delta, however many steps.
+LOG_CUT = -60.0
 
 
 class EndlessLossError(ValueError):
@@ -41,6 +43,22 @@ class GaussianPrivacyLoss(privacy_loss_mechanism.GaussianPrivacyLoss):
         deltas = np.where(np.isposinf(cutoffs), -np.expm1(np.minimum(epsilons, 0)), deltas)
         deltas = np.where(np.isneginf(cutoffs), 0.0, deltas)
         return np.clip(deltas, 0, 1)
+
+    def excess(self, epsilons: np.ndarray) -> np.ndarray:
+        """Delta above what it must be at least, ``1 - exp(epsilon)`` below 0: exact to many digits where it is small.
+
+        There it is ``exp(epsilon) Q(x > c) - P(x > c)``.
+        """
+        above = np.maximum(epsilons, 0)
+        below = np.minimum(epsilons, 0)
+        cutoffs = self._where_loss_is(below)
+        q, s = self.sampling_prob, self.sensitivity
+        here, left, right = (self.noise_cdf(-cutoffs + shift) for shift in (0.0, -s, s))
+        upper = here if self.adjacency_type == Adjacency.ADD else (1 - q) * here + q * left
+        lower = here if self.adjacency_type == Adjacency.REMOVE else (1 - q) * here + q * right
+        with np.errstate(invalid="ignore"):
+            tails = np.where(np.isneginf(cutoffs), 0.0, np.exp(below) * lower - upper)
+        return np.where(epsilons < 0, np.maximum(tails, 0), self.get_delta_for_epsilon(above))
 
     def _where_loss_is(self, epsilons: np.ndarray) -> np.ndarray:
         """x with that privacy loss; infinite where there is none."""
@@ -84,15 +102,31 @@ def connect_dots(losses: Sequence[GaussianPrivacyLoss], grid: float) -> pld_pmf.
     if not most - least <= MAX_LOSS_RANGE:
         raise EndlessLossError(f"privacy losses from {least:.3g} to {most:.3g}")
     low, high = math.floor(least / grid), math.ceil(most / grid)
-    deltas = np.max([loss.get_delta_for_epsilon(np.arange(low, high + 1) * grid) for loss in losses], axis=0)
-    return pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(grid, low, high, deltas)
+    low, high = min(low, -1), max(high, 1)
+    excess = np.max([loss.excess(np.arange(low, high + 1) * grid) for loss in losses], axis=0)
+    # dp-accounting's ``create_pmf_pessimistic_connect_dots_fixed_gap`` is the same with deltas that are nearly 1, in
+    # whose differences, over a small grid, hardly a digit is right.
+    slopes = np.diff(excess) / math.expm1(grid)
+    inner = np.diff(slopes) - slopes[:-1] * math.expm1(grid)
+    inner[-low - 1] += 1  # at 0, where the least delta bends
+    probabilities = np.concatenate([[slopes[0] - excess[0]], inner, [-slopes[-1] * math.exp(grid)]])
+    return pld_pmf.DensePLDPmf(grid, low, np.maximum(probabilities, 0), float(excess[-1]), True)
+
+
+def privacy_loss(
+    standard_deviation: float, share: float, adjacency: privacy_loss_mechanism.AdjacencyType
+) -> GaussianPrivacyLoss:
+    """Of a Gaussian of sensitivity 1 that one example is in with probability ``share``."""
+    return GaussianPrivacyLoss(
+        standard_deviation, log_mass_truncation_bound=LOG_CUT, sampling_prob=share, adjacency_type=adjacency
+    )
 
 
 def gaussian_pmf(
     standard_deviation: float, share: float, adjacency: privacy_loss_mechanism.AdjacencyType, grid: float
 ) -> pld_pmf.PLDPmf:
     """Privacy loss of a Gaussian of sensitivity 1 that one example is in with probability ``share``."""
-    loss = GaussianPrivacyLoss(standard_deviation, sampling_prob=share, adjacency_type=adjacency)
+    loss = privacy_loss(standard_deviation, share, adjacency)
     return connect_dots([loss], grid)
 
 

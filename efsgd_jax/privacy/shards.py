@@ -34,8 +34,6 @@ from efsgd_jax.privacy.feedback_options import FeedbackMode
 from efsgd_jax.privacy.subset import REPLACE_ONE
 
 Schedule = Literal["published", "round_robin", "independent", "parameter"]
-# Epsilons that nobody needs to three digits.
-LARGE = 1000.0
 # The judge of these clips and noises each image's gradient, not the parameters'.
 IMAGE_SCHEDULES = ("published", "round_robin", "independent")
 
@@ -237,7 +235,7 @@ class ShardMechanism(NamedTuple):
     ) -> float:
         """The proven epsilon of ``steps`` steps at ``delta``; ``inf`` where there is none.
 
-        Above ``LARGE`` it is RDP's, whatever the accountant: a grid of the privacy loss would not fit into memory.
+        Where PLD has no bound, with next to no noise, it is RDP's.
         """
         if steps == 0:
             return 0.0
@@ -246,10 +244,11 @@ class ShardMechanism(NamedTuple):
         if self.schedule == "published":
             return self.revealed_epsilon(steps, delta)
         event = self.event(steps, truncated=truncated, fresh_share=fresh_share)
-        by_rdp = epsilon(event, delta, accountant="rdp", orders=COARSE_ORDERS, neighbouring_relation=REPLACE_ONE)
-        if accountant == "rdp" or by_rdp > LARGE:
-            return by_rdp
-        return epsilon(event, delta, grid=grid, neighbouring_relation=REPLACE_ONE)
+        if accountant == "pld":
+            by_pld = epsilon(event, delta, grid=grid, neighbouring_relation=REPLACE_ONE)
+            if by_pld < math.inf:
+                return by_pld
+        return epsilon(event, delta, accountant="rdp", orders=COARSE_ORDERS, neighbouring_relation=REPLACE_ONE)
 
     def revealed_epsilon(self, steps: int, delta: float) -> float:
         """What can be proven of ``published``: the cost if everybody sees which shard was drawn when.

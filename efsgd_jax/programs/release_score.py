@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from efsgd_jax.cli import Parser, program
+from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs.release_score import release_score
 
 
@@ -32,5 +33,11 @@ def main(argv: Sequence[str]) -> None:
     low, high = (100 * x for x in s["interval_95"])
     if not released.charged:
         print(f"{args.score} was paid for before; nothing is spent (--again draws a new value)")
-    print(f"{args.score}  {100 * s['accuracy']:.1f}%  (95% interval {low:.1f} to {high:.1f}; epsilon {s['epsilon']:g})")
-    print(f"epsilon spent  {p['epsilon']:.4f} at delta {p['delta']:g}, of which training {p['training_epsilon']:.4f}")
+    print(
+        f"{args.score}  {100 * s['accuracy']:.1f}%  (95% interval {low:.1f} to {high:.1f}; "
+        f"epsilon {format_epsilon(s['epsilon'])})"
+    )
+    print(
+        f"epsilon spent  {format_epsilon(p['epsilon'])} at delta {p['delta']:g}, "
+        f"of which training {format_epsilon(p['training_epsilon'])}"
+    )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from efsgd_jax.cli import Parser, program, read_config, split_overrides
 from efsgd_jax.privacy.published import ACCOUNTINGS
+from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs.devices import is_first, join_processes
 from efsgd_jax.runs.fit import fit
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
         return
     if not result.privacy["guarantee"]:
         print(f"NOT PRIVATE: {result.privacy['reason_for_no_guarantee']}")
-    print(f"epsilon spent  {result.epsilon:.4f} at delta {result.delta:g}, after {result.steps} steps")
+    print(f"epsilon spent  {format_epsilon(result.epsilon)} at delta {result.delta:g}, after {result.steps} steps")
     for name, value in result.privacy.get("accountings", {}).items():
         print(
             f"  {value:>8.4g}  {ACCOUNTINGS[name]}"

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from efsgd_jax.errors import UserError
+from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs.files import atomic, check_new_directory, read_json, write_json, write_text
 from efsgd_jax.runs.sample import ReleasedGenerator, released_generator
 from efsgd_jax.runs.workdir import Workdir
@@ -107,8 +108,8 @@ def _usage(released: ReleasedGenerator, batch_size: int, privacy: dict[str, Any]
     statement = f"NOT PRIVATE: {privacy.get('reason_for_no_guarantee', '')}"
     if privacy["guarantee"]:
         statement = (
-            f"Its training was ({privacy['epsilon']:.4g}, {privacy['delta']:g})-differentially private for one image; "
-            f"drawing images costs nothing more. `{CARD}` has the whole report."
+            f"Its training was ({format_epsilon(privacy['epsilon'])}, {privacy['delta']:g})-differentially private for "
+            f"one image; drawing images costs nothing more. `{CARD}` has the whole report."
         )
     names = released.class_names
     classes = ", ".join(f"{i}: {name}" for i, name in enumerate(names[:12])) + (", ..." if len(names) > 12 else "")

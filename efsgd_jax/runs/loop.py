@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from efsgd_jax.errors import Stopped, UserError
 from efsgd_jax.methods.synthesizer import Synthesizer
+from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs.checkpoints import Checkpoints
 from efsgd_jax.runs.compilation import compiler_options
 from efsgd_jax.runs.devices import from_first, is_first, replicate, to_host
@@ -147,7 +148,7 @@ def _mean(rows: list[dict[str, jax.Array]]) -> dict[str, float]:
 def _summary(values: dict[str, float]) -> str:
     shown = ("reconstruction", "adversarial", "wasserstein", "classifier", "generator")
     losses = " ".join(f"{name[:5]} {values[name]:.3g}" for name in shown if name in values)
-    return f"{losses} | {values['images_per_second']:.0f} images/s | epsilon {values['epsilon']:.3f}"
+    return f"{losses} | {values['images_per_second']:.0f} images/s | epsilon {format_epsilon(values['epsilon'])}"
 
 
 def _check_finite(params: PyTree, step: int) -> None:

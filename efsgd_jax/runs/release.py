@@ -22,6 +22,7 @@ from efsgd_jax.data import ImageSpec, to_uint8
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy import Mechanism, ShardMechanism, best_fresh_share
 from efsgd_jax.privacy.accounting import after_queries
+from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs.files import atomic, read_json
 from efsgd_jax.runs.images import class_grid, enlarge
 from efsgd_jax.runs.queries import read_queries
@@ -146,9 +147,12 @@ def _check_report(directory: Workdir) -> None:
     training = mechanism.epsilon(steps, delta, fresh_share=share)
     proven = after_queries(training, [q["epsilon"] for q in report.get("queries", [])])
     if not report["epsilon"] >= proven * (1 - 1e-6):
-        _refuse(path, f"claims epsilon {report['epsilon']:.6g}; its mechanism spends {proven:.6g}")
+        _refuse(path, f"claims epsilon {report['epsilon']:.6g}; its mechanism spends {format_epsilon(proven, 6)}")
     if not report.get("training_epsilon", training) >= training * (1 - 1e-6):
-        _refuse(path, f"claims training_epsilon {report['training_epsilon']:.6g}; training spends {training:.6g}")
+        _refuse(
+            path,
+            f"claims training_epsilon {report['training_epsilon']:.6g}; training spends {format_epsilon(training, 6)}",
+        )
     if directory.privacy_md.read_text(encoding="utf-8") != to_markdown(report):
         _refuse(directory.privacy_md, "does not say what privacy.json says")
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from efsgd_jax.errors import UserError
 from efsgd_jax.metrics import CLASSIFIERS, PROTOCOLS
 from efsgd_jax.privacy.noisy_count import noisy_mean
+from efsgd_jax.rounding import format_epsilon, format_lower_bound
 from efsgd_jax.runs.files import read_json
 from efsgd_jax.runs.ownership import sole_owner
 from efsgd_jax.runs.queries import Queries, publish, read_queries, write_queries
@@ -162,9 +163,9 @@ def _charge(queries: Queries, name: str, epsilon: float, target_epsilon: float |
     target = queries.target_epsilon if target_epsilon is None else target_epsilon
     if total > float(target):
         raise UserError(
-            f"{name} with epsilon {epsilon:g} would bring what the run has spent to {total:.4f}; its target is "
-            f"{float(target):g}, of which {max(float(target) - spent, 0.0):.4g} is left; "
-            f"--target_epsilon={math.ceil(total * 100) / 100:g} allows it"
+            f"{name} with epsilon {epsilon:g} would bring what the run has spent to {format_epsilon(total)}; its "
+            f"target is {float(target):g}, of which {format_lower_bound(max(float(target) - spent, 0.0), 4)} is left; "
+            f"--target_epsilon={format_epsilon(math.ceil(total * 100) / 100, 6)} allows it"
         )
     charged = [*queries.charged, {"name": name, "epsilon": epsilon, "score": None}]
     return queries._replace(target_epsilon=target, charged=charged)

@@ -11,6 +11,7 @@ from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.privacy.mechanisms import Mechanism
 from efsgd_jax.privacy.published import ACCOUNTINGS, accountings
 from efsgd_jax.privacy.shards import IMAGE_SCHEDULES, ShardMechanism
+from efsgd_jax.rounding import format_epsilon
 
 UNCOVERED_SCORES = "Scores computed on real data (gen2real and the like) are not covered by epsilon"
 # Neighbouring relations: of methods that sum clipped parts of examples, and of those that deal them to shards.
@@ -138,7 +139,8 @@ def _unproven(mechanism: ShardMechanism, by_name: Mapping[str, float]) -> str:
         )
     return (
         "the schedule is the published code's, whose draws are shared and remembered; epsilon "
-        f"{by_name['as_published']:.4g} is as published, and what is proven is {by_name['proven']:.4g}"
+        f"{format_epsilon(by_name['as_published'])} is as published, and what is proven is "
+        f"{format_epsilon(by_name['proven'])}"
     )
 
 
@@ -199,7 +201,7 @@ def _public_sentence(public: Mapping[str, Any]) -> str:
 def to_markdown(report: dict[str, Any]) -> str:
     """``report`` for people; without a guarantee the first line says so."""
     if report["guarantee"]:
-        head = f"# ({report['epsilon']:.4g}, {report['delta']:g})-differential privacy"
+        head = f"# ({format_epsilon(report['epsilon'])}, {report['delta']:g})-differential privacy"
     else:
         head = f"# NOT PRIVATE: {report['reason_for_no_guarantee']}"
     lines = [head, ""]
@@ -207,12 +209,13 @@ def to_markdown(report: dict[str, Any]) -> str:
         n = report["mechanism_parameters"]["dataset_size"]
         lines += [f"**Weak delta**: {report['delta']:g} is not below 1/N for N = {n}.", ""]
     for name, value in report.get("accountings", {}).items():
-        shown = value if isinstance(value, str) else f"{value:.4g}"
+        shown = value if isinstance(value, str) else format_epsilon(value)
         lines += [f"- epsilon {ACCOUNTINGS[name]}: {shown}"]
     if "queries" in report:
-        lines += [f"- {report['training_epsilon']:.4g} of epsilon: training"]
+        lines += [f"- {format_epsilon(report['training_epsilon'])} of epsilon: training"]
         lines += [
-            f"- {query['epsilon']:g} of epsilon: the score {query['name']}, a count with discrete Laplace noise"
+            f"- {format_epsilon(query['epsilon'])} of epsilon: the score {query['name']}, "
+            "a count with discrete Laplace noise"
             for query in report["queries"]
         ]
     lines += [""] if "accountings" in report or "queries" in report else []

@@ -15,6 +15,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.methods.synthesizer import Synthesizer
 from efsgd_jax.models.sizes import base_and_stages
 from efsgd_jax.privacy.ledger import Ledger
+from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs.devices import data_mesh
 from efsgd_jax.runs.files import read_json
 from efsgd_jax.runs.workdir import Workdir
@@ -136,7 +137,8 @@ def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger:
     if ledger.steps == 0:
         raise UserError(
             f"epsilon {p.epsilon:g} is unreachable: one step with noise multiplier {mechanism.noise_multiplier:g} "
-            f"spends {ledger.spent(1):.3g}; raise config.privacy.noise_multiplier, or set it to 0 to have it solved for"
+            f"spends {format_epsilon(ledger.spent(1), 3)}; raise config.privacy.noise_multiplier, or set "
+            "it to 0 to have it solved for"
         )
     return ledger
 
