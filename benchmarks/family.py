@@ -18,7 +18,7 @@ from provenance import provenance
 
 from efsgd_jax import UserError, evaluate, fit
 from efsgd_jax.cli import read_config
-from efsgd_jax.rounding import format_epsilon
+from efsgd_jax.shown import format_epsilon
 
 RECONSTRUCTION, CLASSIFIER = "method.reconstruction_weight=0.02", "method.classifier_weight=0.2"
 NOISE_INJECTION = "method.noise_injection=true"

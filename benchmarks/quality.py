@@ -24,7 +24,7 @@ from provenance import provenance
 
 from efsgd_jax import evaluate_samples, fit, sample
 from efsgd_jax.cli import read_config
-from efsgd_jax.rounding import format_epsilon
+from efsgd_jax.shown import format_epsilon
 
 SAMPLES = 60_000
 RECIPES = {"mnist": "configs/mnist.py", "fashion_mnist": "configs/fmnist.py"}

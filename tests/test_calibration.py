@@ -22,7 +22,7 @@ from efsgd_jax.privacy import (
 )
 from efsgd_jax.privacy.__main__ import main
 from efsgd_jax.privacy.accounting import COARSE, FINE
-from efsgd_jax.rounding import format_epsilon, format_lower_bound
+from efsgd_jax.shown import format_epsilon, format_lower_bound
 
 
 def poisson(batch, n=60_000, **fields):

@@ -20,7 +20,6 @@ from efsgd_jax.privacy import Ledger, ShardMechanism
 from efsgd_jax.privacy.noisy_count import discrete_laplace, noisy_mean, noisy_total
 from efsgd_jax.programs.release import main as publish
 from efsgd_jax.programs.release_score import main as publish_score
-from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs import queries as queries_module
 from efsgd_jax.runs import release_score as release_score_module
 from efsgd_jax.runs.ownership import sole_owner
@@ -28,6 +27,7 @@ from efsgd_jax.runs.release import check
 from efsgd_jax.runs.release_score import release_score
 from efsgd_jax.runs.report import privacy_report, public_facts, with_queries
 from efsgd_jax.runs.workdir import Workdir
+from efsgd_jax.shown import format_epsilon
 
 NAME = "gen2real.logistic_regression"
 

@@ -20,10 +20,10 @@ from efsgd_jax.metrics.utility import logistic_regression
 from efsgd_jax.pages.images import data_uri, strip
 from efsgd_jax.programs.compare import main as make_comparison
 from efsgd_jax.programs.report import main as make_report
-from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs.anchors import ANCHORS
 from efsgd_jax.runs.files import write_json
 from efsgd_jax.runs.report import REPLACE, ZERO_OUT
+from efsgd_jax.shown import format_epsilon
 
 NAMES = [str(i) for i in range(10)]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

@@ -14,7 +14,7 @@ from efsgd_jax.audit.white_box import attack_mutants, audit, mutants_table, to_t
 from efsgd_jax.cli import Parser, program, read_config, split_overrides
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy import fresh_key
-from efsgd_jax.rounding import format_epsilon, format_lower_bound
+from efsgd_jax.shown import format_epsilon, format_lower_bound
 
 EXAMPLES = """examples:
   python -m efsgd_jax.audit --quick                         the step, one game for each mode and sampler

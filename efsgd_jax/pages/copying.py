@@ -9,7 +9,7 @@ import numpy as np
 from efsgd_jax.pages.html import Markup, code, epsilon_shown, join, number, paragraph, section, table, tag
 from efsgd_jax.pages.images import picture
 from efsgd_jax.pages.scores import missing
-from efsgd_jax.rounding import format_lower_bound
+from efsgd_jax.shown import format_lower_bound
 
 SPACES = {"pixels": "Pixels", "classifier": "Classifier's features"}
 # Names of the measures, and whether they are shares, which are shown in percent.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from efsgd_jax.pages.style import STYLE
-from efsgd_jax.rounding import format_epsilon
+from efsgd_jax.shown import format_epsilon
 
 # A browser then fetches and runs nothing, whatever a class or a configuration is called.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -14,7 +14,7 @@ from efsgd_jax.privacy.mechanisms import LOCAL_OVERFLOW, Mechanism, dp_sgd_event
 from efsgd_jax.privacy.published import ACCOUNTINGS, SanitizedGan, accountings
 from efsgd_jax.privacy.sampling import sample_capacity
 from efsgd_jax.privacy.shards import ShardMechanism
-from efsgd_jax.rounding import format_epsilon
+from efsgd_jax.shown import format_epsilon
 
 EXAMPLES = """examples:
   python -m efsgd_jax.privacy --dataset_size=60000 --expected_batch_size=512 --steps=20000 --epsilon=10

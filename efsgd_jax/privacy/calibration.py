@@ -14,7 +14,7 @@ from efsgd_jax.privacy.accounting import COARSE, COARSE_ORDERS, epsilon
 from efsgd_jax.privacy.mechanisms import Mechanism
 from efsgd_jax.privacy.shards import ShardMechanism
 from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE
-from efsgd_jax.rounding import format_epsilon
+from efsgd_jax.shown import format_epsilon
 
 M = TypeVar("M", Mechanism, ShardMechanism)
 MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER = 1e-2, 1e4

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from efsgd_jax.cli import Parser, program
-from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs.release_score import release_score
+from efsgd_jax.shown import format_epsilon
 
 
 def make_parser() -> Parser:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from efsgd_jax.cli import Parser, program, read_config, split_overrides
 from efsgd_jax.privacy.published import ACCOUNTINGS
-from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs.devices import is_first, join_processes
 from efsgd_jax.runs.fit import fit
+from efsgd_jax.shown import format_epsilon
 
 
 def make_parser() -> Parser:

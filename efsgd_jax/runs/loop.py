@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 
 from efsgd_jax.errors import Stopped, UserError
 from efsgd_jax.methods.synthesizer import Synthesizer
-from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs.checkpoints import Checkpoints
 from efsgd_jax.runs.compilation import compiler_options
 from efsgd_jax.runs.devices import from_first, is_first, replicate, to_host
@@ -26,6 +25,7 @@ from efsgd_jax.runs.release import draw_grid
 from efsgd_jax.runs.setup import Setup
 from efsgd_jax.runs.update import dispatches, make_update
 from efsgd_jax.runs.workdir import Workdir
+from efsgd_jax.shown import format_epsilon
 
 PyTree = Any
 

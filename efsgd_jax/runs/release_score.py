@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 from efsgd_jax.errors import UserError
 from efsgd_jax.metrics import CLASSIFIERS, PROTOCOLS
 from efsgd_jax.privacy.noisy_count import noisy_mean
-from efsgd_jax.rounding import format_epsilon, format_lower_bound
 from efsgd_jax.runs.files import read_json
 from efsgd_jax.runs.ownership import sole_owner
 from efsgd_jax.runs.queries import Queries, publish, read_queries, write_queries
 from efsgd_jax.runs.release import check
 from efsgd_jax.runs.workdir import Workdir
+from efsgd_jax.shown import format_epsilon, format_lower_bound
 
 # A query above this has noise in name only.
 MAX_EPSILON = 100.0

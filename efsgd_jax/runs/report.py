@@ -11,7 +11,7 @@ from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.privacy.mechanisms import Mechanism
 from efsgd_jax.privacy.published import ACCOUNTINGS, accountings
 from efsgd_jax.privacy.shards import IMAGE_SCHEDULES, ShardMechanism
-from efsgd_jax.rounding import format_epsilon
+from efsgd_jax.shown import format_epsilon
 
 UNCOVERED_SCORES = "Scores computed on real data (gen2real and the like) are not covered by epsilon"
 # Neighbouring relations: of methods that sum clipped parts of examples, and of those that deal them to shards.

@@ -15,11 +15,11 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.methods.synthesizer import Synthesizer
 from efsgd_jax.models.sizes import base_and_stages
 from efsgd_jax.privacy.ledger import Ledger
-from efsgd_jax.rounding import format_epsilon
 from efsgd_jax.runs.devices import data_mesh
 from efsgd_jax.runs.files import read_json
 from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.settings import method_named
+from efsgd_jax.shown import format_epsilon
 
 
 class Setup(NamedTuple):
