@@ -55,6 +55,7 @@ REFUSED = {
     "NaN clip norm": (lambda: sums(clip=float("nan")), "l2_norm_clip is nan"),
     "NaN clip norm of a group": (lambda: clip_and_sum(GRADS, {"w": 1.0, "b": np.nan}), "l2_norm_clip['b'] is nan"),
     "negative outer clip norm": (lambda: sums(outer_l2_norm_clip=-2.0), "outer_l2_norm_clip is -2"),
+    "an outer clip norm beside none": (lambda: sums(clip=0.0, outer_l2_norm_clip=jnp.inf), "above 0"),
     "a clip norm for each row": (lambda: sums(clip=jnp.ones(4)), "shape (4,)"),
     "complex parameters": (lambda: sums(params=jnp.zeros(3, jnp.complex64)), "complex64"),
     "complex gradients": (lambda: clip_and_sum(jnp.ones((4, 2), jnp.complex64), 1.0), "complex64"),
