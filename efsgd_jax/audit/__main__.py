@@ -9,7 +9,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import jax
+
 from efsgd_jax.audit.suite import sound_games
+from efsgd_jax.audit.tails import attack_tails
 from efsgd_jax.audit.white_box import attack_mutants, audit, mutants_table, to_table
 from efsgd_jax.cli import Parser, program, read_config, split_overrides
 from efsgd_jax.errors import UserError
@@ -41,6 +44,14 @@ def faults(args: argparse.Namespace) -> None:
     rows = list(attack_mutants(trials=args.trials, delta=args.delta, key=fresh_key()))
     print(mutants_table(rows))
     missed = [row.name for row in rows if not row.broken.refuted]
+    tails = attack_tails(trials=args.trials, key=fresh_key())
+    print("\nthe tails of the noise, at delta 1e-5\n\n" + to_table(tails))
+    if jax.device_count() == 1:
+        print(
+            "\nno game on a mesh: there is one device (XLA_FLAGS=--xla_force_host_platform_device_count=4 makes four)"
+        )
+    if any(row.refuted for row in tails):
+        raise UserError("the audit refutes the tails of the noise")
     if missed:
         raise UserError(f"the audit does not see: {'; '.join(missed)}; use more --trials")
 
