@@ -85,8 +85,8 @@ def make_canaries(spec: ImageSpec, count: int, rng: np.random.Generator) -> tupl
 def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = None, progress: bool = True) -> RunAudit:
     """Trains once, as ``fit`` would, on the data and about half of the canaries, and attacks the transcript.
 
-    Two attacks score each canary. *White box*: least squares on the noisy gradients of all steps, less what all
-    else added, by the canaries' own clipped gradients at the parameters of the time. This is the adversary of the
+    Two attacks score each canary. *White box*: least squares on the noisy gradients of all steps, less what all others
+    added, by the canaries' own clipped gradients at the parameters of the time. This is the adversary of the
     definition. *Black box*: how near the released generator's images come to the canary.
 
     Args:

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 # In standard deviations of the noise: closer than this is no accident, and rounding is less.
-TOLERANCE = 1e-4
+TOLERANCE = 2e-5
 # Weight of such a find against a log likelihood ratio.
 CERTAIN = 100.0
+# How many values ``jax.random.normal`` has, and how many are tried next to the one that was seen.
+NORMAL_NUMBERS, NEIGHBOURS = 2**23, 16
 
 
 def likelihood_ratio(seen: jax.Array, change: jax.Array, q: Any) -> jax.Array:
@@ -34,7 +36,7 @@ def every_coordinate(seen: jax.Array, change: jax.Array, q: Any) -> jax.Array:
     return likelihood_ratio(seen, change, q) + CERTAIN * (with_canary - without)
 
 
-def _normal_of(number: jax.Array) -> jax.Array:
+def normal_of(number: jax.Array) -> jax.Array:
     """``jax.random.normal`` of the ``number``-th of its 2^23 uniform numbers, as it computes them."""
     unit = jax.lax.bitcast_convert_type(number.astype(jnp.uint32) | np.uint32(0x3F800000), jnp.float32) - 1.0
     low = np.nextafter(np.float32(-1.0), np.float32(0.0))
@@ -49,9 +51,6 @@ def not_a_float32_normal(seen: jax.Array, change: jax.Array, q: Any) -> jax.Arra
     """
     del change, q
     x = seen.reshape(-1, 1)
-    at = jnp.round((jax.lax.erf(x / np.float32(np.sqrt(2))) + 1) * 2.0**22).astype(jnp.int32)
-    near = jnp.clip(at + jnp.arange(-NEIGHBOURS, NEIGHBOURS + 1), 0, 2**23 - 1)
-    return jnp.sum(~jnp.any(_normal_of(near) == x, axis=1))
-
-
-NEIGHBOURS = 16
+    at = jnp.round((jax.lax.erf(x / np.float32(np.sqrt(2))) + 1) * (NORMAL_NUMBERS / 2)).astype(jnp.int32)
+    near = jnp.clip(at + jnp.arange(-NEIGHBOURS, NEIGHBOURS + 1), 0, NORMAL_NUMBERS - 1)
+    return jnp.sum(~jnp.any(normal_of(near) == x, axis=1))

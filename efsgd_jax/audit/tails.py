@@ -22,7 +22,7 @@ from efsgd_jax.privacy.gaussian_table import LARGEST
 from efsgd_jax.privacy.noise import BASE, DIGITS, NOISE_WIDTH
 
 DELTA = 1e-5
-# The largest noise in standard deviations: ours, and of ``jax.random.normal``, whose 2^23 numbers end at -5.42 and 5.22.
+# The largest noise, in standard deviations: ours, and of ``jax.random.normal``, which ends at -5.42 and 5.22.
 REACH = LARGEST * sum(BASE**j for j in range(DIGITS)) / NOISE_WIDTH
 NORMAL_REACH = 5.4201
 

@@ -96,12 +96,12 @@ def _less_of_the_others(seen: jax.Array, change: jax.Array, q: float) -> jax.Arr
 def tree_mutants() -> list[Mutant]:
     """One for each; those of a mesh if there are several devices."""
     full = Mechanism(5, 1.0, 5, 1.0)
-    leaves = of_leaves("four leaves", full)
+    leaves = of_leaves("four leaves, microbatches of 4", full, microbatch_size=4)
     found = [
         Mutant("noise on the first coordinate only", leaves, patches={
             f"{PRIVACY}.feedback.add_noise": noise_on_the_first_coordinates}),
         Mutant("one key for all leaves", leaves, patches={f"{PRIVACY}.noise.noise_like": one_key_for_all_leaves}),
-        Mutant("padding of microbatches that counts", of_leaves("microbatches of 4", full, microbatch_size=4),
+        Mutant("padding of microbatches that counts", leaves,
                patches=COUNTED_PADDING),
         Mutant("a record that is no number is not dropped",
                of_leaves("four others", full, float("nan"), (10.0,) * 4, score=_less_of_the_others), patches=KEPT_NAN),
