@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from efsgd_jax.audit import Game, audit, lower_bound, sound_games
+from efsgd_jax.audit import Game, ShardGame, audit, lower_bound, sound_games
 from efsgd_jax.audit.__main__ import main
 from efsgd_jax.audit.bounds import area_under_curve, one_run_lower_bound, true_positive_rate
 from efsgd_jax.audit.canaries import audit_run, make_canaries
@@ -27,7 +27,7 @@ KEY = jax.random.key(7)
 
 
 def test_tight_claims_are_nearly_reached_and_never_passed():
-    games = [g for g in sound_games(quick=True) if g.tight]
+    games = [g for g in sound_games(quick=True) if g.tight and isinstance(g, Game | ShardGame)]
     assert {g.mechanism.feedback for g in games} == {"none", "hidden", "local", "private"}
     for row in audit(games, trials=100_000, delta=DELTA, key=KEY):
         assert 0.8 * row.claimed <= row.bound <= row.claimed, row
@@ -43,7 +43,7 @@ def test_no_sampler_or_clipping_method_gives_more_away_than_claimed():
 
 def test_every_fault_is_caught():
     faults = list(attack_mutants(trials=10_000, delta=DELTA, key=KEY))
-    assert len(faults) == len(mutants()) >= 11
+    assert len(faults) == len(mutants()) >= 21
     for fault in faults:
         assert fault.sound.bound <= fault.sound.claimed, fault
         assert fault.broken.bound > fault.broken.claimed, fault

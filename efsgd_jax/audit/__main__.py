@@ -1,6 +1,7 @@
 """``python -m efsgd_jax.audit``: attacks what the library claims, and prints how much the attacks prove.
 
-Without --config or --workdir: distinguishing games on the private step itself, every mode, sampler and clipping method.
+Without --config or --workdir: distinguishing games on the private step itself, every mode, sampler and clipping method,
+on losses with several leaves, convolutions and loops, and on sums that are released once.
 With --config: one training run of that recipe with canaries in it. With --workdir: membership inference on the images
 of a finished run.
 """
@@ -9,7 +10,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import jax
+
 from efsgd_jax.audit.suite import sound_games
+from efsgd_jax.audit.tails import attack_tails
 from efsgd_jax.audit.white_box import attack_mutants, audit, mutants_table, to_table
 from efsgd_jax.cli import Parser, program, read_config, split_overrides
 from efsgd_jax.errors import UserError
@@ -45,6 +49,14 @@ def faults(args: argparse.Namespace) -> None:
     rows = list(attack_mutants(trials=args.trials, delta=args.delta, key=fresh_key()))
     print(mutants_table(rows))
     missed = [row.name for row in rows if not row.broken.refuted]
+    tails = attack_tails(trials=args.trials, key=fresh_key())
+    print("\nthe tails of the noise, at delta 1e-5\n\n" + to_table(tails))
+    if jax.device_count() == 1:
+        print(
+            "\nno game on a mesh: there is one device (XLA_FLAGS=--xla_force_host_platform_device_count=4 makes four)"
+        )
+    if any(row.refuted for row in tails):
+        raise UserError("the audit refutes the tails of the noise")
     if missed:
         raise UserError(f"the audit does not see: {'; '.join(missed)}; use more --trials")
 
@@ -93,7 +105,11 @@ def make_parser() -> Parser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--trials", type=int, default=200_000, help="runs of each game with the canary, and without")
+    parser.add_argument(
+        "--trials",
+        type=int,
+        help="runs of each game with the canary, and without; 200,000, or 30,000 with --quick or --mutants",
+    )
     parser.add_argument("--delta", type=float, default=1e-2, help="of the games: one that so many trials can reach")
     parser.add_argument("--quick", action="store_true", help="a selection of the games")
     parser.add_argument("--mutants", action="store_true", help="play against deliberately broken mechanisms instead")
@@ -107,6 +123,8 @@ def make_parser() -> Parser:
 def main(argv: Sequence[str]) -> None:
     overrides, rest = split_overrides(argv)
     args = make_parser().parse_args(rest)
+    if args.trials is None:
+        args.trials = 30_000 if args.quick or args.mutants else 200_000
     if args.trials < 1000:
         raise UserError(f"--trials is {args.trials}; fewer than 1000 show nothing")
     if not 0 < args.delta < 1:

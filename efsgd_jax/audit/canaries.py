@@ -73,7 +73,7 @@ class _Recording(Mechanism):
 
 
 def make_canaries(spec: ImageSpec, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Images that nobody else has: random black and white blocks, with random labels.
+    """Images unlike any record: random black and white blocks, with random labels.
 
     Returns:
       uint8 ``[count, S, S, C]`` and int32 ``[count]``.
@@ -86,8 +86,8 @@ def make_canaries(spec: ImageSpec, count: int, rng: np.random.Generator) -> tupl
 def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = None, progress: bool = True) -> RunAudit:
     """Trains once, as ``fit`` would, on the data and about half of the canaries, and attacks the transcript.
 
-    Two attacks score each canary. *White box*: least squares on the noisy gradients of all steps, less what everybody
-    else added, by the canaries' own clipped gradients at the parameters of the time. This is the adversary of the
+    Two attacks score each canary. *White box*: least squares on the noisy gradients of all steps, less what all others
+    added, by the canaries' own clipped gradients at the parameters of the time. This is the adversary of the
     definition. *Black box*: how near the released generator's images come to the canary.
 
     Args:
@@ -177,7 +177,7 @@ def _train(setup: Setup, present: np.ndarray, key: jax.Array, progress: bool) ->
     for t in tqdm.trange(steps, disable=not progress, unit="step", dynamic_ncols=True):
         batch, are_canaries = draw(jax.random.fold_in(sampling_key, t))
         new, _ = step(state, batch)
-        # Everybody else's part is known to the adversary of the definition: the same step without the canaries.
+        # The other records' part is known to the adversary of the definition: the same step without the canaries.
         others, _ = step(state, batch._replace(mask=batch.mask & ~are_canaries))
         seen = attack(state.params, jax.random.fold_in(attack_key, t), new.privacy.released, others.privacy.clipped_sum)
         agreement += np.asarray(seen[0], np.float64)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from efsgd_jax.audit.scores import likelihood_ratio
 from efsgd_jax.privacy import Ledger, Mechanism, clipped_grad, outer_clip, sensitivity_of, unit_lengths
 from efsgd_jax.privacy.accounting import FINE
 from efsgd_jax.privacy.feedback import ErrorFeedbackState, error_feedback_aggregate
@@ -22,19 +23,13 @@ from efsgd_jax.privacy.feedback_options import decay_of, share_of
 PyTree = Any
 
 
-def likelihood_ratio(seen: jax.Array, change: jax.Array, q: Any) -> jax.Array:
-    """Log of the densities' ratio if the canary takes part in each step with chance q: the best score there is."""
-    each = jnp.sum(seen * change - change**2 / 2, axis=1)
-    return jnp.sum(jnp.logaddexp(jnp.log1p(-q), jnp.log(q) + each))
-
-
 def poisson(key: jax.Array, step: jax.Array, present: jax.Array, mechanism: Mechanism) -> tuple[jax.Array, jax.Array]:
     """Rows and mask of one step, as training draws them, from all rows or from all but the canary."""
     key = jax.random.fold_in(key, step)
     others = mechanism._replace(dataset_size=mechanism.dataset_size - 1).sample(key)
-    everybody = mechanism.sample(key)
-    rows = jnp.where(present, everybody[0], others[0] + 1)
-    return rows, jnp.where(present, everybody[1], others[1])
+    everything = mechanism.sample(key)
+    rows = jnp.where(present, everything[0], others[0] + 1)
+    return rows, jnp.where(present, everything[1], others[1])
 
 
 @dataclasses.dataclass(frozen=True)

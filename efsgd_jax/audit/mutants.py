@@ -1,48 +1,21 @@
 """Mechanisms with one fault each, of the kind that real code has had. An audit that passes one of them is worthless."""
 
-import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
-from unittest import mock
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from efsgd_jax.audit.games import Game, Playable, poisson
+from efsgd_jax.audit.games import Game, poisson
+from efsgd_jax.audit.mutant import Mutant, Patches
 from efsgd_jax.audit.shard_games import ShardGame, one_draw_for_all, pooled
 from efsgd_jax.audit.suite import mechanism
+from efsgd_jax.audit.tree_mutants import tree_mutants
 from efsgd_jax.privacy import Mechanism, ShardMechanism, clipped_sum, feedback
 
 PyTree = Any
-Patches = dict[str, Callable[..., Any]]
 
 FEEDBACK, CLIPPED_SUM = "efsgd_jax.privacy.feedback", "efsgd_jax.privacy.clipped_sum"
-
-
-class Mutant(NamedTuple):
-    """A fault and the game that shows it.
-
-    Attributes:
-      name: the fault.
-      game: with sound code, which must survive it.
-      changes: of the game's fields: faults of the caller.
-      patches: of the library's functions, by their full name: faults of its code.
-    """
-
-    name: str
-    game: Any
-    changes: dict[str, Any] = {}  # noqa: RUF012  never written to
-    patches: Patches = {}  # noqa: RUF012
-
-    @contextlib.contextmanager
-    def broken(self) -> Iterator[Playable]:
-        """The game, played while the fault is in place."""
-        with contextlib.ExitStack() as stack:
-            for target, replacement in self.patches.items():
-                stack.enter_context(mock.patch(target, replacement))
-            yield dataclasses.replace(self.game, name=self.name, **self.changes)
 
 
 def _noise(factor: float) -> Patches:
@@ -159,4 +132,5 @@ def mutants() -> list[Mutant]:
             ShardGame("8 images", ShardMechanism(10, 10, "independent", 1.0, images_per_step=8), score=pooled),
             {"turn": one_draw_for_all},
         ),
+        *tree_mutants(),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.audit.games import likelihood_ratio
+from efsgd_jax.audit.scores import likelihood_ratio
 from efsgd_jax.privacy import Ledger, ShardMechanism, make_sanitizer
 from efsgd_jax.privacy.accounting import FINE
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
@@ -104,7 +104,7 @@ class ShardGame:
         agreed = 1 if m.schedule in IMAGE_SCHEDULES else m.judges_per_step  # what a release is if all say the same
         white = (seen * parts + agreed * m.l2_norm_clip * direction) / (2 * m.l2_norm_clip * m.noise_multiplier)
         change = jnp.broadcast_to(direction / m.noise_multiplier, white.shape)
-        if m.schedule == "round_robin":  # everybody knows when it is shard 0's turn
+        if m.schedule == "round_robin":  # it is public when it is shard 0's turn
             asked = jnp.arange(self.steps) % m.num_shards == 0
             return self.score(white, jnp.where(asked[:, None, None], change, 0.0), jnp.array(1.0))
         return self.score(

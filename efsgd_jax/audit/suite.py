@@ -1,10 +1,13 @@
-"""The games that every sound mechanism must survive: modes x samplers x clipping, and schedules of shards."""
+"""The games that every sound mechanism must survive: modes x samplers x clipping, leaves and losses, sums, shards."""
 
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.audit.games import Game, Playable, likelihood_ratio
+from efsgd_jax.audit.games import Game, Playable
+from efsgd_jax.audit.scores import likelihood_ratio
 from efsgd_jax.audit.shard_games import shard_games
+from efsgd_jax.audit.sum_games import sum_games
+from efsgd_jax.audit.tree_games import tree_games
 from efsgd_jax.privacy import Mechanism
 
 GROUPS = {"a": 0.8, "b": 0.6}  # a joint sensitivity of 1, like the single clip norm
@@ -49,7 +52,7 @@ def _sum(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
 
 
 def sound_games(*, quick: bool = False) -> list[Playable]:
-    """All modes, samplers and clipping methods; one step with everybody where the claim is tight, more elsewhere.
+    """All modes, samplers and clipping methods; one step with all records where the claim is tight, more elsewhere.
 
     Args:
       quick: per-example gradients and one clip norm only.
@@ -89,4 +92,4 @@ def sound_games(*, quick: bool = False) -> list[Playable]:
         Game(f"{mode}, ensemble of 2, T = 1", mechanism(mode, "full batch", 1.5), members=2, tight=True)
         for mode in ("none", "private")
     ]
-    return [*games, *shard_games()]
+    return [*games, *tree_games(), *sum_games(), *shard_games()]

@@ -83,6 +83,7 @@ def attack_mutants(
 ) -> Iterable[Fault]:
     """One line for each mutant whose name contains ``only``, as they finish; arguments as for ``audit``."""
     chosen = [m for m in mutants() if only in m.name]
+    survived: dict[int, Row] = {}  # of a game that several faults share, played once
     for i, mutant in enumerate(chosen):
         attack = functools.partial(
             audit,
@@ -91,10 +92,11 @@ def attack_mutants(
             key=jax.random.fold_in(key, i),
             significance=significance / (2 * len(chosen)),
         )
-        (sound,) = attack([mutant.game])
+        if id(mutant.game) not in survived:
+            (survived[id(mutant.game)],) = attack([mutant.game])
         with mutant.broken() as game:
             (broken,) = attack([game])
-        yield Fault(mutant.name, sound, broken)
+        yield Fault(mutant.name, survived[id(mutant.game)], broken)
 
 
 def mutants_table(faults: Iterable[Fault]) -> str:

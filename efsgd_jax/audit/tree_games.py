@@ -1,0 +1,204 @@
+"""Games on parameters of several leaves, through ``clipped_grad`` of a loss: padded microbatches, bad records, meshes.
+
+``games.Game`` gives the transform gradients; here the library finds them itself, by every path that it has.
+The adversary chooses records and loss. Record 0 is the canary; what the others add is known and taken off what is seen.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from efsgd_jax.audit.games import poisson
+from efsgd_jax.audit.scores import every_coordinate
+from efsgd_jax.privacy import Ledger, Mechanism, clipped_grad, sensitivity_of
+from efsgd_jax.privacy.accounting import FINE
+from efsgd_jax.privacy.devices import DATA
+
+PyTree = Any
+# The canary's gradient, in clip norms.
+LENGTH = 10.0
+SHAPES = {"a": (3,), "b": (3,), "c": (2, 2), "d": ()}
+
+
+def given(params: PyTree, gradient: PyTree, key: jax.Array) -> tuple[jax.Array, None]:
+    """A loss whose gradient is the record."""
+    del key
+    return optax.tree.vdot(params, gradient), None
+
+
+def convolved(params: PyTree, record: PyTree, key: jax.Array) -> tuple[jax.Array, None]:
+    """A convolution, whose kernel's gradient is the record's image correlated with its weights."""
+    del key
+    out = jax.lax.conv_general_dilated(
+        record["image"][None], params["kernel"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return jnp.vdot(record["weights"], out[0] + params["bias"]), None
+
+
+def looped(params: PyTree, record: PyTree, key: jax.Array) -> tuple[jax.Array, None]:
+    """A matrix that is used in every turn of a loop, and a scale that is used in every turn of another one."""
+    del key
+    h = jax.lax.fori_loop(0, 3, lambda _, h: h @ params["matrix"], record["x"])
+    h, _ = jax.lax.scan(lambda h, shift: (h * params["scale"] + shift, None), h, record["shifts"])
+    return jnp.vdot(record["weights"], h), None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TreeGame:
+    """One loss, one table of records and one adversary who sees every coordinate of every release.
+
+    Attributes:
+      name: for the table.
+      mechanism: what is attacked, without feedback; ``dataset_size`` counts the canary.
+      loss: ``loss(params, record, key) -> (scalar, None)``.
+      params: where gradients are taken.
+      records: pytree of ``[N, ...]``.
+      steps: T.
+      method: of ``clipped_grad``.
+      microbatch_size: of ``clipped_grad``; the last microbatch has padding if it does not divide the capacity.
+      devices: that share a batch; above 1 they must be there.
+      tight: nothing is lost between the claim and this adversary.
+      score: as for ``games.Game``.
+    """
+
+    name: str
+    mechanism: Mechanism
+    loss: Callable[[PyTree, PyTree, jax.Array], tuple[jax.Array, None]]
+    params: PyTree
+    records: PyTree
+    steps: int = 1
+    method: Literal["auto", "vmap", "ghost"] = "ghost"
+    microbatch_size: int | None = None
+    devices: int = 1
+    tight: bool = False
+    score: Callable[[jax.Array, jax.Array, Any], jax.Array] = every_coordinate
+
+    def claimed(self, delta: float) -> float:
+        """The upper bound under attack."""
+        return Ledger(self.mechanism, math.inf, delta, self.steps).spent(self.steps, grid=FINE)
+
+    def trial(self, present: jax.Array, key: jax.Array) -> jax.Array:
+        """The attack's score of one run."""
+        m = self.mechanism
+        noise_key, sampling_key = jax.random.split(key)
+        transform = m.transform(noise_key)
+        sums = clipped_grad(
+            self.loss, m.l2_norm_clip, method=self.method, microbatch_size=self.microbatch_size, mesh=self._mesh()
+        )
+        adds, clip = self._added(), sensitivity_of(m.l2_norm_clip)
+
+        def one_step(state: Any, step: jax.Array) -> tuple[Any, jax.Array]:
+            rows, mask = poisson(sampling_key, step, present, m)
+            keys = jax.random.split(jax.random.key(0), len(mask))
+            total = sums(self.params, jax.tree.map(lambda x: x[rows], self.records), keys, mask)
+            mean, new = transform.update(total, state, self.params)
+            others = jnp.sum(jnp.where((mask & (rows != 0))[:, None], adds[rows], 0.0), axis=0)
+            return new, (_flat(mean) * m.expected_batch_size - others) / (m.noise_multiplier * clip)
+
+        _, seen = jax.lax.scan(one_step, transform.init(self.params), jnp.arange(self.steps))
+        change = jnp.broadcast_to(adds[0] / (m.noise_multiplier * clip), seen.shape)
+        return self.score(seen, change, m.sampling_probability)
+
+    def _added(self) -> jax.Array:
+        """What each record adds to a clipped sum by definition: ``[N, d]``; nothing if its gradient is not finite."""
+
+        def gradient(record: PyTree) -> jax.Array:
+            return _flat(jax.grad(self.loss, has_aux=True)(self.params, record, jax.random.key(0))[0])
+
+        each = jax.vmap(gradient)(self.records)
+        norms = jnp.linalg.norm(each, axis=1, keepdims=True)
+        clip = sensitivity_of(self.mechanism.l2_norm_clip)
+        return jnp.where(jnp.isfinite(norms), each * jnp.minimum(1.0, clip / jnp.maximum(norms, 1e-9)), 0.0)
+
+    def _mesh(self) -> jax.sharding.Mesh | None:
+        if self.devices == 1:
+            return None
+        return jax.make_mesh(
+            (self.devices,), (DATA,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[: self.devices]
+        )
+
+
+def _flat(tree: PyTree) -> jax.Array:
+    return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def direction() -> dict[str, jax.Array]:
+    """Four leaves, together of length 1, each of another sign than the one before."""
+    size = sum(math.prod(shape) for shape in SHAPES.values())
+    return {k: jnp.full(shape, (-1.0) ** i / math.sqrt(size)) for i, (k, shape) in enumerate(SHAPES.items())}
+
+
+def of_leaves(
+    name: str, mechanism: Mechanism, canary: float = LENGTH, others: tuple[float, ...] = (), **options: Any
+) -> TreeGame:
+    """A game on four leaves, two of one shape; all gradients are along ``direction``.
+
+    Args:
+      name: of the game.
+      mechanism: of ``dataset_size`` records.
+      canary: length of its gradient in clip norms; NaN for one that is none.
+      others: of the others', 0 for those that are not given.
+      options: of ``TreeGame``.
+    """
+    unit = direction()
+    lengths = jnp.zeros(mechanism.dataset_size).at[: 1 + len(others)].set(jnp.array([canary, *others]))
+    records = jax.tree.map(lambda u: jnp.tensordot(lengths, u, axes=0), unit)
+    params = jax.tree.map(jnp.zeros_like, unit)
+    return TreeGame(name, mechanism, given, params, records, **options)
+
+
+def of_convolution(name: str, mechanism: Mechanism, **options: Any) -> TreeGame:
+    """A game on a convolution's kernel and bias; the other records are small images."""
+    n = mechanism.dataset_size
+    size = jnp.where(jnp.arange(n) == 0, LENGTH, 0.1)[:, None, None, None]
+    image = size * jnp.array([[1.0, -2.0, 0.5], [3.0, 1.0, -1.0], [0.5, 2.0, 1.0]])[None, :, :, None]
+    weights = jnp.broadcast_to(jnp.array([[1.0, 0.5], [-1.0, -0.25]])[None, :, :, None], (n, 2, 2, 1))
+    params = {"kernel": jnp.zeros((2, 2, 1, 1)), "bias": jnp.zeros(1)}
+    return TreeGame(name, mechanism, convolved, params, {"image": image, "weights": weights}, **options)
+
+
+def of_loops(name: str, mechanism: Mechanism, **options: Any) -> TreeGame:
+    """A game on a matrix in a ``fori_loop`` and a scale in a ``scan``; the other records are small."""
+    n = mechanism.dataset_size
+    size = jnp.where(jnp.arange(n) == 0, LENGTH, 0.1)[:, None]
+    records = {
+        "x": size * jnp.array([1.0, -2.0]),
+        "shifts": jnp.broadcast_to(jnp.array([[0.5, 0.1], [-0.3, 0.2]]), (n, 2, 2)),
+        "weights": jnp.broadcast_to(jnp.array([1.0, 0.5]), (n, 2)),
+    }
+    params = {"matrix": jnp.array([[1.0, 0.5], [-0.5, 1.0]]), "scale": jnp.array(0.8)}
+    return TreeGame(name, mechanism, looped, params, records, **options)
+
+
+def devices_at_hand() -> int:
+    """How many devices the games on a mesh use: there is none on one."""
+    return min(4, jax.device_count())
+
+
+def tree_games() -> list[TreeGame]:
+    """What sound code must survive; on a mesh, if there are several devices."""
+    full, sampled = Mechanism(5, 1.0, 5, 1.0), Mechanism(6, 0.25, 5, 1.5)
+    bad = (math.nan, 0.5, math.inf, -3.0)
+    games = [
+        of_leaves(
+            "four leaves, padded microbatches, bad records, T = 1", full, others=bad, microbatch_size=4, tight=True
+        ),
+        of_leaves(
+            "four leaves, Poisson, padded microbatches, bad records, T = 2",
+            sampled,
+            others=bad,
+            microbatch_size=2,
+            steps=2,
+        ),
+        of_convolution("convolution, T = 1", full, microbatch_size=3, tight=True),
+        of_loops("loops, T = 1", full, microbatch_size=3, tight=True),
+    ]
+    if jax.device_count() > 1:
+        name = f"four leaves, mesh of {devices_at_hand()}, T = 1"
+        games.append(of_leaves(name, full, others=bad, microbatch_size=2, devices=devices_at_hand(), tight=True))
+    return games
