@@ -27,8 +27,10 @@ from timing import write_record
 from efsgd_jax.privacy import noise
 from efsgd_jax.privacy.accounting import epsilon, gaussian_event
 from efsgd_jax.privacy.calibration import calibrate_noise_multiplier
+from efsgd_jax.privacy.gaussian_table import LARGEST
 from efsgd_jax.privacy.mechanisms import dp_sgd_event
 
+LARGEST_NOISE = LARGEST * sum(noise.BASE**j for j in range(noise.DIGITS))
 DELTA, PARAMETERS, CHUNK = 1e-5, 10_000_000, 2_000_000
 EXAMPLES = 60_000
 # Claimed epsilon, noise multiplier (None: calibrated), batch, steps. The batch of everybody is one release.
@@ -124,7 +126,7 @@ def law_of_ours(sigma: float, claimed: float) -> dict[str, Any]:
     return {
         "tail over the Gaussian's, less 1": ratios,
         "events beyond 5.22 in 1e9 draws": 1e9 * tail(float(float_normals()[-1]) * noise.NOISE_WIDTH),
-        "largest, in sigmas": 5460 * 266305 / noise.NOISE_WIDTH,
+        "largest, in sigmas": LARGEST_NOISE / noise.NOISE_WIDTH,
         "delta": delta, "delta of the Gaussian": ideal,
     }  # fmt: skip
 
@@ -149,7 +151,8 @@ def low_bits(sigma: float, draws: int) -> dict[str, Any]:
             "of outputs of 1, impossible for 0": float(1 - np.mean(np.isin(one, zero))),
         },
         "ours": {
-            "whole numbers that 0 gives and 1 does not": "beyond 22 sigma only: probability below 1e-106",
+            # All whole numbers up to the largest are possible: the sum moves both ends.
+            "of outputs of 0, impossible for 1": tail(LARGEST_NOISE - math.ceil(1 / float(unit)) - 1),
             "share of outputs that are the same function of the whole number": of_ours,
         },
     }  # fmt: skip
