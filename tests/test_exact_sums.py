@@ -1,0 +1,274 @@
+"""Exact sums: against integers of numpy and Python, for any order, and against images that were chosen to move them."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from efsgd_jax.methods import mixture_fit
+from efsgd_jax.methods.mixture_fit import FitOptions, clip_rows
+from efsgd_jax.privacy import one_shot
+from efsgd_jax.privacy.exact_sums import MAX_BITS, add, exact_product, normal, shifted, sum_by_group
+from efsgd_jax.privacy.noise import NOISE_WIDTH, Integers
+from efsgd_jax.privacy.one_shot import NoiseSupply, Release, whole_rows
+
+product = jax.jit(exact_product, static_argnums=(2, 3))
+
+
+def whole(x):
+    return np.int64(x.high) * 2**24 + np.int64(x.low)
+
+
+def integers(*values):
+    return Integers(jnp.array([v >> 24 for v in values], jnp.int32), jnp.array([v % 2**24 for v in values], jnp.int32))
+
+
+def rows_of(kind, shape, bits):
+    rng = np.random.default_rng(bits)
+    largest = 2**bits
+    if kind == "random":
+        return rng.integers(-largest, largest + 1, shape)
+    return {"largest": np.full(shape, largest), "signs": rng.choice([-largest, largest], shape)}[kind]
+
+
+@pytest.mark.parametrize("bits_a", [0, 8, 12, 14, 15])
+@pytest.mark.parametrize("bits_b", [0, 8, 12, 14, 15])
+def test_products_are_those_of_integers(bits_a, bits_b):
+    for kind in ("random", "largest", "signs"):
+        a, b = rows_of(kind, (300, 3), bits_a), rows_of(kind, (300, 2), bits_b)
+        got = product(a.astype(np.float32), b.astype(np.float32), bits_a, bits_b)
+        np.testing.assert_array_equal(whole(got), a.T @ b)
+        assert (np.asarray(got.low) >= 0).all()
+        assert (np.asarray(got.low) < 2**24).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 70_000])
+def test_products_of_few_and_many_rows(count):
+    for kind, (p, q) in (("random", (1, 4)), ("largest", (3, 1))):
+        for bits_a, bits_b in ((0, 12), (8, 14)):
+            a, b = rows_of(kind, (count, p), bits_a), rows_of(kind, (count, q), bits_b)
+            got = product(a.astype(np.float32), b.astype(np.float32), bits_a, bits_b)
+            np.testing.assert_array_equal(whole(got), a.T @ b)
+
+
+def test_more_bits_are_refused():
+    with pytest.raises(ValueError, match="16 bits"):
+        exact_product(jnp.zeros((1, 1)), jnp.zeros((1, 1)), MAX_BITS + 1, 8)
+    for bits in (-1, 25):
+        with pytest.raises(ValueError, match="shift"):
+            shifted(integers(1), bits)
+
+
+def test_sums_by_group_leave_others_out():
+    rows, groups = rows_of("random", (1000, 5), 12), np.random.default_rng(0).integers(-1, 4, 1000)
+    got = sum_by_group(jnp.asarray(rows, jnp.float32), jnp.asarray(groups), 3, 12)
+    np.testing.assert_array_equal(whole(got), [rows[groups == g].sum(axis=0) for g in range(3)])
+
+
+@settings(max_examples=200, deadline=None)
+@given(a=st.integers(-(2**53), 2**53), b=st.integers(-(2**53), 2**53), bits=st.integers(0, 24), c=st.integers())
+def test_limbs_add_and_shift_like_python(a, b, bits, c):
+    assert whole(add(integers(a), integers(b))).tolist() == [a + b]
+    small = a >> bits
+    assert whole(shifted(integers(small), bits)).tolist() == [small << bits]
+    c = c % 2**32 - 2**31
+    assert whole(normal(jnp.array([c], jnp.int32))).tolist() == [c]
+
+
+NUMBERS = st.one_of(
+    st.floats(width=32, allow_nan=True, allow_infinity=True),
+    st.floats(-4, 4, width=32),
+    st.sampled_from([0.0, -0.0, 1e-45, 1e-39, 1e38, 3.4e38, float("nan"), float("inf"), 1e19, 1e-20]),
+)
+
+
+def assert_no_longer(rows, clip, unit, bits):
+    got = whole_rows(jnp.asarray(rows), clip, unit, bits)
+    values = np.asarray(got.values)
+    assert np.array_equal(values, np.trunc(values))
+    assert np.abs(values).max(initial=0) <= 2**bits
+    for row in values:
+        assert Fraction(unit) ** 2 * sum(int(v) ** 2 for v in row if v) <= Fraction(clip) ** 2
+    return values
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.lists(st.lists(NUMBERS, min_size=6, max_size=6), min_size=4, max_size=4),
+    clip=st.sampled_from([1.0, 0.37, 10.0, 1e-3]),
+    finer=st.sampled_from([1.0, 1.7, 1.999]),
+    bits=st.sampled_from([8, 12, 14]),
+)
+def test_whole_rows_are_never_longer_than_the_clip_norm(rows, clip, finer, bits):
+    rows = np.array(rows, np.float32)
+    unit = clip / 2**bits * finer
+    values = assert_no_longer(rows, clip, unit, bits)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.sqrt(np.sum(np.square(rows), axis=1, dtype=np.float32))
+    assert (values[~np.isfinite(norms)] == 0).all()
+    short = norms < 0.99 * clip - 3 * unit  # rounded to nearest, and not cut
+    np.testing.assert_allclose(values[short], rows[short] / unit, rtol=1e-5, atol=0.501)
+
+
+@pytest.mark.parametrize("size", [1, 257, 100_000])
+def test_whole_rows_of_many_numbers(size):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(4, size)).astype(np.float32)
+    rows[1] = 0.51 * 4096 / size**0.5 / 4096  # all of them round up
+    rows[2] = 1.0
+    rows[3, 1:] = 0.0
+    assert_no_longer(rows, 1.0, 1 / 4096, 12)
+    assert_no_longer(rows * np.float32(1e30), 1.0, 1 / 4096, 12)
+
+
+def test_a_clip_norm_of_too_many_units_is_refused():
+    with pytest.raises(ValueError, match="does not fit"):
+        whole_rows(jnp.zeros((1, 1)), 1.0, 1 / 5000, 12)
+
+
+def test_squares_are_symmetric_with_noise_of_one_std_in_the_frobenius_norm():
+    d, release = 150, Release(NoiseSupply(jax.random.key(0), 2 * 150**2), 4.0, 1.5)
+    rows = release.factors(0.1 * jax.random.normal(jax.random.key(1), (9, d)), 2.0)
+    square = np.float64(release.squares(rows, jnp.arange(9) % 2, 2))
+    np.testing.assert_array_equal(square, np.swapaxes(square, 1, 2))
+    values = np.float64(rows.values) * rows.unit
+    residual = square - [values[g::2].T @ values[g::2] for g in range(2)]
+    assert np.std(residual[:, np.arange(d), np.arange(d)]) == pytest.approx(6.0, rel=0.15)
+    assert np.std(residual[:, *np.triu_indices(d, 1)]) == pytest.approx(6.0 / 2**0.5, rel=0.03)
+
+
+class NoNoise(NoiseSupply):
+    def __init__(self):
+        pass
+
+    def take(self, shape):
+        return jnp.zeros(shape, jnp.int32)
+
+
+class Recording(Release):
+    """Keeps the whole numbers, and what 1 is in standard deviations of noise; leaves one row out."""
+
+    numbers: list = []  # noqa: RUF012
+    blank = -1
+
+    def _noised(self, total, unit, count, bits, *, symmetric=False):
+        self.numbers.append((total, unit / (self._unit * NOISE_WIDTH)))
+        return super()._noised(total, unit, count, bits, symmetric=symmetric)
+
+    def sums(self, rows, groups, num_groups):
+        return super().sums(rows, jnp.where(jnp.arange(len(groups)) == self.blank, -1, groups), num_groups)
+
+    def squares(self, rows, groups, num_groups, weight=1.0):
+        return super().squares(rows, jnp.where(jnp.arange(len(groups)) == self.blank, -1, groups), num_groups, weight)
+
+
+COUNT, D = 3000, 16
+CENTRES = 0.2 * jax.random.normal(jax.random.key(7), (1, 2, D))
+NONE = NoNoise()
+RELEASES = {
+    "means": lambda x, y: mixture_fit._class_means(NONE, x, y, 1, 4.0, 1.0),
+    "basis": lambda x, y: mixture_fit._principal_basis(NONE, x, FitOptions(directions=3, deviation_clip=4.0), 1.0),
+    "clusters": lambda x, y: mixture_fit._cluster_step(NONE, clip_rows(x / 4, 1.0), y, CENTRES, 1.0),
+    "moments": lambda x, y: mixture_fit._moments(NONE, clip_rows(x / 4, 1.0), y, CENTRES, jnp.ones(D, bool), 0.8, 1.0),
+}
+
+
+def level_sets():
+    i = np.arange(COUNT)
+    yield from (np.full(COUNT, level) for level in (255, 254, 128, 3, 1))
+    yield np.where(i % 7 < 3, 251, 6)
+    yield 255 - i % 256
+    yield 255 - i // 12 % 256
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_a_white_image_moves_no_release_further_than_claimed(name, monkeypatch):
+    monkeypatch.setattr(mixture_fit, "Release", Recording)
+    scales = []
+
+    @jax.jit
+    def numbers(levels, blank):
+        monkeypatch.setattr(Recording, "numbers", [])
+        monkeypatch.setattr(Recording, "blank", blank)
+        RELEASES[name](jnp.broadcast_to(levels[:, None] / 255.0, (COUNT, D)), jnp.zeros(COUNT, jnp.int32))
+        scales[:] = [scale for _, scale in Recording.numbers]
+        return [total for total, _ in Recording.numbers]
+
+    moves = []
+    for levels in level_sets():
+        for position in (0, COUNT // 2, COUNT - 1):
+            levels = levels.copy()
+            levels[position] = 255
+            pairs = zip(numbers(levels, -1), numbers(levels, position), scales, strict=True)
+            moves.append(math.hypot(*(s * np.linalg.norm(whole(a) - whole(b)) for a, b, s in pairs)))
+    assert max(moves) <= 1
+    assert max(moves) > 0.7  # the claim is not far from the truth
+
+
+def test_float_sums_move_twice_as_far_and_exact_ones_do_not(monkeypatch):
+    """Below 2^12 every step is rounded to a unit, and above it up to two: a sum that is 1 ahead gains another 1."""
+    step = np.float32(2.0**-12 * 1.004)
+    rows = np.concatenate([np.ones((4095, 4)), np.full((4200, 4), step)]).astype(np.float32)
+    more = np.insert(rows, 0, 0.0, axis=0)
+    one = more.copy()
+    one[0] = 1.0
+
+    @jax.jit
+    def in_turn(rows):
+        return jax.lax.scan(lambda total, row: (total + row, None), jnp.zeros(4), rows)[0]
+
+    floats = np.linalg.norm(np.float64(in_turn(one)) - np.float64(in_turn(more))) / 2.0
+    assert floats > 1.9
+    monkeypatch.setattr(one_shot, "lattice_noise", lambda key, shape: jnp.zeros(shape, jnp.int32))
+    sums = []
+    for x in (more, one):
+        release = Release(NoiseSupply(jax.random.key(0), 4), 2.0, 1.0)
+        sums.append(whole(sum_by_group((r := release.rows(jnp.asarray(x), 2.0)).values, jnp.zeros(len(x), int), 1, 12)))
+    moved = np.linalg.norm(sums[1] - sums[0]) * r.unit / 2.0
+    assert 0.99 < moved <= 1
+
+
+PROGRAM = """
+import json, jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from efsgd_jax.privacy.exact_sums import exact_product
+from efsgd_jax.privacy.noise import lattice_noise
+rng = np.random.default_rng(0)
+a, b = (rng.integers(-2**12, 2**12 + 1, (4096, k)).astype(np.float32) for k in (3, 5))
+f = jax.jit(lambda a, b: exact_product(a, b, 12, 12))
+sums, draws = [], []
+for count in (2, 8):
+    mesh = Mesh(np.array(jax.devices()[:count]), "data")
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    total = f(jax.device_put(a, rows), jax.device_put(b, rows))
+    sums.append((np.int64(total.high) * 2**24 + np.int64(total.low)).tolist())
+    noise = jax.jit(lambda: lattice_noise(jax.random.key(20261126), (8, 3)), out_shardings=rows)
+    draws.append(noise().ravel()[:8].tolist())
+print(json.dumps([sums, draws]))
+"""
+
+
+def test_rows_in_any_order_and_on_any_number_of_devices():
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-(2**12), 2**12 + 1, (4096, k)) for k in (3, 5))
+    want = a.T @ b
+    for _ in range(3):
+        order = rng.permutation(4096)
+        got = product(a[order].astype(np.float32), b[order].astype(np.float32), 12, 12)
+        np.testing.assert_array_equal(whole(got), want)
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    out = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
+    sums, draws = json.loads(out.stdout)
+    assert all(np.array_equal(s, want) for s in sums)
+    from test_noise import GOLDEN
+
+    assert draws == [GOLDEN] * 2
