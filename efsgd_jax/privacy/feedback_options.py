@@ -80,7 +80,7 @@ def check(
                 f"{name} is infinite with noise_multiplier={noise}, feedback={feedback!r}: unbounded sums cannot be "
                 "noised, and where nothing is cut off there is nothing to feed back."
             )
-    norm = math.sqrt(sum(c * c for c in clips)) if not any(isinstance(c, jax.core.Tracer) for c in clips) else 0.0
+    norm = 0.0 if any(isinstance(c, jax.core.Tracer) for c in clips) else math.hypot(*clips)
     if feedback == "private" and not isinstance(feedback_clip, jax.core.Tracer) and feedback_clip <= norm:
         raise ValueError(f"feedback_l2_norm_clip must be above l2_norm_clip ({norm:g}), got {feedback_clip}.")
 
