@@ -30,7 +30,7 @@ def test_sound_code_survives_and_tight_claims_are_approached():
     games = [g for g in tree_games() if "Poisson" in g.name or "loops" in g.name]
     assert len(games) == 2
     for row in audit(games, trials=10_000, delta=DELTA, key=KEY):
-        assert (0.55 if row.tight else 0.3) * row.claimed < row.bound <= row.claimed, row
+        assert (0.55 if row.tight else 0.1) * row.claimed < row.bound <= row.claimed, row
 
 
 def test_noise_that_is_missing_or_shared_is_seen_without_statistics():
