@@ -227,7 +227,9 @@ def efsgd_gan(
             key=run_key,
             params=params,
             ema=jax.tree.map(jnp.copy, params["generator"]),  # its own buffers, so that a state may be donated
-            privacy=mechanism.transform(noise_key).init(params),
+            # The key itself: ``init`` of the transform gives a secret key another noise the second time it sees it, and
+            # this function is one of its key alone.
+            privacy=mechanism.transform(noise_key).init(params)._replace(rng_key=jax.random.clone(noise_key)),
             private_optimizer=private_adam.init(params),
             generator_optimizer=generator_adam.init(params["generator"]),
         )
