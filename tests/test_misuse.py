@@ -8,6 +8,7 @@ import pytest
 
 from efsgd_jax import error_feedback_aggregate, fresh_key
 from efsgd_jax.privacy import clip_and_sum, clip_by_norm, clipped_grad
+from efsgd_jax.privacy.one_shot import NoiseSupply, Release, gaussian_release, whole_rows
 
 PARAMS = {"w": jnp.zeros(3), "b": jnp.zeros(2)}
 GRADS = {"w": jnp.ones((4, 3)), "b": jnp.ones((4, 2))}
@@ -28,6 +29,10 @@ def keys(n):
 
 def transform(noise_multiplier=1.0, batch=4, clip=1.0, **options):
     return error_feedback_aggregate(clip, noise_multiplier, fresh_key(), expected_batch_size=batch, **options)
+
+
+def release(noise_multiplier=1.0):
+    return Release(NoiseSupply(fresh_key(), 100), 1.0, noise_multiplier)
 
 
 def sums(loss=dot, clip=1.0, params=P, batch=X, **options):
@@ -105,6 +110,18 @@ REFUSED = {
         lambda: updated(transform(), clipped_grad(dot, 1.0)(P, X, keys(4), None, jnp.zeros(4)), P), "carried="
     ),
     "integer parameters of the transform": (lambda: transform().init({"n": jnp.arange(3)}), "int32"),
+    "groups for fewer rows": (
+        lambda: release().sums(release().rows(X, 1.0), jnp.zeros(3, int), 2), "3 rows and 4 rows"
+    ),
+    "squares of fewer groups": (
+        lambda: release().squares(release().factors(X, 1.0), jnp.zeros(3, int), 1), "4 rows and groups of shape (3,)"
+    ),
+    "a release with negative noise": (lambda: release(-1.0), "noise_multiplier -1"),
+    "a release with NaN for noise": (lambda: release(float("nan")), "noise_multiplier nan"),
+    "a release that is not clipped": (lambda: whole_rows(X, float("nan"), 1.0, 8), "l2_norm_clip is nan"),
+    "a noised sum without noise": (lambda: gaussian_release(fresh_key(), P, 1.0, 0.0), "noise_multiplier is 0"),
+    "a noised sum without sensitivity": (lambda: gaussian_release(fresh_key(), P, 0.0, 1.0), "sensitivity is 0"),
+    "a noised sum of integers": (lambda: gaussian_release(fresh_key(), jnp.arange(3), 1.0, 1.0), "int32"),
     "a batch too large for float32": (lambda: clip_and_sum(jnp.zeros((400_000, 1)), 1.0), "smaller batches"),
 }  # fmt: skip
 WIDE = {"w": jnp.zeros((10, 64)), "b": jnp.zeros(10)}

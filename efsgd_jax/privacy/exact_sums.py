@@ -41,6 +41,8 @@ def exact_product(a: jax.Array, b: jax.Array, bits_a: int, bits_b: int) -> Integ
     """
     if max(bits_a, bits_b) > MAX_BITS:
         raise ValueError(f"entries of {max(bits_a, bits_b)} bits; at most {MAX_BITS} are summed.")
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} rows and {len(b)} rows: each row of one belongs to a row of the other.")
     largest = min(bits_a, DIGIT_BITS) + min(bits_b, DIGIT_BITS)
     rows = 2 ** (EXACT_BITS - largest)
     count = max(1, -(-a.shape[0] // rows))

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from efsgd_jax.privacy.checks import check_leaves, known
 from efsgd_jax.privacy.exact_sums import exact_product, shifted, sum_by_group
 from efsgd_jax.privacy.noise import (
     NOISE_WIDTH,
@@ -29,7 +30,7 @@ from efsgd_jax.privacy.noise import (
     to_floats,
     to_integers,
 )
-from efsgd_jax.privacy.rounding import sum_of_squares
+from efsgd_jax.privacy.rounding import sum_of_squares, wide
 
 PyTree = Any
 # How finely a clip norm is divided: rows that are only summed, and rows of which products are.
@@ -79,6 +80,8 @@ def whole_rows(rows: jax.Array, l2_norm_clip: float, unit: float, bits: int) -> 
       it is no longer then, else towards zero, and if it were too long even so it would be zero. Each row is a function
       of itself and of public numbers.
     """
+    if not l2_norm_clip > 0:
+        raise ValueError(f"l2_norm_clip is {l2_norm_clip}; it is above 0.")
     radius = l2_norm_clip / unit
     largest = math.floor(radius**2 * (1 - 1e-12))
     if radius > 2**bits * (1 + 1e-9):
@@ -144,6 +147,11 @@ class Release:
     """
 
     def __init__(self, noise: NoiseSupply, sensitivity: float, noise_multiplier: float):
+        if not (sensitivity > 0 and noise_multiplier >= 0):
+            raise ValueError(
+                f"sensitivity is {sensitivity} and noise_multiplier {noise_multiplier}: the first is above 0, the "
+                "second at least 0, where 0 is no noise and no guarantee."
+            )
         self._supply = noise
         self._noisy = noise_multiplier > 0
         self.std = sensitivity * noise_multiplier
@@ -184,6 +192,9 @@ class Release:
         Its std is that of the release on the diagonal and 1 / sqrt(2) of it off it: in coordinates
         ``(a_ii, sqrt(2) a_ij)``, which keep the Frobenius norm, all noise is independent and of the same std.
         """
+
+        if groups.shape != (len(rows.values),):
+            raise ValueError(f"there are {len(rows.values)} rows and groups of shape {groups.shape}; each row has one.")
 
         def of_group(group: jax.Array) -> Integers:
             own = jnp.where((groups == group)[:, None], rows.values, 0.0)
@@ -241,7 +252,11 @@ def gaussian_release(
       what rounding to the lattice adds is paid for by more noise (``noise.lattice_unit``). The caller has to see to the
       sensitivity: sums of many floats move by more than what one row is long. ``Release`` has sums that do not.
     """
-    sums, squares = jax.tree.map(jnp.asarray, (sums, squares))
+    for name, number in (("sensitivity", known(sensitivity)), ("noise_multiplier", known(noise_multiplier))):
+        if number is not None and not number > 0:
+            raise ValueError(f"{name} is {number:g}; it is above 0, or the release would have no noise.")
+    check_leaves((sums, squares), "the sums")
+    sums, squares = jax.tree.map(lambda x: wide(jnp.asarray(x)), (sums, squares))
     size = sum(x.size for x in jax.tree.leaves((sums, squares)))
     unit = lattice_unit(noise_multiplier * jnp.asarray(sensitivity), size, sensitivity)
     sums_key, squares_key = jax.random.split(key)
