@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from efsgd_jax.methods import mixture_fit
 from efsgd_jax.methods.mixture_fit import FitOptions, clip_rows
 from efsgd_jax.privacy import one_shot
-from efsgd_jax.privacy.exact_sums import MAX_BITS, add, exact_product, normal, shifted, sum_by_group
+from efsgd_jax.privacy.exact_sums import MAX_BITS, add, exact_product, normal, shifted, squares_by_group, sum_by_group
 from efsgd_jax.privacy.noise import NOISE_WIDTH, Integers
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release, whole_rows
 
@@ -72,6 +72,33 @@ def test_sums_by_group_leave_others_out():
     rows, groups = rows_of("random", (1000, 5), 12), np.random.default_rng(0).integers(-1, 4, 1000)
     got = sum_by_group(jnp.asarray(rows, jnp.float32), jnp.asarray(groups), 3, 12)
     np.testing.assert_array_equal(whole(got), [rows[groups == g].sum(axis=0) for g in range(3)])
+
+
+GROUPS = {
+    "some outside": lambda rng: rng.integers(-2, 9, 3000),
+    "all in one": lambda rng: np.full(3000, 4),
+    "one large": lambda rng: np.where(rng.random(3000) < 0.9, 2, rng.integers(0, 7, 3000)),
+    "none": lambda rng: np.full(3000, 7),
+}
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+@pytest.mark.parametrize("kind", GROUPS)
+def test_squares_by_group_are_those_of_integers(kind, bits):
+    rng = np.random.default_rng(1)
+    groups = GROUPS[kind](rng)
+    for rows in (rows_of("random", (3000, 4), bits), rows_of("largest", (3000, 4), bits)):
+        want = [rows[groups == g].T @ rows[groups == g] for g in range(7)]
+        squares = jax.jit(squares_by_group, static_argnums=(2, 3))
+        for order in (np.arange(3000), rng.permutation(3000)):
+            got = squares(jnp.asarray(rows[order], jnp.float32), jnp.asarray(groups[order]), 7, bits)
+            np.testing.assert_array_equal(whole(got), want)
+        one = squares(jnp.asarray(rows, jnp.float32), jnp.asarray(groups - 4), 1, bits)
+        np.testing.assert_array_equal(whole(one)[0], want[4])
+    few = squares(jnp.asarray(rows[:2], jnp.float32), jnp.array([6, 6]), 7, bits)
+    np.testing.assert_array_equal(whole(few)[6], rows[:2].T @ rows[:2])
+    with pytest.raises(ValueError, match="12 bits"):
+        squares_by_group(jnp.zeros((2, 2)), jnp.zeros(2, jnp.int32), 2, 12)
 
 
 @settings(max_examples=200, deadline=None)
@@ -240,20 +267,23 @@ def test_float_sums_move_twice_as_far_and_exact_ones_do_not(monkeypatch):
 PROGRAM = """
 import json, jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from efsgd_jax.privacy.exact_sums import exact_product
+from efsgd_jax.privacy.exact_sums import exact_product, squares_by_group
 from efsgd_jax.privacy.noise import lattice_noise
 rng = np.random.default_rng(0)
 a, b = (rng.integers(-2**12, 2**12 + 1, (4096, k)).astype(np.float32) for k in (3, 5))
 f = jax.jit(lambda a, b: exact_product(a, b, 12, 12))
-sums, draws = [], []
+g = jax.jit(lambda rows, groups: squares_by_group(rows, groups, 5, 8))
+sums, squares, draws = [], [], []
 for count in (2, 8):
     mesh = Mesh(np.array(jax.devices()[:count]), "data")
     rows = NamedSharding(mesh, PartitionSpec("data"))
     total = f(jax.device_put(a, rows), jax.device_put(b, rows))
     sums.append((np.int64(total.high) * 2**24 + np.int64(total.low)).tolist())
+    of = g(jax.device_put(a % 256, rows), jax.device_put(np.arange(4096) % 5, rows))
+    squares.append((np.int64(of.high) * 2**24 + np.int64(of.low)).tolist())
     noise = jax.jit(lambda: lattice_noise(jax.random.key(20261126), (8, 3)), out_shardings=rows)
     draws.append(noise().ravel()[:8].tolist())
-print(json.dumps([sums, draws]))
+print(json.dumps([sums, squares, draws]))
 """
 
 
@@ -267,8 +297,10 @@ def test_rows_in_any_order_and_on_any_number_of_devices():
         np.testing.assert_array_equal(whole(got), want)
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     out = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
-    sums, draws = json.loads(out.stdout)
+    sums, squares, draws = json.loads(out.stdout)
     assert all(np.array_equal(s, want) for s in sums)
+    here = whole(squares_by_group(jnp.asarray(a % 256, jnp.float32), jnp.arange(4096) % 5, 5, 8))
+    assert squares == [here.tolist()] * 2
     from test_noise import GOLDEN
 
     assert draws == [GOLDEN] * 2

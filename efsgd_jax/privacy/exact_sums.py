@@ -77,6 +77,45 @@ def sum_by_group(rows: jax.Array, groups: jax.Array, num_groups: int, bits: int)
     return exact_product(jax.nn.one_hot(groups, num_groups), rows, 0, bits)
 
 
+def squares_by_group(rows: jax.Array, groups: jax.Array, num_groups: int, bits: int) -> Integers:
+    """``sum_i r_i r_i^T``, ``[G, D, D]``, over the rows ``[N, D]`` of each group, int ``[N]``.
+
+    Groups are ``0..G-1``; rows of others are left out. Bits: at most 8. Rows are sorted into blocks of one group each,
+    G times less work than a pass over all rows for each group, which changes nothing: exact sums are the same for rows
+    in any order.
+    """
+    if bits > DIGIT_BITS:
+        raise ValueError(f"entries of {bits} bits; at most {DIGIT_BITS} are squared.")
+    inside = (groups >= 0) & (groups < num_groups)
+    rows, groups = jnp.where(inside[:, None], rows, 0.0), jnp.where(inside, groups, 0)
+    if num_groups == 1:
+        one = exact_product(rows, rows, bits, bits)
+        return Integers(one.high[None], one.low[None])
+    count, size = rows.shape
+    height = min(2 ** (EXACT_BITS - 2 * bits), 256, max(1, count // num_groups))
+    blocks = count // height + num_groups  # enough for any groups: each has one block that is not full
+    order = jnp.argsort(groups)
+    sizes = jnp.bincount(groups, length=num_groups)
+    needed = -(-sizes // height)
+    first_block, first_row = jnp.cumsum(needed) - needed, jnp.cumsum(sizes) - sizes
+    group = groups[order]
+    place = first_block[group] * height + jnp.arange(count) - first_row[group]
+    sorted_rows = jnp.zeros((blocks * height, size)).at[place].set(rows[order], mode="drop")
+    of_block = jnp.clip(jnp.searchsorted(jnp.cumsum(needed), jnp.arange(blocks), side="right"), 0, num_groups - 1)
+
+    def add_block(total: Integers, block: tuple[jax.Array, jax.Array]) -> tuple[Integers, None]:
+        values, g = block
+        square = jnp.matmul(values.T, values, precision=jax.lax.Precision.HIGHEST).astype(jnp.int32)
+        own = plus(Integers(total.high[g], total.low[g]), square)
+        return Integers(total.high.at[g].set(own.high), total.low.at[g].set(own.low)), None
+
+    nothing = jnp.zeros((num_groups, size, size), jnp.int32)
+    total, _ = jax.lax.scan(
+        add_block, Integers(nothing, nothing), (sorted_rows.reshape(blocks, height, size), of_block)
+    )
+    return total
+
+
 def _digits(x: jax.Array, bits: int) -> Iterator[jax.Array]:
     """``x = d_0 + 2^8 d_1`` with digits of at most 2^8 in size, or ``x`` itself if that is."""
     if bits <= DIGIT_BITS:

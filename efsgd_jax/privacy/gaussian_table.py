@@ -27,13 +27,15 @@ class GaussianTable(NamedTuple):
     """An alias table.
 
     Attributes:
-      aliases: int32 ``[2^14]``, the value if the random bits are not below the threshold.
+      aliases: uint32 ``[2^14]``, the slot whose value is drawn if the random bits are not below the threshold.
       thresholds: uint32 ``[12, 2^14]``, the bits of each slot's threshold, most significant word first; 18 bits in the
-        first. Slot ``s`` itself has the value ``s - K``.
+        first. Slot ``s`` has the value ``s - K``.
+      first: uint32 ``[2^14]``, a threshold's first 18 bits, and below them the 14 bits of the alias.
     """
 
     aliases: np.ndarray
     thresholds: np.ndarray
+    first: np.ndarray
 
 
 def probabilities() -> list[int]:
@@ -69,4 +71,5 @@ def gaussian_table() -> GaussianTable:
     words = np.array(
         [[(t >> (32 * (MORE_WORDS - i))) & 0xFFFFFFFF for t in thresholds] for i in range(MORE_WORDS + 1)], np.uint32
     )
-    return GaussianTable(np.array(aliases, np.int32) - LARGEST, words)
+    slots_of_aliases = np.array(aliases, np.uint32)
+    return GaussianTable(slots_of_aliases, words, words[0] << SLOT_BITS | slots_of_aliases)

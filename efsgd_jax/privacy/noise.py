@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.privacy.gaussian_table import FIRST_BITS, LARGEST, MORE_WORDS, WIDTH, gaussian_table
+from efsgd_jax.privacy.gaussian_table import FIRST_BITS, LARGEST, MORE_WORDS, SLOT_BITS, WIDTH, gaussian_table
 
 PyTree = Any
 BASE, DIGITS = 64, 4
@@ -54,30 +54,53 @@ def lattice_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
       shape: of the result. One call for many coordinates compiles faster than many calls.
     """
     table = gaussian_table()
-    thresholds = jnp.asarray(table.thresholds)
-
-    def next_words(carry: Any) -> Any:
-        """Compares two more words of each digit's random bits with its threshold; slots come with the first."""
-        word, slots, below, equal = carry
-        bits = jax.random.bits(jax.random.fold_in(key, word), (2, DIGITS, *shape), jnp.uint32)
-        slots = jnp.where(word == 0, bits[0] >> FIRST_BITS, slots)
-        first = jnp.where(word == 0, bits[0] & (2**FIRST_BITS - 1), bits[0])
-        high, low = thresholds[word, slots], thresholds[word + 1, slots]
-        less = (first < high) | ((first == high) & (bits[1] < low))
-        return word + 2, slots, below | (equal & less), equal & (first == high) & (bits[1] == low)
-
-    def undecided(carry: Any) -> jax.Array:
-        return (carry[0] <= MORE_WORDS) & jnp.any(carry[3])  # after the first two words, once in 2^50 digits
-
-    start = jnp.zeros((DIGITS, *shape), bool)
-    _, slots, below, _ = jax.lax.while_loop(
-        undecided, next_words, (jnp.int32(0), start.astype(jnp.uint32), start, ~start)
-    )
-    digits = jnp.where(below, slots.astype(jnp.int32) - LARGEST, jnp.asarray(table.aliases)[slots])
+    bits_key, more_key = jax.random.split(key)
+    bits = jax.random.bits(bits_key, (DIGITS, *shape), jnp.uint32)
+    slots, bits = bits >> FIRST_BITS, bits & (2**FIRST_BITS - 1)
+    first = jnp.asarray(table.first)[slots]  # one look-up for both: look-ups are what this loop waits for
+    threshold, alias = first >> SLOT_BITS, first & (2**SLOT_BITS - 1)
+    chosen = jnp.where(bits < threshold, slots, alias)
+    digits = _decided(more_key, chosen, slots, bits == threshold).astype(jnp.int32) - LARGEST
     total = digits[DIGITS - 1]
     for digit in digits[DIGITS - 2 :: -1]:
         total = BASE * total + digit
     return total
+
+
+def _decided(key: jax.Array, chosen: jax.Array, slots: jax.Array, equal: jax.Array) -> jax.Array:
+    """``chosen``, with those whose first bits equal their threshold's (once in 2^18) decided by all the words left.
+
+    One at a time: there are few, and drawing these words for all would take longer than everything else.
+    """
+    table, shape, size = gaussian_table(), chosen.shape, chosen.size
+    rows = max(1, math.isqrt(size))  # finding one among n takes 2 sqrt(n) steps instead of n
+    columns = max(1, math.ceil(size / rows))
+
+    def by_rows(x: jax.Array) -> jax.Array:
+        return jnp.pad(x.ravel(), (0, rows * columns - size)).reshape(rows, columns)
+
+    slots = by_rows(slots)
+
+    def decide(carry: Any) -> Any:
+        count, chosen, equal, left = carry
+        row = jnp.argmax(left)
+        column = jnp.argmax(equal[row])
+        slot = slots[row, column]
+        bits = jax.random.bits(jax.random.fold_in(key, count), (MORE_WORDS,), jnp.uint32)
+        words = jnp.asarray(table.thresholds)[1:, slot]
+        differs = jnp.argmax(bits != words)  # the first that does; 0 if none does, which is not below
+        value = jnp.where(bits[differs] < words[differs], slot, jnp.asarray(table.aliases)[slot])
+        return (
+            count + 1,
+            chosen.at[row, column].set(value),
+            equal.at[row, column].set(False),
+            left.at[row].add(-1),
+        )
+
+    equal = by_rows(equal)
+    start = (jnp.int32(0), by_rows(chosen), equal, jnp.sum(equal, axis=1, dtype=jnp.int32))
+    _, chosen, _, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[3] > 0), decide, start)
+    return chosen.ravel()[:size].reshape(shape)
 
 
 def noise_like(key: jax.Array, tree: PyTree) -> PyTree:

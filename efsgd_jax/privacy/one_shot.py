@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from efsgd_jax.privacy.checks import check_leaves, known
-from efsgd_jax.privacy.exact_sums import exact_product, shifted, sum_by_group
+from efsgd_jax.privacy.exact_sums import exact_product, shifted, squares_by_group, sum_by_group
 from efsgd_jax.privacy.noise import (
     NOISE_WIDTH,
     UPWARDS,
@@ -192,15 +192,10 @@ class Release:
         Its std is that of the release on the diagonal and 1 / sqrt(2) of it off it: in coordinates
         ``(a_ii, sqrt(2) a_ij)``, which keep the Frobenius norm, all noise is independent and of the same std.
         """
-
         if groups.shape != (len(rows.values),):
             raise ValueError(f"there are {len(rows.values)} rows and groups of shape {groups.shape}; each row has one.")
 
-        def of_group(group: jax.Array) -> Integers:
-            own = jnp.where((groups == group)[:, None], rows.values, 0.0)
-            return exact_product(own, own, rows.bits, rows.bits)
-
-        total = jax.lax.map(of_group, jnp.arange(num_groups))
+        total = squares_by_group(rows.values, groups, num_groups, rows.bits)
         return self._noised(total, weight * rows.unit**2, len(groups), 2 * rows.bits, symmetric=True)
 
     def _coarse(self, length: float, bits: int) -> float:
