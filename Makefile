@@ -6,7 +6,7 @@ DEMO ?= runs/demo
 # Passed on to training, such as ARGS=--config.privacy.epsilon=inf
 ARGS ?=
 
-.PHONY: demo test lint format setup
+.PHONY: demo test test-all lint format setup
 
 demo: setup
 	$(BIN)/python -m efsgd_jax.train --config=configs/digits.py $(ARGS) --workdir=$(DEMO)
@@ -36,3 +36,7 @@ format: setup
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=20
+
+# With the tests that take longest: about half an hour more on 2 cores.
+test-all: lint
+	$(BIN)/python -m pytest --all -n 2 --dist worksteal --durations=20

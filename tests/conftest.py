@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 # Before JAX is imported. Most of a tiny run's time is compilation, of the same few programs: compile them once, and do
-# not optimise what runs for a moment only. Nothing is left in the user's cache.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="efsgd_jax_tests_"))
+# not optimise what runs for a moment only. What was compiled is kept beside pytest's own cache for the next run of the
+# suite; nothing is left in the user's.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # most are small, and there are many
 os.environ.setdefault("EFSGD_JAX_DATA", tempfile.mkdtemp(prefix="efsgd_jax_tests_"))
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false")
@@ -63,8 +65,32 @@ def training_epsilon_computed_once(monkeypatch):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--architectures", type=int, default=12, help="random losses on which ghost clipping is tested")
-    parser.addoption("--configurations", type=int, default=4, help="random configurations that are trained")
+    parser.addoption("--all", action="store_true", help="slow tests as well")
+    parser.addoption(
+        "--architectures", type=int, help="random losses on which ghost clipping is tested: 3, or 12 of all"
+    )
+    parser.addoption("--configurations", type=int, help="random configurations that are trained: 2, or 4 of all")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: run by `make test-all` only")
+    few, many = {"architectures": 3, "configurations": 2}, {"architectures": 12, "configurations": 4}
+    for name, count in (many if config.getoption("all") else few).items():
+        if getattr(config.option, name) is None:
+            setattr(config.option, name, count)
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("all"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if item not in slow]
+    config.hook.pytest_deselected(items=slow)
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not terminalreporter.config.getoption("all"):
+        terminalreporter.write_line("Slow tests are left out here; `make test-all` runs them (pytest --all).")
 
 
 def pytest_generate_tests(metafunc):

@@ -55,6 +55,7 @@ def start_two(workdir, *flags):
     return [start(workdir, "--distributed", *flags, JAX_PROCESS_ID=str(i), **together) for i in (0, 1)]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_ends_all_at_the_same_step(tmp_path):
     processes = start_two(tmp_path / "run", "--config.train.steps=1000")
     kept = tmp_path / "run/private/checkpoints"

@@ -41,7 +41,11 @@ def draw_pictures(directory):
             Image.fromarray(image[..., 0]).resize((20, 20)).save(directory / name / f"{i}.png")
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if any(kind in ("python", "sh") for kind, _ in blocks(p))])
+SLOW = ("data_owners.md", "recipes.md")
+WITH_CODE = [p for p in PAGES if any(kind in ("python", "sh") for kind, _ in blocks(p))]
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] * (p in SLOW)) for p in WITH_CODE])
 def test_code_runs_as_it_is_printed(page, tmp_path, monkeypatch, small_mnist):
     monkeypatch.chdir(tmp_path)
     draw_pictures(tmp_path / "pictures")

@@ -40,7 +40,10 @@ def private_gradient(state):
     return jax.tree.map(lambda m: m / (1 - HP.adam_b1), state.private_optimizer[0].mu)
 
 
-@pytest.mark.parametrize(("scale", "copies"), [(1.0, 1), (30.0, 1), (30.0, 3)])
+@pytest.mark.parametrize(
+    ("scale", "copies"),
+    [pytest.param(1.0, 1, marks=pytest.mark.slow), (30.0, 1), pytest.param(30.0, 3, marks=pytest.mark.slow)],
+)
 def test_one_example_moves_the_step_by_at_most_its_clip_norms(method, scale, copies):
     if copies > 1:  # several looks at an example are still one gradient
         hp = dataclasses.replace(HP, augmentation_multiplicity=copies)
@@ -110,6 +113,7 @@ def test_the_generator_steps_every_k_private_steps():
     assert int(state.generator_optimizer[0].count) == 2
 
 
+@pytest.mark.slow
 def test_steps_in_one_dispatch_are_steps_one_by_one_and_bfloat16_stays_inside():
     made = efsgd_gan(SPEC, dataclasses.replace(HP, compute_dtype="bfloat16"), Mechanism(10, 0.5, 10, 1.3, CLIP))
     data = batch().images, batch().labels

@@ -37,7 +37,7 @@ def arrays(tmp_path):
     return file
 
 
-@pytest.mark.parametrize("method", SMALL)
+@pytest.mark.parametrize("method", [pytest.param(m, marks=[pytest.mark.slow] * ("gan" in m)) for m in SMALL])
 def test_a_class_without_an_image(method, arrays, tmp_path):
     config = default_config(method)
     config.data.update(name="npz", path=str(arrays), classes="a,nothing,b,neither")

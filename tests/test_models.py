@@ -25,7 +25,7 @@ def init(module, *args):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("image_size", [8, 28, 32, 64])
+@pytest.mark.parametrize("image_size", [8, 28, *(pytest.param(side, marks=pytest.mark.slow) for side in (32, 64))])
 def test_shapes_and_ranges(image_size, channels):
     spec = ImageSpec(image_size, channels, 5)
     labels = jnp.array([0, 4])

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -55,6 +56,7 @@ def test_notebooks_are_committed_without_outputs():
         assert not any(cell.get("outputs") for cell in cells)
 
 
+@pytest.mark.slow
 def test_quick_start(tmp_path):
     text, pictures = run("colab_gpu", tmp_path)
     assert 9.9 < number(text, r"epsilon ([\d.]+) at delta") <= 10
@@ -63,6 +65,7 @@ def test_quick_start(tmp_path):
     assert (tmp_path / "run.zip").is_file()
 
 
+@pytest.mark.slow
 def test_tpu_with_two_devices(tmp_path):
     text, pictures = run(
         "colab_tpu", tmp_path, XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"

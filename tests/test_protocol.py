@@ -47,6 +47,7 @@ def real_for_synthetic(monkeypatch, change=lambda images: images):
     return len(labels)
 
 
+@pytest.mark.slow
 def test_fidelity_tells_good_images_from_bad(run, cache, monkeypatch):
     n = real_for_synthetic(monkeypatch)
 

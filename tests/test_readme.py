@@ -25,7 +25,7 @@ def loop():
     return names
 
 
-@pytest.mark.parametrize("library", ["flax", "haiku"])
+@pytest.mark.parametrize("library", ["flax", pytest.param("haiku", marks=pytest.mark.slow)])
 def test_the_loop_learns(loop, library):
     data = load_dataset("digits")
     x = jnp.asarray(data.train_images.reshape(-1, 64)[:512] / 255.0)

@@ -191,7 +191,11 @@ def test_what_cannot_be_checked_is_refused(run, tmp_path, part):
         pack(run, tmp_path / "out.zip")
 
 
-@pytest.mark.parametrize("keys", [{"train": {"seed": 1}}, {"privacy": {"epsilon": float("inf")}}], ids=["seed", "inf"])
+@pytest.mark.parametrize(
+    "keys",
+    [{"train": {"seed": 1}}, pytest.param({"privacy": {"epsilon": float("inf")}}, marks=pytest.mark.slow)],
+    ids=["seed", "inf"],
+)
 def test_runs_without_a_guarantee_say_so_everywhere_and_are_refused(small_config, tmp_path, capsys, keys):
     config = small_config.copy_and_resolve_references().unlock()
     config.train.steps = 2

@@ -101,8 +101,11 @@ def same(a, b):
     )
 
 
+ONE_OF_EACH = ("efsgd_gan, private", "sanitized_gan, parameter", "private_mixture")
+
+
 @pytest.mark.usefixtures("mechanism_says_nothing")
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [pytest.param(m, marks=[pytest.mark.slow] * (m not in ONE_OF_EACH)) for m in METHODS])
 def test_what_is_released_is_the_same_for_all_data(name):
     make, field = METHODS[name]
     method = make()

@@ -100,6 +100,7 @@ def test_explicit_noise_stops_at_the_target(small_config, tmp_path):
     assert result.epsilon <= 1.2
 
 
+@pytest.mark.slow
 def test_hidden_feedback_reports_its_assumption_free_epsilon(small_config, finished_run, tmp_path):
     config = small_config.copy_and_resolve_references().unlock()
     config.privacy.update(feedback="hidden", feedback_l2_norm_clip=0.2)

@@ -58,7 +58,7 @@ def images(key, *shape):
     return Images(jax.random.uniform(key, (*shape, 8, 8, 1), minval=-1), jax.random.randint(key, shape, 0, 3))
 
 
-@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("batched", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_step_over_the_stack_is_a_loop_over_its_members(batched):
     shard = make_shard(SPEC, EVERYTHING, lambda params, z, labels, key: jnp.zeros((z.shape[0], 8, 8, 1)) + params, 0)
     k = 100
@@ -107,7 +107,7 @@ def compiled(schedule):
     return made, data, made.init(jax.random.key(0)), jax.jit(made.step)
 
 
-SCHEDULES = ["published", "independent", "parameter"]
+SCHEDULES = ["published", pytest.param("independent", marks=pytest.mark.slow), "parameter"]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -170,6 +170,7 @@ def test_noise_of_a_step_has_the_mechanisms_std_and_differs_per_image():
     assert np.abs(np.corrcoef(noise) - np.eye(4 * B)).max() < 0.65  # of 64 pixels: 5 / sqrt(64)
 
 
+@pytest.mark.slow
 def test_reconstruction_from_the_prior_takes_images_of_the_label():
     hp = Hyperparameters(**{**vars(EVERYTHING), "reconstruction_from": "prior", "candidates": 6})
     shard = make_shard(SPEC, hp, lambda *a: None, 0)
