@@ -17,8 +17,8 @@ from held_out import without_test_split
 from provenance import provenance
 
 from efsgd_jax import UserError, evaluate, fit
-from efsgd_jax.cli import read_config
-from efsgd_jax.shown import format_epsilon
+from efsgd_jax.cli.parser import read_config
+from efsgd_jax.formatting import format_epsilon
 
 FEEDBACK = [
     ("hidden feedback", "hidden", 1),  # as published: the residual's clip norm is about a gradient's

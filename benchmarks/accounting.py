@@ -18,7 +18,7 @@ from timing import write_record
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from random_accounting import check, random_case
 
-from efsgd_jax.shown import format_epsilon
+from efsgd_jax.formatting import format_epsilon
 
 
 def table(cases: dict[str, Any]) -> str:

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from provenance import provenance
 from timing import in_turn, ratios, spread, write_record
 
-from efsgd_jax.methods.mixture_fit import clip_rows
 from efsgd_jax.privacy import noise
 from efsgd_jax.privacy.one_shot import FACTOR_BITS, NoiseSupply, Release, whole_rows
+from efsgd_jax.synthesizers.gaussian_mixture.fit import clip_rows
 
 CLASSES, SIZE, FEATURES = 10, 784, 442
 HIGHEST = jax.lax.Precision.HIGHEST

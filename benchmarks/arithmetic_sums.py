@@ -29,9 +29,10 @@ from provenance import provenance
 from recorded_releases import CLIP, NOBODY, PIXELS, RELEASES, Recording
 from timing import write_record
 
-from efsgd_jax.methods import mixture_fit, teacher
-from efsgd_jax.methods.mixture_fit import clip_rows
 from efsgd_jax.privacy.exact_sums import exact_product
+from efsgd_jax.synthesizers.gaussian_mixture import fit as mixture_fit
+from efsgd_jax.synthesizers.gaussian_mixture import reranker as teacher
+from efsgd_jax.synthesizers.gaussian_mixture.fit import clip_rows
 
 CLAIM = CLIP * math.hypot(1.0, mixture_fit.COUNT_LENGTH)
 

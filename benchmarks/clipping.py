@@ -27,7 +27,7 @@ from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.models import Discriminator
 from efsgd_jax.models.layers import Conv
 from efsgd_jax.privacy import clipped_grad
-from efsgd_jax.runs.compilation import compiler_options, cores
+from efsgd_jax.training.compilation import compiler_options, cores
 
 SPEC = ImageSpec(28, 1, 10)
 FEATURES = 64

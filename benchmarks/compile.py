@@ -26,10 +26,10 @@ def child(config: str) -> None:
     import jax
     import jax.numpy as jnp
 
-    from efsgd_jax.cli import read_config
-    from efsgd_jax.runs.compilation import compiler_options
-    from efsgd_jax.runs.setup import prepare
-    from efsgd_jax.runs.update import make_update
+    from efsgd_jax.cli.parser import read_config
+    from efsgd_jax.training.compilation import compiler_options
+    from efsgd_jax.training.setup import prepare
+    from efsgd_jax.training.update import make_update
 
     setup = prepare(read_config(config, []))
     images, labels = jnp.asarray(setup.dataset.train_images), jnp.asarray(setup.dataset.train_labels)

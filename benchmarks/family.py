@@ -17,8 +17,8 @@ from ablation import spread
 from provenance import provenance
 
 from efsgd_jax import UserError, evaluate, fit
-from efsgd_jax.cli import read_config
-from efsgd_jax.shown import format_epsilon
+from efsgd_jax.cli.parser import read_config
+from efsgd_jax.formatting import format_epsilon
 
 RECONSTRUCTION, CLASSIFIER = "method.reconstruction_weight=0.02", "method.classifier_weight=0.2"
 NOISE_INJECTION = "method.noise_injection=true"

@@ -30,14 +30,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from provenance import provenance
 
-from efsgd_jax.cli import Parser, program, read_config, split_overrides
+from efsgd_jax.cli.parser import Parser, program, read_config, split_overrides
 from efsgd_jax.config import validate
 from efsgd_jax.errors import UserError
-from efsgd_jax.methods.sanitized_gan import Hyperparameters, make_generator, sanitized_gan
 from efsgd_jax.models.critic import Critic
-from efsgd_jax.runs.compilation import cores
-from efsgd_jax.runs.update import make_update
-from efsgd_jax.settings import method_named
+from efsgd_jax.synthesizers import method_named
+from efsgd_jax.synthesizers.sanitized_gan.method import Hyperparameters, make_generator, sanitized_gan
+from efsgd_jax.training.compilation import cores
+from efsgd_jax.training.update import make_update
 
 try:
     import torch

@@ -22,10 +22,10 @@ from provenance import provenance
 from timing import in_turn, ratios, spread, write_record
 
 from efsgd_jax.data.dataset import ImageSpec
-from efsgd_jax.methods.members import over_members
-from efsgd_jax.methods.shard import Images, Shard, make_shard
-from efsgd_jax.methods.shard_options import Hyperparameters
-from efsgd_jax.runs.compilation import compiler_options
+from efsgd_jax.synthesizers.sanitized_gan.members import over_members
+from efsgd_jax.synthesizers.sanitized_gan.options import Hyperparameters
+from efsgd_jax.synthesizers.sanitized_gan.shard import Images, Shard, make_shard
+from efsgd_jax.training.compilation import compiler_options
 
 SPEC = ImageSpec(28, 1, 10)
 TOLERANCE = 1e-5

@@ -26,7 +26,7 @@ from timing import in_turn, spread, write_record
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from efsgd_jax.metrics import frechet_distance_of_features, kernel_distance, load_inception, manifold_scores
+from efsgd_jax.evaluation.metrics import frechet_distance_of_features, kernel_distance, load_inception, manifold_scores
 
 PEERS = ("torch", "torchvision", "pytorch-fid", "torch-fidelity", "prdc")
 TOLERANCE = {"FID": 1e-3, "KID": 1e-3, "PRDC": 1e-3, "InceptionV3": 1e-4}

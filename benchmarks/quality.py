@@ -23,8 +23,8 @@ from held_out import without_test_split
 from provenance import provenance
 
 from efsgd_jax import evaluate_samples, fit, sample
-from efsgd_jax.cli import read_config
-from efsgd_jax.shown import format_epsilon
+from efsgd_jax.cli.parser import read_config
+from efsgd_jax.formatting import format_epsilon
 
 SAMPLES = 60_000
 RECIPES = {"mnist": "configs/mnist.py", "fashion_mnist": "configs/fmnist.py"}

@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.methods import mixture_fit, teacher
-from efsgd_jax.methods.mixture_fit import FitOptions, clip_rows
 from efsgd_jax.privacy.noise import NOISE_WIDTH
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release
+from efsgd_jax.synthesizers.gaussian_mixture import fit as mixture_fit
+from efsgd_jax.synthesizers.gaussian_mixture import reranker as teacher
+from efsgd_jax.synthesizers.gaussian_mixture.fit import FitOptions, clip_rows
 
 PIXELS, CLIP = 100, 10.0
 NOBODY = -1

@@ -10,10 +10,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from efsgd_jax.data.dataset import ImageSpec
-from efsgd_jax.methods import efsgd_gan as flagship
-from efsgd_jax.methods.synthesizer import Synthesizer
 from efsgd_jax.privacy import ClippedSum, Mechanism, clipped_grad, sensitivity_of
-from efsgd_jax.settings import method_named
+from efsgd_jax.synthesizers import method_named
+from efsgd_jax.synthesizers.base import Synthesizer
+from efsgd_jax.synthesizers.efsgd_gan import method as flagship
 
 EXAMPLES = 60_000
 SPEC = ImageSpec(28, 1, 10)

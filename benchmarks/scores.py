@@ -20,9 +20,9 @@ from provenance import provenance
 from timing import write_record
 
 from efsgd_jax import Dataset, UserError, evaluate_samples
-from efsgd_jax.cli import read_config, split_overrides
-from efsgd_jax.metrics import to_json, to_table
-from efsgd_jax.runs.setup import dataset_of
+from efsgd_jax.cli.parser import read_config, split_overrides
+from efsgd_jax.evaluation.metrics import to_json, to_table
+from efsgd_jax.training.setup import dataset_of
 
 
 def evaluations(data: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray, dict[str, Any]]]:

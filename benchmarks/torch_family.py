@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efsgd_jax.data.dataset import ImageSpec
-from efsgd_jax.methods.shard_options import Hyperparameters
 from efsgd_jax.models.critic import STAGES
 from efsgd_jax.models.sizes import base_and_stages, stage_widths
-from efsgd_jax.privacy.shards import ShardMechanism
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
+from efsgd_jax.synthesizers.sanitized_gan.options import Hyperparameters
 
 SPEC = ImageSpec(28, 1, 10)
 

@@ -19,8 +19,8 @@ from provenance import provenance
 from rivals import random_data, synthesizer
 from timing import fastest, in_turn, ratios, spread, write_record
 
-from efsgd_jax.cli import read_config
-from efsgd_jax.runs.update import make_update
+from efsgd_jax.cli.parser import read_config
+from efsgd_jax.training.update import make_update
 
 OVERHEAD_STEPS = 30
 

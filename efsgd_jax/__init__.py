@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from efsgd_jax.config import default_config, load_config
     from efsgd_jax.data import Dataset, load_dataset
     from efsgd_jax.errors import UserError
-    from efsgd_jax.pages import Comparison, compare, report
+    from efsgd_jax.evaluation.evaluate import Scores, evaluate, evaluate_samples
+    from efsgd_jax.evaluation.release_score import ReleasedScore, release_score
     from efsgd_jax.privacy import error_feedback_aggregate, fresh_key
-    from efsgd_jax.runs.evaluate import Scores, evaluate, evaluate_samples
+    from efsgd_jax.reports import Comparison, report
+    from efsgd_jax.reports.comparison import compare
     from efsgd_jax.runs.fit import FitResult, fit
-    from efsgd_jax.runs.release_score import ReleasedScore, release_score
-    from efsgd_jax.runs.sample import Samples, sample
+    from efsgd_jax.runs.sampling import Samples, sample
 
 __all__ = [
     "Comparison",

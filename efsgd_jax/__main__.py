@@ -2,7 +2,7 @@
 
 import sys
 
-from efsgd_jax.console import main
+from efsgd_jax.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from efsgd_jax.errors import UserError
-from efsgd_jax.settings import common_rules, method_named
+from efsgd_jax.synthesizers import common_rules, method_named
 
 PACKAGED = "preset:"
 

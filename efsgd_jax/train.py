@@ -2,7 +2,7 @@
 
 import sys
 
-from efsgd_jax.programs.train import main
+from efsgd_jax.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from efsgd_jax.metrics.inception_weights import published_shapes
-from efsgd_jax.metrics.torch_file import MAGIC
+from efsgd_jax.evaluation.metrics.inception_weights import published_shapes
+from efsgd_jax.evaluation.metrics.torch_file import MAGIC
 
 STORAGES = {"f4": b"FloatStorage", "f8": b"DoubleStorage", "i8": b"LongStorage"}
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from efsgd_jax.models.convolution import convolve
 from efsgd_jax.models.layers import Conv, NoiseInjection, PixelNorm, UpsamplingConv
-from efsgd_jax.ops.convolution import convolve
 
 SIDE, CHANNELS, CLASSES = 6, 2, 3
 MAPS = (

@@ -7,8 +7,8 @@ import pytest
 
 from efsgd_jax import load_dataset
 from efsgd_jax.data import ImageSpec
-from efsgd_jax.methods.appearance import AppearanceOptions, to_image, to_vectors, vector_size
-from efsgd_jax.methods.pose import RANGES, find_pose, from_frame, places, to_frame
+from efsgd_jax.synthesizers.gaussian_mixture.appearance import AppearanceOptions, to_image, to_vectors, vector_size
+from efsgd_jax.synthesizers.gaussian_mixture.pose import RANGES, find_pose, from_frame, places, to_frame
 
 SPEC = ImageSpec(32, 1, 2)
 

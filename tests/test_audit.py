@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from efsgd_jax.audit import Game, ShardGame, audit, lower_bound, sound_games
-from efsgd_jax.audit.__main__ import main
 from efsgd_jax.audit.bounds import area_under_curve, one_run_lower_bound, true_positive_rate
 from efsgd_jax.audit.canaries import audit_run, make_canaries
 from efsgd_jax.audit.games import play
@@ -17,6 +16,7 @@ from efsgd_jax.audit.membership import audit_release, nearness
 from efsgd_jax.audit.mutants import mutants
 from efsgd_jax.audit.suite import mechanism
 from efsgd_jax.audit.white_box import attack_mutants, mutants_table, to_table
+from efsgd_jax.cli.audit import main
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.privacy import epsilon as epsilon_of
 from efsgd_jax.privacy import feedback, gaussian_event

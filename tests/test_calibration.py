@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from random_accounting import check, random_case
 from test_accounting import gaussian_epsilon
 
+from efsgd_jax.cli.privacy import main
 from efsgd_jax.errors import UserError
+from efsgd_jax.formatting import format_epsilon, format_lower_bound
 from efsgd_jax.privacy import (
     Ledger,
     Mechanism,
@@ -20,9 +22,7 @@ from efsgd_jax.privacy import (
     epsilon,
     sample_capacity,
 )
-from efsgd_jax.privacy.__main__ import main
 from efsgd_jax.privacy.accounting import COARSE, FINE
-from efsgd_jax.shown import format_epsilon, format_lower_bound
 
 
 def poisson(batch, n=60_000, **fields):

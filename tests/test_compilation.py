@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from efsgd_jax.runs import compilation
+from efsgd_jax.training import compilation
 
 
 @pytest.fixture

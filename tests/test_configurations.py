@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from efsgd_jax import default_config, fit
 from efsgd_jax.config import override
 from efsgd_jax.errors import UserError
-from efsgd_jax.settings import METHODS
+from efsgd_jax.synthesizers import METHODS
 
 NUMBERS = ["0", "-1", "1", "2", "3", "7", "0.5", "-0.5", "1e-9", "1e9", "1e300", "nan", "inf", "-inf", "2147483648"]
 WORDS = [

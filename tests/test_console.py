@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from efsgd_jax.console import COMMANDS, SHELLS, main
-from efsgd_jax.programs.train import main as train
+from efsgd_jax.cli.main import COMMANDS, SHELLS, main
+from efsgd_jax.cli.train import main as train
 
 
 def test_help_names_every_command(capsys):

@@ -14,10 +14,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from efsgd_jax import UserError, default_config
-from efsgd_jax.cli import read_config
+from efsgd_jax.cli.parser import read_config
 from efsgd_jax.privacy import clipped_grad
-from efsgd_jax.runs.checkpoints import Checkpoints
-from efsgd_jax.runs.setup import mesh_for, prepare
+from efsgd_jax.training.checkpoints import Checkpoints
+from efsgd_jax.training.setup import mesh_for, prepare
 
 STEPS = 20
 OVERRIDES = [
@@ -110,7 +110,7 @@ def test_rows_are_dealt_and_come_back_in_order():
 
 def test_what_devices_cannot_share_is_refused(monkeypatch):
     mesh = jax.sharding.AbstractMesh((3,), ("data",))
-    monkeypatch.setattr("efsgd_jax.runs.setup.data_mesh", lambda: mesh)
+    monkeypatch.setattr("efsgd_jax.training.setup.data_mesh", lambda: mesh)
     with pytest.raises(UserError, match=r"generated_batch_size is 64.*3 devices.*multiple of 3"):
         mesh_for(default_config())
     assert mesh_for(default_config("sanitized_gan")) is None

@@ -12,10 +12,10 @@ from sklearn.linear_model import LogisticRegression
 
 from efsgd_jax import load_dataset
 from efsgd_jax.data import ImageSpec, to_uint8
-from efsgd_jax.methods.efsgd_gan import Hyperparameters, efsgd_gan
-from efsgd_jax.methods.synthesizer import Batch
 from efsgd_jax.privacy import Mechanism
-from efsgd_jax.runs.update import dispatches, make_update
+from efsgd_jax.synthesizers.base import Batch
+from efsgd_jax.synthesizers.efsgd_gan.method import Hyperparameters, efsgd_gan
+from efsgd_jax.training.update import dispatches, make_update
 
 CLIP = {"discriminator": 0.7, "encoder": 0.5, "generator": 1.0}
 HP = Hyperparameters(latent=4, generator_width=4, discriminator_width=4, encoder_width=4, max_width=8, features=8,

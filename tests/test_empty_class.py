@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from efsgd_jax import default_config, evaluate, fit, report, sample
+from efsgd_jax.evaluation.scoring import METRICS
+from efsgd_jax.runs.privacy_report import to_markdown
 from efsgd_jax.runs.release import pack
-from efsgd_jax.runs.report import to_markdown
-from efsgd_jax.runs.scoring import METRICS
 
 SMALL = {
     "efsgd_gan": {

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from efsgd_jax.methods import mixture_fit
-from efsgd_jax.methods.mixture_fit import FitOptions, clip_rows
 from efsgd_jax.privacy import one_shot
 from efsgd_jax.privacy.exact_sums import MAX_BITS, add, exact_product, normal, shifted, squares_by_group, sum_by_group
 from efsgd_jax.privacy.noise import NOISE_WIDTH, Integers
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release, whole_rows
+from efsgd_jax.synthesizers.gaussian_mixture import fit as mixture_fit
+from efsgd_jax.synthesizers.gaussian_mixture.fit import FitOptions, clip_rows
 
 product = jax.jit(exact_product, static_argnums=(2, 3))
 

@@ -11,11 +11,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from efsgd_jax import UserError, default_config, fit
-from efsgd_jax.programs.export import main as export_program
+from efsgd_jax.cli.export import main as export_program
+from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.runs.export import export
-from efsgd_jax.runs.sample import released_generator
+from efsgd_jax.runs.sampling import released_generator
 from efsgd_jax.runs.workdir import Workdir
-from efsgd_jax.shown import format_epsilon
 
 # A process in which importing anything of ours, or Flax, would fail.
 ELSEWHERE = """

@@ -16,13 +16,13 @@ import pytest
 from flax.serialization import msgpack_restore
 
 from efsgd_jax import fit
+from efsgd_jax.cli.train import main as train
 from efsgd_jax.errors import UserError
-from efsgd_jax.programs.train import main as train
-from efsgd_jax.runs import loop
-from efsgd_jax.runs.checkpoints import Checkpoints
-from efsgd_jax.runs.devices import plain
 from efsgd_jax.runs.ownership import sole_owner
 from efsgd_jax.runs.workdir import Workdir
+from efsgd_jax.training import loop
+from efsgd_jax.training.checkpoints import Checkpoints
+from efsgd_jax.training.devices import plain
 
 FLAGS = [
     "--config.train.steps=60", "--config.train.expected_batch_size=32", "--config.train.log_every=5",
@@ -273,7 +273,7 @@ FULL = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
-from efsgd_jax.programs.train import main
+from efsgd_jax.cli.train import main
 sys.exit(main(sys.argv[2:]))
 """
 

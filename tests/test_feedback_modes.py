@@ -8,14 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from efsgd_jax.privacy import (
-    clip_and_sum,
-    clipped_grad,
-    error_feedback_aggregate,
-    fresh_key,
-    outer_clip,
-    unit_lengths,
-)
+from efsgd_jax.privacy import clip_and_sum, clipped_grad, error_feedback_aggregate, fresh_key, outer_clip, unit_lengths
 
 UNITS, CLIP = 7, {"a": 0.8, "b": 0.3}
 PARAMS = {"a": jnp.zeros((3, 2)), "b": jnp.zeros(4)}

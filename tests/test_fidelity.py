@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from efsgd_jax.errors import UserError
-from efsgd_jax.metrics import (
+from efsgd_jax.evaluation.metrics import (
     fidelity_scores,
     frechet_distance_of_features,
     inception_score,

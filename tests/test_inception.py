@@ -11,9 +11,9 @@ import pytest
 from random_inception import random_state_dict, write_legacy, write_zip
 
 from efsgd_jax.errors import UserError
-from efsgd_jax.metrics import inception, inception_weights, load_inception
-from efsgd_jax.metrics.inception_weights import FILE, published_shapes, to_flax
-from efsgd_jax.metrics.torch_file import read_state_dict
+from efsgd_jax.evaluation.metrics import inception, inception_weights, load_inception
+from efsgd_jax.evaluation.metrics.inception_weights import FILE, published_shapes, to_flax
+from efsgd_jax.evaluation.metrics.torch_file import read_state_dict
 
 WRITERS = {"zip": write_zip, "legacy": write_legacy}
 

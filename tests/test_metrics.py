@@ -7,7 +7,7 @@ import pytest
 
 from efsgd_jax import load_dataset
 from efsgd_jax.errors import UserError
-from efsgd_jax.metrics import (
+from efsgd_jax.evaluation.metrics import (
     Training,
     frechet_distance,
     frechet_distance_of_features,

@@ -11,9 +11,9 @@ import pytest
 
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.models import Discriminator, Encoder, Generator, Posterior
+from efsgd_jax.models.convolution import convolve
 from efsgd_jax.models.layers import Conv, UpsamplingConv, upsample
 from efsgd_jax.models.sizes import base_and_stages
-from efsgd_jax.ops.convolution import convolve
 
 
 def size(params):

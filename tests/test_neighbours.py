@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from efsgd_jax.metrics import copying, exact_copies
+from efsgd_jax.evaluation.metrics import copying, exact_copies
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from efsgd_jax.methods import mixture_fit, teacher
-from efsgd_jax.methods.mixture_fit import FitOptions, clip_rows
 from efsgd_jax.privacy.accounting import epsilon, gaussian_event
 from efsgd_jax.privacy.noise import NOISE_WIDTH
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release, gaussian_release, share_noise
+from efsgd_jax.synthesizers.gaussian_mixture import fit as mixture_fit
+from efsgd_jax.synthesizers.gaussian_mixture import reranker as teacher
+from efsgd_jax.synthesizers.gaussian_mixture.fit import FitOptions, clip_rows
 
 D, K, M = 6, 3, 2
 

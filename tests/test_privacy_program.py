@@ -1,4 +1,4 @@
-"""``python -m efsgd_jax.privacy`` and the published accountings."""
+"""``python -m efsgd_jax privacy`` and the published accountings."""
 
 import math
 import re
@@ -7,6 +7,7 @@ import dp_accounting
 import jax
 import pytest
 
+from efsgd_jax.cli.privacy import accountant_rows, lineage_rows, main, mode_rows
 from efsgd_jax.privacy import (
     Mechanism,
     calibrate_phases,
@@ -17,7 +18,6 @@ from efsgd_jax.privacy import (
     overflow_probability,
     sample_capacity,
 )
-from efsgd_jax.privacy.__main__ import accountant_rows, lineage_rows, main, mode_rows
 
 
 def test_the_published_epsilons_and_what_the_code_spends():

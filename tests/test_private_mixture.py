@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from efsgd_jax import UserError, default_config, evaluate, fit, report, sample
+from efsgd_jax.cli.release import main as publish
 from efsgd_jax.data import ImageSpec
-from efsgd_jax.methods.mixture import Mixture, draw
-from efsgd_jax.methods.mixture_fit import FitOptions, fit_mixture
-from efsgd_jax.methods.private_mixture import Hyperparameters, make_generate, private_mixture
-from efsgd_jax.methods.teacher import num_features, oriented_gradients
 from efsgd_jax.privacy import Mechanism
-from efsgd_jax.programs.release import main as publish
+from efsgd_jax.synthesizers.gaussian_mixture.fit import FitOptions, fit_mixture
+from efsgd_jax.synthesizers.gaussian_mixture.method import Hyperparameters, make_generate, private_mixture
+from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
+from efsgd_jax.synthesizers.gaussian_mixture.reranker import num_features, oriented_gradients
 
 
 def some_mixture(key, k=2, m=3, d=2, pixels=5):
@@ -81,7 +81,7 @@ def test_where_noise_leaves_no_direction_in_sight_the_mixture_is_of_finite_means
 def test_the_teacher_moves_draws_towards_images_of_their_class():
     """With more candidates, more of the images of a class are such as the teacher names so."""
     from efsgd_jax import load_dataset
-    from efsgd_jax.methods.teacher import log_probabilities
+    from efsgd_jax.synthesizers.gaussian_mixture.reranker import log_probabilities
 
     data = load_dataset("digits")
     spec, n = data.spec, len(data.train_labels)

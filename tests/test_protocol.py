@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from efsgd_jax import UserError, evaluate, load_dataset
-from efsgd_jax.metrics import CLASSIFIERS, PROTOCOLS, Training, to_table, train_feature_classifier
-from efsgd_jax.programs.evaluate import main as score
-from efsgd_jax.runs import evaluate as module
-from efsgd_jax.runs import feature_cache, scoring
-from efsgd_jax.runs.sample import Samples
+from efsgd_jax.cli.evaluate import main as score
+from efsgd_jax.evaluation import evaluate as module
+from efsgd_jax.evaluation import feature_cache, scoring
+from efsgd_jax.evaluation.metrics import CLASSIFIERS, PROTOCOLS, Training, to_table, train_feature_classifier
+from efsgd_jax.runs.sampling import Samples
 
 QUICK = Training(steps=3)
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from efsgd_jax import load_dataset
-from efsgd_jax.metrics import (
+from efsgd_jax.evaluation.metrics import (
     CLASSIFIERS,
     DEFAULT_CLASSIFIERS,
     PROTOCOLS,
@@ -17,8 +17,8 @@ from efsgd_jax.metrics import (
     protocol_lines,
     utility,
 )
-from efsgd_jax.metrics.epochs import Recipe, train_by_epochs
-from efsgd_jax.metrics.residual import Convolution, ResNet, ResNeXt, WideResNet
+from efsgd_jax.evaluation.metrics.epochs import Recipe, train_by_epochs
+from efsgd_jax.evaluation.metrics.resnet import Convolution, ResNet, ResNeXt, WideResNet
 
 
 def adam(batches):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from efsgd_jax import UserError, load_config
-from efsgd_jax.cli import read_config
+from efsgd_jax.cli.parser import read_config
 from efsgd_jax.config import packaged_recipes, validate
 
 RECIPES = sorted(Path("configs").glob("*.py"))

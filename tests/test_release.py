@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from efsgd_jax import UserError, fit, load_dataset
-from efsgd_jax.programs.release import main as publish
+from efsgd_jax.cli.release import main as publish
 from efsgd_jax.runs.images import class_grid, save_grid
 from efsgd_jax.runs.release import pack
 

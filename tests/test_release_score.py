@@ -15,19 +15,19 @@ from scipy import stats
 
 from efsgd_jax import UserError, fit, load_dataset, sample
 from efsgd_jax.audit.bounds import lower_bound
-from efsgd_jax.metrics import CLASSIFIERS
+from efsgd_jax.cli.release import main as publish
+from efsgd_jax.cli.release_score import main as publish_score
+from efsgd_jax.evaluation import release_score as release_score_module
+from efsgd_jax.evaluation.metrics import CLASSIFIERS
+from efsgd_jax.evaluation.release_score import release_score
+from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy import Ledger, ShardMechanism
 from efsgd_jax.privacy.noisy_count import discrete_laplace, noisy_mean, noisy_total
-from efsgd_jax.programs.release import main as publish
-from efsgd_jax.programs.release_score import main as publish_score
 from efsgd_jax.runs import queries as queries_module
-from efsgd_jax.runs import release_score as release_score_module
 from efsgd_jax.runs.ownership import sole_owner
+from efsgd_jax.runs.privacy_report import privacy_report, public_facts, with_queries
 from efsgd_jax.runs.release import check
-from efsgd_jax.runs.release_score import release_score
-from efsgd_jax.runs.report import privacy_report, public_facts, with_queries
 from efsgd_jax.runs.workdir import Workdir
-from efsgd_jax.shown import format_epsilon
 
 NAME = "gen2real.logistic_regression"
 
@@ -303,9 +303,9 @@ def unchanged(run):
         (unchanged, NAME, ["--target_epsilon=inf"], "finite"),
         (unchanged, NAME, ["--epsilon=3"], "--target_epsilon="),
         (unchanged, NAME, ["--target_epsilon=1"], "of which 0 is left"),
-        (unchanged, "gen2real.mlp", [], "has no gen2real.mlp; make it with: python -m efsgd_jax.evaluate"),
+        (unchanged, "gen2real.mlp", [], "has no gen2real.mlp; make it with: python -m efsgd_jax evaluate"),
         (unchanged, "dpac.gen2real.cnn", [], "--protocol=dpac"),
-        (without_scores, NAME, [], "is missing; make it with: python -m efsgd_jax.evaluate"),
+        (without_scores, NAME, [], "is missing; make it with: python -m efsgd_jax evaluate"),
         (scores(lambda s: s.update(generator_sha256="0" * 64)), NAME, [], "another generator"),
         (scores(off_by_one), NAME, [], "does not add up"),
         (scores(lambda s: s["gen2real"]["logistic_regression"].pop("confusion")), NAME, [], "damaged"),

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from efsgd_jax.data import ImageSpec
-from efsgd_jax.methods import efsgd_gan, private_mixture, sanitized_gan, shard_options
 from efsgd_jax.privacy import Mechanism, ShardMechanism
+from efsgd_jax.synthesizers.efsgd_gan import method as efsgd_gan
+from efsgd_jax.synthesizers.gaussian_mixture import method as private_mixture
+from efsgd_jax.synthesizers.sanitized_gan import method as sanitized_gan
+from efsgd_jax.synthesizers.sanitized_gan import options as shard_options
 
 SPEC, N, STEPS = ImageSpec(8, 1, 3), 24, 2
 CLIP = {"discriminator": 0.7, "encoder": 0.5, "generator": 1.0}

@@ -16,14 +16,14 @@ from PIL import Image
 
 from efsgd_jax import UserError, compare, load_dataset, report, sample
 from efsgd_jax.audit.membership import audit_release
-from efsgd_jax.metrics.utility import logistic_regression
-from efsgd_jax.pages.images import data_uri, strip
-from efsgd_jax.programs.compare import main as make_comparison
-from efsgd_jax.programs.report import main as make_report
-from efsgd_jax.runs.anchors import ANCHORS
-from efsgd_jax.runs.files import write_json
-from efsgd_jax.runs.report import REPLACE, ZERO_OUT
-from efsgd_jax.shown import format_epsilon
+from efsgd_jax.cli.compare import main as make_comparison
+from efsgd_jax.cli.report import main as make_report
+from efsgd_jax.evaluation.anchors import ANCHORS
+from efsgd_jax.evaluation.metrics.utility import logistic_regression
+from efsgd_jax.files import write_json
+from efsgd_jax.formatting import format_epsilon
+from efsgd_jax.reports.images import data_uri, strip
+from efsgd_jax.runs.privacy_report import REPLACE, ZERO_OUT
 
 NAMES = [str(i) for i in range(10)]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

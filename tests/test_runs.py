@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from efsgd_jax import default_config, evaluate, fit, load_dataset, sample
+from efsgd_jax.cli.evaluate import main as score
+from efsgd_jax.cli.sample import main as draw
 from efsgd_jax.errors import UserError
-from efsgd_jax.programs.evaluate import main as score
-from efsgd_jax.programs.sample import main as draw
+from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.runs.images import class_grid, folder_names
-from efsgd_jax.runs.metrics_stream import MetricsStream
-from efsgd_jax.shown import format_epsilon
+from efsgd_jax.training.metrics_stream import MetricsStream
 
 
 def test_release_holds_what_may_be_published_and_nothing_else(finished_run):

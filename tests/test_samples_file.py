@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from efsgd_jax import default_config, evaluate_samples, load_dataset
-from efsgd_jax.programs.evaluate import main as score
+from efsgd_jax.cli.evaluate import main as score
 
 DATA = load_dataset("digits")
 IMAGES, LABELS = DATA.train_images[:300], DATA.train_labels[:300]

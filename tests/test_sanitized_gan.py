@@ -12,20 +12,20 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from efsgd_jax import UserError, default_config, evaluate, fit, load_dataset, sample
+from efsgd_jax.cli.release import main as publish
+from efsgd_jax.cli.train import main as train
 from efsgd_jax.data import ImageSpec, to_uint8
-from efsgd_jax.methods.members import over_members, put, take
-from efsgd_jax.methods.prompts import make_prompts
-from efsgd_jax.methods.sanitized_gan import sanitized_gan
-from efsgd_jax.methods.shard import Images, make_shard
-from efsgd_jax.methods.shard_options import Hyperparameters
 from efsgd_jax.privacy import ShardMechanism
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
-from efsgd_jax.privacy.published import SanitizedGan
-from efsgd_jax.programs.release import main as publish
-from efsgd_jax.programs.train import main as train
-from efsgd_jax.runs import memory
-from efsgd_jax.runs.report import REPLACE
-from efsgd_jax.runs.update import make_update
+from efsgd_jax.runs.privacy_report import REPLACE
+from efsgd_jax.synthesizers.sanitized_gan.generator_inputs import make_prompts
+from efsgd_jax.synthesizers.sanitized_gan.members import over_members, put, take
+from efsgd_jax.synthesizers.sanitized_gan.method import sanitized_gan
+from efsgd_jax.synthesizers.sanitized_gan.options import Hyperparameters
+from efsgd_jax.synthesizers.sanitized_gan.published_accounting import SanitizedGan
+from efsgd_jax.synthesizers.sanitized_gan.shard import Images, make_shard
+from efsgd_jax.training import memory
+from efsgd_jax.training.update import make_update
 
 SPEC = ImageSpec(8, 1, 3)
 HP = Hyperparameters(latent=3, generator_width=4, max_width=4, critic_width=4, critic_steps=1, critic_batch_size=4,

@@ -16,10 +16,10 @@ from efsgd_jax.audit.membership import MAX_IMAGES, nearness
 from efsgd_jax.config import validate
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.errors import UserError
-from efsgd_jax.methods.synthesizer import Batch
 from efsgd_jax.privacy import Mechanism, clipped_grad, fresh_key
-from efsgd_jax.runs.sample import draw
-from efsgd_jax.runs.setup import Setup, bind, dataset_of
+from efsgd_jax.runs.sampling import draw
+from efsgd_jax.synthesizers.base import Batch
+from efsgd_jax.training.setup import Setup, bind, dataset_of
 
 PyTree = Any
 CHUNK = 50
@@ -119,7 +119,7 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = Non
     if config.method.name != "efsgd_gan":
         raise UserError(
             f"canaries attack gradients of single images; config.method.name is {config.method.name}, which has none. "
-            "Audit its schedules: python -m efsgd_jax.audit"
+            "Audit its schedules: python -m efsgd_jax audit"
         )
     setup = bind(config, together, _Recording)
     ledger, synthesizer = setup.ledger, setup.synthesizer

@@ -12,7 +12,7 @@ from efsgd_jax.audit.scores import likelihood_ratio
 from efsgd_jax.privacy import Ledger, ShardMechanism, make_sanitizer
 from efsgd_jax.privacy.accounting import FINE
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
-from efsgd_jax.privacy.shards import IMAGE_SCHEDULES, Turn
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import IMAGE_SCHEDULES, Turn
 
 # Gradients of the adversary, in clip norms: far beyond them.
 LENGTH = 10.0

@@ -9,7 +9,7 @@ import jax
 from efsgd_jax.audit.bounds import lower_bound
 from efsgd_jax.audit.games import Playable, play
 from efsgd_jax.audit.mutants import mutants
-from efsgd_jax.shown import format_epsilon, format_lower_bound
+from efsgd_jax.formatting import format_epsilon, format_lower_bound
 
 
 class Row(NamedTuple):

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.ops.convolution import convolve
+from efsgd_jax.models.convolution import convolve
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:

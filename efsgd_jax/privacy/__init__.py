@@ -18,8 +18,8 @@ from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.privacy.mechanisms import Mechanism, dp_sgd_event, hidden_feedback_event, overflow_probability
 from efsgd_jax.privacy.residuals import unit_lengths
 from efsgd_jax.privacy.sampling import poisson_batch, sample_capacity
-from efsgd_jax.privacy.sanitizer import make_sanitizer
-from efsgd_jax.privacy.shards import ShardMechanism
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
+from efsgd_jax.synthesizers.sanitized_gan.sanitizer import make_sanitizer
 
 __all__ = [
     "ClippedSum",

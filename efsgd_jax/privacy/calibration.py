@@ -10,11 +10,11 @@ from dp_accounting import rdp
 from scipy import optimize
 
 from efsgd_jax.errors import UserError
+from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy.accounting import COARSE, COARSE_ORDERS, epsilon
 from efsgd_jax.privacy.mechanisms import Mechanism
-from efsgd_jax.privacy.shards import ShardMechanism
 from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE
-from efsgd_jax.shown import format_epsilon
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
 M = TypeVar("M", Mechanism, ShardMechanism)
 MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER = 1e-2, 1e4

@@ -7,7 +7,7 @@ import dp_accounting
 from efsgd_jax.privacy.accounting import COARSE, FINE
 from efsgd_jax.privacy.calibration import best_fresh_share, calibrate_steps
 from efsgd_jax.privacy.mechanisms import Mechanism
-from efsgd_jax.privacy.shards import ShardMechanism
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
 # Into how many blocks of steps a run is cut at most, whose epsilons are computed: each takes a tenth of a second.
 MAX_BLOCKS = 50

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.ops.patches import as_kernel, extract_patches
 from efsgd_jax.privacy.dataflow import Meeting
+from efsgd_jax.privacy.patches import as_kernel, extract_patches
 
 
 class Windows(NamedTuple):

@@ -1,1 +1,1 @@
-"""A run on disk: training, sampling, scoring; the only part of the package that does input and output."""
+"""A run on disk: its directory, its owner, its release, drawing from it and exporting it."""

@@ -10,10 +10,10 @@ import numpy as np
 from safetensors.numpy import save
 
 from efsgd_jax.errors import UserError
-from efsgd_jax.runs.files import atomic, check_new_directory, read_json, write_json, write_text
-from efsgd_jax.runs.sample import ReleasedGenerator, released_generator
+from efsgd_jax.files import atomic, check_new_directory, read_json, write_json, write_text
+from efsgd_jax.formatting import format_epsilon
+from efsgd_jax.runs.sampling import ReleasedGenerator, released_generator
 from efsgd_jax.runs.workdir import Workdir
-from efsgd_jax.shown import format_epsilon
 
 # Whoever reads the files may have any of these.
 PLATFORMS = ("cpu", "cuda", "tpu")

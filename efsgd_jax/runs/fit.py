@@ -13,17 +13,17 @@ from ml_collections import ConfigDict
 
 from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
-from efsgd_jax.runs import memory
-from efsgd_jax.runs.devices import from_first, is_first
-from efsgd_jax.runs.files import atomic, read_json, write_json, write_text
+from efsgd_jax.files import atomic, read_json, write_json, write_text
 from efsgd_jax.runs.images import save_grid
-from efsgd_jax.runs.loop import train
 from efsgd_jax.runs.ownership import sole_owner
+from efsgd_jax.runs.privacy_report import privacy_report, public_facts, to_markdown
 from efsgd_jax.runs.release import fingerprints, public_config
-from efsgd_jax.runs.report import privacy_report, public_facts, to_markdown
-from efsgd_jax.runs.setup import Setup, identity, mesh_for, prepare
 from efsgd_jax.runs.workdir import Workdir, plain
-from efsgd_jax.settings import method_named
+from efsgd_jax.synthesizers import method_named
+from efsgd_jax.training import memory
+from efsgd_jax.training.devices import from_first, is_first
+from efsgd_jax.training.loop import train
+from efsgd_jax.training.setup import Setup, identity, mesh_for, prepare
 
 PyTree = Any
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from efsgd_jax.runs.files import atomic
+from efsgd_jax.files import atomic
 
 
 def to_pillow(image: np.ndarray) -> Image.Image:

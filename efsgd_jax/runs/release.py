@@ -20,15 +20,15 @@ from PIL import Image
 from efsgd_jax.config import default_config
 from efsgd_jax.data import ImageSpec, to_uint8
 from efsgd_jax.errors import UserError
+from efsgd_jax.files import atomic, read_json
+from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy import Mechanism, ShardMechanism, best_fresh_share
 from efsgd_jax.privacy.accounting import after_queries
-from efsgd_jax.runs.files import atomic, read_json
 from efsgd_jax.runs.images import class_grid, enlarge
+from efsgd_jax.runs.privacy_report import public_facts, to_markdown
 from efsgd_jax.runs.queries import read_queries
-from efsgd_jax.runs.report import public_facts, to_markdown
 from efsgd_jax.runs.workdir import Workdir
-from efsgd_jax.settings import method_named
-from efsgd_jax.shown import format_epsilon
+from efsgd_jax.synthesizers import method_named
 
 PyTree = Any
 GRID_COLUMNS = 10

@@ -14,8 +14,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from efsgd_jax.errors import UserError
+from efsgd_jax.files import TEMPORARY, read_json, remove_temporary, write_json
 from efsgd_jax.privacy.keys import fresh_key
-from efsgd_jax.runs.files import TEMPORARY, read_json, remove_temporary, write_json
 
 
 class Workdir:

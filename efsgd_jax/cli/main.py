@@ -1,0 +1,94 @@
+"""``efsgd``: all programs under one name, with completion for shells."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+
+from ml_collections import ConfigDict
+
+from efsgd_jax.cli.parser import PREFIX, program
+from efsgd_jax.errors import UserError
+
+# The command, the module that has its ``main`` and ``make_parser``, and what it is for.
+COMMANDS = {
+    "train": ("efsgd_jax.cli.train", "train a private generator, or continue a run"),
+    "sample": ("efsgd_jax.cli.sample", "draw synthetic images from a finished run"),
+    "evaluate": ("efsgd_jax.cli.evaluate", "score a run, or any images, by real data"),
+    "report": ("efsgd_jax.cli.report", "one HTML page of a run"),
+    "compare": ("efsgd_jax.cli.compare", "several runs in one table"),
+    "release": ("efsgd_jax.cli.release", "pack what may be published, or refuse"),
+    "release_score": ("efsgd_jax.cli.release_score", "publish a score with noise, and charge it"),
+    "export": ("efsgd_jax.cli.export", "write a generator as StableHLO and safetensors"),
+    "privacy": ("efsgd_jax.cli.privacy", "what would it cost? No data needed"),
+    "audit": ("efsgd_jax.cli.audit", "attack the guarantee"),
+}
+SHELLS = ("bash", "zsh")
+HELP = f"""usage: efsgd COMMAND ...
+
+Publish images without publishing the people in them: differentially private image generators in JAX.
+
+{"".join(f"  {name:14} {what}{chr(10)}" for name, (_, what) in COMMANDS.items())}
+  completion     print a completion script: efsgd completion {"|".join(SHELLS)}
+  --version      print the version
+
+efsgd COMMAND --help says more. Begin with: efsgd train --config=preset:digits --workdir=runs/digits"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status of the command in ``argv``."""
+    first, *rest = [*(sys.argv[1:] if argv is None else argv), ""]
+    if first in COMMANDS:
+        return importlib.import_module(COMMANDS[first][0]).main(rest[:-1])
+    return _about([first, *rest[:-1]])
+
+
+@program
+def _about(argv: Sequence[str]) -> None:
+    first, *rest = argv
+    if first in ("", "-h", "--help", "help"):
+        print(HELP)
+    elif first == "--version":
+        print(f"efsgd_jax {version('efsgd_jax')}")
+    elif first == "completion":
+        if len(rest) != 1 or rest[0] not in SHELLS:
+            raise UserError(f"efsgd completion needs the name of a shell: {', '.join(SHELLS)}")
+        import shtab
+
+        print(shtab.complete(_all_commands(), shell=rest[0]))
+    else:
+        raise UserError(f"unknown command {first!r}; there are {', '.join(COMMANDS)} and completion")
+
+
+def _all_commands() -> argparse.ArgumentParser:
+    """Every command's flags, the recipes, and every key of the configuration."""
+    import shtab
+
+    from efsgd_jax.config import PACKAGED, default_config, packaged_recipes
+    from efsgd_jax.synthesizers import METHODS
+
+    keys = sorted({key for method in METHODS for key in _keys(default_config(method))} | {"preset"})
+    parser = argparse.ArgumentParser(prog="efsgd")
+    commands = parser.add_subparsers(dest="command")
+    for name, (module, what) in COMMANDS.items():
+        of_command = importlib.import_module(module).make_parser()
+        for action in of_command._actions:
+            if action.dest == "config":
+                action.choices = [f"{PACKAGED}{recipe}" for recipe in packaged_recipes()]
+                for key in keys:
+                    of_command.add_argument(f"{PREFIX}{key}")
+            elif action.dest in ("workdir", "runs", "out"):
+                action.complete = shtab.DIRECTORY
+        commands.add_parser(name, parents=[of_command], add_help=False, help=what)
+    completion = commands.add_parser("completion", help="print a completion script")
+    completion.add_argument("shell", choices=SHELLS)
+    return parser
+
+
+def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key

@@ -1,0 +1,205 @@
+"""``python -m efsgd_jax privacy``: what a configuration costs, without touching data."""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterable, Sequence
+
+from efsgd_jax.cli.parser import Parser, program, read_config, split_overrides
+from efsgd_jax.errors import UserError
+from efsgd_jax.formatting import format_epsilon
+from efsgd_jax.privacy.accounting import FINE_ORDERS, epsilon
+from efsgd_jax.privacy.calibration import calibrate_mechanism
+from efsgd_jax.privacy.ledger import Ledger
+from efsgd_jax.privacy.mechanisms import LOCAL_OVERFLOW, Mechanism, dp_sgd_event
+from efsgd_jax.privacy.sampling import sample_capacity
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
+from efsgd_jax.synthesizers.sanitized_gan.published_accounting import ACCOUNTINGS, SanitizedGan, accountings
+
+EXAMPLES = """examples:
+  python -m efsgd_jax privacy --dataset_size=60000 --expected_batch_size=512 --steps=20000 --epsilon=10
+  python -m efsgd_jax privacy --dataset_size=60000 --expected_batch_size=512 --steps=20000 --noise_multiplier=0.9
+  python -m efsgd_jax privacy --dataset_size=60000 --config=configs/fmnist.py --config.privacy.epsilon=1
+  python -m efsgd_jax privacy                  the tables of docs/privacy.md"""
+
+
+def mechanism(args: argparse.Namespace) -> Mechanism:
+    """The mechanism that the command line describes; its noise still 0 if it is to be solved for."""
+    q = args.expected_batch_size / args.dataset_size
+    overflow = LOCAL_OVERFLOW if args.feedback == "local" else None
+    capacity = args.capacity or sample_capacity(args.dataset_size, q, overflow_probability=overflow)
+    return Mechanism(
+        dataset_size=args.dataset_size,
+        sampling_probability=q,
+        capacity=capacity,
+        noise_multiplier=args.noise_multiplier or 0.0,
+        l2_norm_clip=args.l2_norm_clip,
+        feedback=args.feedback,
+        feedback_l2_norm_clip=args.feedback_l2_norm_clip,
+    )
+
+
+def ledger_of(args: argparse.Namespace, overrides: Sequence[str]) -> Ledger:
+    """What the flags describe, or what training would do with the recipe."""
+    if args.config or overrides:
+        from efsgd_jax.config import validate
+        from efsgd_jax.training.setup import make_ledger
+
+        config = read_config(args.config, overrides)
+        validate(config)
+        return make_ledger(config, args.dataset_size)
+    asked = mechanism(args)
+    if not args.noise_multiplier and args.epsilon != math.inf:
+        asked = calibrate_mechanism(asked, args.steps, args.epsilon, args.delta)
+    return Ledger(asked, args.epsilon or float("inf"), args.delta, args.steps)
+
+
+def cost(ledger: Ledger) -> list[tuple[str, str]]:
+    """Rows of name and value for one configuration."""
+    asked, delta, planned = ledger.mechanism, ledger.delta, ledger.planned_steps
+    rows = [
+        ("epsilon by PLD (proven)", format_epsilon(ledger.spent(ledger.steps))),
+        ("epsilon by RDP, without truncation", format_epsilon(ledger.rdp_untruncated(ledger.steps))),
+        ("delta", f"{delta:g}"),
+        ("noise multiplier", f"{asked.noise_multiplier:.4g}"),
+        ("steps", f"{ledger.steps}" + (f" of {planned}" if ledger.steps < planned else "")),
+    ]
+    if isinstance(asked, ShardMechanism):
+        values = accountings(asked, ledger.steps, delta, ledger.spent(ledger.steps))
+        rows[:2] = [(f"epsilon {ACCOUNTINGS[name]}", format_epsilon(value)) for name, value in values.items()]
+        rows += [("schedule", asked.schedule), ("shards", f"{asked.num_shards}")]
+    else:
+        rows += [
+            ("sampling probability", f"{asked.sampling_probability:.6g}"),
+            ("capacity of a batch", f"{asked.capacity}"),
+        ]
+    rows.append(("feedback", asked.feedback))
+    if asked.feedback == "hidden":
+        rows.append(("share of the noise's variance on fresh gradients", f"{ledger.fresh_share:.4f}"))
+    if delta >= 1 / asked.dataset_size:
+        rows.append(("warning", f"delta is not below 1/N = {1 / asked.dataset_size:.3g}"))
+    return rows
+
+
+def table(rows: Iterable[tuple[str, str]]) -> str:
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:{width}}  {value}" for name, value in rows)
+
+
+def lineage_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
+    """GS-WGAN and DP-GAN-DPAC, by every accounting."""
+    form = SanitizedGan()
+    schedules = ShardMechanism(60_000, form.num_shards, "published", form.noise_multiplier)
+    values = {
+        "as published: one-of-K, T*B times, RDP of Wang et al., replace one": form.by_wang_et_al(delta),
+        "the same by dp-accounting's RDP": form.as_published(delta),
+        "shared draw, RDP": form.shared_draw(delta, accountant="rdp"),
+        "shared draw, PLD": form.shared_draw(delta),
+        "proven, schedule=published: draws revealed": schedules.epsilon(form.steps, delta),
+        "proven, schedule=round_robin: PLD": schedules._replace(schedule="round_robin").epsilon(form.steps, delta),
+        "proven, schedule=independent: PLD": schedules._replace(schedule="independent").epsilon(form.steps, delta),
+        "proven, schedule=parameter: PLD": schedules._replace(schedule="parameter").epsilon(form.steps, delta),
+    }
+    return [(name, format_epsilon(value)) for name, value in values.items()]
+
+
+def accountant_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
+    """PLD against RDP."""
+    event = dp_sgd_event(256 / 60_000, 0.5433, 4000)
+    return [
+        ("RDP", format_epsilon(epsilon(event, delta, accountant="rdp", orders=FINE_ORDERS))),
+        ("PLD", format_epsilon(epsilon(event, delta))),
+    ]
+
+
+def mode_rows(
+    dataset_size: int = 60_000, batch: int = 512, steps: int = 5000, target: float = 10.0, delta: float = 1e-5
+) -> list[tuple[str, str]]:
+    """The noise of each mode with C = 1: what stands beside the summed gradients, in units of C."""
+    q = batch / dataset_size
+    plain = Mechanism(dataset_size, q, sample_capacity(dataset_size, q), 0.0)
+    padded = sample_capacity(dataset_size, q, overflow_probability=LOCAL_OVERFLOW)
+    modes = [
+        ("none", plain),
+        ("local, D = 1", plain._replace(feedback="local", feedback_l2_norm_clip=1.0, capacity=padded)),
+        ("private, D = 2", plain._replace(feedback="private", feedback_l2_norm_clip=2.0)),
+        ("hidden, D = 0.01", plain._replace(feedback="hidden", feedback_l2_norm_clip=0.01)),
+        ("hidden, D = 1", plain._replace(feedback="hidden", feedback_l2_norm_clip=1.0)),
+    ]
+    solved = [(name, calibrate_mechanism(m, steps, target, delta)) for name, m in modes]
+    return [
+        (
+            name,
+            f"sigma {m.noise_multiplier:.3f}  epsilon {format_epsilon(Ledger(m, target, delta, steps).spent(steps))}",
+        )
+        for name, m in solved
+    ]
+
+
+def make_parser() -> Parser:
+    parser = Parser(
+        "privacy",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--dataset_size", type=int, help="N")
+    parser.add_argument("--config", help="a recipe, with --config.KEY=VALUE, in the place of the flags below")
+    parser.add_argument("--expected_batch_size", type=float)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument(
+        "--epsilon", type=float, help="target: the noise is solved for, or with --noise_multiplier the steps"
+    )
+    parser.add_argument("--noise_multiplier", type=float)
+    parser.add_argument("--delta", type=float, help="default 1e-5")
+    parser.add_argument("--capacity", type=int, help="padded batch size; default: chosen as training does")
+    parser.add_argument("--feedback", default="none", choices=["none", "hidden", "local", "private"])
+    parser.add_argument("--l2_norm_clip", type=float, default=1.0)
+    parser.add_argument("--feedback_l2_norm_clip", type=float)
+    return parser
+
+
+def _check(args: argparse.Namespace, *, recipe: bool) -> None:
+    for name in ("dataset_size",) if recipe else ("dataset_size", "expected_batch_size", "steps"):
+        value = getattr(args, name)
+        if value is None or value < 1:
+            raise UserError(f"--{name} is {value}; give a number of at least 1")
+    if recipe:
+        for name in ("expected_batch_size", "steps", "epsilon", "delta", "noise_multiplier", "feedback_l2_norm_clip"):
+            if getattr(args, name) is not None:
+                raise UserError(f"--{name} and --config: a recipe says that itself; use --config.KEY=VALUE")
+        return
+    if args.expected_batch_size > args.dataset_size:
+        raise UserError(f"--expected_batch_size is {args.expected_batch_size:g}, above N = {args.dataset_size}")
+    if not (args.epsilon or args.noise_multiplier):
+        raise UserError("give --epsilon, --noise_multiplier or both")
+    args.delta = 1e-5 if args.delta is None else args.delta
+    for name in ("epsilon", "noise_multiplier", "l2_norm_clip", "feedback_l2_norm_clip"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise UserError(f"--{name} is {value}; it must be above 0")
+    if not 0 < args.delta < 1:
+        raise UserError(f"--delta is {args.delta}; it must be between 0 and 1")
+    if (args.feedback == "none") != (args.feedback_l2_norm_clip is None):
+        raise UserError("--feedback_l2_norm_clip belongs to --feedback=hidden, local or private, which need it")
+
+
+@program
+def main(argv: Sequence[str]) -> None:
+    overrides, rest = split_overrides(argv)
+    args = make_parser().parse_args(rest)
+    if argv:
+        _check(args, recipe=bool(args.config or overrides))
+        print(table(cost(ledger_of(args, overrides))))
+        return
+    print("GS-WGAN and DP-GAN-DPAC: K = 1000, sigma = 1.07, B = 32, T = 20000, delta = 1e-5")
+    print(table(lineage_rows()))
+    print("\nPLD and RDP: q = 256 / 60000, sigma = 0.5433, T = 4000, delta = 1e-5")
+    print(table(accountant_rows()))
+    print("\nNoise by feedback mode: epsilon 10, delta = 1e-5, N = 60000, B = 512, T = 5000, C = 1")
+    print(table(mode_rows()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

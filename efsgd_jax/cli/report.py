@@ -1,0 +1,27 @@
+"""The command line of ``python -m efsgd_jax report``: parse, call, print."""
+
+from collections.abc import Sequence
+
+from efsgd_jax.cli.parser import Parser, program
+from efsgd_jax.reports import report
+
+
+def make_parser() -> Parser:
+    parser = Parser(
+        "report",
+        description="One self-contained HTML page of a finished run, for its owner or, with --release, for everybody.",
+    )
+    parser.add_argument("workdir", help="directory of the run")
+    parser.add_argument("--out", help="the file; default: WORKDIR/private/report/report.html or WORKDIR/report.html")
+    parser.add_argument("--release", action="store_true", help="of release/ alone: no scores, no real images")
+    return parser
+
+
+@program
+def main(argv: Sequence[str]) -> None:
+    args = make_parser().parse_args(argv)
+    page = report(args.workdir, release=args.release, out=args.out)
+    if args.release:
+        print(f"{page}: made of release/ alone; nothing real is on it")
+    else:
+        print(f"{page}: private, for its owner only; it shows real images and scores that no epsilon covers")

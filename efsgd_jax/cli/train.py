@@ -1,0 +1,48 @@
+"""The command line of ``python -m efsgd_jax.train``: parse, call, print."""
+
+from collections.abc import Sequence
+
+from efsgd_jax.cli.parser import Parser, program, read_config, split_overrides
+from efsgd_jax.formatting import format_epsilon
+from efsgd_jax.runs.fit import fit
+from efsgd_jax.synthesizers.sanitized_gan.published_accounting import ACCOUNTINGS
+from efsgd_jax.training.devices import is_first, join_processes
+
+
+def make_parser() -> Parser:
+    parser = Parser(
+        "train",
+        description="Train a differentially private image generator, or continue a killed run.",
+    )
+    parser.add_argument("--workdir", required=True, help="directory of the run")
+    parser.add_argument("--config", help="a recipe, such as configs/digits.py; the default is digits")
+    parser.add_argument(
+        "--distributed", action="store_true",
+        help="one of several processes that train together: on Slurm, Kubernetes and TPU pods they find each other; "
+        "elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
+    )  # fmt: skip
+    parser.epilog = "--config.KEY=VALUE changes one key, such as --config.privacy.epsilon=1"
+    return parser
+
+
+@program
+def main(argv: Sequence[str]) -> None:
+    overrides, rest = split_overrides(argv)
+    args = make_parser().parse_args(rest)
+    config = read_config(args.config, overrides)
+    if args.distributed:
+        join_processes()
+    result = fit(config, args.workdir)
+    if not is_first():
+        return
+    if not result.privacy["guarantee"]:
+        print(f"NOT PRIVATE: {result.privacy['reason_for_no_guarantee']}")
+    print(f"epsilon spent  {format_epsilon(result.epsilon)} at delta {result.delta:g}, after {result.steps} steps")
+    for name, value in result.privacy.get("accountings", {}).items():
+        print(
+            f"  {value:>8.4g}  {ACCOUNTINGS[name]}"
+            if isinstance(value, float)
+            else f"  {value:>8}  {ACCOUNTINGS[name]}"
+        )
+    print(f"sample grid    {result.samples}")
+    print(f"release        {result.workdir / 'release'}")

@@ -1,0 +1,1 @@
+"""Scores of a finished run: computed, cached, and released with noise."""

@@ -1,0 +1,188 @@
+"""``evaluate``: how useful, how faithful and how new a run's images are, by its real data."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from efsgd_jax.config import validate
+from efsgd_jax.data import Dataset
+from efsgd_jax.errors import UserError
+from efsgd_jax.evaluation.metrics import (
+    CLASSIFIERS,
+    DEFAULT_CLASSIFIERS,
+    PROTOCOLS,
+    SPLITS,
+    Scores,
+    load_inception,
+    protocol_lines,
+    to_json,
+)
+from efsgd_jax.evaluation.samples_file import read_samples
+from efsgd_jax.evaluation.scoring import METRICS, Plan, score_images
+from efsgd_jax.files import read_json, write_json
+from efsgd_jax.runs.sampling import sample
+from efsgd_jax.training.setup import dataset_of, finished_run
+
+MAX_SYNTHETIC = 10_000
+SEEDS = 3
+
+
+def evaluate(
+    workdir: str | Path,
+    *,
+    num_images: int | None = None,
+    metrics: tuple[str, ...] | None = None,
+    classifiers: tuple[str, ...] | None = None,
+    classifier_seeds: int | None = None,
+    protocol: str | None = None,
+    inception: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Scores:
+    """Scores a finished run against the data set it was trained on; writes ``private/scores.json``.
+
+    ``utility``: gen2real, trained on synthetic images and tested on the real test split; real2gen, trained on the real
+    training split and tested on synthetic images. ``fidelity``: FID, KID, inception score, precision, recall, density
+    and coverage, over a CNN's features that is trained on the real training split; of at most as many real training
+    images. ``copying``: nearest training images against nearest held-out ones. What was computed before is taken from
+    the cache directory, where it is readable to its owner only.
+
+    Args:
+      workdir: a finished run, with its ``private/``.
+      num_images: synthetic images; None for the protocol's number, or for as many as there are real training images,
+        at most 10,000. Without a protocol real2gen trains on as many real images, of a fixed random choice.
+      metrics: some of ``METRICS``; None for all, with a protocol utility and fidelity.
+      classifiers: which of ``CLASSIFIERS``; None for the protocol's, or ``DEFAULT_CLASSIFIERS``.
+      classifier_seeds: how many of each are trained; None for the protocol's one, or 3.
+      protocol: a key of ``PROTOCOLS``, which says all but the number of images, and under which its scores are filed,
+        beside those without a protocol.
+      inception: the file with InceptionV3's weights, or ``"download"``: also compare that network's features; slow.
+      seed: of the synthetic images.
+      progress: whether to show a bar on standard error.
+
+    Raises:
+      UserError: the run is not finished, its data is no longer there, an unknown metric, classifier or protocol, too
+        few images.
+
+    Formal guarantees:
+      None: scores read real images and are not covered by the run's epsilon.
+    """
+    _check(metrics, classifiers, classifier_seeds, protocol)
+    directory, data = finished_run(workdir)
+    count = _number_of_images(num_images, protocol, data)
+    plan = _plan(data, count, metrics, classifiers, classifier_seeds, protocol, inception)
+    fake = sample(workdir, count, seed=seed)
+    privacy = read_json(directory.privacy_json)
+    delta = privacy["delta"] if privacy["guarantee"] else None
+    scores = _remarked(score_images(fake, data, plan, progress=progress), protocol, data, delta)
+    of_generator = {"generator_sha256": directory.generator_sha256, "seed": seed}
+    write_json(directory.scores, _filed(directory.scores, scores, of_generator), private=True)
+    return scores
+
+
+def evaluate_samples(
+    samples: str | Path,
+    config: ConfigDict,
+    *,
+    metrics: tuple[str, ...] | None = None,
+    classifiers: tuple[str, ...] | None = None,
+    classifier_seeds: int | None = None,
+    protocol: str | None = None,
+    inception: str | Path | None = None,
+    progress: bool = False,
+) -> Scores:
+    """``evaluate`` for images from a file, of whatever system, against the data set of ``config``; writes nothing.
+
+    Args:
+      samples: an .npz file with ``x_train`` and ``y_train``, as ``sample`` writes it.
+      config: its ``data`` group is read.
+
+    The others are as for ``evaluate``.
+
+    Raises:
+      UserError: a damaged file, images of another shape than the data set's, a class without images, and what
+        ``evaluate`` raises.
+    """
+    _check(metrics, classifiers, classifier_seeds, protocol)
+    validate(config)
+    data = dataset_of(config)
+    fake = read_samples(samples, data)
+    count = _number_of_images(len(fake.labels), protocol, data)
+    plan = _plan(data, count, metrics, classifiers, classifier_seeds, protocol, inception)
+    return _remarked(score_images(fake, data, plan, progress=progress), protocol, data, None)
+
+
+def _check(
+    metrics: tuple[str, ...] | None,
+    classifiers: tuple[str, ...] | None,
+    classifier_seeds: int | None,
+    protocol: str | None,
+) -> None:
+    for kind, given, known in (("metric", metrics, METRICS), ("classifier", classifiers, CLASSIFIERS)):
+        unknown = sorted(set(given or ()) - set(known))
+        if unknown:
+            raise UserError(f"unknown {kind} {unknown[0]!r}; use some of {', '.join(known)}")
+    if classifier_seeds is not None and classifier_seeds < 1:
+        raise UserError(f"the number of classifier seeds is {classifier_seeds}; it must be at least 1")
+    if protocol is None:
+        return
+    if protocol not in PROTOCOLS:
+        raise UserError(f"unknown protocol {protocol!r}; use one of {', '.join(PROTOCOLS)}")
+    for name, value in (("metrics", metrics), ("classifiers", classifiers), ("classifier seeds", classifier_seeds)):
+        if value is not None:
+            raise UserError(f"protocol {protocol} names its own {name}; leave out the {name} or the protocol")
+
+
+def _number_of_images(num_images: int | None, protocol: str | None, data: Dataset) -> int:
+    if num_images is not None:
+        return num_images
+    return PROTOCOLS[protocol].num_images if protocol else min(len(data.train_labels), MAX_SYNTHETIC)
+
+
+def _plan(
+    data: Dataset,
+    num_images: int,
+    metrics: tuple[str, ...] | None,
+    classifiers: tuple[str, ...] | None,
+    classifier_seeds: int | None,
+    protocol: str | None,
+    inception: str | Path | None,
+) -> Plan:
+    metrics = METRICS if metrics is None else metrics
+    splits = PROTOCOLS[protocol].splits if protocol else SPLITS
+    if (protocol or "fidelity" in metrics) and num_images < splits:
+        raise UserError(f"the number of images is {num_images}; an inception score needs at least {splits}")
+    network = None
+    if inception and "fidelity" in metrics:
+        network = load_inception(None if inception == "download" else inception)
+    if protocol:
+        p = PROTOCOLS[protocol]
+        return Plan(("utility", "fidelity"), p.classifiers, (0,), None, p.fid_images, network, p.splits, p.real2gen)
+    seeds = tuple(range(SEEDS if classifier_seeds is None else classifier_seeds))
+    classifiers = DEFAULT_CLASSIFIERS if classifiers is None else classifiers
+    return Plan(metrics, classifiers, seeds, num_images, MAX_SYNTHETIC, network)
+
+
+def _remarked(scores: Scores, protocol: str | None, data: Dataset, delta: float | None) -> Scores:
+    if not protocol:
+        return scores
+    p = PROTOCOLS[protocol]
+    remarks = protocol_lines(p, delta, len(data.train_labels), scores.num_images)
+    if p.averaged:
+        accuracies = [100 * u.accuracy for u in scores.gen2real.values()]
+        remarks.insert(0, f"gen2real, its classifiers' mean: {np.mean(accuracies):.1f} ± {np.std(accuracies):.1f}")
+    return scores._replace(protocol=protocol, remarks=tuple(remarks))
+
+
+def _filed(path: Path, scores: Scores, of_generator: dict[str, Any]) -> dict[str, Any]:
+    """The file's new content: each protocol's scores under its name, those without one at the top."""
+    try:
+        earlier = read_json(path)
+    except UserError:  # absent or damaged: there is nothing to keep
+        earlier = {}
+    protocols = earlier.get("protocols", {})
+    if scores.protocol:
+        return {**earlier, "protocols": {**protocols, scores.protocol: {**of_generator, **to_json(scores)}}}
+    return {**of_generator, **to_json(scores), **({"protocols": protocols} if protocols else {})}

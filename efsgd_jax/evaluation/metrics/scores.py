@@ -1,0 +1,129 @@
+"""What an evaluation found, as a table for people and as JSON."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from efsgd_jax.evaluation.metrics.utility import Utility
+
+SHORT_NAMES = {
+    "logistic_regression": "LR",
+    "mlp": "MLP",
+    "cnn": "CNN",
+    "gradient_boosting": "trees",
+    "dpdm_logistic_regression": "DPDM LR",
+    "dpdm_mlp": "DPDM MLP",
+    "dpdm_cnn": "DPDM CNN",
+    "dpimagebench_resnet": "ResNet",
+    "dpimagebench_wrn": "WRN",
+    "dpimagebench_resnext": "ResNeXt",
+}
+EXTRACTORS = {"classifier": "a CNN trained on the real training split", "inception": "InceptionV3"}
+
+
+class Scores(NamedTuple):
+    """What was asked for; the rest is empty.
+
+    Attributes:
+      class_names: of the labels.
+      gen2real: by classifier: trained on synthetic images, tested on the real test split.
+      real2gen: by classifier: trained on real images, tested on synthetic ones.
+      fidelity: by the network whose features are compared, the measures of ``fidelity_scores``. Those of different
+        networks do not compare; only ``inception``'s FID is that of papers.
+      copying: ``flagged``, ``exact_copies``, ``spaces`` (``Space`` of pixels and of the classifier's features)
+        and the ``closest`` pairs.
+      num_images: how many synthetic images were scored.
+      protocol: a key of ``PROTOCOLS``, or "".
+      remarks: what a reader must know to compare.
+    """
+
+    class_names: tuple[str, ...]
+    gen2real: dict[str, Utility] = {}  # noqa: RUF012, nobody changes these
+    real2gen: dict[str, Utility] = {}  # noqa: RUF012
+    fidelity: dict[str, dict[str, float]] = {}  # noqa: RUF012
+    copying: dict[str, Any] = {}  # noqa: RUF012
+    num_images: int = 0
+    protocol: str = ""
+    remarks: tuple[str, ...] = ()
+
+
+def to_json(scores: Scores) -> dict[str, Any]:
+    """Plain values for ``json``; a class's NaN, which JSON lacks, as None. Empty parts are left out."""
+
+    def one(u: Utility) -> dict[str, Any]:
+        per_class = {c: None if math.isnan(v) else v for c, v in zip(scores.class_names, u.per_class, strict=True)}
+        return {
+            "accuracy": u.accuracy,
+            "std": u.std,
+            "accuracies": list(u.accuracies),
+            "per_class": per_class,
+            "confusion": u.confusion.tolist(),
+            "num_train": u.num_train,
+            "num_test": u.num_test,
+        }
+
+    parts = {
+        "gen2real": {name: one(u) for name, u in scores.gen2real.items()},
+        "real2gen": {name: one(u) for name, u in scores.real2gen.items()},
+        "fidelity": scores.fidelity,
+        "copying": scores.copying,
+        "remarks": list(scores.remarks),
+    }
+    return {"num_images": scores.num_images, **{name: part for name, part in parts.items() if part}}
+
+
+def to_table(scores: Scores) -> str:
+    """Plain text: a row per class and a column per classifier, percentages; below it the other measures."""
+    lines = _utility_lines(scores)
+    for name, measures in scores.fidelity.items():
+        lines += ["", *_fidelity_lines(name, measures)]
+    if scores.copying:
+        lines += ["", *_copying_lines(scores.copying)]
+    how_many = f"{scores.num_images} synthetic images"
+    lines += ["", f"protocol {scores.protocol}: {how_many}" if scores.protocol else how_many, *scores.remarks]
+    return "\n".join(lines)
+
+
+def _utility_lines(scores: Scores) -> list[str]:
+    groups = {"gen2real": scores.gen2real, "real2gen": scores.real2gen}
+    columns = [(kind, SHORT_NAMES.get(n, n), u) for kind, of in groups.items() for n, u in of.items()]
+    if not columns:
+        return []
+    first = max(len(c) for c in (*scores.class_names, "class"))
+    widths = [max(8, len(name) + 2) for _, name, _ in columns]
+    kinds = ["" if i and columns[i - 1][0] == kind else kind for i, (kind, _, _) in enumerate(columns)]
+
+    def row(head: str, cells: list[str]) -> str:
+        return f"{head:{first}}" + "".join(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True))
+
+    lines = [row("", [f"{k:>8}" for k in kinds]).rstrip(), row("class", [name for _, name, _ in columns])]
+    for i, c in enumerate(scores.class_names):
+        lines.append(row(c, [f"{100 * u.per_class[i]:.1f}" for *_, u in columns]))
+    lines.append(row("all", [f"{100 * u.accuracy:.1f}" for *_, u in columns]))
+    if any(u.std for *_, u in columns):
+        lines.append(row("±", [f"{100 * u.std:.1f}" if u.std else "" for *_, u in columns]))
+    return lines
+
+
+def _fidelity_lines(name: str, m: Mapping[str, float]) -> list[str]:
+    return [
+        f"features of {EXTRACTORS.get(name, name)} ({m['num_images']:.0f} images and as many real ones)",
+        f"  FID {m['fid']:.3f}   KID {m['kid']:.5f} ± {m['kid_std']:.5f}   "
+        f"IS {m['inception_score']:.3f} ± {m['inception_score_std']:.3f}",
+        f"  precision {m['precision']:.3f}   recall {m['recall']:.3f}   "
+        f"density {m['density']:.3f}   coverage {m['coverage']:.3f}",
+    ]
+
+
+def _copying_lines(copying: Mapping[str, Any]) -> list[str]:
+    lines = ["copying: FLAGGED, images are closer to training images than new ones would be"]
+    if not copying["flagged"]:
+        lines = ["copying: none found"]
+    lines.append(f"  images that are a training image to the last pixel: {copying['exact_copies']}")
+    for name, s in copying["spaces"].items():
+        lines.append(
+            f"  {name}: {100 * s['closer_to_train']:.1f}% nearest to a training image (new ones: "
+            f"{100 * s['expected_closer_to_train']:.1f}%, z = {s['z']:.1f}), authenticity {s['authenticity']:.2f}, "
+            f"near-duplicates {100 * s['near_duplicates']:.1f}% (of held-out images 1%)"
+        )
+    return lines

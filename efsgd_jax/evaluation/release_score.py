@@ -1,0 +1,184 @@
+"""``release_score``: one accuracy on real data, published with noise that the run's epsilon pays for."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from efsgd_jax.errors import UserError
+from efsgd_jax.evaluation.metrics import CLASSIFIERS, PROTOCOLS
+from efsgd_jax.files import read_json
+from efsgd_jax.formatting import format_epsilon, format_lower_bound
+from efsgd_jax.privacy.noisy_count import noisy_mean
+from efsgd_jax.runs.ownership import sole_owner
+from efsgd_jax.runs.queries import Queries, publish, read_queries, write_queries
+from efsgd_jax.runs.release import check
+from efsgd_jax.runs.workdir import Workdir
+
+# A query above this has noise in name only.
+MAX_EPSILON = 100.0
+KIND = "gen2real"
+REFUSED = {
+    "real2gen": "its classifier is trained on real images, and one of them may change any number of answers",
+    "fidelity": "it compares features of a network that is trained on real images, and no bound is known on what one "
+    "image changes",
+    "copying": "it is about single training images: the worst case is what it measures",
+}
+
+
+class Answers(NamedTuple):
+    """Right answers of a classifier on the real test split, ``right`` of all ``rounds``; and what may be said of it."""
+
+    right: int
+    rounds: int
+    num_test: int
+    public: dict[str, Any]
+
+
+class ReleasedScore(NamedTuple):
+    """A score that may be published.
+
+    Attributes:
+      score: as in ``release/scores.json``.
+      privacy: the run's whole report, as in ``release/privacy.json``.
+      charged: False if it was paid for before.
+    """
+
+    score: dict[str, Any]
+    privacy: dict[str, Any]
+    charged: bool
+
+
+def release_score(
+    workdir: str | Path, name: str, epsilon: float, *, target_epsilon: float | None = None, again: bool = False
+) -> ReleasedScore:
+    """Publishes a noisy gen2real accuracy in ``release/scores.json`` and charges it to the run.
+
+    Args:
+      workdir: a finished run with its ``private/``, scored by ``evaluate``.
+      name: ``gen2real.CLASSIFIER``, or ``PROTOCOL.gen2real.CLASSIFIER``. Decide which one before you look at scores.
+      epsilon: of this query; the noise of the accuracy has a standard deviation of about 1.4 / (epsilon M) for M test
+        images.
+      target_epsilon: what training and queries may spend together from now on; None for the run's own target.
+      again: draw a new value, and pay for it, where one was released before.
+
+    Raises:
+      UserError: another score, a run without a guarantee or with a release that could not be packed, no such score of
+        this generator, or more than the target; nothing is spent.
+
+    Formal guarantees:
+      Everything in ``release/``, the generator and all released scores, is ``(privacy["epsilon"], delta)``-
+      differentially private for any image with its label, of the training or of the test split, under the report's
+      neighbouring relation. Given the generator, the images drawn from it with a public seed and the classifiers
+      trained on them are constants, and the accuracy is ``noisy_mean`` of their right answers on the test split:
+      ``(epsilon, 0)``. Composition is sequential (``accounting.after_queries``), so that it holds too if one image is
+      in both splits. A query is on the disk as spent before its noise is drawn, and its value is in the record before
+      it is in ``release/``; from the record a later call completes what a killed one began. One charge never gives two
+      values.
+    """
+    _check_arguments(name, epsilon, target_epsilon)
+    directory = Workdir(workdir)
+    if not directory.finished or not directory.run.is_file():
+        raise UserError(f"{directory.root} holds no finished run with its private/ part; train it first")
+    with sole_owner(directory):
+        queries = read_queries(directory)
+        if queries.charged:
+            publish(directory, queries)  # what a killed call left undone
+        check(directory)
+        asked = [q for q in queries.charged if q["name"] == name][-1:]
+        if asked and asked[0]["score"] and not again:
+            return ReleasedScore(asked[0]["score"], queries.report(), charged=False)
+        answers = read_answers(directory, name)
+        charge = not asked or asked[0]["score"] is not None
+        if charge:
+            queries = _charge(queries, name, epsilon, target_epsilon)
+            write_queries(directory, queries)
+            asked = queries.charged[-1:]
+        (query,) = asked
+        query["score"] = _drawn(name, query["epsilon"], answers)
+        write_queries(directory, queries)
+        publish(directory, queries)
+        return ReleasedScore(query["score"], queries.report(), charged=charge)
+
+
+def _check_arguments(name: str, epsilon: float, target_epsilon: float | None) -> None:
+    _, kind, classifier = _parts(name)
+    if kind in REFUSED:
+        raise UserError(f"{name} cannot be released: {REFUSED[kind]}; only accuracies of {KIND} can")
+    if kind != KIND or classifier not in CLASSIFIERS:
+        raise UserError(f"unknown score {name!r}; use {KIND}.CLASSIFIER with one of {', '.join(CLASSIFIERS)}")
+    if not 0 < epsilon <= MAX_EPSILON:
+        raise UserError(f"the epsilon of a score is {epsilon:g}; it must be above 0 and at most {MAX_EPSILON:g}")
+    if target_epsilon is not None and not 0 < target_epsilon < math.inf:
+        raise UserError(f"target_epsilon is {target_epsilon:g}; it must be above 0 and finite")
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """Protocol or "", kind, and what follows."""
+    first, _, rest = name.partition(".")
+    protocol, name = (first, rest) if first in PROTOCOLS else ("", name)
+    kind, _, classifier = name.partition(".")
+    return protocol, kind, classifier
+
+
+def read_answers(directory: Workdir, name: str) -> Answers:
+    """What ``evaluate`` counted, of this generator.
+
+    Raises:
+      UserError: it did not, or the file is damaged.
+    """
+    protocol, kind, classifier = _parts(name)
+    flags = f" --protocol={protocol}" if protocol else ""
+    make = f"make it with: python -m efsgd_jax evaluate --workdir={directory.root}{flags}"
+    if not directory.scores.is_file():
+        raise UserError(f"{directory.scores} is missing; {make}")
+    scores = read_json(directory.scores)
+    if protocol:
+        scores = scores.get("protocols", {}).get(protocol, {})
+    found = scores.get(kind, {}).get(classifier)
+    if found is None:
+        raise UserError(f"{directory.scores} has no {name}; {make}")
+    generator = directory.generator_sha256
+    if scores.get("generator_sha256") != generator:
+        raise UserError(f"{name} in {directory.scores} is of another generator than the released one; {make}")
+    try:
+        confusion, rounds, num_test = found["confusion"], len(found["accuracies"]), int(found["num_test"])
+        right = sum(int(row[i]) for i, row in enumerate(confusion))
+        whole = sum(map(sum, confusion)) == rounds * num_test > 0 and min(map(min, confusion)) >= 0
+        public = {"classifier_seeds": rounds, "num_test": num_test, "num_train": int(found["num_train"]),
+                  "seed": int(scores["seed"]), "generator_sha256": generator}  # fmt: skip
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UserError(f"{name} in {directory.scores} is damaged ({error!r}); {make}") from error
+    if not whole:
+        raise UserError(f"{name} in {directory.scores} is damaged (its confusion does not add up); {make}")
+    return Answers(right, rounds, num_test, public)
+
+
+def _charge(queries: Queries, name: str, epsilon: float, target_epsilon: float | None) -> Queries:
+    """``queries`` with one more, the last, that is paid for and has no value yet.
+
+    Raises:
+      UserError: it would spend more than the target.
+    """
+    total, spent = queries.spent(epsilon), queries.spent()
+    target = queries.target_epsilon if target_epsilon is None else target_epsilon
+    if total > float(target):
+        raise UserError(
+            f"{name} with epsilon {epsilon:g} would bring what the run has spent to {format_epsilon(total)}; its "
+            f"target is {float(target):g}, of which {format_lower_bound(max(float(target) - spent, 0.0), 4)} is left; "
+            f"--target_epsilon={format_epsilon(math.ceil(total * 100) / 100, 6)} allows it"
+        )
+    charged = [*queries.charged, {"name": name, "epsilon": epsilon, "score": None}]
+    return queries._replace(target_epsilon=target, charged=charged)
+
+
+def _drawn(name: str, epsilon: float, answers: Answers) -> dict[str, Any]:
+    """The noisy value with what is published beside it."""
+    value = noisy_mean(answers.right, answers.num_test, epsilon, rounds=answers.rounds)
+    return {
+        "name": name,
+        "accuracy": value.mean,
+        "interval_95": [value.low, value.high],
+        "epsilon": epsilon,
+        "noise_std": value.noise_std,
+        **answers.public,
+    }

@@ -1,0 +1,55 @@
+"""Scores that were computed before: the same images are not scored twice."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from efsgd_jax.data.download import cache_directory
+from efsgd_jax.errors import UserError
+from efsgd_jax.files import write_json
+
+VERSION = 1  # of what is computed from the same arguments; raise it when any score changes its meaning
+
+
+def digest(*parts: Any) -> str:
+    """SHA-256 of arrays (shape, type and bytes) and of anything whose text says what it is."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            total.update(f"{part.shape} {part.dtype} ".encode())
+            total.update(np.ascontiguousarray(part).tobytes())
+        else:
+            total.update(f"{part!r} ".encode())
+    return total.hexdigest()
+
+
+def cached(key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
+    """``compute()``, a value of JSON, or what an earlier call with the same key left in ``scores/`` of the cache.
+
+    The cache is in the directory of the data downloads (``$EFSGD_JAX_DATA``, else the system's cache folder). A
+    damaged file is computed and written again; a cache that cannot be written is a warning.
+
+    Args:
+      key: texts, numbers and arrays that the value is a function of.
+      compute: called if there is no value yet.
+
+    Formal guarantees:
+      None: scores are functions of real images without noise. The files are readable to their owner only.
+    """
+    name = digest(VERSION, version("efsgd_jax"), version("scikit-learn"), *key)
+    path = cache_directory() / "scores" / f"{name}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        value = compute()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_json(path, value, private=True)
+    except (OSError, UserError) as error:
+        warnings.warn(f"scores will be computed again next time: {error}", stacklevel=2)
+    return value

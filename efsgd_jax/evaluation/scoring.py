@@ -1,0 +1,180 @@
+"""Scores of labelled images against a data set, from the cache where they were computed before."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tqdm
+
+from efsgd_jax.data import Dataset
+from efsgd_jax.evaluation.feature_cache import trained_on_real
+from efsgd_jax.evaluation.metrics import (
+    SPLITS,
+    FeatureClassifier,
+    InceptionV3,
+    Scores,
+    Training,
+    Utility,
+    copying,
+    exact_copies,
+    fidelity_scores,
+    inception_score,
+    score,
+    utility,
+)
+from efsgd_jax.evaluation.score_cache import cached, digest
+from efsgd_jax.runs.sampling import Samples
+
+METRICS = ("utility", "fidelity", "copying")
+CLOSEST = 12
+
+
+class Plan(NamedTuple):
+    """What to compute.
+
+    Attributes:
+      metrics: some of ``METRICS``.
+      classifiers: of gen2real and real2gen, keys of ``CLASSIFIERS``.
+      seeds: of their training.
+      num_real: real images that real2gen trains on, at most; None for all.
+      num_fidelity: images, of either kind, whose features are compared, at most.
+      inception: also compare the features of this network.
+      splits: of the inception score.
+      real2gen: whether real2gen is wanted too.
+    """
+
+    metrics: tuple[str, ...]
+    classifiers: tuple[str, ...]
+    seeds: tuple[int, ...]
+    num_real: int | None
+    num_fidelity: int
+    inception: InceptionV3 | None = None
+    splits: int = SPLITS
+    real2gen: bool = True
+
+
+def score_images(fake: Samples, data: Dataset, plan: Plan, *, progress: bool = False) -> Scores:
+    """Every score of ``plan``.
+
+    Args:
+      fake: synthetic images of the data set's shape, its classes in its order.
+      data: its test split is what gen2real is tested on; everything else looks at its training split.
+      plan: which scores.
+      progress: whether to show a bar on standard error.
+
+    Formal guarantees:
+      None: scores read real images and are not covered by any epsilon; neither is what is cached, for its owner only.
+    """
+    key = (digest(fake.images, fake.labels), data.fingerprint(), digest(data.test_images, data.test_labels))
+    stages = _stages(fake, data, plan)
+    found: dict[str, Any] = {}
+    with tqdm.tqdm(total=len(stages), disable=not progress, unit="stage", dynamic_ncols=True) as bar:
+        for (kind, name, options), compute in stages.items():
+            bar.set_description(f"{kind} {name}".strip())
+            found.setdefault(kind, {})[name] = cached((kind, name, *options, *key), compute)
+            bar.update()
+    return Scores(
+        class_names=data.class_names,
+        gen2real={name: _utility(value) for name, value in found.get("gen2real", {}).items()},
+        real2gen={name: _utility(value) for name, value in found.get("real2gen", {}).items()},
+        fidelity=found.get("fidelity", {}),
+        copying=found.get("copying", {}).get("", {}),
+        num_images=len(fake.labels),
+    )
+
+
+Stages = dict[tuple[str, str, tuple[Any, ...]], Callable[[], Any]]
+
+
+def _stages(fake: Samples, data: Dataset, plan: Plan) -> Stages:
+    """``(kind, name, options) -> compute``; the options are what the value depends on beside the images."""
+    k = data.spec.num_classes
+    generated, real_test = (fake.images, fake.labels), (data.test_images, data.test_labels)
+    rows = np.sort(some(plan.num_real or len(data.train_labels), len(data.train_labels)))
+    real_train = data.train_images[rows], data.train_labels[rows]
+    stages: Stages = {}
+    if "utility" in plan.metrics:
+        kinds = [("gen2real", generated, real_test), ("real2gen", real_train, generated)]
+        for kind, train, test in kinds if plan.real2gen else kinds[:1]:
+            for c in plan.classifiers:
+                compute = functools.partial(_compute_utility, kind, train, test, k, c, plan.seeds)
+                stages[kind, c, (plan.seeds, len(train[1]))] = compute
+    if "fidelity" in plan.metrics:
+        options: tuple[Any, ...] = (plan.num_fidelity, plan.splits)
+        stages["fidelity", "classifier", options] = lambda: _fidelity(_classifier(data), fake, data, plan)
+        if plan.inception:
+            network = plan.inception
+            options += tuple(map(digest, jax.tree.leaves(jax.device_get(network.params))))
+            stages["fidelity", "inception", options] = lambda: _fidelity(network, fake, data, plan)
+    if "copying" in plan.metrics:
+        stages["copying", "", (plan.num_fidelity,)] = lambda: _copying(fake, data, plan.num_fidelity)
+    return stages
+
+
+def _classifier(data: Dataset) -> FeatureClassifier:
+    return trained_on_real(data.train_images, data.train_labels, data.spec.num_classes)
+
+
+def _compute_utility(
+    kind: str,
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    num_classes: int,
+    classifier: str,
+    seeds: tuple[int, ...],
+) -> dict[str, Any]:
+    if kind == "real2gen" and classifier == "cnn":  # other runs on the same data are scored with the same networks
+        networks = [trained_on_real(*train, num_classes, Training(seed=seed)) for seed in seeds]
+        value = score([n.predict(test[0]) for n in networks], test[1], num_classes, len(train[1]))
+    else:
+        value = utility(train, test, num_classes, classifier, seeds)
+    return {**value._asdict(), "confusion": value.confusion.tolist()}
+
+
+def _utility(value: dict[str, Any]) -> Utility:
+    confusion, accuracies = np.array(value["confusion"]), tuple(value["accuracies"])
+    return Utility(**{**value, "confusion": confusion, "accuracies": accuracies})
+
+
+def _fidelity(network: FeatureClassifier | InceptionV3, fake: Samples, data: Dataset, plan: Plan) -> dict[str, float]:
+    count = min(plan.num_fidelity, len(fake.labels), len(data.train_labels))
+    shuffled = fake.images[some(len(fake.images), len(fake.images))]  # inception score's splits must not be classes
+    real = data.train_images[some(count, len(data.train_images))]
+    features, probabilities = network.features_and_probabilities(shuffled)
+    real_features, _ = network.features_and_probabilities(real)
+    scores = fidelity_scores(real_features, features[:count], probabilities[:count])
+    if count < len(shuffled) or plan.splits != SPLITS:  # the inception score needs no real images
+        mean, std = inception_score(probabilities, plan.splits)
+        scores |= {"inception_score": mean, "inception_score_std": std}
+    return scores
+
+
+def _copying(fake: Samples, data: Dataset, most: int) -> dict[str, Any]:
+    rows = np.sort(some(most, len(fake.images)))
+    classifier = _classifier(data)
+    parts = fake.images[rows], data.train_images, data.test_images
+    pixels, neighbours = copying(*(x.reshape(len(x), -1) / np.float32(255.0) for x in parts))
+    features, _ = copying(*map(classifier.features, parts))
+    exact = int(exact_copies(*parts).sum())
+    closest = np.argsort(neighbours.distances, kind="stable")[:CLOSEST]
+    return {
+        "flagged": bool(exact or pixels.flagged or features.flagged),
+        "exact_copies": exact,
+        "spaces": {"pixels": pixels._asdict(), "classifier": features._asdict()},
+        "closest": [
+            {
+                "generated": int(rows[i]),
+                "train": int(neighbours.rows[i]),
+                "distance": float(neighbours.distances[i]),
+                "space": "pixels",
+            }
+            for i in closest
+        ],
+    }
+
+
+def some(count: int, total: int) -> np.ndarray:
+    """Up to ``count`` of ``range(total)``, shuffled, always the same: images may be sorted by class."""
+    return np.random.default_rng(0).permutation(total)[:count]

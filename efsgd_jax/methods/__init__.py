@@ -1,1 +1,0 @@
-"""One file per synthesis method, each a small NamedTuple of pure functions."""

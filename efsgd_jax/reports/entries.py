@@ -1,0 +1,115 @@
+"""Runs to compare: what is read of each, which of them share a data set, and their columns."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from efsgd_jax.errors import UserError
+from efsgd_jax.evaluation.metrics.scores import SHORT_NAMES
+from efsgd_jax.files import read_json
+from efsgd_jax.reports.html import epsilon_shown, number, percent
+from efsgd_jax.reports.material import Released, optional_json, read_release, reading
+
+FIDELITY = {"classifier": "FID, CNN's features", "inception": "FID, InceptionV3"}
+NOT_PRIVATE = "NOT PRIVATE"
+
+
+class Entry(NamedTuple):
+    """A run that can be compared.
+
+    Attributes:
+      name: as it was given.
+      released: its release.
+      scores: its private scores; empty if there are none, or they are of another generator.
+      remark: what a reader of its row must know, or "".
+      data: equal for runs on the same data set, of the same images.
+    """
+
+    name: str
+    released: Released
+    scores: dict[str, Any]
+    remark: str
+    data: tuple[Any, ...]
+
+
+def read_entries(runs: Iterable[str | Path]) -> tuple[list[Entry], list[str]]:
+    """The runs that can be read, and one line for each that cannot."""
+    entries, problems = [], []
+    for run in runs:
+        try:
+            entries.append(_read(str(run)))
+        except UserError as error:
+            problems.append(f"{run}: {' '.join(str(error).split())}")
+    return entries, problems
+
+
+def _read(name: str) -> Entry:
+    released = read_release(name)
+    directory, remark = released.directory, ""
+    scores = optional_json(directory.scores)
+    if not scores:
+        remark = "not scored yet"
+    elif scores.get("generator_sha256", released.directory.generator_sha256) != released.directory.generator_sha256:
+        scores, remark = {}, "its scores are of another generator"
+    with reading(directory.scores, released.command("evaluate")):
+        for group in (scores, *scores.get("protocols", {}).values()):
+            score_cells(group)  # fails here rather than in a table
+    # Two folders may have one name: where the run knows, its images tell.
+    images = read_json(directory.run).get("data_sha256", "") if directory.run.is_file() else ""
+    spec = released.spec
+    return Entry(
+        name,
+        released,
+        scores,
+        remark,
+        (released.data_name, spec.image_size, spec.channels, released.class_names, images),
+    )
+
+
+def by_data(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Runs on the same data set together, in the order in which they were given."""
+    groups: dict[tuple[Any, ...], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.data, []).append(entry)
+    return list(groups.values())
+
+
+def privacy_cells(entry: Entry) -> dict[str, str]:
+    """What every table of a run begins with."""
+    privacy = entry.released.privacy
+    return {
+        "Run": entry.name,
+        "epsilon": epsilon_shown(entry.released.epsilon),
+        "delta": f"{privacy['delta']:g}",
+        "guarantee": "proven" if privacy["guarantee"] else NOT_PRIVATE,
+    }
+
+
+def score_cells(group: Mapping[str, Any]) -> dict[str, str]:
+    """Scores that were computed alike, one column for each classifier and for each network behind a distance."""
+    cells = {}
+    for kind in ("gen2real", "real2gen"):
+        for classifier, found in group.get(kind, {}).items():
+            shown = percent(found["accuracy"])
+            if found.get("std"):
+                shown += f" ± {100 * found['std']:.1f}"
+            cells[f"{kind} {SHORT_NAMES.get(classifier, classifier)}, %"] = shown
+    for network, values in group.get("fidelity", {}).items():
+        if isinstance(values, dict) and values.get("fid") is not None:
+            cells[FIDELITY.get(network, f"FID, {network}")] = number(values["fid"])
+    if cells and group.get("num_images"):
+        cells["images"] = f"{group['num_images']:,}"
+    return cells
+
+
+def protocols_of(entries: Iterable[Entry]) -> list[str]:
+    """The protocols by which any of the runs was scored."""
+    return list(dict.fromkeys(name for entry in entries for name in entry.scores.get("protocols", {})))
+
+
+def rows_of(cells: list[dict[str, str]]) -> tuple[list[str], list[list[str]]]:
+    """The head of a table and its rows; a dash where a row lacks a column."""
+    head = list(dict.fromkeys(key for row in cells for key in row))
+    order = {"images": 1, "remark": 2}
+    head.sort(key=lambda key: order.get(key, 0))
+    return head, [[row.get(key, "–") for key in head] for row in cells]

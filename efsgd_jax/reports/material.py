@@ -1,0 +1,119 @@
+"""What a page is made of, read from a run."""
+
+import contextlib
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from efsgd_jax.data import ImageSpec
+from efsgd_jax.errors import UserError
+from efsgd_jax.files import read_json
+from efsgd_jax.runs.workdir import Workdir
+
+REPORT_KEYS = {
+    "guarantee",
+    "reason_for_no_guarantee",
+    "epsilon",
+    "delta",
+    "mechanism_parameters",
+    "software",
+    "caveats",
+}
+
+
+class Released(NamedTuple):
+    """What ``release/`` of a finished run says.
+
+    Attributes:
+      directory: of the run.
+      privacy: the privacy report.
+      config: the public configuration.
+      spec: shape of the images.
+      class_names: of the labels.
+      scores: of ``release/scores.json``, from a noisy query; empty if there is none.
+    """
+
+    directory: Workdir
+    privacy: dict[str, Any]
+    config: dict[str, Any]
+    spec: ImageSpec
+    class_names: tuple[str, ...]
+    scores: dict[str, Any]
+
+    @property
+    def epsilon(self) -> float:
+        return float(self.privacy["epsilon"])
+
+    @property
+    def data_name(self) -> str:
+        """The source and, where one was chosen, the attribute."""
+        data = self.config["data"]
+        return f"{data['name']} ({data['attribute']})" if data.get("attribute") else str(data["name"])
+
+    def command(self, program: str) -> str:
+        """What a person types to make what a page lacks."""
+        return f"python -m efsgd_jax.{program} --workdir={shlex.quote(str(self.directory.root))}"
+
+
+def read_release(workdir: str | Path) -> Released:
+    """Reads ``release/`` and nothing else.
+
+    Raises:
+      UserError: the run is not finished, or a file of it is damaged.
+    """
+    directory = Workdir(workdir)
+    if not directory.root.is_dir():
+        raise UserError(f"{directory.root} is not a directory; name the workdir of a run")
+    if not directory.finished:
+        raise UserError(f"{directory.root} holds no finished run ({directory.generator} is missing); train it first")
+    privacy, config = read_json(directory.privacy_json), read_json(directory.config)
+    if not isinstance(privacy, dict) or not privacy.keys() >= REPORT_KEYS:
+        raise UserError(f"{directory.privacy_json} is not a privacy report; restore it, or train the run again")
+    try:
+        shape = config["spec"]
+        names = tuple(str(name) for name in shape["class_names"])
+        spec = ImageSpec(shape["image_size"], shape["channels"], len(names))
+        settings = config["config"]
+        settings["data"]["name"], settings["method"]["name"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{directory.config} is damaged; restore it, or train the run again") from error
+    return Released(directory, privacy, settings, spec, names, optional_json(directory.release / "scores.json"))
+
+
+@contextlib.contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Turns what goes wrong with the content of ``path`` into a ``UserError`` that says how to make it again."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); make it again: {remedy}") from error
+
+
+def optional_json(path: Path) -> dict[str, Any]:
+    """The object in ``path``; empty if there is no such file.
+
+    Raises:
+      UserError: it is not an object of JSON.
+    """
+    if not path.is_file():
+        return {}
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: it holds a {type(value).__name__}, not an object; make it again")
+    return value
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of ``metrics.jsonl`` in order; none if there is no such file. A line that is cut off is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:  # training was killed while it wrote this line
+            continue
+        rows.append(row)
+    return rows

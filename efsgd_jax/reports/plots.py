@@ -1,0 +1,132 @@
+"""Plots as inline SVG whose colours are those of the page, so that they are right in light, in dark and on paper."""
+
+import contextlib
+import html
+import io
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from efsgd_jax.reports.html import Markup
+
+# Drawn in these, which nobody picks by hand, and replaced by the style sheet's.
+INK, SOFT, GRID = "#010203", "#010204", "#010205"
+SERIES = ("#010211", "#010212", "#010213", "#010214")
+COLOURS = {INK: "currentColor", SOFT: "var(--soft)", GRID: "var(--line)"}
+COLOURS |= {colour: f"var(--c{i})" for i, colour in enumerate(SERIES, 1)}
+
+# Text stays text, in the page's font: small, and it can be searched. The same plot is always the same bytes.
+SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "efsgd_jax", "text.parse_math": False}
+
+
+class Point(NamedTuple):
+    """One mark of ``tradeoff``: its ``epsilon`` (inf at the right edge), ``value`` in percent, 95% interval ``[low,
+    high]`` (NaN if not known), the short ``name`` beside it, and whether the epsilon is a ``guarantee``."""
+
+    epsilon: float
+    value: float
+    interval: tuple[float, float]
+    name: str
+    guarantee: bool
+
+
+def curve(name: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str) -> Markup:
+    """A line; ``name`` is said to those who do not see it."""
+    shown = [v for v in y if np.isfinite(v)]
+    said = f"{name} against {x_label}, from {shown[0]:.3g} to {shown[-1]:.3g}" if shown else f"{name}: no finite value"
+    with _axes(3.6, 2.3) as (figure, axes):
+        axes.plot(x, y, color=SERIES[0], linewidth=1.6)
+        axes.set_xlabel(x_label, color=SOFT)
+        axes.set_ylabel(y_label, color=SOFT)
+        axes.set_title(name, loc="left", fontsize=10, color=INK)
+        axes.set_xlim(left=0)
+        if y_label.startswith("share"):
+            axes.set_ylim(-0.02, 1.02)
+    return _svg(figure, said)
+
+
+def tradeoff(points: Sequence[Point], anchors: Sequence[Point], *, y_label: str, said: str) -> Markup:
+    """Scores against epsilon, on a logarithmic axis; without noise at its right edge.
+
+    Hollow marks carry no guarantee; crosses are the field's. ``said`` describes the plot to those who do not see it.
+    """
+    finite = [p.epsilon for p in (*points, *anchors) if np.isfinite(p.epsilon)] or [1.0]
+    low, high = min(finite) / 1.8, max(finite) * 1.8
+    edge = high * 1.8
+    noiseless = any(np.isinf(p.epsilon) for p in points)
+    with _axes(4.4, 3.1) as (figure, axes):
+        axes.set_xscale("log")
+        for anchor in anchors:
+            axes.plot(anchor.epsilon, anchor.value, "x", color=SOFT, markersize=6, markeredgewidth=1.4)
+            _name(axes, anchor.epsilon, anchor, SOFT)
+        for point in points:
+            x = point.epsilon if np.isfinite(point.epsilon) else edge
+            axes.plot([x, x], point.interval, color=SERIES[0], linewidth=1.4, solid_capstyle="butt")
+            fill = SERIES[0] if point.guarantee else "none"
+            axes.plot(x, point.value, "o", markersize=7, color=SERIES[0], markerfacecolor=fill, markeredgewidth=1.6)
+            _name(axes, x, point, INK)
+        ticks = _ticks(low, high)
+        labels = [f"{t:g}" for t in ticks]
+        if noiseless:
+            axes.axvline(edge / 1.35, color=GRID, linewidth=1, linestyle=(0, (3, 3)))
+            ticks, labels = [*ticks, edge], [*labels, "no noise"]
+        axes.set_xticks(ticks, labels)
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(low, edge * 1.35 if noiseless else high)
+        axes.set_xlabel("epsilon (logarithmic)", color=SOFT)
+        axes.set_ylabel(y_label, color=SOFT)
+        axes.margins(y=0.12)
+    return _svg(figure, said)
+
+
+def _name(axes: Any, x: float, point: Point, colour: str) -> None:
+    axes.annotate(point.name, (x, point.value), (6, 4), textcoords="offset points", fontsize=9, color=colour)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten; if those are many, the powers alone."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for steps in ((1, 2, 5), (1,)):
+        ticks = [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]
+        if len(ticks) <= 7:
+            break
+    return ticks
+
+
+@contextlib.contextmanager
+def _axes(width: float, height: float) -> Iterator[tuple[Any, Any]]:
+    """A figure and its axes, in inches, in the page's colours."""
+    import matplotlib as mpl  # takes long to import; only pages need it
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({**SETTINGS, "font.size": 9}):
+        figure = Figure((width, height), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(colors=SOFT, length=0)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side == "bottom")
+            spine.set_color(SOFT)
+        yield figure, axes
+
+
+def _svg(figure: Any, said: str) -> Markup:
+    """The figure as an ``<svg>`` element; its ids are its own, also beside other plots."""
+    import matplotlib as mpl
+
+    file = io.StringIO()
+    with mpl.rc_context(SETTINGS):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|font-family: [^;]*; ", "", svg, flags=re.DOTALL)
+    for drawn, shown in COLOURS.items():
+        svg = svg.replace(drawn, shown)
+    svg = re.sub(r' id="(?![mp][0-9a-f]{10}")[^"]*"', "", svg)  # groups' names; what is referred to keeps its own
+    prefix = f"s{zlib.crc32(said.encode()):08x}-"
+    svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(said)}"', 1))

@@ -1,0 +1,1 @@
+"""A conditional GAN and VAE in one, trained with error-feedback SGD."""

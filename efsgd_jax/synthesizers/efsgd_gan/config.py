@@ -1,0 +1,73 @@
+"""The flagship's configuration: per-example clipping on Poisson batches."""
+
+import dataclasses
+import math
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from efsgd_jax.errors import UserError
+from efsgd_jax.privacy.calibration import calibrate_mechanism
+from efsgd_jax.privacy.mechanisms import LOCAL_OVERFLOW, Mechanism
+from efsgd_jax.privacy.sampling import sample_capacity
+from efsgd_jax.synthesizers.config_rules import Rule, at_least, feedback_options, fractions, without_noise
+from efsgd_jax.synthesizers.efsgd_gan.method import Hyperparameters
+
+
+def defaults() -> dict[str, dict[str, Any]]:
+    """Keys that this method adds."""
+    return {
+        # Clip norm of each network's part of an example's gradient. Their ratios matter, their scale hardly:
+        # Adam follows, and the noise is in units of the joint sensitivity.
+        "privacy": {"l2_norm_clip": ConfigDict({"discriminator": 0.7, "encoder": 0.5, "generator": 1.0})},
+        "train": {"expected_batch_size": 128},  # Poisson sampling with q = expected_batch_size / N
+        "method": dataclasses.asdict(Hyperparameters()),
+    }
+
+
+def rules(config: ConfigDict) -> list[Rule]:
+    """What their values must be."""
+    m, clips = config.method, config.privacy.l2_norm_clip
+    counts = ["latent", "generator_width", "discriminator_width", "encoder_width", "max_width", "features"]
+    counts += ["private_steps_per_generator_step", "generated_batch_size", "augmentation_multiplicity"]
+    size = m.microbatch_size
+    return [
+        *((f"privacy.l2_norm_clip.{k}", c, 0 < c < math.inf, "above 0") for k, c in clips.items()),
+        *at_least(config, "train", ["expected_batch_size"], 1),
+        *fractions(config, "method", ["ema_decay", "adam_b1"]),
+        ("method.microbatch_size", size, size is None or size >= 1, "at least 1"),
+        ("method.compute_dtype", m.compute_dtype, m.compute_dtype in ("float32", "bfloat16"), "float32 or bfloat16"),
+        *at_least(config, "method", counts, 1),
+        *at_least(config, "method", [k for k in m if k.endswith(("_weight", "learning_rate"))], 0),
+    ]
+
+
+def mechanism(config: ConfigDict, dataset_size: int) -> Mechanism:
+    """The mechanism that ``config`` describes for N examples, with its noise solved for.
+
+    Raises:
+      UserError: a batch larger than the data, an unreachable epsilon.
+    """
+    p, t = config.privacy, config.train
+    if t.expected_batch_size > dataset_size:
+        raise UserError(
+            f"config.train.expected_batch_size is {t.expected_batch_size}, but there are only N = {dataset_size} "
+            "training images; lower it"
+        )
+    q = t.expected_batch_size / dataset_size
+    asked = Mechanism(
+        dataset_size=dataset_size,
+        sampling_probability=q,
+        capacity=sample_capacity(
+            dataset_size,
+            q,
+            multiple_of=config.method.microbatch_size or 1,
+            overflow_probability=LOCAL_OVERFLOW if p.feedback == "local" else None,
+        ),
+        noise_multiplier=p.noise_multiplier,
+        l2_norm_clip=p.l2_norm_clip.to_dict(),
+        **feedback_options(config),
+    )
+    if p.noise_multiplier == 0 and not without_noise(config):
+        return calibrate_mechanism(asked, t.steps, p.epsilon, p.delta)
+    return asked

@@ -1,0 +1,300 @@
+"""The flagship: a conditional GAN whose generator is also a VAE decoder, trained with clip + error feedback + noise.
+
+After Ma & Zhang, 2026, arXiv 2601.15061. The networks that see real images are the discriminator with its auxiliary
+classifier, the encoder, and the generator as decoder. Per real example (x, y), with E the encoder and G the generator::
+
+    l(x, y) = w_adv softplus(-D(x, y)) + w_cls CE(cls(x), y) + w_rec (|G(E(x, y), y) - x|^2 + beta KL(E(x, y)))
+
+Its gradient is clipped, one norm per network, summed, given noise once for the joint sensitivity sqrt(sum_m C_m^2) and
+divided by the expected batch size. (With one norm over all networks the reconstruction, whose gradients are a hundred
+times longer, leaves the discriminator nothing of the real images.) On generated images, which are post-processing and
+need no noise, the discriminator takes the gradients of ``w_adv softplus(D(G(z, y), y))``, clipped alike, and every few
+steps the generator takes ``softplus(-D(G(z, y), y)) + v_cls CE(cls(G(z, y)), y)``.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from efsgd_jax.data.dataset import ImageSpec
+from efsgd_jax.models import Discriminator, Encoder, Generator, Judgement, Posterior
+from efsgd_jax.privacy.clipping import clipped_grad
+from efsgd_jax.privacy.devices import DATA
+from efsgd_jax.privacy.feedback import ErrorFeedbackState
+from efsgd_jax.privacy.feedback_options import outer_clip
+from efsgd_jax.privacy.keys import fresh_key
+from efsgd_jax.privacy.mechanisms import Mechanism
+from efsgd_jax.privacy.residuals import unit_lengths
+from efsgd_jax.synthesizers.base import Batch, Synthesizer
+from efsgd_jax.synthesizers.efsgd_gan.augmentation import moved_copies
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Hyperparameters:
+    """Sizes, weights and rates of ``efsgd_gan``.
+
+    Attributes:
+      latent: length of z.
+      generator_width: channels of the generator's finest stage; ``discriminator_width`` and ``encoder_width`` alike.
+      max_width: upper bound of the channels of any stage.
+      features: length of the discriminator's feature vector.
+      noise_injection: inject noise at every upsampling stage.
+      adversarial_weight: w_adv.
+      classifier_weight: w_cls.
+      reconstruction_weight: w_rec.
+      kl_weight: beta.
+      generator_classifier_weight: v_cls; 0 leaves the classifier out of the generator's loss.
+      learning_rate: Adam's, for the private update.
+      generator_learning_rate: Adam's, for the generator's own step; 0 makes a private VAE of the method.
+      adam_b1: Adam's first-moment decay, of both.
+      private_steps_per_generator_step: private updates between two generator steps.
+      generated_batch_size: generated images per update.
+      ema_decay: of the generator that is released.
+      augmentation_multiplicity: copies of an example within its one gradient, each with draws of its own and, if there
+        are several, moved by a few pixels.
+      microbatch_size: examples whose gradients exist at one time; None for all.
+      compute_dtype: of the networks in training, ``float32`` or ``bfloat16``. Parameters, losses, norms, sums, noise
+        and what is released are float32 in either case.
+    """
+
+    latent: int = 8
+    generator_width: int = 8
+    discriminator_width: int = 8
+    encoder_width: int = 8
+    max_width: int = 16
+    features: int = 32
+    noise_injection: bool = True
+    adversarial_weight: float = 1.0
+    classifier_weight: float = 1.0
+    reconstruction_weight: float = 1.0
+    kl_weight: float = 1.0
+    generator_classifier_weight: float = 2.0
+    learning_rate: float = 6e-3
+    generator_learning_rate: float = 1e-3
+    adam_b1: float = 0.9
+    private_steps_per_generator_step: int = 2
+    generated_batch_size: int = 64
+    ema_decay: float = 0.998
+    augmentation_multiplicity: int = 1
+    microbatch_size: int | None = 32
+    compute_dtype: str = "float32"
+
+
+class State(NamedTuple):
+    """Everything that a step changes. ``params`` has the groups discriminator, encoder, generator."""
+
+    step: jax.Array
+    key: jax.Array
+    params: dict[str, PyTree]
+    ema: PyTree
+    privacy: ErrorFeedbackState
+    private_optimizer: optax.OptState
+    generator_optimizer: optax.OptState
+
+
+def _floats_as(dtype: str, tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+def make_generator(spec: ImageSpec, hp: Hyperparameters) -> Generator:
+    return Generator(spec, hp.generator_width, hp.max_width, hp.noise_injection)
+
+
+def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[PyTree, jax.Array, jax.Array], jax.Array]:
+    """``Synthesizer.generate`` alone: all that a released generator needs."""
+    generator = make_generator(spec, hp)
+
+    def generate(params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
+        z_key, noise_key = jax.random.split(key)
+        z = jax.random.normal(z_key, (labels.shape[0], hp.latent))
+        z = z.astype(jax.tree.leaves(params)[0].dtype)
+        images = cast(jax.Array, generator.apply(params, z, labels, rngs={"noise": noise_key}))
+        return images.astype(jnp.float32)
+
+    return generate
+
+
+def efsgd_gan(
+    spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mechanism, mesh: jax.sharding.Mesh | None = None
+) -> Synthesizer:
+    """Binds the method to a data set's shape and to a mechanism.
+
+    Args:
+      spec: of the images.
+      hyperparameters: sizes, weights and rates.
+      mechanism: how private gradients are sampled, clipped, fed back and noised.
+      mesh: devices, on an axis ``data``, that share the batches; the state is the same on each. Their number must
+        divide ``generated_batch_size``. None for one device.
+
+    Formal guarantees:
+      A step reads real examples through one ``clipped_grad`` only, whose sum passes ``error_feedback_aggregate``
+      with the mechanism's clip norm, noise and feedback; everything else in the state is a function of that
+      release, of earlier ones and of keys. So ``mechanism.event(T)`` holds for T steps on batches from
+      ``poisson_batch``. The returned metrics are functions of raw examples: private.
+    """
+    hp = hyperparameters
+    generator = make_generator(spec, hp)
+    generate = make_generate(spec, hp)
+    discriminator = Discriminator(spec, hp.discriminator_width, hp.max_width, hp.features)
+    encoder = Encoder(spec, hp.latent, hp.encoder_width, hp.max_width)
+
+    def apply(module: Any, params: PyTree, *inputs: jax.Array, **options: Any) -> Any:
+        params, inputs = _floats_as(hp.compute_dtype, (params, inputs))
+        return _floats_as("float32", module.apply(params, *inputs, **options))
+
+    def judge(params: PyTree, images: jax.Array, labels: jax.Array) -> Judgement:
+        return cast(Judgement, apply(discriminator, params, images, labels))
+
+    clip_norms = mechanism.l2_norm_clip
+    if not isinstance(clip_norms, Mapping):
+        raise ValueError("efsgd_gan clips per network: l2_norm_clip must map discriminator, encoder and generator.")
+
+    private_adam = optax.adam(hp.learning_rate, b1=hp.adam_b1)
+    generator_adam = optax.adam(hp.generator_learning_rate, b1=hp.adam_b1)
+
+    def real_loss(params: PyTree, example: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        image, label = example
+        image, label = image[None].astype(jnp.float32) / 127.5 - 1.0, label[None]
+        if hp.augmentation_multiplicity > 1:
+            key, move_key = jax.random.split(key)
+            image = moved_copies(move_key, image[0], hp.augmentation_multiplicity)
+            label = jnp.repeat(label, hp.augmentation_multiplicity)
+        z_key, noise_key = jax.random.split(key)
+        judgement = judge(params["discriminator"], image, label)
+        posterior = cast(Posterior, apply(encoder, params["encoder"], image, label))
+        z = posterior.sample(z_key)
+        rebuilt = cast(jax.Array, apply(generator, params["generator"], z, label, rngs={"noise": noise_key}))
+        terms = {
+            "adversarial": jnp.mean(jax.nn.softplus(-judgement.realness)),
+            "classifier": jnp.mean(optax.softmax_cross_entropy_with_integer_labels(judgement.class_logits, label)),
+            "reconstruction": jnp.sum(jnp.square(rebuilt - image)) / image.shape[0],
+            "kl": jnp.mean(posterior.kl_to_prior()),
+        }
+        total = (
+            hp.adversarial_weight * terms["adversarial"]
+            + hp.classifier_weight * terms["classifier"]
+            + hp.reconstruction_weight * (terms["reconstruction"] + hp.kl_weight * terms["kl"])
+        )
+        return total, terms
+
+    def generated_loss(params: PyTree, example: Any, key: jax.Array) -> tuple[jax.Array, None]:
+        del key
+        image, label = example
+        realness = judge(params, image[None], label[None]).realness[0]
+        return hp.adversarial_weight * jax.nn.softplus(realness), None
+
+    def generator_loss(params: PyTree, judge_params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
+        judgement = judge(judge_params, shared(generate(_floats_as(hp.compute_dtype, params), key, labels)), labels)
+        classes = optax.softmax_cross_entropy_with_integer_labels(judgement.class_logits, labels)
+        return jnp.mean(jax.nn.softplus(-judgement.realness) + hp.generator_classifier_weight * classes)
+
+    real_gradient = clipped_grad(
+        real_loss,
+        mechanism.l2_norm_clip,
+        microbatch_size=hp.microbatch_size,
+        outer_l2_norm_clip=outer_clip(mechanism.feedback, mechanism.feedback_l2_norm_clip),
+        mesh=mesh,
+    )
+    generated_gradient = clipped_grad(
+        generated_loss, clip_norms["discriminator"], microbatch_size=hp.microbatch_size, mesh=mesh
+    )
+
+    def shared(images: jax.Array) -> jax.Array:
+        """Each device draws its part of the generated images."""
+        if mesh is None:
+            return images
+        return jax.lax.with_sharding_constraint(images, NamedSharding(mesh, PartitionSpec(DATA)))
+
+    def init(key: jax.Array) -> State:
+        model_key, noise_key, run_key, label_key = jax.random.split(key, 4)
+        keys = jax.random.split(model_key, 4)
+        labels = jax.random.randint(label_key, (1,), 0, spec.num_classes)
+        z, image = jnp.zeros((1, hp.latent)), jnp.zeros((1, *spec.shape))
+        params = {
+            "discriminator": discriminator.init(keys[0], image, labels),
+            "encoder": encoder.init(keys[1], image, labels),
+            "generator": generator.init({"params": keys[2], "noise": keys[3]}, z, labels),
+        }
+        return State(
+            step=jnp.zeros((), jnp.int32),
+            key=run_key,
+            params=params,
+            ema=jax.tree.map(jnp.copy, params["generator"]),  # its own buffers, so that a state may be donated
+            # The key itself: ``init`` of the transform gives a secret key another noise the second time it sees it, and
+            # this function is one of its key alone.
+            privacy=mechanism.transform(noise_key).init(params)._replace(rng_key=jax.random.clone(noise_key)),
+            private_optimizer=private_adam.init(params),
+            generator_optimizer=generator_adam.init(params["generator"]),
+        )
+
+    aggregate = mechanism.transform(fresh_key()).update  # the key that counts is the one in the state
+
+    def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+        key = jax.random.fold_in(state.key, state.step)
+        real_key, label_key, fake_key, generator_key = jax.random.split(key, 4)
+        params = state.params
+
+        carried = unit_lengths(state.privacy.residual, batch.rows) if mechanism.feedback == "local" else None
+        keys = jax.random.split(real_key, batch.mask.shape[0])
+        real = real_gradient(params, (batch.images, batch.labels), keys, batch.mask, carried)
+        gradient, privacy = aggregate(real, state.privacy, params, indices=batch.rows)
+
+        n = hp.generated_batch_size
+        fake_labels = jax.random.randint(label_key, (n,), 0, spec.num_classes)
+        fakes = shared(generate(_floats_as(hp.compute_dtype, params["generator"]), fake_key, fake_labels))
+        fake = generated_gradient(params["discriminator"], (fakes, fake_labels), jax.random.split(fake_key, n))
+        judging = jax.tree.map(lambda r, f: r + f / n, gradient["discriminator"], fake.clipped_sum)
+        gradient = {**gradient, "discriminator": judging}
+        updates, private_optimizer = private_adam.update(gradient, state.private_optimizer, params)
+        params = optax.apply_updates(params, updates)
+
+        def generator_step(carry: tuple[PyTree, optax.OptState]) -> tuple[tuple[PyTree, optax.OptState], jax.Array]:
+            weights, optimizer = carry
+            loss, g = jax.value_and_grad(generator_loss)(weights, params["discriminator"], generator_key, fake_labels)
+            u, optimizer = generator_adam.update(g, optimizer, weights)
+            return (optax.apply_updates(weights, u), optimizer), loss
+
+        (weights, generator_optimizer), loss = jax.lax.cond(
+            (state.step + 1) % hp.private_steps_per_generator_step == 0,
+            generator_step,
+            lambda carry: (carry, jnp.full((), jnp.nan)),
+            (params["generator"], state.generator_optimizer),
+        )
+        params = {**params, "generator": weights}
+        decay = jnp.minimum(hp.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = optax.incremental_update(weights, state.ema, 1.0 - decay)
+
+        count = jnp.maximum(jnp.sum(batch.mask), 1)
+        metrics = {name: jnp.sum(jnp.where(batch.mask, term, 0.0)) / count for name, term in real.aux.items()}
+        metrics["generated"] = jnp.mean(fake.losses)
+        metrics["generator"] = loss
+        for network, clipped in real.clipped.items():
+            metrics[f"clipped_share_{network}"] = jnp.sum(clipped) / count
+        metrics["gradient_norm"] = jnp.sum(real.l2_norms) / count
+        metrics["not_finite"] = jnp.sum(~real.finite)
+        metrics["batch_size"] = jnp.sum(batch.mask)
+        next_state = State(state.step + 1, state.key, params, ema, privacy, private_optimizer, generator_optimizer)
+        return next_state, metrics
+
+    def batch(key: jax.Array, step: jax.Array, data: tuple[jax.Array, jax.Array]) -> Batch:
+        images, labels = data
+        rows, mask = mechanism.sample(jax.random.fold_in(key, step))
+        return Batch(images[rows], labels[rows], mask, rows)
+
+    return Synthesizer(
+        init=init,
+        arrange=lambda key, images, labels: (images, labels),
+        batch=batch,
+        step=step,
+        example_loss=real_loss,
+        event=mechanism.event,
+        released=lambda state: state.ema,
+        generate=generate,
+    )

@@ -1,0 +1,52 @@
+"""The configuration of the private mixture: one release of everybody."""
+
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from efsgd_jax.privacy.calibration import calibrate_mechanism
+from efsgd_jax.privacy.mechanisms import Mechanism
+from efsgd_jax.synthesizers.config_rules import Rule, at_least, without_noise
+from efsgd_jax.synthesizers.gaussian_mixture.method import Hyperparameters
+
+
+def defaults() -> dict[str, dict[str, Any]]:
+    """Keys that this method adds."""
+    return {"train": {"steps": 1}, "method": dataclasses.asdict(Hyperparameters())}
+
+
+def rules(config: ConfigDict) -> list[Rule]:
+    """What their values must be."""
+    p, t, m = config.privacy, config.train, config.method
+    positive = ["mean_clip", "deviation_clip", "contrast", "teacher_clip", "teacher_learning_rate"]
+    shares = [k for k in m if k.endswith("_share")]
+    return [
+        ("train.steps", t.steps, t.steps == 1, "1: everything is released at once"),
+        ("privacy.feedback", p.feedback, p.feedback == "none", "none: nothing is left over from one release"),
+        *at_least(config, "method", ["components", "directions", "cluster_steps", "candidates", "teacher_steps"], 1),
+        *((f"method.{k}", m[k], 0 < m[k] < float("inf"), "above 0") for k in positive),
+        *((f"method.{k}", m[k], 0 <= m[k] < float("inf"), "at least 0") for k in ["pose_weight", "deformation"]),
+        ("method.low_pass", m.low_pass, m.low_pass >= 0, "at least 0"),
+        *((f"method.{k}", m[k], 0 < m[k] < 1, "above 0 and below 1") for k in shares),
+    ]
+
+
+def mechanism(config: ConfigDict, dataset_size: int) -> Mechanism:
+    """One Gaussian release of everybody, with its noise solved for.
+
+    Raises:
+      UserError: an unreachable epsilon.
+    """
+    p = config.privacy
+    asked = Mechanism(
+        dataset_size=dataset_size,
+        sampling_probability=1.0,
+        capacity=dataset_size,
+        noise_multiplier=p.noise_multiplier,
+        l2_norm_clip=1.0,
+        summed="statistics",
+    )
+    if p.noise_multiplier == 0 and not without_noise(config):
+        return calibrate_mechanism(asked, config.train.steps, p.epsilon, p.delta)
+    return asked

@@ -1,0 +1,139 @@
+"""The configuration of the published family: shards, schedules, and the noise of what leaves a shard."""
+
+import dataclasses
+import math
+from typing import Any, get_args
+
+from ml_collections import ConfigDict
+
+from efsgd_jax.errors import UserError
+from efsgd_jax.privacy.calibration import calibrate_mechanism
+from efsgd_jax.synthesizers.config_rules import Rule, at_least, feedback_options, fractions, without_noise
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import Schedule, ShardMechanism
+from efsgd_jax.synthesizers.sanitized_gan.options import LATENT_PRIORS, RECONSTRUCTIONS, Hyperparameters
+from efsgd_jax.synthesizers.sanitized_gan.published_accounting import calibrate_as_published
+
+
+def defaults() -> dict[str, dict[str, Any]]:
+    """Keys that this method adds: GS-WGAN's settings for MNIST, on the schedule that its accounting describes."""
+    return {
+        "privacy": {
+            "l2_norm_clip": 1.0,
+            # published, round_robin, independent or parameter: see efsgd_jax/synthesizers/sanitized_gan/mechanism.py
+            "schedule": "independent",
+            "num_shards": 1000,
+            "judges_per_step": 1,  # of parameter
+            "trained_per_step": 1,  # shards in public turn; of independent and parameter
+            "allow_unproven": False,  # train although nothing near the target epsilon is proven; never packed
+        },
+        "train": {"steps": 20_000, "images_per_step": 32},
+        "method": dataclasses.asdict(Hyperparameters()),
+    }
+
+
+def rules(config: ConfigDict) -> list[Rule]:
+    """What their values must be."""
+    p, t, m = config.privacy, config.train, config.method
+    schedules = get_args(Schedule)
+    counts = [
+        "latent",
+        "generator_width",
+        "max_width",
+        "critic_width",
+        "critic_steps",
+        "critic_batch_size",
+        "candidates",
+    ]
+    rebuilds = m.reconstruction_weight > 0
+    halved = rebuilds and m.reconstruction_from == "codes"
+    judges = {"independent": t.images_per_step, "parameter": p.judges_per_step}.get(p.schedule, 1)
+    weights = [k for k in m if k.endswith(("_weight", "_penalty", "learning_rate"))]
+    return [
+        ("privacy.l2_norm_clip", p.l2_norm_clip, 0 < p.l2_norm_clip < math.inf, "above 0"),
+        ("privacy.schedule", p.schedule, p.schedule in schedules, f"one of {', '.join(schedules)}"),
+        *at_least(config, "privacy", ["num_shards", "judges_per_step", "trained_per_step"], 1),
+        *(
+            (f"privacy.{k}", p[k], p[k] <= p.num_shards, f"at most privacy.num_shards = {p.num_shards}")
+            for k in ("judges_per_step", "trained_per_step")
+        ),
+        *at_least(config, "train", ["images_per_step"], 1),
+        (
+            "train.images_per_step",
+            t.images_per_step,
+            p.schedule != "parameter" or t.images_per_step % p.judges_per_step == 0,
+            f"a multiple of privacy.judges_per_step = {p.judges_per_step}",
+        ),
+        (
+            "privacy.feedback",
+            p.feedback,
+            p.feedback != "local" or p.schedule == "round_robin",
+            "another than local unless schedule=round_robin: its proof needs a public order or independent draws",
+        ),
+        ("method.latent_prior", m.latent_prior, m.latent_prior in LATENT_PRIORS, f"one of {', '.join(LATENT_PRIORS)}"),
+        (
+            "method.reconstruction_from",
+            m.reconstruction_from,
+            m.reconstruction_from in RECONSTRUCTIONS and (t.images_per_step >= 2 * judges or not halved),
+            "prior, or codes with at least two images for each judge",
+        ),
+        (
+            "method.encoder_steps",
+            m.encoder_steps,
+            m.encoder_steps >= 1 or not rebuilds,
+            "at least 1 with reconstruction",
+        ),
+        *fractions(config, "method", ["ema_decay", "adam_b1", "adam_b2"]),
+        *at_least(config, "method", counts, 1),
+        *at_least(config, "method", [k for k in m if k.endswith("_steps")], 0),
+        *at_least(config, "method", [*weights, "classifier_from"], 0),
+    ]
+
+
+def mechanism(config: ConfigDict, dataset_size: int) -> ShardMechanism:
+    """The mechanism that ``config`` describes for N examples, with its noise solved for.
+
+    Raises:
+      UserError: more shards than examples, a schedule without a proof, an unreachable epsilon.
+    """
+    p, t = config.privacy, config.train
+    if p.num_shards > dataset_size:
+        raise UserError(
+            f"config.privacy.num_shards is {p.num_shards}, but there are only N = {dataset_size} training images; "
+            "lower it"
+        )
+    asked = ShardMechanism(
+        dataset_size=dataset_size,
+        num_shards=p.num_shards,
+        schedule=p.schedule,
+        noise_multiplier=p.noise_multiplier,
+        l2_norm_clip=p.l2_norm_clip,
+        images_per_step=t.images_per_step,
+        judges_per_step=p.judges_per_step,
+        trained_per_step=p.trained_per_step,
+        real_codes=config.method.reconstruction_weight > 0 and config.method.reconstruction_from == "codes",
+        **feedback_options(config),
+    )
+    if without_noise(config):
+        return asked
+    if not asked.proven and not p.allow_unproven:
+        raise UserError(_unproven(asked))
+    if p.noise_multiplier > 0:
+        return asked
+    if not asked.proven:
+        return calibrate_as_published(asked, t.steps, p.epsilon, p.delta)
+    return calibrate_mechanism(asked, t.steps, p.epsilon, p.delta)
+
+
+_UNPROVEN = "--config.privacy.allow_unproven=True to train for comparison, without a guarantee"
+
+
+def _unproven(asked: ShardMechanism) -> str:
+    if asked.schedule == "published":
+        why = "config.privacy.schedule is published, whose draws are shared and remembered: its epsilon is not proven"
+    else:
+        why = (
+            f"config.method.reconstruction_from is codes with schedule={asked.schedule}: in image space the "
+            "generator's derivative at the code of a real image gives that code away; set it to prior"
+        )
+        return f"{why}, or --config.privacy.schedule to parameter, or {_UNPROVEN}"
+    return f"{why}; set --config.privacy.schedule to independent, round_robin or parameter, or {_UNPROVEN}"

@@ -1,0 +1,73 @@
+"""What a run needs of the device's memory, said before anything is allocated."""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from efsgd_jax.data import Dataset
+from efsgd_jax.errors import UserError
+from efsgd_jax.synthesizers.base import Synthesizer
+
+GIB = 2**30
+# Activations, the compiled program, a grid of samples.
+WORKING = GIB // 2
+# Below this nobody needs to be told.
+QUIET = GIB
+
+
+class Needed(NamedTuple):
+    """Bytes: of the training ``state`` and of the ``data``."""
+
+    state: int
+    data: int
+
+    @property
+    def total(self) -> int:
+        return self.state + self.data + WORKING
+
+
+def needed(synthesizer: Synthesizer, dataset: Dataset) -> Needed:
+    """By shapes alone; nothing is allocated. Steps write into the state that they are given."""
+    state = jax.eval_shape(synthesizer.init, jax.random.key(0))
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    data = dataset.train_images.nbytes + dataset.train_labels.nbytes
+    return Needed(size, data)
+
+
+def available() -> int | None:
+    """Bytes that the default device has left; None if it does not say."""
+    device: Any = jax.devices()[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return None
+    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024
+
+
+def check(run: Needed, hint: str) -> None:
+    """Prints what a large run needs, on standard error.
+
+    Args:
+      run: from ``needed``.
+      hint: keys of the configuration to lower.
+
+    Raises:
+      UserError: the device has less.
+    """
+    left = available()
+    if run.total > QUIET:
+        print(
+            f"memory: about {run.total / GIB:.1f} GiB (training state {run.state / GIB:.1f}, images "
+            f"{run.data / GIB:.1f}, working {WORKING / GIB:.1f}); "
+            + ("the device does not say what it has" if left is None else f"{left / GIB:.1f} GiB are free"),
+            file=sys.stderr,
+        )
+    if left is not None and run.total > left:
+        raise UserError(
+            f"the run needs about {run.total / GIB:.1f} GiB of memory and {left / GIB:.1f} GiB are free; lower {hint}"
+        )
