@@ -31,7 +31,7 @@ from timing import write_record
 
 from efsgd_jax.privacy.exact_sums import exact_product
 from efsgd_jax.synthesizers.gaussian_mixture import fit as mixture_fit
-from efsgd_jax.synthesizers.gaussian_mixture import reranker as teacher
+from efsgd_jax.synthesizers.gaussian_mixture import reranker as reranker
 from efsgd_jax.synthesizers.gaussian_mixture.fit import clip_rows
 
 CLAIM = CLIP * math.hypot(1.0, mixture_fit.COUNT_LENGTH)
@@ -163,7 +163,7 @@ def main() -> int:
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--out", help="JSON file of results")
     args = parser.parse_args()
-    mixture_fit.Release = teacher.Release = Recording  # type: ignore[misc]
+    mixture_fit.Release = reranker.Release = Recording  # type: ignore[misc]
     if args.part:
         kind, rows = args.part.split(":")
         print(

@@ -1,4 +1,4 @@
-"""Per-example clipping of the flagship's discriminator against the plain gradient, jax-privacy and Opacus: ms per call.
+"""Per-example clipping of `efsgd_gan`'s discriminator against the plain gradient, jax-privacy and Opacus: ms per call.
 
     pip install -e '.[bench]'
     python benchmarks/clipping.py --out=benchmarks/results/clipping.json

@@ -34,7 +34,7 @@ EPSILONS = ("10", "1", "3", "0.2", "inf")
 # The recipe with one thing changed.
 LEVERS = {
     "mnist": {
-        "no teacher": "method.candidates=1",
+        "no reranker": "method.candidates=1",
         "no pose": "method.pose_weight=0",
         "pose without slant": "method.pose_slant=false",
         "no deformation": "method.deformation=0",
@@ -45,7 +45,7 @@ LEVERS = {
         "50 directions": "method.directions=50",
         "4 candidates": "method.candidates=4",
         "32 candidates": "method.candidates=32",
-        "a third for the teacher": "method.teacher_share=0.33",
+        "a third for the reranker": "method.reranker_share=0.33",
     },
 }
 LEVERS["fashion_mnist"] = {k: v for k, v in LEVERS["mnist"].items() if "slant" not in k and "deform" not in k} | {

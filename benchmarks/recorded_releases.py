@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from efsgd_jax.privacy.noise import NOISE_WIDTH
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release
 from efsgd_jax.synthesizers.gaussian_mixture import fit as mixture_fit
-from efsgd_jax.synthesizers.gaussian_mixture import reranker as teacher
+from efsgd_jax.synthesizers.gaussian_mixture import reranker as reranker
 from efsgd_jax.synthesizers.gaussian_mixture.fit import FitOptions, clip_rows
 
 PIXELS, CLIP = 100, 10.0
@@ -57,11 +57,11 @@ CENTRES = 0.2 * jax.random.normal(jax.random.key(7), (K, M, PIXELS))
 NONE = NoNoise()
 
 
-def one_step_of_teacher(x: jax.Array, y: jax.Array) -> None:
-    features = jnp.concatenate([x / CLIP, jnp.full((len(x), 1), teacher.CONSTANT)], axis=1)
+def one_step_of_reranker(x: jax.Array, y: jax.Array) -> None:
+    features = jnp.concatenate([x / CLIP, jnp.full((len(x), 1), reranker.CONSTANT)], axis=1)
     loop, jax.lax.fori_loop = jax.lax.fori_loop, lambda low, high, body, carry: body(0, carry)
     try:
-        teacher.fit_teacher(jax.random.key(0), features, y, K, 1.0, steps=1, l2_norm_clip=0.5, learning_rate=1.0)
+        reranker.fit_reranker(jax.random.key(0), features, y, K, 1.0, steps=1, l2_norm_clip=0.5, learning_rate=1.0)
     finally:
         jax.lax.fori_loop = loop
 
@@ -73,5 +73,5 @@ RELEASES: dict[str, Callable[[jax.Array, jax.Array], Any]] = {
     "moments": lambda x, y: mixture_fit._moments(
         NONE, clip_rows(x / CLIP, 1.0), y, CENTRES, jnp.ones(PIXELS, bool), 0.8, 1.0
     ),
-    "classifier's step": one_step_of_teacher,
+    "classifier's step": one_step_of_reranker,
 }

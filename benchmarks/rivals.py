@@ -1,4 +1,4 @@
-"""The flagship's training step, private and plain, for the benchmarks of the whole step."""
+"""`efsgd_gan`'s training step, private and plain, for the benchmarks of the whole step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.privacy import ClippedSum, Mechanism, clipped_grad, sensitivity_of
 from efsgd_jax.synthesizers import method_named
 from efsgd_jax.synthesizers.base import Synthesizer
-from efsgd_jax.synthesizers.efsgd_gan import method as flagship
+from efsgd_jax.synthesizers.efsgd_gan import method as gan
 
 EXAMPLES = 60_000
 SPEC = ImageSpec(28, 1, 10)
@@ -62,18 +62,18 @@ def plain_grad(loss: Callable[..., Any], l2_norm_clip: Any, *, microbatch_size: 
 
 
 def synthesizer(config: ConfigDict, kind: str, microbatch_size: int | None) -> Synthesizer:
-    """The flagship as ``config`` has it, its gradients by ``kind``: ghost, vmap, or plain (and then without noise)."""
+    """`efsgd_gan` as ``config`` has it, its gradients by ``kind``: ghost, vmap, or plain (and then without noise)."""
     method = method_named(config.method.name)
     hp = dataclasses.replace(method.read(config.method.to_dict()), microbatch_size=microbatch_size)
     mechanism: Mechanism = method.mechanism(config, EXAMPLES)
     if kind == "plain":
         mechanism = mechanism._replace(noise_multiplier=0.0)
-    original = flagship.clipped_grad
+    original = gan.clipped_grad
     try:
-        flagship.clipped_grad = plain_grad if kind == "plain" else _by(kind)
-        return flagship.efsgd_gan(SPEC, hp, mechanism)
+        gan.clipped_grad = plain_grad if kind == "plain" else _by(kind)
+        return gan.efsgd_gan(SPEC, hp, mechanism)
     finally:
-        flagship.clipped_grad = original
+        gan.clipped_grad = original
 
 
 def _by(method: str) -> Any:

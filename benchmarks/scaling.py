@@ -4,7 +4,7 @@
 
 The devices are virtual and share this machine's cores, so that seconds would say nothing; the compiled program says
 what each of them computes and what they exchange. *Private update*: the clipped gradient of a Poisson batch, feedback,
-noise and Adam, of the discriminator. *Whole step*: the flagship's, with generated images and the generator's own step.
+noise and Adam, of the discriminator. *Whole step*: `efsgd_gan`'s, with generated images and the generator's own step.
 Strong scaling keeps the batch, weak scaling keeps it per device. The ideal is one all-reduce of the parameters.
 """
 

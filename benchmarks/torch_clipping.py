@@ -1,4 +1,4 @@
-"""The flagship's discriminator in PyTorch, and its gradient: plain, and clipped per example by Opacus.
+"""`efsgd_gan`'s discriminator in PyTorch, and its gradient: plain, and clipped per example by Opacus.
 
 A peer for ``clipping.py``: the same layers on the same weights.
 """

@@ -1,4 +1,4 @@
-"""The flagship's whole training step, private against plain: ms per step, and the share of time outside of compute.
+"""`efsgd_gan`'s whole training step, private against plain: ms per step, and the share of time outside of compute.
 
     python benchmarks/training_step.py --out=benchmarks/results/training_step.json
 

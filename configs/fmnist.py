@@ -10,12 +10,12 @@ from ml_collections import ConfigDict
 
 from efsgd_jax import default_config
 
-# quick leaves the teacher out, which pays at small epsilon.
+# quick leaves the reranker out, which pays at small epsilon.
 PRESETS = {"quick": {"candidates": 1}, "long": {}}
 
 
 def get_config(preset: str = "long", epsilon: float = 10.0) -> ConfigDict:
-    config = default_config("private_mixture")
+    config = default_config("gaussian_mixture")
     config.data.name = "fashion_mnist"
     config.privacy.epsilon = epsilon
     few = epsilon < 2  # noise leaves one component of each class in sight, and none of the finest structure

@@ -10,12 +10,12 @@ from ml_collections import ConfigDict
 
 from efsgd_jax import default_config
 
-# quick leaves the teacher out, which here costs time for nothing.
+# quick leaves the reranker out, which here costs time for nothing.
 PRESETS = {"quick": {"candidates": 1}, "long": {}}
 
 
 def get_config(preset: str = "quick", epsilon: float = 10.0) -> ConfigDict:
-    config = default_config("private_mixture")
+    config = default_config("gaussian_mixture")
     config.data.name = "mnist"
     config.privacy.epsilon = epsilon
     few = epsilon < 2  # noise leaves one component of each class in sight, and little of what differs within it

@@ -42,7 +42,7 @@ SMALL = {
         "privacy.num_shards": "4", "method.latent": "3", "method.generator_width": "2", "method.critic_width": "2",
         "method.generated_batch_size": "4", "method.warm_steps": "1",
     },
-    "private_mixture": {"method.components": "2", "method.directions": "4", "method.teacher_steps": "2"},
+    "gaussian_mixture": {"method.components": "2", "method.directions": "4", "method.reranker_steps": "2"},
 }  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def small(method):
     for key, value in SMALL[method].items():
         if key in known:
             override(config, key, value)
-    if method != "private_mixture":
+    if method != "gaussian_mixture":
         config.train.steps = 2
     return config
 

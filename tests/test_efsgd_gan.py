@@ -1,4 +1,4 @@
-"""The flagship method: what one example can change, what padding can change, and that it learns."""
+"""The paper's method: what one example can change, what padding can change, and that it learns."""
 
 import dataclasses
 

@@ -16,8 +16,8 @@ SMALL = {
                    "features": 8, "generated_batch_size": 8, "microbatch_size": 32},
         "train": {"steps": 3, "expected_batch_size": 16},
     },
-    "private_mixture": {
-        "method": {"components": 2, "directions": 4, "cluster_steps": 1, "candidates": 2, "teacher_steps": 4},
+    "gaussian_mixture": {
+        "method": {"components": 2, "directions": 4, "cluster_steps": 1, "candidates": 2, "reranker_steps": 4},
     },
     "sanitized_gan": {
         "method": {"latent": 4, "generator_width": 4, "max_width": 8, "critic_width": 4, "critic_steps": 1,
@@ -59,7 +59,7 @@ def test_a_class_without_an_image(method, arrays, tmp_path):
     drawn = sample(result.workdir, 8)
     assert sorted(set(drawn.labels.tolist())) == [0, 1, 2, 3]
     # All scores of one method: they are of images, and take a minute.
-    metrics = METRICS if method == "private_mixture" else ("utility",)
+    metrics = METRICS if method == "gaussian_mixture" else ("utility",)
     evaluate(result.workdir, num_images=40, metrics=metrics, classifiers=("logistic_regression", "mlp"))
     scores = json.loads((tmp_path / "run/private/scores.json").read_text())
     assert scores["gen2real"]["mlp"]["per_class"]["nothing"] is None

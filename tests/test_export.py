@@ -32,8 +32,8 @@ np.savez("images.npz", images=images, pixels=pixels)
 
 
 def mixture(tmp_path):
-    config = default_config("private_mixture")
-    config.method.update(components=2, directions=8, teacher_steps=3, candidates=2, pose_weight=8.0, deformation=0.02)
+    config = default_config("gaussian_mixture")
+    config.method.update(components=2, directions=8, reranker_steps=3, candidates=2, pose_weight=8.0, deformation=0.02)
     return fit(config, tmp_path / "run", progress=False)
 
 

@@ -9,7 +9,7 @@ from efsgd_jax.privacy.accounting import epsilon, gaussian_event
 from efsgd_jax.privacy.noise import NOISE_WIDTH
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release, gaussian_release, share_noise
 from efsgd_jax.synthesizers.gaussian_mixture import fit as mixture_fit
-from efsgd_jax.synthesizers.gaussian_mixture import reranker as teacher
+from efsgd_jax.synthesizers.gaussian_mixture import reranker as reranker
 from efsgd_jax.synthesizers.gaussian_mixture.fit import FitOptions, clip_rows
 
 D, K, M = 6, 3, 2
@@ -64,7 +64,7 @@ def recorded(monkeypatch):
             releases[-1].append(np.ravel(np.float64(value)) / (self._unit * NOISE_WIDTH))
             return value
 
-    for module in (mixture_fit, teacher):
+    for module in (mixture_fit, reranker):
         monkeypatch.setattr(module, "Release", Recording)
     return releases
 
@@ -109,7 +109,7 @@ def test_an_example_moves_no_sum_of_the_mixture_further_than_claimed(recorded, n
         assert max(moves) > 0.6  # the claim is not far from the truth
 
 
-def test_an_example_moves_no_step_of_the_teacher_further_than_claimed(recorded, monkeypatch):
+def test_an_example_moves_no_step_of_the_reranker_further_than_claimed(recorded, monkeypatch):
     # Weights must not depend on the example, as they do not once they are given: so one step from zero.
     features = jax.random.normal(jax.random.key(0), (30, D))
     labels = jax.random.randint(jax.random.key(1), (30,), 0, K)
@@ -118,9 +118,9 @@ def test_an_example_moves_no_step_of_the_teacher_further_than_claimed(recorded, 
         recorded.clear()
         one = scale * jnp.ones((1, D))
         options = {"steps": 1, "l2_norm_clip": 0.6, "learning_rate": 1.0}
-        teacher.fit_teacher(jax.random.key(0), features, labels, K, 1.0, **options)
+        reranker.fit_reranker(jax.random.key(0), features, labels, K, 1.0, **options)
         more = jnp.concatenate([features, one]), jnp.concatenate([labels, jnp.array([1])])
-        teacher.fit_teacher(jax.random.key(0), *more, K, 1.0, **options)
+        reranker.fit_reranker(jax.random.key(0), *more, K, 1.0, **options)
         move = moved(recorded)
         assert move <= 1
         assert move == pytest.approx(1.0, rel=0.01) if scale > 1 else move < 1
@@ -136,7 +136,7 @@ def test_a_fit_spends_what_it_is_given(monkeypatch):
             super().__init__(noise, sensitivity, noise_multiplier)
 
     monkeypatch.setattr(mixture_fit, "Release", Counting)
-    monkeypatch.setattr(teacher, "Release", Counting)
+    monkeypatch.setattr(reranker, "Release", Counting)
     images = jax.random.randint(jax.random.key(0), (50, 4, 4, 1), 0, 256).astype(jnp.uint8)
     labels = jnp.arange(50) % K
     for components in (1, 2):
@@ -149,6 +149,6 @@ def test_a_fit_spends_what_it_is_given(monkeypatch):
     monkeypatch.setattr(
         jax.lax, "fori_loop", lambda low, high, body, carry: [body(t, carry) for t in range(low, high)][-1]
     )
-    features = teacher.oriented_gradients(images / 255.0)
-    teacher.fit_teacher(jax.random.key(0), features, labels, K, 0.7, steps=5, l2_norm_clip=1.0, learning_rate=1.0)
+    features = reranker.oriented_gradients(images / 255.0)
+    reranker.fit_reranker(jax.random.key(0), features, labels, K, 0.7, steps=5, l2_norm_clip=1.0, learning_rate=1.0)
     assert sum(s**-2 for s in spent) == pytest.approx(0.7**-2)

@@ -12,7 +12,7 @@ import pytest
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.privacy import Mechanism, ShardMechanism
 from efsgd_jax.synthesizers.efsgd_gan import method as efsgd_gan
-from efsgd_jax.synthesizers.gaussian_mixture import method as private_mixture
+from efsgd_jax.synthesizers.gaussian_mixture import method as gaussian_mixture
 from efsgd_jax.synthesizers.sanitized_gan import method as sanitized_gan
 from efsgd_jax.synthesizers.sanitized_gan import options as shard_options
 
@@ -22,7 +22,7 @@ GAN = efsgd_gan.Hyperparameters(latent=4, generator_width=4, discriminator_width
                                 features=8, generated_batch_size=8, microbatch_size=8)  # fmt: skip
 SHARD = shard_options.Hyperparameters(latent=3, generator_width=4, max_width=4, critic_width=4, critic_steps=1,
                                       critic_batch_size=4, warm_steps=1)  # fmt: skip
-MIXTURE = private_mixture.Hyperparameters(components=2, directions=4, cluster_steps=1, candidates=2, teacher_steps=3)
+MIXTURE = gaussian_mixture.Hyperparameters(components=2, directions=4, cluster_steps=1, candidates=2, reranker_steps=3)
 
 
 def gan(feedback, **options):
@@ -44,8 +44,8 @@ METHODS = {
         "ema",
     ),
     "sanitized_gan, parameter": (lambda: sanitized("parameter", judges_per_step=2), "ema"),
-    "private_mixture": (
-        lambda: private_mixture.private_mixture(SPEC, MIXTURE, Mechanism(N, 1.0, N, 1.3, summed="statistics")),
+    "gaussian_mixture": (
+        lambda: gaussian_mixture.gaussian_mixture(SPEC, MIXTURE, Mechanism(N, 1.0, N, 1.3, summed="statistics")),
         "params",
     ),
 }
@@ -104,7 +104,7 @@ def same(a, b):
     )
 
 
-ONE_OF_EACH = ("efsgd_gan, private", "sanitized_gan, parameter", "private_mixture")
+ONE_OF_EACH = ("efsgd_gan, private", "sanitized_gan, parameter", "gaussian_mixture")
 
 
 @pytest.mark.usefixtures("mechanism_says_nothing")
@@ -132,7 +132,7 @@ def test_what_is_released_is_the_same_for_all_data(name):
 
 def test_with_the_mechanism_it_is_not():
     """The comparison above is of something: what is released otherwise is of the data, with the same noise."""
-    method = METHODS["private_mixture"][0]()
+    method = METHODS["gaussian_mixture"][0]()
     compiled = programs(method)
     one, other = (run(method, compiled, data_set(i)) for i in (0, 1))
     assert not same(one[0], other[0])

@@ -186,8 +186,8 @@ def _normalised(m: Mechanism, mean: PyTree, before: ErrorFeedbackState, after: E
         return noisy / (m.noise_multiplier * sensitivity_of(m.l2_norm_clip))
     decay = decay_of(m.feedback, m.feedback_decay)
     filtered = _flat(after.residual)
-    cut_off = (filtered - decay * _flat(before.residual)) / (1 - decay)
-    return jnp.concatenate([(noisy - filtered) / _stds(m)[0], cut_off / _stds(m)[1]])
+    clipping_excess = (filtered - decay * _flat(before.residual)) / (1 - decay)
+    return jnp.concatenate([(noisy - filtered) / _stds(m)[0], clipping_excess / _stds(m)[1]])
 
 
 def _change(game: Game, step: int) -> jax.Array:

@@ -28,8 +28,8 @@ class ClippedSum(NamedTuple):
     Attributes:
       clipped_sum: pytree like the parameters, ``sum_i clip(g_i, C)``, at least float32.
       outer_sum: the same with ``outer_l2_norm_clip`` in the place of C (error feedback needs it), or None.
-      cut_off: with ``carried``, float32 ``[B]``: how much longer than C each gradient wanted to be; alike for each
-        group. Else None.
+      clipping_excess: with ``carried``, float32 ``[B]``: what clipping takes from the length of each gradient and what
+        it carried; alike for each group. Else None.
       l2_norms: float32 ``[B]``, the norm of each gradient before clipping; 0 where masked out or not finite.
       clipped: bool ``[B]``, True where that norm is above C; alike for each group.
       losses: float32 ``[B]``, 0 where masked out.
@@ -42,7 +42,7 @@ class ClippedSum(NamedTuple):
 
     clipped_sum: PyTree
     outer_sum: PyTree | None
-    cut_off: PyTree | None
+    clipping_excess: PyTree | None
     l2_norms: jax.Array
     clipped: PyTree
     losses: jax.Array
@@ -95,7 +95,8 @@ def clip_and_sum(
       outer_l2_norm_clip: also return the sum clipped to this joint norm, ``inf`` for the raw sum. With groups, each
         has the same multiple of its ``C_m``.
       carried: float32 ``[B]``, or ``[B]`` for each group: lengths >= 0 that are added to the gradients' before
-        clipping, so that row i contributes ``g_i / ||g_i|| * min(C, ||g_i|| + carried_i)``; ``cut_off`` is the rest.
+        clipping, so that row i contributes ``g_i / ||g_i|| * min(C, ||g_i|| + carried_i)``; the rest is
+        ``clipping_excess``.
 
     Returns:
       A ``ClippedSum``; its losses and aux are empty.
@@ -171,14 +172,14 @@ def clip_gradients(
 
         return gradients.sum_with(of_groups(for_leaves, factors, squares), keep)
 
-    cut_off, sensitivity, outer_sum = None, sensitivity_of(l2_norm_clip), None
+    clipping_excess, sensitivity, outer_sum = None, sensitivity_of(l2_norm_clip), None
     shorter = of_groups(lambda c: c / (1 + slack), l2_norm_clip)
     if carried is None:
         factors = of_groups(_shorten, group_norms, shorter)
     else:
         spent = of_groups(_spend, group_norms, carried, shorter)
         factors = of_groups(lambda length, n: length / jnp.maximum(n, NO_DIRECTION), spent, group_norms)
-        cut_off = of_groups(
+        clipping_excess = of_groups(
             lambda n, r, length: jnp.where(keep, jnp.maximum(n + r - length, 0.0), 0.0), group_norms, carried, spent
         )
     if outer_l2_norm_clip is not None:
@@ -191,7 +192,7 @@ def clip_gradients(
     return ClippedSum(
         clipped_sum=sum_with(factors),
         outer_sum=outer_sum,
-        cut_off=cut_off,
+        clipping_excess=clipping_excess,
         l2_norms=jnp.where(keep, norms, 0.0),
         clipped=of_groups(lambda n, c: keep & (n > c), group_norms, shorter),
         losses=where_masked(gradients.losses),

@@ -20,7 +20,7 @@ from efsgd_jax.privacy.clipped_sum import (
 )
 from efsgd_jax.privacy.dataflow import HiddenFlowError
 from efsgd_jax.privacy.devices import over_devices
-from efsgd_jax.privacy.ghost import NoMeeting, ghost_gradients
+from efsgd_jax.privacy.ghost import ExampleIndependentLossError, ghost_gradients
 from efsgd_jax.privacy.rounding import compensated, margin, round_once
 from efsgd_jax.privacy.varying import axes_of, varying_like, zeros_like
 
@@ -171,7 +171,7 @@ def _best_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[.
     def per_example(params: PyTree, batch: PyTree, keys: jax.Array) -> PerExample:
         try:
             return ghost(params, batch, keys)
-        except (NoMeeting, HiddenFlowError):
+        except (ExampleIndependentLossError, HiddenFlowError):
             return by_vmap(params, batch, keys)
 
     return per_example

@@ -2,8 +2,8 @@
 
 A loss for one example is traced to a flat list of equations. Those that the example does not reach form the *weights'
 side*: kernels transposed, folded, normalised by their spectrum, or used as they are. All others form the *example's
-side*. An equation of the example's side that reads a value that depends on parameters is a *meeting*, and the gradient
-of one example reaches the parameters through meetings only. Nothing is assumed about layers or libraries, so that a
+side*. An equation of the example's side that reads a value that depends on parameters is a *use*, and the gradient
+of one example reaches the parameters through uses only. Nothing is assumed about layers or libraries, so that a
 parameter that is used twice, or through another one, cannot be missed.
 """
 
@@ -31,7 +31,7 @@ class HiddenFlowError(ValueError):
     """A loss in which values pass in another way than from equation to equation."""
 
 
-class Meeting(NamedTuple):
+class ParamUse(NamedTuple):
     """An equation of the example's side that reads weights.
 
     Attributes:
@@ -56,8 +56,8 @@ class Component(NamedTuple):
 
     Attributes:
       leaves: their positions among the parameters' leaves.
-      weights: what meetings read of them.
-      meetings: positions of the meetings that read it.
+      weights: what uses read of them.
+      uses: positions of the uses that read it.
       to_weights: from the leaves' values to the weights'.
       rearranged: there is one of each, and the weight's elements are those of the leaf; ``to_weights`` leaves their
         dtype as it is then.
@@ -65,7 +65,7 @@ class Component(NamedTuple):
 
     leaves: tuple[int, ...]
     weights: tuple[Var, ...]
-    meetings: tuple[int, ...]
+    uses: tuple[int, ...]
     to_weights: Callable[..., list[jax.Array]]
     rearranged: bool
 
@@ -74,17 +74,17 @@ class Dataflow(NamedTuple):
     """A loss, taken apart.
 
     Attributes:
-      meetings: in the order of the program.
+      uses: in the order of the program.
       components: parameters that reach the loss, in groups.
       read: what the example's side reads of the weights' side.
       weights_side: from the parameters' leaves to ``read``.
-      example_side: from the values of ``read``, the example's leaves and one addend for each output of each meeting
-        to the outputs of the loss, as leaves, and to what each meeting read of the example.
+      example_side: from the values of ``read``, the example's leaves and one addend for each output of each use
+        to the outputs of the loss, as leaves, and to what each use read of the example.
       tree: of the outputs.
       depends: whether the first output, the loss, depends on the example.
     """
 
-    meetings: tuple[Meeting, ...]
+    uses: tuple[ParamUse, ...]
     components: tuple[Component, ...]
     read: tuple[Var, ...]
     weights_side: Callable[..., list[jax.Array]]
@@ -131,8 +131,8 @@ def take_apart(loss: Callable[..., PyTree], params: PyTree, example: PyTree) -> 
     ends = [v for v in jaxpr.outvars if isinstance(v, Var)]
     used = [v for equation in outer for v in equation.invars if isinstance(v, Var)]
     read = tuple(dict.fromkeys(v for v in used + ends if v not in from_example))
-    meetings = tuple(m for equation in outer if (m := _meeting(equation, origins, from_example)).weights)
-    at = {id(m.equation): i for i, m in enumerate(meetings)}
+    uses = tuple(m for equation in outer if (m := _meeting(equation, origins, from_example)).weights)
+    at = {id(m.equation): i for i, m in enumerate(uses)}
 
     def example_side(
         weights: Sequence[jax.Array], example: Sequence[jax.Array], addends: Sequence[Sequence[jax.Array]]
@@ -143,26 +143,26 @@ def take_apart(loss: Callable[..., PyTree], params: PyTree, example: PyTree) -> 
             inputs = [_value(v, values) for v in equation.invars]
             outputs = evaluate(equation, inputs)
             if id(equation) in at:
-                meeting = meetings[at[id(equation)]]
-                met.append([inputs[i] for i in meeting.examples])
-                for i, addend in zip(meeting.outputs, addends[at[id(equation)]], strict=True):
+                use = uses[at[id(equation)]]
+                met.append([inputs[i] for i in use.examples])
+                for i, addend in zip(use.outputs, addends[at[id(equation)]], strict=True):
                     outputs[i] = outputs[i] + addend
             values.update(zip(equation.outvars, outputs, strict=True))
         return [_value(v, values) for v in jaxpr.outvars], met
 
     components = []
-    together = [frozenset[int]().union(*m.origins) for m in meetings]
+    together = [frozenset[int]().union(*m.origins) for m in uses]
     for leaves in _joined(together):
         weights = tuple(v for v in read if origins.get(v, frozenset()) & leaves)
         order = tuple(sorted(leaves))
         to_weights, equations = as_function([parameters[i] for i in order], weights)
-        readers = tuple(i for i, m in enumerate(meetings) if any(m.equation.invars[j] in weights for j in m.weights))
+        readers = tuple(i for i, m in enumerate(uses) if any(m.equation.invars[j] in weights for j in m.weights))
         rearranged = len(order) == len(weights) == 1 and all(_rearranges(e) for e in equations)
         if rearranged:
             to_weights = functools.partial(_rearrange, equations[::-1])
         components.append(Component(order, weights, readers, to_weights, rearranged))
     return Dataflow(
-        meetings,
+        uses,
         tuple(components),
         read,
         as_function(parameters, read)[0],
@@ -215,13 +215,13 @@ def _differentiable(v: Any) -> bool:
     return jnp.issubdtype(v.aval.dtype, jnp.inexact)
 
 
-def _meeting(equation: Any, origins: dict[Var, frozenset[int]], from_example: set[Var]) -> Meeting:
+def _meeting(equation: Any, origins: dict[Var, frozenset[int]], from_example: set[Var]) -> ParamUse:
     inputs = [(i, v) for i, v in enumerate(equation.invars) if isinstance(v, Var)]
     outputs = tuple(i for i, v in enumerate(equation.outvars) if _differentiable(v))
     weights = tuple(i for i, v in inputs if origins.get(v)) if outputs else ()
     like = tuple((v.aval.shape, v.aval.dtype) for v in (equation.outvars[i] for i in outputs))
     examples = tuple(i for i, v in inputs if v in from_example)
-    return Meeting(equation, weights, examples, outputs, like, tuple(origins[equation.invars[i]] for i in weights))
+    return ParamUse(equation, weights, examples, outputs, like, tuple(origins[equation.invars[i]] for i in weights))
 
 
 def _rearrange(equations: Sequence[JaxprEqn], leaf: jax.Array) -> list[jax.Array]:

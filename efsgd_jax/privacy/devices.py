@@ -14,7 +14,7 @@ from efsgd_jax.privacy.clipped_sum import ClippedSum
 PyTree = Any
 DATA = "data"
 # The fields of a ``ClippedSum`` that have a row for each example.
-PER_EXAMPLE = ("cut_off", "l2_norms", "clipped", "losses", "aux", "finite")
+PER_EXAMPLE = ("clipping_excess", "l2_norms", "clipped", "losses", "aux", "finite")
 
 
 def coarse_and_rest(tree: PyTree, longest: jax.typing.ArrayLike) -> tuple[PyTree, PyTree]:

@@ -220,15 +220,17 @@ def error_feedback_aggregate(
         elif feedback == "local":
             assert indices is not None  # checked above
             kept = total.l2_norms > 0 if mask is None else (total.l2_norms > 0) & mask
-            residual = update_units(residual, indices, kept, stretched, total.cut_off, l2_norm_clip, bound, decay)
+            residual = update_units(
+                residual, indices, kept, stretched, total.clipping_excess, l2_norm_clip, bound, decay
+            )
         elif feedback == "private":
-            cut_off = optax.tree.sub(total.outer_sum, value)
+            clipping_excess = optax.tree.sub(total.outer_sum, value)
             if not noiseless:
                 # The margins of two sums are for their own lengths; of the difference they leave this much uncovered.
                 excess = bound - sensitivity + 2 * margin(value, 2 * len(total.l2_norms)) * sensitivity
                 channel = std / sensitivity * excess / share**0.5
-                cut_off = add_noise(cut_off, channel, excess, channel_key)
-            residual = decayed(residual, cut_off, decay)
+                clipping_excess = add_noise(clipping_excess, channel, excess, channel_key)
+            residual = decayed(residual, clipping_excess, decay)
             std = std / (1 - share) ** 0.5
         if not noiseless:
             value = add_noise(value, std, moved, value_key)

@@ -211,12 +211,12 @@ def check_clipped(
                 f"the ClippedSum's outer_l2_norm_clip is {given:g}, and feedback={feedback!r} needs {own:g}: use "
                 "efsgd_jax.privacy.outer_clip(feedback, feedback_l2_norm_clip)."
             )
-    if feedback == "local" and (total.cut_off is None or unit_residual == "vector"):
+    if feedback == "local" and (total.clipping_excess is None or unit_residual == "vector"):
         raise ValueError(
             "feedback='local' needs clipped_grad(...)(..., carried=unit_lengths(state.residual, indices)) with "
             "unit_residual='scalar', or per-example gradients."
         )
-    if feedback != "local" and total.cut_off is not None:
+    if feedback != "local" and total.clipping_excess is not None:
         raise ValueError(f"the ClippedSum was made with carried=, which feedback={feedback!r} does not have.")
 
 

@@ -1,13 +1,13 @@
 """Norms of per-example gradients, and their weighted sum, in little more than one plain backward pass.
 
-One pass back to the *meetings* of a loss (see ``dataflow``) gives, for each of them, what it read of the example and
-the cotangent of its output. From these two the gradient of the meeting's weights follows without a second pass:
+One pass back to the *uses* of a loss (see ``dataflow``) gives, for each of them, what it read of the example and
+the cotangent of its output. From these two the gradient of the use's weights follows without a second pass:
 
 * a matrix that meets one vector of each example has the gradient ``x_i d_i^T``, whose norm is ``|x_i| |d_i|`` and whose
   weighted sum is one product ``X^T diag(w) D``: it is never formed;
 * so with a table of which each example reads one row;
 * all others, small next to the maps that they meet, are formed example by example, by products of patches where the
-  meeting is a convolution.
+  use is a convolution.
 
 After "Ghost norm" (Goodfellow, 2015, arXiv 1510.01799; Li et al., 2022, arXiv 2110.05679) and book-keeping
 (Bu et al., 2023, arXiv 2210.00038).
@@ -21,16 +21,16 @@ import jax
 import jax.numpy as jnp
 
 from efsgd_jax.privacy.clipped_sum import PerExample, masked_sum, squared_norm
-from efsgd_jax.privacy.dataflow import Component, Dataflow, Meeting, take_apart
-from efsgd_jax.privacy.meetings import is_outer_product, outer_product_norm, outer_product_sum, weight_gradients
+from efsgd_jax.privacy.convolution_gradients import ConvDimensionNumbers, as_weights, kernel_matrices, windows_of
+from efsgd_jax.privacy.dataflow import Component, Dataflow, ParamUse, take_apart
+from efsgd_jax.privacy.parameter_uses import is_outer_product, outer_product_norm, outer_product_sum, weight_gradients
 from efsgd_jax.privacy.rounding import round_once, sum_in_blocks, wide
 from efsgd_jax.privacy.varying import first_of, varying_like
-from efsgd_jax.privacy.windows import Windows, as_weights, kernel_matrices, windows_of
 
 PyTree = Any
 
 
-class NoMeeting(ValueError):
+class ExampleIndependentLossError(ValueError):
     """A loss in which the example has no say."""
 
 
@@ -49,24 +49,24 @@ def ghost_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[.
       loss: ``loss(params, example, key) -> (scalar, aux)`` for one example.
 
     Raises:
-      NoMeeting: the loss does not depend on the example.
+      ExampleIndependentLossError: the loss does not depend on the example.
 
     Formal guarantees:
       The norms are those of the gradients that ``sum_with`` weighs, up to rounding in float32: every use of a
-      parameter in the traced loss is a meeting, and a parameter with several is formed example by example.
+      parameter in the traced loss is a use, and a parameter with several is formed example by example.
     """
 
     def per_example(params: PyTree, batch: PyTree, keys: jax.Array) -> PerExample:
         flow = take_apart(loss, params, first_of((batch, keys)))
         if not flow.depends:
-            raise NoMeeting(
+            raise ExampleIndependentLossError(
                 "the loss does not depend on the example, so that there is nothing to clip; method='vmap' gives every "
                 "example the same gradient."
             )
         leaves, tree = jax.tree.flatten(params)
         outputs, done = _run(flow, leaves, jax.tree.leaves((batch, keys)), keys.shape[0])
         losses, aux = jax.tree.unflatten(flow.tree, outputs)
-        parts = [_component(component, flow.meetings, done, leaves) for component in flow.components]
+        parts = [_component(component, flow.uses, done, leaves) for component in flow.components]
 
         def of_leaves(initial: list[jax.Array], of_parts: Sequence[Sequence[jax.Array]]) -> PyTree:
             """Those that reach the loss, and the initial value of those that do not."""
@@ -94,7 +94,7 @@ def _run(flow: Dataflow, leaves: list[jax.Array], batch: list[jax.Array], size: 
         outputs, met = jax.vmap(flow.example_side, in_axes=(None, 0, 0))(weights, batch, addends)
         return outputs[0], (outputs, met)
 
-    nothing = [[jnp.zeros((size, *shape), dtype) for shape, dtype in m.outputs_like] for m in flow.meetings]
+    nothing = [[jnp.zeros((size, *shape), dtype) for shape, dtype in m.outputs_like] for m in flow.uses]
     nothing = varying_like(nothing, batch)
     losses, pull, (outputs, met) = jax.vjp(run, nothing, has_aux=True)
     (cotangents,) = pull(jnp.ones_like(losses))
@@ -109,20 +109,20 @@ class _Part(NamedTuple):
     sum_with: Callable[[list[jax.Array], jax.Array], Sequence[jax.Array]]
 
 
-def _component(component: Component, meetings: Sequence[Meeting], done: _Pass, leaves: list[jax.Array]) -> _Part:
+def _component(component: Component, uses: Sequence[ParamUse], done: _Pass, leaves: list[jax.Array]) -> _Part:
     own = [leaves[i] for i in component.leaves]
-    if component.rearranged and len(component.meetings) == 1:
-        (at,) = component.meetings
-        meeting, met, cotangents = meetings[at], done.met[at], done.cotangents[at]
+    if component.rearranged and len(component.uses) == 1:
+        (at,) = component.uses
+        use, met, cotangents = uses[at], done.met[at], done.cotangents[at]
         # In float32 to the end: a sum of clipped gradients must not be rounded to what its terms are.
         _, pull = jax.vjp(component.to_weights, own[0].astype(jnp.promote_types(own[0].dtype, jnp.float32)))
 
         def to_leaf(total: jax.Array) -> tuple[jax.Array, ...]:
             return pull([total])
 
-        if is_outer_product(meeting):
-            return _outer_product(meeting, met, cotangents, done.weights, to_leaf)
-        if windows := windows_of(meeting):
+        if is_outer_product(use):
+            return _outer_product(use, met, cotangents, done.weights, to_leaf)
+        if windows := windows_of(use):
             return _convolution(windows, met[0], cotangents[0], to_leaf)
 
     values, pull = jax.vjp(component.to_weights, *own)
@@ -130,12 +130,12 @@ def _component(component: Component, meetings: Sequence[Meeting], done: _Pass, l
     def gradients(met: list[list[jax.Array]], cotangents: list[list[jax.Array]]) -> tuple[jax.Array, ...]:
         """Of one example."""
         sums = {v: jnp.zeros_like(done.weights[v]) for v in component.weights}
-        for i, m, d in zip(component.meetings, met, cotangents, strict=True):
-            for v, g in weight_gradients(meetings[i], m, d, done.weights).items():
+        for i, m, d in zip(component.uses, met, cotangents, strict=True):
+            for v, g in weight_gradients(uses[i], m, d, done.weights).items():
                 sums[v] = sums[v] + g
         return pull([g.astype(x.dtype) for g, x in zip(sums.values(), values, strict=True)])
 
-    each = jax.vmap(gradients)(*([xs[i] for i in component.meetings] for xs in (done.met, done.cotangents)))
+    each = jax.vmap(gradients)(*([xs[i] for i in component.uses] for xs in (done.met, done.cotangents)))
     each = round_once(each)
     return _Part(
         [squared_norm(g) for g in each],
@@ -144,9 +144,9 @@ def _component(component: Component, meetings: Sequence[Meeting], done: _Pass, l
 
 
 def _outer_product(
-    meeting: Meeting, met: list[jax.Array], cotangents: list[jax.Array], weights: dict, to_leaf: Callable[..., Any]
+    use: ParamUse, met: list[jax.Array], cotangents: list[jax.Array], weights: dict, to_leaf: Callable[..., Any]
 ) -> _Part:
-    norms = jax.vmap(lambda met, d: outer_product_norm(meeting, met, d))(met, cotangents)
+    norms = jax.vmap(lambda met, d: outer_product_norm(use, met, d))(met, cotangents)
 
     def by_one_product(factors: list[jax.Array], keep: jax.Array) -> Sequence[jax.Array]:
         def rows(x: jax.Array, like: jax.Array) -> jax.Array:
@@ -158,13 +158,13 @@ def _outer_product(
         (d,) = cotangents
         share = wide(kept(d)) * rows(factors[0], d)
         numbers = [kept(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in met]
-        some = functools.partial(outer_product_sum, meeting, weights=weights)
+        some = functools.partial(outer_product_sum, use, weights=weights)
         return to_leaf(sum_in_blocks(lambda block: some(*block), (numbers, [share])))
 
     return _Part([jnp.square(norms)], by_one_product)
 
 
-def _convolution(windows: Windows, x: jax.Array, d: jax.Array, to_leaf: Callable[..., Any]) -> _Part:
+def _convolution(windows: ConvDimensionNumbers, x: jax.Array, d: jax.Array, to_leaf: Callable[..., Any]) -> _Part:
     matrices = jax.vmap(lambda x, d: kernel_matrices(windows, x, d))(x, d)
     return _Part(
         [squared_norm(matrices)],
@@ -192,8 +192,8 @@ def clipping_plan(
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     plan = dict.fromkeys(paths, "unused")
     for component in flow.components:
-        names = [flow.meetings[i].equation.primitive.name for i in component.meetings]
-        first = flow.meetings[component.meetings[0]]
+        names = [flow.uses[i].equation.primitive.name for i in component.uses]
+        first = flow.uses[component.uses[0]]
         how = "formed: " + ", ".join(names)
         if component.rearranged and len(names) == 1:
             how = "outer product" if is_outer_product(first) else "patches" if windows_of(first) else how

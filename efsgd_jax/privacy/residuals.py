@@ -41,7 +41,7 @@ def update_units(
     indices: jax.Array,
     kept: jax.Array,
     stretched: PyTree | None,
-    cut_off: PyTree,
+    clipping_excess: PyTree,
     l2_norm_clip: ClipNorm,
     bound: jax.typing.ArrayLike,
     decay: jax.typing.ArrayLike,
@@ -53,7 +53,7 @@ def update_units(
       indices: int ``[B]``.
       kept: bool ``[B]``; False rows (padding, NaN) leave their unit's residual as it was.
       stretched: for vector residuals, the gradients with their residuals added, each leaf ``[B, ...]``.
-      cut_off: from ``clip_and_sum``.
+      clipping_excess: from ``clip_and_sum``.
       l2_norm_clip: C.
       bound: D, on the joint norm; groups get the same multiple of their C_m.
       decay: a.
@@ -80,10 +80,10 @@ def update_units(
         return jax.tree.map(one, old, grads)
 
     update: Callable[..., PyTree] = scalar if stretched is None else vector
-    trees = [residual, cut_off] + ([] if stretched is None else [stretched])
+    trees = [residual, clipping_excess] + ([] if stretched is None else [stretched])
     if not isinstance(l2_norm_clip, Mapping):
         return update(*trees[:2], l2_norm_clip, *trees[2:])
-    return {k: update(residual[k], cut_off[k], c, *(t[k] for t in trees[2:])) for k, c in l2_norm_clip.items()}
+    return {k: update(residual[k], clipping_excess[k], c, *(t[k] for t in trees[2:])) for k, c in l2_norm_clip.items()}
 
 
 def decayed(average: PyTree, new: PyTree, decay: jax.typing.ArrayLike) -> PyTree:

@@ -31,7 +31,7 @@ def fractions(config: ConfigDict, group: str, keys: Iterable[str]) -> list[Rule]
 
 def joint_clip(config: ConfigDict) -> float:
     """The joint sensitivity of ``privacy.l2_norm_clip``, one norm or a group of them."""
-    clip = config.privacy.get("l2_norm_clip", 0.0)  # private_mixture has none: it has no gradients
+    clip = config.privacy.get("l2_norm_clip", 0.0)  # gaussian_mixture has none: it has no gradients
     return math.hypot(*clip.values()) if isinstance(clip, ConfigDict) else float(clip)
 
 

@@ -12,8 +12,8 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.synthesizers.base import Synthesizer
 from efsgd_jax.synthesizers.config_rules import Rule
 from efsgd_jax.synthesizers.efsgd_gan import config as efsgd_gan
-from efsgd_jax.synthesizers.efsgd_gan import method as flagship
-from efsgd_jax.synthesizers.gaussian_mixture import config as private_mixture
+from efsgd_jax.synthesizers.efsgd_gan import method as gan
+from efsgd_jax.synthesizers.gaussian_mixture import config as gaussian_mixture
 from efsgd_jax.synthesizers.gaussian_mixture import method as mixture
 from efsgd_jax.synthesizers.sanitized_gan import config as sanitized_gan
 from efsgd_jax.synthesizers.sanitized_gan import method as sanitized
@@ -64,14 +64,14 @@ def _network(make_generator: Callable[[Any, Any], Any]) -> Callable[[Any, Any], 
 
 METHODS: dict[str, Method] = {
     "efsgd_gan": Method(
-        flagship.Hyperparameters,
+        gan.Hyperparameters,
         efsgd_gan.defaults,
         efsgd_gan.rules,
         efsgd_gan.mechanism,
-        flagship.efsgd_gan,
-        _network(flagship.make_generator),
-        flagship.make_generator,
-        flagship.make_generate,
+        gan.efsgd_gan,
+        _network(gan.make_generator),
+        gan.make_generator,
+        gan.make_generate,
         "config.method.max_width",
         shares_batches=True,
     ),
@@ -86,12 +86,12 @@ METHODS: dict[str, Method] = {
         sanitized.make_generate,
         "config.privacy.num_shards or config.method.critic_width",
     ),
-    "private_mixture": Method(
+    "gaussian_mixture": Method(
         mixture.Hyperparameters,
-        private_mixture.defaults,
-        private_mixture.rules,
-        private_mixture.mechanism,
-        mixture.private_mixture,
+        gaussian_mixture.defaults,
+        gaussian_mixture.rules,
+        gaussian_mixture.mechanism,
+        mixture.gaussian_mixture,
         mixture.released_like,
         None,
         mixture.make_generate,

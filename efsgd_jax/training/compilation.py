@@ -27,11 +27,11 @@ def compiler_options() -> dict[str, str | int]:
     """
     if jax.default_backend() != "cpu":
         return {}
-    wishes: dict[str, str | int] = {EFFORT: 1}
+    options: dict[str, str | int] = {EFFORT: 1}
     if cores() > 1:
-        wishes[YNNPACK] = NOTHING
+        options[YNNPACK] = NOTHING
     flags = os.environ.get("XLA_FLAGS", "")
-    return {name: value for name, value in wishes.items() if name not in flags and _known(name, value)}
+    return {name: value for name, value in options.items() if name not in flags and _known(name, value)}
 
 
 def _known(name: str, value: str | int) -> bool:

@@ -1,4 +1,4 @@
-"""The flagship's configuration: per-example clipping on Poisson batches."""
+"""`efsgd_gan`'s configuration: per-example clipping on Poisson batches."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""The flagship: a conditional GAN whose generator is also a VAE decoder, trained with clip + error feedback + noise.
+"""A conditional GAN whose generator is also a VAE decoder, trained with error-feedback SGD.
 
 After Ma & Zhang, 2026, arXiv 2601.15061. The networks that see real images are the discriminator with its auxiliary
 classifier, the encoder, and the generator as decoder. Per real example (x, y), with E the encoder and G the generator::

@@ -1,4 +1,4 @@
-"""The configuration of the private mixture: one release of everybody."""
+"""The configuration of the Gaussian mixture: one release of everybody."""
 
 import dataclasses
 from typing import Any
@@ -19,12 +19,12 @@ def defaults() -> dict[str, dict[str, Any]]:
 def rules(config: ConfigDict) -> list[Rule]:
     """What their values must be."""
     p, t, m = config.privacy, config.train, config.method
-    positive = ["mean_clip", "deviation_clip", "contrast", "teacher_clip", "teacher_learning_rate"]
+    positive = ["mean_clip", "deviation_clip", "contrast", "reranker_clip", "reranker_learning_rate"]
     shares = [k for k in m if k.endswith("_share")]
     return [
         ("train.steps", t.steps, t.steps == 1, "1: everything is released at once"),
         ("privacy.feedback", p.feedback, p.feedback == "none", "none: nothing is left over from one release"),
-        *at_least(config, "method", ["components", "directions", "cluster_steps", "candidates", "teacher_steps"], 1),
+        *at_least(config, "method", ["components", "directions", "cluster_steps", "candidates", "reranker_steps"], 1),
         *((f"method.{k}", m[k], 0 < m[k] < float("inf"), "above 0") for k in positive),
         *((f"method.{k}", m[k], 0 <= m[k] < float("inf"), "at least 0") for k in ["pose_weight", "deformation"]),
         ("method.low_pass", m.low_pass, m.low_pass >= 0, "at least 0"),

@@ -1,9 +1,9 @@
-"""A generator without a network: a private mixture of Gaussians per class, and a private teacher that chooses.
+"""A generator without a network: a Gaussian mixture for each class, and a linear classifier that re-ranks its samples.
 
-One release of everybody pays for both (``fit_mixture``, ``fit_teacher``): a run is one step, of seconds. The mixture is
-of images in one pose, and of their poses (``appearance``). To draw an image of class y, ``candidates`` are drawn from
-the mixture and one of them is taken with a probability in proportion to the teacher's p(y | image), which sharpens what
-one mixture for each class leaves blurred between classes.
+One full-batch Gaussian release pays for both (``fit_mixture``, ``fit_reranker``): a run is one step, of seconds. The
+mixture is of images in one pose, and of their poses (``appearance``). To draw an image of class y, ``candidates`` are
+drawn from the mixture and one of them is taken with a probability in proportion to the reranker's p(y | image), which
+sharpens what one mixture for each class leaves blurred between classes.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from efsgd_jax.synthesizers.gaussian_mixture.appearance import AppearanceOptions
 from efsgd_jax.synthesizers.gaussian_mixture.fit import FitOptions, fit_mixture
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
 from efsgd_jax.synthesizers.gaussian_mixture.reranker import (
-    fit_teacher,
+    fit_reranker,
     log_probabilities,
     num_features,
     oriented_gradients,
@@ -36,25 +36,25 @@ MAX_SIZE = 4200
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameters(FitOptions, AppearanceOptions):
-    """Those of images as vectors, of the mixture, and of the teacher.
+    """Those of images as vectors, of the mixture, and of the reranker.
 
     Attributes:
-      candidates: drawn for each image; 1 leaves the teacher out.
-      teacher_share: of the budget 1/sigma^2 that pays for the teacher; the mixture has the rest.
-      teacher_steps: of full-batch gradient descent.
-      teacher_clip: l2 norm of an example's gradient.
-      teacher_learning_rate: of the first step, in units of the clip norm.
+      candidates: drawn for each image; 1 leaves the reranker out.
+      reranker_share: of the budget 1/sigma^2 that pays for the reranker; the mixture has the rest.
+      reranker_steps: of full-batch gradient descent.
+      reranker_clip: l2 norm of an example's gradient.
+      reranker_learning_rate: of the first step, in units of the clip norm.
     """
 
     candidates: int = 8
-    teacher_share: float = 0.1
-    teacher_steps: int = 60
-    teacher_clip: float = 0.6
-    teacher_learning_rate: float = 6.0
+    reranker_share: float = 0.1
+    reranker_steps: int = 60
+    reranker_clip: float = 0.6
+    reranker_learning_rate: float = 6.0
 
 
 class State(NamedTuple):
-    """Everything that the step changes; ``params`` are ``mixture``, as a dict, and ``teacher``, ``[F, K]``."""
+    """Everything that the step changes; ``params`` are ``mixture``, as a dict, and ``reranker``, ``[F, K]``."""
 
     step: jax.Array
     key: jax.Array
@@ -66,7 +66,7 @@ def empty(spec: ImageSpec, hp: Hyperparameters) -> dict[str, Any]:
     k, m = spec.num_classes, hp.components
     size = vector_size(spec, hp)
     d = min(hp.directions, size)
-    teacher = jnp.zeros((num_features(spec.shape), k))
+    reranker = jnp.zeros((num_features(spec.shape), k))
     mixture = Mixture(
         means=jnp.zeros((k, size)),
         basis=jnp.zeros((size, d)),
@@ -75,7 +75,7 @@ def empty(spec: ImageSpec, hp: Hyperparameters) -> dict[str, Any]:
         axes=jnp.zeros((k, m, d, d)),
         variances=jnp.zeros((k, m, d)),
     )
-    return {"mixture": mixture._asdict(), "teacher": teacher}
+    return {"mixture": mixture._asdict(), "reranker": reranker}
 
 
 def released_like(spec: ImageSpec, hp: Hyperparameters) -> Any:
@@ -93,7 +93,7 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[Any, jax.Ar
         images = jax.vmap(lambda k, v: to_image(k, v, spec, hp))(jax.random.split(image_key, hp.candidates), drawn)
         if hp.candidates == 1:
             return images[0]
-        scores = log_probabilities(params["teacher"], oriented_gradients(images))
+        scores = log_probabilities(params["reranker"], oriented_gradients(images))
         return images[jax.random.categorical(choice_key, scores[:, label])]
 
     def generate(params: Any, key: jax.Array, labels: jax.Array) -> jax.Array:
@@ -104,11 +104,11 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[Any, jax.Ar
     return generate
 
 
-def private_mixture(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mechanism) -> Synthesizer:
+def gaussian_mixture(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mechanism) -> Synthesizer:
     """Binds the method to a data set's shape and to a mechanism: one step with everybody, summing statistics.
 
     Formal guarantees:
-      The step is one ``GaussianDpEvent(mechanism.noise_multiplier)``, divided among the teacher's steps and the
+      The step is one ``GaussianDpEvent(mechanism.noise_multiplier)``, divided among the reranker's steps and the
       mixture's releases by ``share_noise``. A second step would be charged as a second release.
     """
     hp = hyperparameters
@@ -117,7 +117,7 @@ def private_mixture(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism
     size = vector_size(spec, hp)
     if size > MAX_SIZE:
         raise UserError(
-            f"config.method.name private_mixture keeps a second moment of {size} numbers an image, and {MAX_SIZE} "
+            f"config.method.name gaussian_mixture keeps a second moment of {size} numbers an image, and {MAX_SIZE} "
             "are the most; set --config.method.low_pass=16 (16x16 coefficients) or a smaller --config.data.image_size"
         )
 
@@ -135,26 +135,26 @@ def private_mixture(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism
 
     def step(state: State, everybody: Batch) -> tuple[State, dict[str, jax.Array]]:
         images, labels = everybody.images, everybody.labels
-        mixture_key, teacher_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        mixture_key, reranker_key = jax.random.split(jax.random.fold_in(state.key, state.step))
         sigma, accuracy = mechanism.noise_multiplier, jnp.array(jnp.nan)
-        teacher = state.params["teacher"]
+        reranker = state.params["reranker"]
         if hp.candidates > 1:
-            for_teacher, sigma = share_noise(sigma, [hp.teacher_share, 1 - hp.teacher_share])
+            for_reranker, sigma = share_noise(sigma, [hp.reranker_share, 1 - hp.reranker_share])
             features = _in_chunks(images)
-            teacher = fit_teacher(
-                teacher_key,
+            reranker = fit_reranker(
+                reranker_key,
                 features,
                 labels,
                 spec.num_classes,
-                for_teacher,
-                steps=hp.teacher_steps,
-                l2_norm_clip=hp.teacher_clip,
-                learning_rate=hp.teacher_learning_rate,
+                for_reranker,
+                steps=hp.reranker_steps,
+                l2_norm_clip=hp.reranker_clip,
+                learning_rate=hp.reranker_learning_rate,
             )
-            accuracy = jnp.mean(jnp.argmax(features @ teacher, axis=1) == labels)
+            accuracy = jnp.mean(jnp.argmax(features @ reranker, axis=1) == labels)
         mixture = fit_mixture(mixture_key, to_vectors(images, hp), labels, spec.num_classes, sigma, hp)
-        metrics = {"batch_size": jnp.asarray(labels.shape[0], jnp.float32), "teacher_accuracy": accuracy}
-        params = {"mixture": mixture._asdict(), "teacher": teacher}
+        metrics = {"batch_size": jnp.asarray(labels.shape[0], jnp.float32), "reranker_accuracy": accuracy}
+        params = {"mixture": mixture._asdict(), "reranker": reranker}
         return State(state.step + 1, state.key, params), metrics
 
     return Synthesizer(

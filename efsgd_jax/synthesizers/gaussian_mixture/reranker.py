@@ -64,7 +64,7 @@ def log_probabilities(weights: jax.Array, features: jax.Array) -> jax.Array:
     return jax.nn.log_softmax(SHARPNESS * features @ weights)
 
 
-def fit_teacher(
+def fit_reranker(
     key: jax.Array,
     features: jax.Array,
     labels: jax.Array,

@@ -13,7 +13,7 @@ from efsgd_jax.synthesizers.sanitized_gan.options import Hyperparameters
 from efsgd_jax.synthesizers.sanitized_gan.shard import Images, Member, Shard
 
 
-class Prompt(NamedTuple):
+class Inputs(NamedTuple):
     """For each of J judges, of its n images: latents ``z [J, n, latent]``, ``labels [J, n]``; with reconstruction, real
     images ``targets [J, n, S, S, C]`` and where there is one, ``has_target [J, n]``; without, ``()``.
 
@@ -29,18 +29,18 @@ class Prompt(NamedTuple):
     has_target: Any
 
 
-class Prompts(NamedTuple):
-    """``draw(members, asked, real, nonempty, key) -> Prompt`` for judges ``asked`` int ``[J]`` of all ``members``, from
+class Drawing(NamedTuple):
+    """``draw(members, asked, real, nonempty, key) -> Inputs`` for judges ``asked`` int ``[J]`` of all ``members``, from
     ``examples`` images of each judge's shard."""
 
-    draw: Callable[[Member, jax.Array, Any, jax.Array, jax.Array], Prompt]
+    draw: Callable[[Member, jax.Array, Any, jax.Array, jax.Array], Inputs]
     examples: int
 
 
-def make_prompts(
+def make_inputs(
     spec: ImageSpec, hp: Hyperparameters, shard: Shard, judges: int, each: int, *, fixed_labels: bool
-) -> Prompts:
-    """Binds the drawing of prompts to J = ``judges`` judges of n = ``each`` images."""
+) -> Drawing:
+    """Binds the drawing of inputs to J = ``judges`` judges of n = ``each`` images."""
 
     def from_prior(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         label_key, z_key = jax.random.split(key)
@@ -50,9 +50,9 @@ def make_prompts(
         z = sample_latent(z_key, judges * each, hp.latent, hp.latent_prior)
         return z.reshape(judges, each, hp.latent), labels
 
-    def plain(members: Member, asked: jax.Array, real: Any, nonempty: jax.Array, key: jax.Array) -> Prompt:
+    def plain(members: Member, asked: jax.Array, real: Any, nonempty: jax.Array, key: jax.Array) -> Inputs:
         del members, asked, real, nonempty
-        return Prompt(*from_prior(key), (), ())
+        return Inputs(*from_prior(key), (), ())
 
     def codes_of(members: Member, asked: jax.Array, real: Images, key: jax.Array) -> jax.Array:
         def encode(k: jax.Array, pixels: jax.Array, key: jax.Array) -> jax.Array:
@@ -60,15 +60,15 @@ def make_prompts(
 
         return over_members(encode, asked, real.pixels, jax.random.split(key, judges))
 
-    def rebuild(members: Member, asked: jax.Array, real: Images, nonempty: jax.Array, key: jax.Array) -> Prompt:
+    def rebuild(members: Member, asked: jax.Array, real: Images, nonempty: jax.Array, key: jax.Array) -> Inputs:
         """Half of a judge's images are made from codes of its own."""
         prior_key, code_key = jax.random.split(key)
         z, labels = from_prior(prior_key)
         rebuilt = (jnp.arange(each) >= each - each // 2) & nonempty[:, None]
         z = jnp.where(rebuilt[..., None], codes_of(members, asked, real, code_key), z)
-        return Prompt(z, jnp.where(rebuilt, real.labels, labels), real.pixels, rebuilt)
+        return Inputs(z, jnp.where(rebuilt, real.labels, labels), real.pixels, rebuilt)
 
-    def nearest(members: Member, asked: jax.Array, real: Images, nonempty: jax.Array, key: jax.Array) -> Prompt:
+    def nearest(members: Member, asked: jax.Array, real: Images, nonempty: jax.Array, key: jax.Array) -> Inputs:
         """The image of that label, of those that the judge looks at, whose code is nearest to z."""
         prior_key, code_key = jax.random.split(key)
         z, labels = from_prior(prior_key)
@@ -76,10 +76,10 @@ def make_prompts(
         fits = (labels[:, :, None] == real.labels[:, None]) & nonempty[:, None, None]
         best = jnp.argmin(jnp.where(fits, distance, jnp.inf), axis=-1)
         targets = jax.vmap(lambda pixels, rows: pixels[rows])(real.pixels, best)
-        return Prompt(z, labels, targets, jnp.any(fits, axis=-1))
+        return Inputs(z, labels, targets, jnp.any(fits, axis=-1))
 
     if hp.reconstruction_weight == 0:
-        return Prompts(plain, 0)
+        return Drawing(plain, 0)
     if hp.reconstruction_from == "codes":
-        return Prompts(rebuild, each)
-    return Prompts(nearest, each * hp.candidates)
+        return Drawing(rebuild, each)
+    return Drawing(nearest, each * hp.candidates)

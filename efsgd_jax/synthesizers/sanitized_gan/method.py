@@ -25,7 +25,7 @@ from efsgd_jax.models.critic import sample_latent
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
 from efsgd_jax.privacy.keys import fresh_key
 from efsgd_jax.synthesizers.base import Synthesizer
-from efsgd_jax.synthesizers.sanitized_gan.generator_inputs import Prompt, make_prompts
+from efsgd_jax.synthesizers.sanitized_gan.generator_inputs import Inputs, make_inputs
 from efsgd_jax.synthesizers.sanitized_gan.mechanism import IMAGE_SCHEDULES, ShardMechanism, Shards
 from efsgd_jax.synthesizers.sanitized_gan.members import CHUNK, over_members, put, take
 from efsgd_jax.synthesizers.sanitized_gan.options import Hyperparameters
@@ -127,7 +127,7 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
     each = images // judges
     in_image_space = mechanism.schedule in IMAGE_SCHEDULES
     fixed_labels = in_image_space and mechanism.feedback != "none"  # a slot's residual belongs to one class
-    prompts = make_prompts(spec, hp, shard, judges, each, fixed_labels=fixed_labels)
+    inputs = make_inputs(spec, hp, shard, judges, each, fixed_labels=fixed_labels)
 
     def init(key: jax.Array) -> State:
         run_key, generator_key, noise_key, members_key = jax.random.split(key, 4)
@@ -165,7 +165,7 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
     def batch(key: jax.Array, step: jax.Array, data: Data) -> Batch:
         turn_key, training_key, judged_key = jax.random.split(jax.random.fold_in(key, step), 3)
         turn = mechanism.turn(turn_key, step)
-        judged: Any = read(data, judged_key, turn.judges, prompts.examples) if prompts.examples else ()
+        judged: Any = read(data, judged_key, turn.judges, inputs.examples) if inputs.examples else ()
         return Batch(
             turn.training,
             read(data, training_key, turn.training, shard.examples),
@@ -195,45 +195,45 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
         members, _ = jax.lax.scan(some, state.members, (everybody, jax.random.split(key, len(everybody))))
         return state._replace(members=members)
 
-    def judged_loss(member: Member, fakes: jax.Array, prompt: Prompt, step: jax.Array) -> jax.Array:
+    def judged_loss(member: Member, fakes: jax.Array, inputs: Inputs, step: jax.Array) -> jax.Array:
         """``[each]``: what one judge says of its images."""
-        loss = shard.judge(member, fakes, prompt.labels, step)
+        loss = shard.judge(member, fakes, inputs.labels, step)
         if hp.reconstruction_weight == 0:
             return loss
-        error = jnp.sum(jnp.square(fakes - prompt.targets), axis=(1, 2, 3))
-        return loss + jnp.where(prompt.has_target, hp.reconstruction_weight * error, 0.0)
+        error = jnp.sum(jnp.square(fakes - inputs.targets), axis=(1, 2, 3))
+        return loss + jnp.where(inputs.has_target, hp.reconstruction_weight * error, 0.0)
 
     # Judges are read inside of the loop: a gathered copy of B critics would cost more than what they say.
 
-    def in_images(state: State, members: Member, prompt: Prompt, asked: jax.Array, key: jax.Array) -> Any:
+    def in_images(state: State, members: Member, inputs: Inputs, asked: jax.Array, key: jax.Array) -> Any:
         """Every image's gradient is sanitised, and the chain rule goes on from there into the generator."""
         noise_key, injection_key = jax.random.split(key)
 
         def loss(params: PyTree, residual: PyTree) -> tuple[jax.Array, jax.Array]:
-            z, labels = (x.reshape(images, *x.shape[2:]) for x in (prompt.z, prompt.labels))
+            z, labels = (x.reshape(images, *x.shape[2:]) for x in (inputs.z, inputs.labels))
             fakes = decode(params, z, labels, injection_key)
             clean = jax.vmap(sanitize, in_axes=(0, 0, None, 0))(fakes, residual, noise_key, jnp.repeat(asked, each))
             of_judges = clean.reshape(judges, each, *spec.shape)
             losses = over_members(
-                lambda k, x, p: judged_loss(take(members, k), x, p, state.step), asked, of_judges, prompt
+                lambda k, x, p: judged_loss(take(members, k), x, p, state.step), asked, of_judges, inputs
             )
             return jnp.sum(losses), jnp.mean(losses)
 
         (gradient, residual), mean = jax.grad(loss, argnums=(0, 1), has_aux=True)(state.params, state.residual)
         return gradient, residual, mean
 
-    def in_parameters(state: State, members: Member, prompt: Prompt, asked: jax.Array, key: jax.Array) -> Any:
+    def in_parameters(state: State, members: Member, inputs: Inputs, asked: jax.Array, key: jax.Array) -> Any:
         """Every judge's gradient of the generator's parameters is one example of the transform."""
         noise_key, injection_key = jax.random.split(key)
 
-        def of_judge(k: jax.Array, prompt: Prompt, key: jax.Array) -> tuple[jax.Array, PyTree]:
+        def of_judge(k: jax.Array, inputs: Inputs, key: jax.Array) -> tuple[jax.Array, PyTree]:
             def loss(params: PyTree) -> jax.Array:
-                fakes = decode(params, prompt.z, prompt.labels, key)
-                return jnp.mean(judged_loss(take(members, k), fakes, prompt, state.step))
+                fakes = decode(params, inputs.z, inputs.labels, key)
+                return jnp.mean(judged_loss(take(members, k), fakes, inputs, state.step))
 
             return jax.value_and_grad(loss)(state.params)
 
-        losses, grads = over_members(of_judge, asked, prompt, jax.random.split(injection_key, judges))
+        losses, grads = over_members(of_judge, asked, inputs, jax.random.split(injection_key, judges))
         gradient, new = transform.update(grads, ErrorFeedbackState(noise_key, state.residual), state.params)
         return gradient, new.residual, jnp.mean(losses)
 
@@ -254,9 +254,9 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
         trained, metrics = over_members(train, take(state.members, batch.training), batch.real, generated, keys)
         members = put(state.members, batch.training, trained, batch.nonempty)
 
-        prompt = prompts.draw(members, batch.judges, batch.judged, batch.judged_nonempty, prompt_key)
+        given = inputs.draw(members, batch.judges, batch.judged, batch.judged_nonempty, prompt_key)
         release = in_images if in_image_space else in_parameters
-        gradient, residual, loss = release(state, members, prompt, batch.judges, release_key)
+        gradient, residual, loss = release(state, members, given, batch.judges, release_key)
 
         updates, optimizer = adam.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -1,4 +1,4 @@
-"""The private mixture: its distribution against closed forms, its fit against a known one, and whole runs."""
+"""The Gaussian mixture: its distribution against closed forms, its fit against a known one, and whole runs."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from efsgd_jax.cli.release import main as publish
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.privacy import Mechanism
 from efsgd_jax.synthesizers.gaussian_mixture.fit import FitOptions, fit_mixture
-from efsgd_jax.synthesizers.gaussian_mixture.method import Hyperparameters, make_generate, private_mixture
+from efsgd_jax.synthesizers.gaussian_mixture.method import Hyperparameters, gaussian_mixture, make_generate
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
 from efsgd_jax.synthesizers.gaussian_mixture.reranker import num_features, oriented_gradients
 
@@ -78,8 +78,8 @@ def test_where_noise_leaves_no_direction_in_sight_the_mixture_is_of_finite_means
     np.testing.assert_allclose(draw(mixture, jax.random.key(2), jnp.array(1)), mixture.means[1])
 
 
-def test_the_teacher_moves_draws_towards_images_of_their_class():
-    """With more candidates, more of the images of a class are such as the teacher names so."""
+def test_the_reranker_moves_draws_towards_images_of_their_class():
+    """With more candidates, more of the images of a class are such as the reranker names so."""
     from efsgd_jax import load_dataset
     from efsgd_jax.synthesizers.gaussian_mixture.reranker import log_probabilities
 
@@ -88,16 +88,16 @@ def test_the_teacher_moves_draws_towards_images_of_their_class():
     found = []
     for candidates in (2, 8):
         hp = Hyperparameters(components=1, directions=20, candidates=candidates)
-        made = private_mixture(spec, hp, Mechanism(n, 1.0, n, 0.5))
+        made = gaussian_mixture(spec, hp, Mechanism(n, 1.0, n, 0.5))
         everybody = made.arrange(jax.random.key(0), jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
         state, metrics = jax.jit(made.step)(made.init(jax.random.key(1)), everybody)
-        assert metrics["teacher_accuracy"] > 0.8
+        assert metrics["reranker_accuracy"] > 0.8
         labels = jnp.arange(500) % 10
         images = jax.jit(made.generate)(state.params, jax.random.key(2), labels)
         assert images.shape == (500, 8, 8, 1)
         assert float(jnp.max(jnp.abs(images))) <= 1
         features = jax.jit(oriented_gradients)((images + 1) / 2)
-        named = jnp.argmax(log_probabilities(state.params["teacher"], features), 1)
+        named = jnp.argmax(log_probabilities(state.params["reranker"], features), 1)
         found.append(float(jnp.mean(named == labels)))
     assert found[1] > found[0] > 0.5
 
@@ -114,7 +114,7 @@ def test_features_have_one_length_and_ignore_brightness(shape):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    config = default_config("private_mixture")
+    config = default_config("gaussian_mixture")
     config.method.update(components=2, directions=15, mean_clip=5.0, deviation_clip=3.0)
     return fit(config, tmp_path_factory.mktemp("mixture") / "run", progress=False)
 
@@ -154,7 +154,7 @@ def test_an_edited_mixture_is_not_released(finished, tmp_path, capsys):
 
 
 def test_the_same_seed_gives_the_same_run_and_noise_matters(finished, tmp_path):
-    config = default_config("private_mixture")
+    config = default_config("gaussian_mixture")
     config.train.seed = 3
     config.method.update(components=1, directions=5)
     weights = [
@@ -174,7 +174,7 @@ def test_the_same_seed_gives_the_same_run_and_noise_matters(finished, tmp_path):
     [
         ("train.steps", 2, "everything is released at once"),
         ("privacy.feedback", "private", "nothing is left over"),
-        ("method.teacher_share", 1.0, "below 1"),
+        ("method.reranker_share", 1.0, "below 1"),
         ("method.components", 0, "at least 1"),
         ("method.deviation_clip", 0.0, "above 0"),
         ("method.pose_weight", -1.0, "at least 0"),
@@ -183,7 +183,7 @@ def test_the_same_seed_gives_the_same_run_and_noise_matters(finished, tmp_path):
     ],
 )
 def test_a_bad_value_is_named(key, value, message, tmp_path):
-    config = default_config("private_mixture")
+    config = default_config("gaussian_mixture")
     group, name = key.split(".")
     config[group][name] = value
     if key == "privacy.feedback":
@@ -195,15 +195,15 @@ def test_a_bad_value_is_named(key, value, message, tmp_path):
 def test_images_that_are_too_large_are_refused_unless_their_low_frequencies_are_enough():
     mechanism = Mechanism(10, 1.0, 10, 1.0)
     with pytest.raises(UserError, match="low_pass=16"):
-        private_mixture(ImageSpec(96, 1, 2), Hyperparameters(), mechanism)
-    private_mixture(ImageSpec(96, 3, 2), Hyperparameters(low_pass=16), mechanism)
+        gaussian_mixture(ImageSpec(96, 1, 2), Hyperparameters(), mechanism)
+    gaussian_mixture(ImageSpec(96, 3, 2), Hyperparameters(low_pass=16), mechanism)
     with pytest.raises(UserError, match="low_pass is 97"):
-        private_mixture(ImageSpec(96, 1, 2), Hyperparameters(low_pass=97), mechanism)
+        gaussian_mixture(ImageSpec(96, 1, 2), Hyperparameters(low_pass=97), mechanism)
 
 
 def test_generate_needs_no_mechanism():
     spec, hp = ImageSpec(8, 1, 10), Hyperparameters(components=1, directions=4, candidates=1)
-    made = private_mixture(spec, hp, Mechanism(10, 1.0, 10, 1.0))
+    made = gaussian_mixture(spec, hp, Mechanism(10, 1.0, 10, 1.0))
     params = made.init(jax.random.key(0)).params
     images = make_generate(spec, hp)(params, jax.random.key(0), jnp.zeros(3, int))
     assert images.shape == (3, 8, 8, 1)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.privacy.dataflow import Meeting
+from efsgd_jax.privacy.dataflow import ParamUse
 from efsgd_jax.privacy.patches import as_kernel, extract_patches
 
 
-class Windows(NamedTuple):
+class ConvDimensionNumbers(NamedTuple):
     """A convolution as ``jax.lax.conv_general_dilated`` knows it, and the orders of its axes.
 
     Attributes:
@@ -39,20 +39,20 @@ class Windows(NamedTuple):
     groups: int
 
 
-def windows_of(meeting: Meeting) -> Windows | None:
-    """Of the convolution of an example's images with a kernel, if the meeting is one."""
-    equation: Any = meeting.equation
+def windows_of(use: ParamUse) -> ConvDimensionNumbers | None:
+    """Of the convolution of an example's images with a kernel, if the use is one."""
+    equation: Any = use.equation
     name, params = equation.primitive.name, equation.params
-    if meeting.weights != (1,):
+    if use.weights != (1,):
         return None
     kernel = equation.invars[1].aval.shape
     if name == "convolve":
         g, order = params["geometry"], (0, 1, 2, 3)
-        return Windows(order, order, order, g.window, (g.stride,) * 2, g.padding, (1, 1), (1, 1), 1)
+        return ConvDimensionNumbers(order, order, order, g.window, (g.stride,) * 2, g.padding, (1, 1), (1, 1), 1)
     if name != "conv_general_dilated" or params["batch_group_count"] != 1:
         return None
     images, rhs, outputs = params["dimension_numbers"]
-    return Windows(
+    return ConvDimensionNumbers(
         (images[0], *images[2:], images[1]),
         (outputs[0], *outputs[2:], outputs[1]),
         (*rhs[2:], rhs[1], rhs[0]),
@@ -65,7 +65,7 @@ def windows_of(meeting: Meeting) -> Windows | None:
     )
 
 
-def kernel_matrices(windows: Windows, x: jax.Array, d: jax.Array) -> jax.Array:
+def kernel_matrices(windows: ConvDimensionNumbers, x: jax.Array, d: jax.Array) -> jax.Array:
     """The kernel's gradient for images ``x`` and the cotangent ``d``: ``[groups, features, rows of a patch]``."""
 
     def in_groups(a: jax.Array, axes: Sequence[int]) -> jax.Array:
@@ -87,7 +87,7 @@ def kernel_matrices(windows: Windows, x: jax.Array, d: jax.Array) -> jax.Array:
     )
 
 
-def as_weights(windows: Windows, matrices: jax.Array) -> jax.Array:
+def as_weights(windows: ConvDimensionNumbers, matrices: jax.Array) -> jax.Array:
     """``kernel_matrices`` in the kernel's own order of axes."""
     kernels = as_kernel(jnp.swapaxes(matrices, 1, 2), windows.window)  # [groups, *window, channels, features]
     kernel = jnp.moveaxis(kernels, 0, -2).reshape(*windows.window, kernels.shape[-2], -1)
