@@ -27,8 +27,8 @@ from timing import write_record
 from efsgd_jax.privacy import noise
 from efsgd_jax.privacy.accounting import epsilon, gaussian_event
 from efsgd_jax.privacy.calibration import calibrate_noise_multiplier
+from efsgd_jax.privacy.dp_sgd import dp_sgd_event
 from efsgd_jax.privacy.gaussian_table import LARGEST
-from efsgd_jax.privacy.mechanisms import dp_sgd_event
 
 LARGEST_NOISE = LARGEST * sum(noise.BASE**j for j in range(noise.DIGITS))
 DELTA, PARAMETERS, CHUNK = 1e-5, 10_000_000, 2_000_000

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from efsgd_jax.data.dataset import ImageSpec
-from efsgd_jax.privacy import ClippedSum, Mechanism, clipped_grad, sensitivity_of
+from efsgd_jax.privacy import ClippedSum, DpSgdMechanism, clipped_grad, sensitivity_of
 from efsgd_jax.synthesizers import method_named
 from efsgd_jax.synthesizers.base import Synthesizer
 from efsgd_jax.synthesizers.efsgd_gan import method as gan
@@ -65,7 +65,7 @@ def synthesizer(config: ConfigDict, kind: str, microbatch_size: int | None) -> S
     """`efsgd_gan` as ``config`` has it, its gradients by ``kind``: ghost, vmap, or plain (and then without noise)."""
     method = method_named(config.method.name)
     hp = dataclasses.replace(method.read(config.method.to_dict()), microbatch_size=microbatch_size)
-    mechanism: Mechanism = method.mechanism(config, EXAMPLES)
+    mechanism: DpSgdMechanism = method.mechanism(config, EXAMPLES)
     if kind == "plain":
         mechanism = mechanism._replace(noise_multiplier=0.0)
     original = gan.clipped_grad

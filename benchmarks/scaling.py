@@ -27,7 +27,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 from provenance import provenance  # noqa: E402
 from timing import write_record  # noqa: E402
 
-from efsgd_jax.privacy import Mechanism, clipped_grad, error_feedback_aggregate, poisson_batch  # noqa: E402
+from efsgd_jax.privacy import DpSgdMechanism, clipped_grad, error_feedback_aggregate, poisson_batch  # noqa: E402
 from efsgd_jax.synthesizers.efsgd_gan.method import Hyperparameters, efsgd_gan  # noqa: E402
 
 SPEC_N = 60_000
@@ -90,7 +90,7 @@ def whole_step(batch_size: int, mesh: Mesh | None) -> dict[str, Any]:
     from clipping import SPEC
 
     clip = {"discriminator": 0.7, "encoder": 0.5, "generator": 1.0}
-    mechanism = Mechanism(SPEC_N, batch_size / SPEC_N, batch_size, 1.0, clip)
+    mechanism = DpSgdMechanism(SPEC_N, batch_size / SPEC_N, batch_size, 1.0, clip)
     hp = Hyperparameters(
         latent=16, max_width=32, features=64, generated_batch_size=batch_size // 4, microbatch_size=None
     )

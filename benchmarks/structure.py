@@ -13,7 +13,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "efsgd_jax"
 ROOMS = (
-    "errors", "formatting", "files", "privacy", "data", "models", "synthesizers", "config", "training", "runs",
+    "errors", "formatting", "files", "images", "privacy", "data", "models", "synthesizers", "config", "training", "runs",
     "evaluation", "audit", "reports", "cli", "train", "__main__", "",
 )  # fmt: skip
 LONGEST, MEDIAN = 300, 120

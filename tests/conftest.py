@@ -20,7 +20,7 @@ if subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], capture_o
 import pytest
 
 from efsgd_jax import default_config, fit
-from efsgd_jax.privacy import Mechanism
+from efsgd_jax.privacy import DpSgdMechanism
 from efsgd_jax.privacy.accounting import COARSE
 from efsgd_jax.privacy.clipped_sum import sensitivity_of
 
@@ -50,7 +50,7 @@ def finished_run(small_config, tmp_path_factory):
     return fit(small_config, workdir, progress=False)
 
 
-EPSILON = functools.cache(Mechanism.epsilon)
+EPSILON = functools.cache(DpSgdMechanism.epsilon)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def training_epsilon_computed_once(monkeypatch):
         hashable = self._replace(l2_norm_clip=float(sensitivity_of(self.l2_norm_clip)))  # the same event
         return EPSILON(hashable, *args, **kwargs)
 
-    monkeypatch.setattr(Mechanism, "epsilon", cached)
+    monkeypatch.setattr(DpSgdMechanism, "epsilon", cached)
 
 
 def pytest_addoption(parser):

@@ -8,7 +8,7 @@ from dp_accounting import pld
 from scipy import optimize, stats
 
 from efsgd_jax.errors import UserError
-from efsgd_jax.privacy import Ledger, Mechanism, calibrate_mechanism, dp_sgd_event, epsilon
+from efsgd_jax.privacy import DpSgdMechanism, Ledger, calibrate_mechanism, dp_sgd_event, epsilon
 from efsgd_jax.privacy.accounting import COARSE, FINE
 from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE, REPLACE_ONE
 
@@ -63,7 +63,7 @@ def test_nearly_no_noise_has_no_bound(sigma):
             assert epsilon(gaussian, 1e-5, neighbouring_relation=relation) == math.inf
 
 
-MECHANISM = Mechanism(1000, 0.1, 160, 1.5)
+MECHANISM = DpSgdMechanism(1000, 0.1, 160, 1.5)
 
 
 @pytest.mark.parametrize("target", [0.5, 3.0, 10.0])

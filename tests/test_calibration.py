@@ -13,21 +13,14 @@ from test_accounting import gaussian_epsilon
 from efsgd_jax.cli.privacy import main
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon, format_lower_bound
-from efsgd_jax.privacy import (
-    Ledger,
-    Mechanism,
-    ShardMechanism,
-    calibrate_mechanism,
-    dp_sgd_event,
-    epsilon,
-    sample_capacity,
-)
+from efsgd_jax.privacy import DpSgdMechanism, Ledger, calibrate_mechanism, dp_sgd_event, epsilon, sample_capacity
 from efsgd_jax.privacy.accounting import COARSE, FINE
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
 
 def poisson(batch, n=60_000, **fields):
     q = batch / n
-    return Mechanism(n, q, sample_capacity(n, q), 0.0)._replace(**fields)
+    return DpSgdMechanism(n, q, sample_capacity(n, q), 0.0)._replace(**fields)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +31,7 @@ def poisson(batch, n=60_000, **fields):
         (poisson(600), 1000, 0.03, 1e-5, 29.05),
         (poisson(600), 1000, 0.02, 1e-5, 41.74),
         (poisson(600), 1000, 0.01, 1e-15, 215.7),
-        (Mechanism(100, 1.0, 100, 0.0), 10, 200, 1e-5, 0.195),
+        (DpSgdMechanism(100, 1.0, 100, 0.0), 10, 200, 1e-5, 0.195),
         (poisson(600, feedback="hidden", feedback_l2_norm_clip=0.1), 1000, 0.05, 1e-5, 384),
         (ShardMechanism(60_000, 1000, "parameter", 0.0, judges_per_step=4), 1000, 0.02, 1e-8, None),
         (ShardMechanism(60_000, 1000, "round_robin", 0.0), 1000, 150, 1e-15, None),

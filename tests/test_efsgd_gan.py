@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from efsgd_jax import load_dataset
 from efsgd_jax.data import ImageSpec, to_uint8
-from efsgd_jax.privacy import Mechanism
+from efsgd_jax.privacy import DpSgdMechanism
 from efsgd_jax.synthesizers.base import Batch
 from efsgd_jax.synthesizers.efsgd_gan.method import Hyperparameters, efsgd_gan
 from efsgd_jax.training.update import dispatches, make_update
@@ -25,7 +25,7 @@ SPEC = ImageSpec(8, 1, 3)
 
 @pytest.fixture(scope="module")
 def method():
-    made = efsgd_gan(SPEC, HP, Mechanism(100, 0.1, 10, 1.3, CLIP))
+    made = efsgd_gan(SPEC, HP, DpSgdMechanism(100, 0.1, 10, 1.3, CLIP))
     return made._replace(step=jax.jit(made.step))
 
 
@@ -47,7 +47,7 @@ def private_gradient(state):
 def test_one_example_moves_the_step_by_at_most_its_clip_norms(method, scale, copies):
     if copies > 1:  # several looks at an example are still one gradient
         hp = dataclasses.replace(HP, augmentation_multiplicity=copies)
-        made = efsgd_gan(SPEC, hp, Mechanism(100, 0.1, 10, 1.3, CLIP))
+        made = efsgd_gan(SPEC, hp, DpSgdMechanism(100, 0.1, 10, 1.3, CLIP))
         method = made._replace(step=jax.jit(made.step))
     state = method.init(jax.random.key(0))
     # Larger weights, larger gradients: the bound must not depend on them.
@@ -75,7 +75,7 @@ def test_noise_has_the_joint_sensitivity(method):
 
 def test_copies_of_an_example_are_moved_and_averaged():
     hp = dataclasses.replace(HP, augmentation_multiplicity=200, noise_injection=False)
-    several, one = (efsgd_gan(SPEC, h, Mechanism(100, 0.1, 10, 1.3, CLIP)) for h in (hp, HP))
+    several, one = (efsgd_gan(SPEC, h, DpSgdMechanism(100, 0.1, 10, 1.3, CLIP)) for h in (hp, HP))
     params = one.init(jax.random.key(0)).params
     image = np.zeros(SPEC.shape, np.uint8)
     image[3:5, 3:5] = 255
@@ -102,7 +102,7 @@ def test_padding_has_no_influence(method):
 
 def test_the_generator_steps_every_k_private_steps():
     made = efsgd_gan(
-        SPEC, dataclasses.replace(HP, private_steps_per_generator_step=3), Mechanism(100, 0.1, 10, 1.3, CLIP)
+        SPEC, dataclasses.replace(HP, private_steps_per_generator_step=3), DpSgdMechanism(100, 0.1, 10, 1.3, CLIP)
     )
     step, state = jax.jit(made.step), made.init(jax.random.key(0))
     taken = []
@@ -115,7 +115,7 @@ def test_the_generator_steps_every_k_private_steps():
 
 @pytest.mark.slow
 def test_steps_in_one_dispatch_are_steps_one_by_one_and_bfloat16_stays_inside():
-    made = efsgd_gan(SPEC, dataclasses.replace(HP, compute_dtype="bfloat16"), Mechanism(10, 0.5, 10, 1.3, CLIP))
+    made = efsgd_gan(SPEC, dataclasses.replace(HP, compute_dtype="bfloat16"), DpSgdMechanism(10, 0.5, 10, 1.3, CLIP))
     data = batch().images, batch().labels
     one, three = (make_update(made, steps=steps) for steps in (1, 3))
     single, rows = made.init(jax.random.key(0)), []
@@ -138,13 +138,13 @@ def test_a_run_is_dispatched_to_its_boundaries(monkeypatch):
 
 def test_the_method_wants_a_clip_norm_per_network():
     with pytest.raises(ValueError, match="per network"):
-        efsgd_gan(SPEC, HP, Mechanism(100, 0.1, 10, 1.3, 1.0))
+        efsgd_gan(SPEC, HP, DpSgdMechanism(100, 0.1, 10, 1.3, 1.0))
 
 
 def test_without_noise_it_learns_the_digits():
     data = load_dataset("digits")
     n = len(data.train_labels)
-    mechanism = Mechanism(n, 128 / n, 160, 0.0, CLIP)
+    mechanism = DpSgdMechanism(n, 128 / n, 160, 0.0, CLIP)
     made = efsgd_gan(data.spec, Hyperparameters(), mechanism)
     update, state = make_update(made), made.init(jax.random.key(0))
     arranged = made.arrange(jax.random.key(3), jnp.asarray(data.train_images), jnp.asarray(data.train_labels))

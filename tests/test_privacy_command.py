@@ -9,7 +9,7 @@ import pytest
 
 from efsgd_jax.cli.privacy import accountant_rows, lineage_rows, main, mode_rows
 from efsgd_jax.privacy import (
-    Mechanism,
+    DpSgdMechanism,
     calibrate_phases,
     calibrate_steps,
     dp_sgd_event,
@@ -38,7 +38,7 @@ def test_the_noise_of_the_modes_at_one_epsilon():
 
 def test_local_feedback_pays_for_batches_that_overflow():
     n, q, sigma, steps, delta = 60_000, 512 / 60_000, 0.7, 1000, 1e-5
-    local = Mechanism(n, q, sample_capacity(n, q, overflow_probability=1e-25), sigma, 1.0, "local", 1.0)
+    local = DpSgdMechanism(n, q, sample_capacity(n, q, overflow_probability=1e-25), sigma, 1.0, "local", 1.0)
     plain = epsilon(dp_sgd_event(q, sigma, steps), delta)
     assert plain < local.epsilon(steps, delta) < plain + 0.01
     # At six standard deviations exp(epsilon) T p is more than delta: no guarantee, and it says so.
@@ -48,7 +48,7 @@ def test_local_feedback_pays_for_batches_that_overflow():
 
 
 def test_only_poisson_samples_have_an_event():
-    shuffled = Mechanism(100, 0.1, 100, 1.0, sampling="shuffle")
+    shuffled = DpSgdMechanism(100, 0.1, 100, 1.0, sampling="shuffle")
     with pytest.raises(ValueError, match="only Poisson"):
         shuffled.event(3)
     with pytest.raises(ValueError, match="only Poisson"):

@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from efsgd_jax import UserError, fit, load_dataset
 from efsgd_jax.cli.release import main as publish
-from efsgd_jax.runs.images import class_grid, save_grid
+from efsgd_jax.images import class_grid, save_grid
 from efsgd_jax.runs.release import pack
 
 FILES = ["PRIVACY.md", "config.json", "generator.msgpack", "privacy.json", "samples.png"]

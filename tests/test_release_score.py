@@ -21,13 +21,14 @@ from efsgd_jax.evaluation import release_score as release_score_module
 from efsgd_jax.evaluation.metrics import CLASSIFIERS
 from efsgd_jax.evaluation.release_score import release_score
 from efsgd_jax.formatting import format_epsilon
-from efsgd_jax.privacy import Ledger, ShardMechanism
+from efsgd_jax.privacy import Ledger
 from efsgd_jax.privacy.noisy_count import discrete_laplace, noisy_mean, noisy_total
 from efsgd_jax.runs import queries as queries_module
 from efsgd_jax.runs.ownership import sole_owner
 from efsgd_jax.runs.privacy_report import privacy_report, public_facts, with_queries
 from efsgd_jax.runs.release import check
 from efsgd_jax.runs.workdir import Workdir
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
 NAME = "gen2real.logistic_regression"
 

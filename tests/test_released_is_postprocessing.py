@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from efsgd_jax.data import ImageSpec
-from efsgd_jax.privacy import Mechanism, ShardMechanism
+from efsgd_jax.privacy import DpSgdMechanism
 from efsgd_jax.synthesizers.efsgd_gan import method as efsgd_gan
 from efsgd_jax.synthesizers.gaussian_mixture import method as gaussian_mixture
 from efsgd_jax.synthesizers.sanitized_gan import method as sanitized_gan
 from efsgd_jax.synthesizers.sanitized_gan import options as shard_options
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
 SPEC, N, STEPS = ImageSpec(8, 1, 3), 24, 2
 CLIP = {"discriminator": 0.7, "encoder": 0.5, "generator": 1.0}
@@ -26,7 +27,7 @@ MIXTURE = gaussian_mixture.Hyperparameters(components=2, directions=4, cluster_s
 
 
 def gan(feedback, **options):
-    mechanism = Mechanism(N, 0.5, N, 1.3, CLIP, feedback=feedback, **options)
+    mechanism = DpSgdMechanism(N, 0.5, N, 1.3, CLIP, feedback=feedback, **options)
     return efsgd_gan.efsgd_gan(SPEC, GAN, mechanism)
 
 
@@ -45,7 +46,7 @@ METHODS = {
     ),
     "sanitized_gan, parameter": (lambda: sanitized("parameter", judges_per_step=2), "ema"),
     "gaussian_mixture": (
-        lambda: gaussian_mixture.gaussian_mixture(SPEC, MIXTURE, Mechanism(N, 1.0, N, 1.3, summed="statistics")),
+        lambda: gaussian_mixture.gaussian_mixture(SPEC, MIXTURE, DpSgdMechanism(N, 1.0, N, 1.3, summed="statistics")),
         "params",
     ),
 }

@@ -14,7 +14,7 @@ from efsgd_jax.cli.evaluate import main as score
 from efsgd_jax.cli.sample import main as draw
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
-from efsgd_jax.runs.images import class_grid, folder_names
+from efsgd_jax.images import class_grid, folder_names
 from efsgd_jax.training.metrics_stream import MetricsStream
 
 

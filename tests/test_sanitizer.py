@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from efsgd_jax.privacy import ShardMechanism, error_feedback_aggregate, make_sanitizer
+from efsgd_jax.privacy import error_feedback_aggregate
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
+from efsgd_jax.synthesizers.sanitized_gan.sanitizer import make_sanitizer
 
 C, SIGMA = 0.8, 1.07
 KEY, UNIT = jax.random.key(7), jnp.array(0)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from efsgd_jax.privacy import ShardMechanism, epsilon
+from efsgd_jax.privacy import epsilon
 from efsgd_jax.privacy.subset import REPLACE_ONE, replaced_in_subset
-from efsgd_jax.synthesizers.sanitized_gan.mechanism import IMAGE_SCHEDULES
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import IMAGE_SCHEDULES, ShardMechanism
 from efsgd_jax.synthesizers.sanitized_gan.published_accounting import SanitizedGan, accountings, calibrate_as_published
 
 M = ShardMechanism(600, 10, "independent", 1.07)

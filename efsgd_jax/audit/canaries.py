@@ -16,7 +16,7 @@ from efsgd_jax.audit.membership import MAX_IMAGES, nearness
 from efsgd_jax.config import validate
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.errors import UserError
-from efsgd_jax.privacy import Mechanism, clipped_grad, fresh_key
+from efsgd_jax.privacy import DpSgdMechanism, clipped_grad, fresh_key
 from efsgd_jax.runs.sampling import draw
 from efsgd_jax.synthesizers.base import Batch
 from efsgd_jax.training.setup import Setup, bind, dataset_of
@@ -55,7 +55,7 @@ class _Recorded(NamedTuple):
     clipped_sum: PyTree
 
 
-class _Recording(Mechanism):
+class _Recording(DpSgdMechanism):
     """The same mechanism; its transform keeps what the attacker needs."""
 
     def transform(self, key: jax.Array) -> optax.GradientTransformationExtraArgs:
@@ -121,7 +121,7 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = Non
             f"canaries attack gradients of single images; config.method.name is {config.method.name}, which has none. "
             "Audit its schedules: python -m efsgd_jax audit"
         )
-    setup = bind(config, together, _Recording)
+    setup = bind(config, together, lambda mechanism: _Recording(*mechanism))
     ledger, synthesizer = setup.ledger, setup.synthesizer
     run_key, image_key = jax.random.split(fresh_key() if seed is None else jax.random.key(seed))
     state, white = _train(setup, present, run_key, progress)
@@ -146,7 +146,7 @@ def _train(setup: Setup, present: np.ndarray, key: jax.Array, progress: bool) ->
     """The last state, and the white-box score of each canary. Canaries are the first rows."""
     data, ledger, synthesizer = setup
     mechanism, steps = ledger.mechanism, ledger.steps
-    assert isinstance(mechanism, Mechanism)
+    assert isinstance(mechanism, DpSgdMechanism)
     assert synthesizer.example_loss is not None  # of ``efsgd_gan`` both are so
     count = len(present)
     allowed = jnp.concatenate([jnp.asarray(present), jnp.ones(len(data.train_labels) - count, bool)])

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from efsgd_jax.audit.scores import likelihood_ratio
-from efsgd_jax.privacy import Ledger, Mechanism, clipped_grad, outer_clip, sensitivity_of, unit_lengths
+from efsgd_jax.privacy import DpSgdMechanism, Ledger, clipped_grad, outer_clip, sensitivity_of, unit_lengths
 from efsgd_jax.privacy.accounting import FINE
 from efsgd_jax.privacy.feedback import ErrorFeedbackState, error_feedback_aggregate
 from efsgd_jax.privacy.feedback_options import decay_of, share_of
@@ -23,7 +23,9 @@ from efsgd_jax.privacy.feedback_options import decay_of, share_of
 PyTree = Any
 
 
-def poisson(key: jax.Array, step: jax.Array, present: jax.Array, mechanism: Mechanism) -> tuple[jax.Array, jax.Array]:
+def poisson(
+    key: jax.Array, step: jax.Array, present: jax.Array, mechanism: DpSgdMechanism
+) -> tuple[jax.Array, jax.Array]:
     """Rows and mask of one step, as training draws them, from all rows or from all but the canary."""
     key = jax.random.fold_in(key, step)
     others = mechanism._replace(dataset_size=mechanism.dataset_size - 1).sample(key)
@@ -54,7 +56,7 @@ class Game:
     """
 
     name: str
-    mechanism: Mechanism
+    mechanism: DpSgdMechanism
     scales: tuple[float, ...] = (10.0,)
     others: float = 0.0
     width: int = 1
@@ -63,7 +65,7 @@ class Game:
     members: int = 1
     tight: bool = False
     score: Callable[[jax.Array, jax.Array, float], jax.Array] = likelihood_ratio
-    sample: Callable[[jax.Array, jax.Array, jax.Array, Mechanism], tuple[jax.Array, jax.Array]] = poisson
+    sample: Callable[[jax.Array, jax.Array, jax.Array, DpSgdMechanism], tuple[jax.Array, jax.Array]] = poisson
     wrap: Callable[[optax.GradientTransformationExtraArgs], optax.GradientTransformationExtraArgs] = lambda transform: (
         transform
     )
@@ -179,7 +181,7 @@ def _clipped(game: Game, grads: PyTree, mask: jax.Array, rows: jax.Array, state:
     return sums(params, grads, jax.random.split(jax.random.key(0), len(mask)), mask, carried)
 
 
-def _normalised(m: Mechanism, mean: PyTree, before: ErrorFeedbackState, after: ErrorFeedbackState) -> jax.Array:
+def _normalised(m: DpSgdMechanism, mean: PyTree, before: ErrorFeedbackState, after: ErrorFeedbackState) -> jax.Array:
     """The release of one step ``[k]``, scaled so that its noise has variance 1: of ``private``, both channels."""
     noisy = _flat(mean) * m.expected_batch_size
     if m.feedback != "private":
@@ -205,7 +207,7 @@ def _change(game: Game, step: int) -> jax.Array:
     return unit / (m.noise_multiplier * length)
 
 
-def _stds(m: Mechanism) -> tuple[jax.Array, jax.Array]:
+def _stds(m: DpSgdMechanism) -> tuple[jax.Array, jax.Array]:
     """Noise of the two channels of ``private``."""
     assert m.feedback_l2_norm_clip is not None
     length, share = sensitivity_of(m.l2_norm_clip), share_of(m.feedback_share)

@@ -8,8 +8,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from efsgd_jax.audit.bounds import area_under_curve, one_run_lower_bound, true_positive_rate
 from efsgd_jax.files import read_json
+from efsgd_jax.runs.finished import finished_run
 from efsgd_jax.runs.sampling import sample
-from efsgd_jax.training.setup import finished_run
 
 MAX_IMAGES = 10_000
 

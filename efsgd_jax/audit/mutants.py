@@ -11,7 +11,8 @@ from efsgd_jax.audit.mutant import Mutant, Patches
 from efsgd_jax.audit.shard_games import ShardGame, one_draw_for_all, pooled
 from efsgd_jax.audit.suite import mechanism
 from efsgd_jax.audit.tree_mutants import tree_mutants
-from efsgd_jax.privacy import Mechanism, ShardMechanism, clipped_sum, feedback
+from efsgd_jax.privacy import DpSgdMechanism, clipped_sum, feedback
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
 PyTree = Any
 
@@ -47,11 +48,11 @@ def _reuse_the_key(transform: optax.GradientTransformationExtraArgs) -> optax.Gr
     return optax.GradientTransformationExtraArgs(transform.init, update)
 
 
-def _one_draw(key: jax.Array, step: jax.Array, present: jax.Array, m: Mechanism) -> tuple[jax.Array, jax.Array]:
+def _one_draw(key: jax.Array, step: jax.Array, present: jax.Array, m: DpSgdMechanism) -> tuple[jax.Array, jax.Array]:
     return poisson(key, jnp.zeros_like(step), present, m)
 
 
-def shuffled(key: jax.Array, step: jax.Array, present: jax.Array, m: Mechanism) -> tuple[jax.Array, jax.Array]:
+def shuffled(key: jax.Array, step: jax.Array, present: jax.Array, m: DpSgdMechanism) -> tuple[jax.Array, jax.Array]:
     """Batches of one from a random order of all rows; without the canary, its batch is empty."""
     row = jax.random.permutation(key, m.dataset_size)[step]
     return row[None], (present | (row != 0))[None]
@@ -87,9 +88,9 @@ def mutants() -> list[Mutant]:
     full = Game("one step", mechanism("none", "full batch", 1.0))
     carried = Game("two steps", mechanism("hidden", "full batch", 2.0), scales=(100.0, 100.0))
     alternating = Game("two steps", mechanism("none", "full batch", 1.5), scales=(10.0, -10.0))
-    many = Mechanism(20, 0.05, 20, 1.0)
-    shuffle = Mechanism(40, 1 / 40, 40, 0.6)
-    halves = Mechanism(2, 0.5, 2, 1.0)
+    many = DpSgdMechanism(20, 0.05, 20, 1.0)
+    shuffle = DpSgdMechanism(40, 1 / 40, 40, 0.6)
+    halves = DpSgdMechanism(2, 0.5, 2, 1.0)
     return [
         Mutant("noise off", full, patches=_noise(0.0)),
         Mutant("noise halved", full, patches=_noise(0.5)),

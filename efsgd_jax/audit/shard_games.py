@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from efsgd_jax.audit.scores import likelihood_ratio
-from efsgd_jax.privacy import Ledger, ShardMechanism, make_sanitizer
+from efsgd_jax.privacy import Ledger
 from efsgd_jax.privacy.accounting import FINE
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
-from efsgd_jax.synthesizers.sanitized_gan.mechanism import IMAGE_SCHEDULES, Turn
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import IMAGE_SCHEDULES, ShardMechanism, Turn
+from efsgd_jax.synthesizers.sanitized_gan.sanitizer import make_sanitizer
 
 # Gradients of the adversary, in clip norms: far beyond them.
 LENGTH = 10.0

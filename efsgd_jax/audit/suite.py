@@ -8,7 +8,7 @@ from efsgd_jax.audit.scores import likelihood_ratio
 from efsgd_jax.audit.shard_games import shard_games
 from efsgd_jax.audit.sum_games import sum_games
 from efsgd_jax.audit.tree_games import tree_games
-from efsgd_jax.privacy import Mechanism
+from efsgd_jax.privacy import DpSgdMechanism
 
 GROUPS = {"a": 0.8, "b": 0.6}  # a joint sensitivity of 1, like the single clip norm
 MODES = {
@@ -32,8 +32,8 @@ CLIPPINGS = {
 }
 
 
-def mechanism(mode: str, sampler: str, noise_multiplier: float, clip: object = 1.0) -> Mechanism:
-    return Mechanism(*SAMPLERS[sampler], noise_multiplier, l2_norm_clip=clip, **MODES[mode])  # type: ignore[arg-type]
+def mechanism(mode: str, sampler: str, noise_multiplier: float, clip: object = 1.0) -> DpSgdMechanism:
+    return DpSgdMechanism(*SAMPLERS[sampler], noise_multiplier, l2_norm_clip=clip, **MODES[mode])  # type: ignore[arg-type]
 
 
 def scales(mode: str, sampler: str, steps: int) -> tuple[float, ...]:

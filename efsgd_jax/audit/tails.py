@@ -17,7 +17,7 @@ from scipy import stats
 from efsgd_jax.audit.games import play
 from efsgd_jax.audit.tree_games import TreeGame, given
 from efsgd_jax.audit.white_box import Row
-from efsgd_jax.privacy import Mechanism
+from efsgd_jax.privacy import DpSgdMechanism
 from efsgd_jax.privacy.gaussian_table import LARGEST
 from efsgd_jax.privacy.noise import BASE, DIGITS, NOISE_WIDTH
 
@@ -44,7 +44,12 @@ def tail_game(noise_multiplier: float = 0.5) -> TreeGame:
     shape = {"w": jnp.zeros(1)}
     records = {"w": jnp.array([[100.0], [0.0]])}
     return TreeGame(
-        "tails", Mechanism(2, 1.0, 2, noise_multiplier), given, shape, records, score=lambda seen, change, q: seen[0, 0]
+        "tails",
+        DpSgdMechanism(2, 1.0, 2, noise_multiplier),
+        given,
+        shape,
+        records,
+        score=lambda seen, change, q: seen[0, 0],
     )
 
 

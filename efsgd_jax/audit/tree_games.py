@@ -15,7 +15,7 @@ import optax
 
 from efsgd_jax.audit.games import poisson
 from efsgd_jax.audit.scores import every_coordinate
-from efsgd_jax.privacy import Ledger, Mechanism, clipped_grad, sensitivity_of
+from efsgd_jax.privacy import DpSgdMechanism, Ledger, clipped_grad, sensitivity_of
 from efsgd_jax.privacy.accounting import FINE
 from efsgd_jax.privacy.devices import DATA
 
@@ -67,7 +67,7 @@ class TreeGame:
     """
 
     name: str
-    mechanism: Mechanism
+    mechanism: DpSgdMechanism
     loss: Callable[[PyTree, PyTree, jax.Array], tuple[jax.Array, None]]
     params: PyTree
     records: PyTree
@@ -134,7 +134,7 @@ def direction() -> dict[str, jax.Array]:
 
 
 def of_leaves(
-    name: str, mechanism: Mechanism, canary: float = LENGTH, others: tuple[float, ...] = (), **options: Any
+    name: str, mechanism: DpSgdMechanism, canary: float = LENGTH, others: tuple[float, ...] = (), **options: Any
 ) -> TreeGame:
     """A game on four leaves, two of one shape; all gradients are along ``direction``.
 
@@ -152,7 +152,7 @@ def of_leaves(
     return TreeGame(name, mechanism, given, params, records, **options)
 
 
-def of_convolution(name: str, mechanism: Mechanism, **options: Any) -> TreeGame:
+def of_convolution(name: str, mechanism: DpSgdMechanism, **options: Any) -> TreeGame:
     """A game on a convolution's kernel and bias; the other records are small images."""
     n = mechanism.dataset_size
     size = jnp.where(jnp.arange(n) == 0, LENGTH, 0.1)[:, None, None, None]
@@ -162,7 +162,7 @@ def of_convolution(name: str, mechanism: Mechanism, **options: Any) -> TreeGame:
     return TreeGame(name, mechanism, convolved, params, {"image": image, "weights": weights}, **options)
 
 
-def of_loops(name: str, mechanism: Mechanism, **options: Any) -> TreeGame:
+def of_loops(name: str, mechanism: DpSgdMechanism, **options: Any) -> TreeGame:
     """A game on a matrix in a ``fori_loop`` and a scale in a ``scan``; the other records are small."""
     n = mechanism.dataset_size
     size = jnp.where(jnp.arange(n) == 0, LENGTH, 0.1)[:, None]
@@ -182,7 +182,7 @@ def devices_at_hand() -> int:
 
 def tree_games() -> list[TreeGame]:
     """What sound code must survive; on a mesh, if there are several devices."""
-    full, sampled = Mechanism(5, 1.0, 5, 1.0), Mechanism(6, 0.25, 5, 1.5)
+    full, sampled = DpSgdMechanism(5, 1.0, 5, 1.0), DpSgdMechanism(6, 0.25, 5, 1.5)
     bad = (math.nan, 0.5, math.inf, -3.0)
     games = [
         of_leaves(

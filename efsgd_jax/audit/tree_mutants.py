@@ -13,7 +13,7 @@ from efsgd_jax.audit.scores import not_a_float32_normal
 from efsgd_jax.audit.suite import mechanism
 from efsgd_jax.audit.sum_games import SumGame
 from efsgd_jax.audit.tree_games import devices_at_hand, direction, of_convolution, of_leaves
-from efsgd_jax.privacy import Mechanism, feedback, ghost
+from efsgd_jax.privacy import DpSgdMechanism, feedback, ghost
 from efsgd_jax.privacy.devices import DATA
 from efsgd_jax.privacy.noise import Integers, lattice_noise, to_integers
 
@@ -95,7 +95,7 @@ def _less_of_the_others(seen: jax.Array, change: jax.Array, q: float) -> jax.Arr
 
 def tree_mutants() -> list[Mutant]:
     """One for each; those of a mesh if there are several devices."""
-    full = Mechanism(5, 1.0, 5, 1.0)
+    full = DpSgdMechanism(5, 1.0, 5, 1.0)
     leaves = of_leaves("four leaves, microbatches of 4", full, microbatch_size=4)
     found = [
         Mutant("noise on the first coordinate only", leaves, patches={

@@ -10,11 +10,11 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy.accounting import FINE_ORDERS, epsilon
 from efsgd_jax.privacy.calibration import calibrate_mechanism
+from efsgd_jax.privacy.dp_sgd import LOCAL_OVERFLOW, DpSgdMechanism, dp_sgd_event
 from efsgd_jax.privacy.ledger import Ledger
-from efsgd_jax.privacy.mechanisms import LOCAL_OVERFLOW, Mechanism, dp_sgd_event
 from efsgd_jax.privacy.sampling import sample_capacity
 from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
-from efsgd_jax.synthesizers.sanitized_gan.published_accounting import ACCOUNTINGS, SanitizedGan, accountings
+from efsgd_jax.synthesizers.sanitized_gan.published_accounting import SanitizedGan
 
 EXAMPLES = """examples:
   python -m efsgd_jax privacy --dataset_size=60000 --expected_batch_size=512 --steps=20000 --epsilon=10
@@ -23,12 +23,12 @@ EXAMPLES = """examples:
   python -m efsgd_jax privacy                  the tables of docs/privacy.md"""
 
 
-def mechanism(args: argparse.Namespace) -> Mechanism:
+def mechanism(args: argparse.Namespace) -> DpSgdMechanism:
     """The mechanism that the command line describes; its noise still 0 if it is to be solved for."""
     q = args.expected_batch_size / args.dataset_size
     overflow = LOCAL_OVERFLOW if args.feedback == "local" else None
     capacity = args.capacity or sample_capacity(args.dataset_size, q, overflow_probability=overflow)
-    return Mechanism(
+    return DpSgdMechanism(
         dataset_size=args.dataset_size,
         sampling_probability=q,
         capacity=capacity,
@@ -64,18 +64,17 @@ def cost(ledger: Ledger) -> list[tuple[str, str]]:
         ("noise multiplier", f"{asked.noise_multiplier:.4g}"),
         ("steps", f"{ledger.steps}" + (f" of {planned}" if ledger.steps < planned else "")),
     ]
-    if isinstance(asked, ShardMechanism):
-        values = accountings(asked, ledger.steps, delta, ledger.spent(ledger.steps))
-        rows[:2] = [(f"epsilon {ACCOUNTINGS[name]}", format_epsilon(value)) for name, value in values.items()]
-        rows += [("schedule", asked.schedule), ("shards", f"{asked.num_shards}")]
-    else:
-        rows += [
-            ("sampling probability", f"{asked.sampling_probability:.6g}"),
-            ("capacity of a batch", f"{asked.capacity}"),
+    described = asked.describe(ledger.steps, delta, ledger.spent(ledger.steps))
+    if described.accountings:
+        meanings = described.accounting_meanings
+        rows[:2] = [
+            (f"epsilon {meanings[name]}", format_epsilon(value)) for name, value in described.accountings.items()
         ]
-    rows.append(("feedback", asked.feedback))
-    if asked.feedback == "hidden":
-        rows.append(("share of the noise's variance on fresh gradients", f"{ledger.fresh_share:.4f}"))
+    shown = ("sampling_probability", "capacity", "schedule", "num_shards", "feedback", "fresh_share")
+    for name in shown:
+        value = described.parameters.get(name)
+        if value is not None:
+            rows.append((name.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else f"{value}"))
     if delta >= 1 / asked.dataset_size:
         rows.append(("warning", f"delta is not below 1/N = {1 / asked.dataset_size:.3g}"))
     return rows
@@ -118,7 +117,7 @@ def mode_rows(
 ) -> list[tuple[str, str]]:
     """The noise of each mode with C = 1: what stands beside the summed gradients, in units of C."""
     q = batch / dataset_size
-    plain = Mechanism(dataset_size, q, sample_capacity(dataset_size, q), 0.0)
+    plain = DpSgdMechanism(dataset_size, q, sample_capacity(dataset_size, q), 0.0)
     padded = sample_capacity(dataset_size, q, overflow_probability=LOCAL_OVERFLOW)
     modes = [
         ("none", plain),

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from efsgd_jax.cli.parser import Parser, program, read_config, split_overrides
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.runs.fit import fit
-from efsgd_jax.synthesizers.sanitized_gan.published_accounting import ACCOUNTINGS
 from efsgd_jax.training.devices import is_first, join_processes
 
 
@@ -38,11 +37,8 @@ def main(argv: Sequence[str]) -> None:
     if not result.privacy["guarantee"]:
         print(f"NOT PRIVATE: {result.privacy['reason_for_no_guarantee']}")
     print(f"epsilon spent  {format_epsilon(result.epsilon)} at delta {result.delta:g}, after {result.steps} steps")
+    meanings = result.privacy.get("accounting_meanings", {})
     for name, value in result.privacy.get("accountings", {}).items():
-        print(
-            f"  {value:>8.4g}  {ACCOUNTINGS[name]}"
-            if isinstance(value, float)
-            else f"  {value:>8}  {ACCOUNTINGS[name]}"
-        )
+        print(f"  {value:>8.4g}  {meanings[name]}" if isinstance(value, float) else f"  {value:>8}  {meanings[name]}")
     print(f"sample grid    {result.samples}")
     print(f"release        {result.workdir / 'release'}")

@@ -22,8 +22,9 @@ from efsgd_jax.evaluation.metrics import (
 from efsgd_jax.evaluation.samples_file import read_samples
 from efsgd_jax.evaluation.scoring import METRICS, Plan, score_images
 from efsgd_jax.files import read_json, write_json
+from efsgd_jax.runs.finished import finished_run
 from efsgd_jax.runs.sampling import sample
-from efsgd_jax.training.setup import dataset_of, finished_run
+from efsgd_jax.training.setup import dataset_of
 
 MAX_SYNTHETIC = 10_000
 SEEDS = 3

@@ -2,7 +2,6 @@
 
 from efsgd_jax.privacy.accounting import epsilon, gaussian_event
 from efsgd_jax.privacy.calibration import (
-    best_fresh_share,
     calibrate_mechanism,
     calibrate_noise_multiplier,
     calibrate_phases,
@@ -10,23 +9,25 @@ from efsgd_jax.privacy.calibration import (
 )
 from efsgd_jax.privacy.clipped_sum import ClippedSum, clip_and_sum, clip_by_norm, sensitivity_of
 from efsgd_jax.privacy.clipping import clipped_grad
+from efsgd_jax.privacy.dp_sgd import DpSgdMechanism, dp_sgd_event, hidden_feedback_event, overflow_probability
 from efsgd_jax.privacy.feedback import ErrorFeedbackState, error_feedback_aggregate
 from efsgd_jax.privacy.feedback_options import outer_clip
+from efsgd_jax.privacy.full_batch import FullBatchMechanism
 from efsgd_jax.privacy.ghost import clipping_plan
+from efsgd_jax.privacy.hidden_split import best_fresh_share
 from efsgd_jax.privacy.keys import fresh_key
 from efsgd_jax.privacy.ledger import Ledger
-from efsgd_jax.privacy.mechanisms import Mechanism, dp_sgd_event, hidden_feedback_event, overflow_probability
+from efsgd_jax.privacy.mechanism import Mechanism
 from efsgd_jax.privacy.residuals import unit_lengths
 from efsgd_jax.privacy.sampling import poisson_batch, sample_capacity
-from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
-from efsgd_jax.synthesizers.sanitized_gan.sanitizer import make_sanitizer
 
 __all__ = [
     "ClippedSum",
+    "DpSgdMechanism",
     "ErrorFeedbackState",
+    "FullBatchMechanism",
     "Ledger",
     "Mechanism",
-    "ShardMechanism",
     "best_fresh_share",
     "calibrate_mechanism",
     "calibrate_noise_multiplier",
@@ -42,7 +43,6 @@ __all__ = [
     "fresh_key",
     "gaussian_event",
     "hidden_feedback_event",
-    "make_sanitizer",
     "outer_clip",
     "overflow_probability",
     "poisson_batch",

@@ -12,11 +12,10 @@ from scipy import optimize
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy.accounting import COARSE, COARSE_ORDERS, epsilon
-from efsgd_jax.privacy.mechanisms import Mechanism
+from efsgd_jax.privacy.mechanism import Mechanism
 from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE
-from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
-M = TypeVar("M", Mechanism, ShardMechanism)
+M = TypeVar("M", bound=Mechanism)
 MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER = 1e-2, 1e4
 MIN_DELTA = 1e-18  # far below it, what is cut off the losses of a step is all that is seen
 MAX_EPSILON = 200.0  # its promise is that odds change at most exp(200) times
@@ -167,57 +166,38 @@ def calibrate_phases(
     return sigmas
 
 
-def best_fresh_share(mechanism: Mechanism | ShardMechanism, steps: int, delta: float) -> float:
-    """The split of ``hidden`` feedback's noise with the lowest epsilon by RDP; every split is a valid bound.
-
-    Depends on the mechanism only, not on data.
-    """
-
-    def cost(share: float) -> float:
-        event = mechanism.event(steps, truncated=False, fresh_share=share)
-        relation = mechanism.neighbouring_relation
-        return epsilon(event, delta, accountant="rdp", orders=COARSE_ORDERS, neighbouring_relation=relation)
-
-    result = optimize.minimize_scalar(cost, bounds=(1e-4, 1 - 1e-4), method="bounded", options={"maxiter": 24})
-    return float(result.x)
-
-
 def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: float) -> M:
     """``mechanism`` with the noise multiplier with which ``steps`` steps spend at most ``target_epsilon``.
 
-    For ``hidden`` feedback the noise is solved for under the best split of the noise it arrives at, which is the
-    ledger's; for ``local`` on Poisson samples, under the delta that overflowing batches leave.
+    What the mechanism chooses for its number of steps (``prepared``), such as ``hidden`` feedback's split of the noise,
+    it chooses for the noise that is found. For ``local`` on Poisson samples the noise is solved for under the delta
+    that overflowing batches leave.
     """
     whole_delta, delta = delta, delta * (1 - mechanism.overflow_share)
     relation = mechanism.neighbouring_relation
 
-    def spending(sigma: float, share: float) -> dp_accounting.DpEvent:
-        return mechanism._replace(noise_multiplier=sigma).event(steps, fresh_share=share)
-
-    def solved(share: float, tolerance: float = 1e-3) -> float:
-        return calibrate_noise_multiplier(
-            lambda sigma: spending(sigma, share),
-            target_epsilon,
-            delta,
-            neighbouring_relation=relation,
-            tolerance=tolerance,
+    def solved(asked: M, tolerance: float = 1e-3) -> M:
+        return asked.with_noise(
+            calibrate_noise_multiplier(
+                lambda sigma: asked.with_noise(sigma).event(steps),
+                target_epsilon,
+                delta,
+                neighbouring_relation=relation,
+                tolerance=tolerance,
+            )
         )
 
-    if mechanism.feedback != "hidden":
-        found = mechanism._replace(noise_multiplier=solved(0.5))
-        if mechanism.overflow_share and found.epsilon(steps, whole_delta, grid=COARSE) == math.inf:
-            raise UserError(
-                f"epsilon {target_epsilon:g} at delta {whole_delta:g} is not proven with feedback=local: "
-                "batches overflow too often for it; lower the epsilon or raise the delta"
-            )
-        return found
-
-    def best_share(sigma: float) -> float:
-        return best_fresh_share(mechanism._replace(noise_multiplier=sigma), steps, whole_delta)
-
-    sigma = solved(best_share(solved(0.5, tolerance=0.1)))  # the best split depends on the noise a little
-    while (
-        epsilon(spending(sigma, best_share(sigma)), delta, grid=COARSE, neighbouring_relation=relation) > target_epsilon
-    ):
-        sigma *= 1.0005
-    return mechanism._replace(noise_multiplier=sigma)
+    rough = mechanism.with_noise(1.0)
+    if rough.prepared(steps, whole_delta) == rough:
+        found = solved(mechanism)
+    else:  # what is best depends on the noise a little
+        found = solved(solved(mechanism, tolerance=0.1).prepared(steps, whole_delta))
+        found = found.prepared(steps, whole_delta)
+        while epsilon(found.event(steps), delta, grid=COARSE, neighbouring_relation=relation) > target_epsilon:
+            found = found.with_noise(found.noise_multiplier * 1.0005).prepared(steps, whole_delta)
+    if mechanism.overflow_share and found.epsilon(steps, whole_delta, grid=COARSE) == math.inf:
+        raise UserError(
+            f"epsilon {target_epsilon:g} at delta {whole_delta:g} is not proven with feedback=local: "
+            "batches overflow too often for it; lower the epsilon or raise the delta"
+        )
+    return found

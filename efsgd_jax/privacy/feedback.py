@@ -125,8 +125,8 @@ def error_feedback_aggregate(
       example, in the arithmetic that docs/privacy.md names: an example moves the sum, with its rounding, by at most S
       (``rounding``), and the noise is discrete on a public lattice (``noise``). T updates are, with proofs in
       docs/privacy.md: ``mechanisms.dp_sgd_event`` for ``none``, for ``private``, and for ``local`` if no batch
-      overflows (``Mechanism`` charges the overflow to delta);
-      ``mechanisms.hidden_feedback_event`` for ``hidden``, whose residual carries each example into every later step
+      overflows (``DpSgdMechanism`` charges the overflow to delta);
+      ``dp_sgd.hidden_feedback_event`` for ``hidden``, whose residual carries each example into every later step
       without amplification. No gradient needs to be bounded; the bounds in the literature do, and no code enforces it.
       All hold for Poisson sampling only, for a state that stays secret, and if nothing else sees the examples.
 

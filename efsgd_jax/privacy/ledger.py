@@ -5,9 +5,8 @@ import math
 import dp_accounting
 
 from efsgd_jax.privacy.accounting import COARSE, FINE
-from efsgd_jax.privacy.calibration import best_fresh_share, calibrate_steps
-from efsgd_jax.privacy.mechanisms import Mechanism
-from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
+from efsgd_jax.privacy.calibration import calibrate_steps
+from efsgd_jax.privacy.mechanism import Mechanism
 
 # Into how many blocks of steps a run is cut at most, whose epsilons are computed: each takes a tenth of a second.
 MAX_BLOCKS = 50
@@ -30,25 +29,20 @@ class Ledger:
       ``steps`` is the largest number not above ``planned_steps`` with ``spent(steps) <= target_epsilon``.
     """
 
-    def __init__(self, mechanism: Mechanism | ShardMechanism, target_epsilon: float, delta: float, planned_steps: int):
-        self.mechanism, self.target_epsilon, self.delta = mechanism, target_epsilon, delta
-        self.planned_steps = planned_steps
+    def __init__(self, mechanism: Mechanism, target_epsilon: float, delta: float, planned_steps: int):
+        self.mechanism = mechanism.prepared(planned_steps, delta)
+        self.target_epsilon, self.delta, self.planned_steps = target_epsilon, delta, planned_steps
         self._known: dict[tuple[int, float], float] = {}
-        self.fresh_share = 0.5
-        if mechanism.feedback == "hidden" and mechanism.noise_multiplier > 0 and mechanism.proven:
-            self.fresh_share = best_fresh_share(mechanism, planned_steps, delta)
         self.steps = calibrate_steps(self.spent, target_epsilon, planned_steps)
 
     def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
         """What ``steps`` steps do to the data."""
-        return self.mechanism.event(steps, truncated=truncated, fresh_share=self.fresh_share)
+        return self.mechanism.event(steps, truncated=truncated)
 
     def spent(self, steps: int, *, grid: float = COARSE) -> float:
         """Epsilon of ``steps`` steps by PLD, computed once."""
         if (steps, grid) not in self._known:
-            self._known[steps, grid] = self.mechanism.epsilon(
-                steps, self.delta, fresh_share=self.fresh_share, grid=grid
-            )
+            self._known[steps, grid] = self.mechanism.epsilon(steps, self.delta, grid=grid)
         return self._known[steps, grid]
 
     def blocks(self, every: int, start: int = 0) -> list[tuple[int, float]]:
@@ -69,9 +63,7 @@ class Ledger:
 
     def rdp_untruncated(self, steps: int) -> float:
         """Epsilon of ``steps`` steps by RDP, which does not know truncation: of the sampler without it."""
-        return self.mechanism.epsilon(
-            steps, self.delta, accountant="rdp", truncated=False, fresh_share=self.fresh_share
-        )
+        return self.mechanism.epsilon(steps, self.delta, accountant="rdp", truncated=False)
 
     def report(self, steps: int) -> dict[str, float]:
         """Epsilon of ``steps`` steps by PLD (the proven number) and by RDP (of the sampler without truncation)."""

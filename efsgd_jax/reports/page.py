@@ -16,9 +16,9 @@ from efsgd_jax.reports.pictures import samples_section, walks_section
 from efsgd_jax.reports.privacy_card import headline, privacy_card
 from efsgd_jax.reports.scores import classes_section, scores_section
 from efsgd_jax.reports.training import training_section
+from efsgd_jax.runs.finished import finished_run
 from efsgd_jax.runs.release import public_config
 from efsgd_jax.runs.sampling import sample
-from efsgd_jax.training.setup import finished_run
 
 PRIVATE = (
     "This page is private: curves, scores and real images on it are not covered by epsilon. "

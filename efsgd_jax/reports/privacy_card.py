@@ -15,7 +15,6 @@ from efsgd_jax.reports.html import (
     table,
     tag,
 )
-from efsgd_jax.synthesizers.sanitized_gan.published_accounting import ACCOUNTINGS
 
 PARAMETERS = {
     "dataset_size": "training images",
@@ -67,7 +66,7 @@ def privacy_card(privacy: dict[str, Any]) -> Markup:
         _weak_delta(privacy),
         definitions(figures, "figures"),
         definitions(facts),
-        _accountings(privacy.get("accountings", {})),
+        _accountings(privacy.get("accountings", {}), privacy.get("accounting_meanings", {})),
         tag("h3", "Caveats"),
         bullets(privacy["caveats"]),
     )
@@ -121,9 +120,9 @@ def _parameters(parameters: dict[str, Any]) -> dict[str, str]:
     return shown
 
 
-def _accountings(values: dict[str, Any]) -> Markup | None:
+def _accountings(values: dict[str, Any], meanings: dict[str, str]) -> Markup | None:
     if not values:
         return None
-    rows = [[ACCOUNTINGS.get(name, name), epsilon_shown(value)] for name, value in values.items()]
+    rows = [[meanings.get(name, name), epsilon_shown(value)] for name, value in values.items()]
     note = paragraph("Only the proven epsilon is a guarantee; the others are there for comparison with papers.")
     return join(table(["accounting of this run", "epsilon"], rows, caption="Published accountings"), note)

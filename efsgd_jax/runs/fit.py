@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import atomic, read_json, write_json, write_text
-from efsgd_jax.runs.images import save_grid
+from efsgd_jax.images import save_grid
 from efsgd_jax.runs.ownership import sole_owner
 from efsgd_jax.runs.privacy_report import privacy_report, public_facts, to_markdown
 from efsgd_jax.runs.release import fingerprints, public_config

@@ -7,22 +7,9 @@ from typing import Any
 
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy.accounting import after_queries
-from efsgd_jax.privacy.clipped_sum import sensitivity_of
 from efsgd_jax.privacy.ledger import Ledger
-from efsgd_jax.privacy.mechanisms import Mechanism
-from efsgd_jax.synthesizers.sanitized_gan.mechanism import IMAGE_SCHEDULES, ShardMechanism
-from efsgd_jax.synthesizers.sanitized_gan.published_accounting import ACCOUNTINGS, accountings
 
 UNCOVERED_SCORES = "Scores computed on real data (gen2real and the like) are not covered by epsilon"
-# Neighbouring relations: of methods that sum clipped parts of examples, and of those that deal them to shards.
-ZERO_OUT = (
-    "zero-out one: one image with its label is replaced by a blank record that contributes nothing; the number of "
-    "records N is public"
-)
-REPLACE = (
-    "replace one: one image with its label is replaced by any other or by a blank record; the number of records N is "
-    "public"
-)
 RANGE_OF_TYPE = "0..255 of integers, 0..1 of floats"
 CAVEATS = (
     f"{UNCOVERED_SCORES}.",
@@ -35,13 +22,6 @@ QUERY_CAVEATS = (
     "Which scores are released, and for which images, has to be decided without looking at them: a choice by looking "
     "is not covered.",
 )
-
-SAMPLERS = {
-    "published": "one shard at random in each step, which trains and judges all images",
-    "round_robin": "one shard in public turn in each step, which trains and judges all images",
-    "independent": "every image draws its judge; shards train in public turn",
-    "parameter": "a random subset of shards judges each step; shards train in public turn",
-}
 
 
 def public_facts(dataset_size: int, shape: Mapping[str, Any], value_range: str) -> dict[str, Any]:
@@ -72,14 +52,13 @@ def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool, public: 
     """
     mechanism = ledger.mechanism
     spent = ledger.report(steps)
-    shards = mechanism if isinstance(mechanism, ShardMechanism) else None
-    by_name = accountings(shards, steps, ledger.delta, spent["pld"]) if shards else {}
+    described = mechanism.describe(steps, ledger.delta, spent["pld"])
     private = math.isfinite(spent["pld"]) and not debugging_seed and mechanism.proven
     reason = ""
     if debugging_seed:
         reason = "the noise key came from train.seed, so that anyone can subtract the noise"
-    elif shards and not shards.proven and shards.noise_multiplier > 0:
-        reason = _unproven(shards, by_name)
+    elif described.no_guarantee:
+        reason = described.no_guarantee
     elif not private:
         reason = "no noise was added"
     report = {
@@ -92,18 +71,19 @@ def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool, public: 
         "target_epsilon": _number(ledger.target_epsilon),
         "delta_below_one_over_n": ledger.delta < 1 / mechanism.dataset_size,
         "unit": "one image with its label",
-        "neighbouring_relation": REPLACE if shards else ZERO_OUT,
+        "neighbouring_relation": described.neighbouring_relation,
         "public": dict(public),
-        "mechanism": _describe(ledger),
-        "mechanism_parameters": _parameters(mechanism),
-        "sampler": _sampler(mechanism),
+        "mechanism": described.summary,
+        "mechanism_parameters": described.parameters,
+        "sampler": described.sampler,
         "steps": steps,
-        "sensitivity": float(sensitivity_of(mechanism.l2_norm_clip)) * (2 if shards else 1),
+        "sensitivity": described.sensitivity,
         "caveats": list(CAVEATS),
         "software": {name: version(name) for name in ("efsgd_jax", "jax", "dp-accounting")},
     }
-    if shards:
-        report["accountings"] = {name: _number(value) for name, value in by_name.items()}
+    if described.accountings:
+        report["accountings"] = {name: _number(value) for name, value in described.accountings.items()}
+        report["accounting_meanings"] = dict(described.accounting_meanings)
     return report
 
 
@@ -128,61 +108,6 @@ def with_queries(
         "queries": [{"name": q["name"], "epsilon": q["epsilon"]} for q in queries],
         "caveats": [*QUERY_CAVEATS, *(c for c in training["caveats"] if not c.startswith(UNCOVERED_SCORES))],
     }
-
-
-def _unproven(mechanism: ShardMechanism, by_name: Mapping[str, float]) -> str:
-    """Why nothing near the target is proven, with the numbers of ``accountings``."""
-    if mechanism.real_codes:
-        return (
-            "reconstruction in image space: the generator's derivative at the code of a real image gives that code "
-            "away, and no accounting covers it"
-        )
-    return (
-        "the schedule is the published code's, whose draws are shared and remembered; epsilon "
-        f"{format_epsilon(by_name['as_published'])} is as published, and what is proven is "
-        f"{format_epsilon(by_name['proven'])}"
-    )
-
-
-def _parameters(mechanism: Any) -> dict[str, Any]:
-    clip = mechanism.l2_norm_clip
-    return {**mechanism._asdict(), "l2_norm_clip": dict(clip) if isinstance(clip, Mapping) else float(clip)}
-
-
-def _sampler(mechanism: Mechanism | ShardMechanism) -> str:
-    if isinstance(mechanism, ShardMechanism):
-        return SAMPLERS[mechanism.schedule]
-    everybody = mechanism.sampling_probability >= 1 and mechanism.capacity >= mechanism.dataset_size
-    return "none: everybody takes part" if everybody else "Poisson, truncated at capacity"
-
-
-def _describe(ledger: Ledger) -> str:
-    if isinstance(ledger.mechanism, ShardMechanism):
-        return _describe_shards(ledger, ledger.mechanism)
-    if ledger.mechanism.summed == "statistics":
-        return "sums of clipped statistics of all images plus Gaussian noise, released once"
-    plain = "clipped sum of per-example gradients plus Gaussian noise (DP-SGD)"
-    feedback = ledger.mechanism.feedback
-    if feedback == "none":
-        return plain
-    if feedback == "local":
-        return plain + "; what is clipped off stays with its example, at no cost; overflow is charged to delta"
-    if feedback == "private":
-        return plain + "; what is clipped off is released through a second noisy channel of the same mechanism"
-    return (
-        "clipped sum of per-example gradients plus clipped hidden error feedback plus Gaussian noise; assumption-free "
-        f"accounting with {ledger.fresh_share:.4f} of the noise's variance on the fresh gradients"
-    )
-
-
-def _describe_shards(ledger: Ledger, mechanism: ShardMechanism) -> str:
-    where = "every generated image's gradient" if mechanism.schedule in IMAGE_SCHEDULES else "each judge's gradient"
-    plain = f"gradient-sanitised generator: {where} clipped and noised, discriminators on {mechanism.num_shards} shards"
-    if mechanism.feedback == "hidden":
-        return (
-            f"{plain}; hidden error feedback, {ledger.fresh_share:.4f} of the noise's variance on the fresh gradients"
-        )
-    return plain if mechanism.feedback == "none" else f"{plain}; {mechanism.feedback} error feedback, at no cost"
 
 
 def _number(x: float) -> float | str:
@@ -210,7 +135,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         lines += [f"**Weak delta**: {report['delta']:g} is not below 1/N for N = {n}.", ""]
     for name, value in report.get("accountings", {}).items():
         shown = value if isinstance(value, str) else format_epsilon(value)
-        lines += [f"- epsilon {ACCOUNTINGS[name]}: {shown}"]
+        lines += [f"- epsilon {report['accounting_meanings'][name]}: {shown}"]
     if "queries" in report:
         lines += [f"- {format_epsilon(report['training_epsilon'])} of epsilon: training"]
         lines += [
@@ -220,8 +145,8 @@ def to_markdown(report: dict[str, Any]) -> str:
         ]
     lines += [""] if "accountings" in report or "queries" in report else []
     hidden = (
-        "guarantee", "reason_for_no_guarantee", "mechanism_parameters", "caveats", "software", "accountings", "queries",
-        "public",
+        "guarantee", "reason_for_no_guarantee", "mechanism_parameters", "caveats", "software", "accountings",
+        "accounting_meanings", "queries", "public",
     )  # fmt: skip
     lines += [_public_sentence(report["public"]), "", "| | |", "|---|---|"]
     lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report.items() if key not in hidden]

@@ -5,44 +5,34 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import flax.serialization
 import jax
-import jax.numpy as jnp
 import jsonschema
 import numpy as np
 from PIL import Image
 
 from efsgd_jax.config import default_config
-from efsgd_jax.data import ImageSpec, to_uint8
+from efsgd_jax.data import ImageSpec
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import atomic, read_json
 from efsgd_jax.formatting import format_epsilon
-from efsgd_jax.privacy import Mechanism, ShardMechanism, best_fresh_share
+from efsgd_jax.images import enlarge
 from efsgd_jax.privacy.accounting import after_queries
-from efsgd_jax.runs.images import class_grid, enlarge
 from efsgd_jax.runs.privacy_report import public_facts, to_markdown
 from efsgd_jax.runs.queries import read_queries
 from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.synthesizers import method_named
+from efsgd_jax.training.grid import draw_grid
 
 PyTree = Any
-GRID_COLUMNS = 10
 # Of data.path and train.seed nothing is published: the one tells of a machine, the other gives the noise away.
 SECRET_KEYS = (("data", "path"), ("train", "seed"))
 # What arithmetic on another machine may change in a pixel.
 PIXEL_TOLERANCE = 2
-
-
-def draw_grid(generate: Callable[..., jax.Array], params: PyTree, num_classes: int) -> np.ndarray:
-    """The grid of a release. Its key is public, so that everybody can draw it again from the generator."""
-    labels = jnp.repeat(jnp.arange(num_classes), GRID_COLUMNS)
-    drawn = to_uint8(np.asarray(generate(params, jax.random.key(0), labels)))
-    return class_grid(drawn, np.asarray(labels), num_classes, columns=GRID_COLUMNS)
 
 
 def public_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -140,11 +130,13 @@ def _check_report(directory: Workdir) -> None:
         _refuse(path, "claims a guarantee, but train.seed was set: anyone can subtract the noise")
     if "queries" in report and not directory.queries.is_file():
         _refuse(path, f"lists queries, but {directory.queries}, which says what was paid for, is missing")
-    m = report["mechanism_parameters"]
-    mechanism = ShardMechanism(**m) if "schedule" in m else Mechanism(**m)
+    name = read_json(directory.run)["config"]["method"]["name"]
+    try:
+        mechanism = method_named(name).mechanism_type(**report["mechanism_parameters"])
+    except TypeError as error:
+        _refuse(path, f"does not describe a mechanism of {name}: {error}")
     steps, delta = report["steps"], report["delta"]
-    share = best_fresh_share(mechanism, steps, delta) if mechanism.feedback == "hidden" else 0.5
-    training = mechanism.epsilon(steps, delta, fresh_share=share)
+    training = mechanism.epsilon(steps, delta)
     proven = after_queries(training, [q["epsilon"] for q in report.get("queries", [])])
     if not report["epsilon"] >= proven * (1 - 1e-6):
         _refuse(path, f"claims epsilon {report['epsilon']:.6g}; its mechanism spends {format_epsilon(proven, 6)}")

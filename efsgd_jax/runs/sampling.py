@@ -12,7 +12,7 @@ import numpy as np
 from efsgd_jax.data import ImageSpec, to_uint8
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import check_new_directory, read_json, write_json
-from efsgd_jax.runs.images import class_grid, save_class_folders, save_grid, save_npz
+from efsgd_jax.images import class_grid, save_class_folders, save_grid, save_npz
 from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.synthesizers import method_named
 

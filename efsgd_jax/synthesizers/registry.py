@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from efsgd_jax.errors import UserError
+from efsgd_jax.privacy import DpSgdMechanism, FullBatchMechanism
 from efsgd_jax.synthesizers.base import Synthesizer
 from efsgd_jax.synthesizers.config_rules import Rule
 from efsgd_jax.synthesizers.efsgd_gan import config as efsgd_gan
@@ -17,6 +18,7 @@ from efsgd_jax.synthesizers.gaussian_mixture import config as gaussian_mixture
 from efsgd_jax.synthesizers.gaussian_mixture import method as mixture
 from efsgd_jax.synthesizers.sanitized_gan import config as sanitized_gan
 from efsgd_jax.synthesizers.sanitized_gan import method as sanitized
+from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
 
 class Method(NamedTuple):
@@ -27,6 +29,7 @@ class Method(NamedTuple):
       defaults: ``defaults() -> {group: {key: value}}``, the keys that the method adds to the configuration.
       rules: ``rules(config)``: what their values must be.
       mechanism: ``mechanism(config, N)``: with its noise solved for.
+      mechanism_type: its class, of which a report has the fields.
       synthesizer: ``synthesizer(spec, hyperparameters, mechanism)``; also ``mesh=`` if it ``shares_batches``.
       released_like: ``released_like(spec, hyperparameters)``: shapes and dtypes of what is released.
       make_generator: ``make_generator(spec, hyperparameters)``: the Flax module that is released; None if it is none.
@@ -39,6 +42,7 @@ class Method(NamedTuple):
     defaults: Callable[[], dict[str, dict[str, Any]]]
     rules: Callable[[ConfigDict], list[Rule]]
     mechanism: Callable[[ConfigDict, int], Any]
+    mechanism_type: Callable[..., Any]
     synthesizer: Callable[..., Synthesizer]
     released_like: Callable[[Any, Any], Any]
     make_generator: Callable[[Any, Any], Any] | None
@@ -68,6 +72,7 @@ METHODS: dict[str, Method] = {
         efsgd_gan.defaults,
         efsgd_gan.rules,
         efsgd_gan.mechanism,
+        DpSgdMechanism,
         gan.efsgd_gan,
         _network(gan.make_generator),
         gan.make_generator,
@@ -80,6 +85,7 @@ METHODS: dict[str, Method] = {
         sanitized_gan.defaults,
         sanitized_gan.rules,
         sanitized_gan.mechanism,
+        ShardMechanism,
         sanitized.sanitized_gan,
         _network(sanitized.make_generator),
         sanitized.make_generator,
@@ -91,6 +97,7 @@ METHODS: dict[str, Method] = {
         gaussian_mixture.defaults,
         gaussian_mixture.rules,
         gaussian_mixture.mechanism,
+        FullBatchMechanism,
         mixture.gaussian_mixture,
         mixture.released_like,
         None,

@@ -4,7 +4,8 @@ import contextlib
 import functools
 import math
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +16,36 @@ from ml_collections import ConfigDict
 
 from efsgd_jax.errors import Stopped, UserError
 from efsgd_jax.formatting import format_epsilon
-from efsgd_jax.runs.images import save_grid
-from efsgd_jax.runs.release import draw_grid
-from efsgd_jax.runs.workdir import Workdir
+from efsgd_jax.images import save_grid
 from efsgd_jax.synthesizers.base import Synthesizer
 from efsgd_jax.training.checkpoints import Checkpoints
 from efsgd_jax.training.compilation import compiler_options
 from efsgd_jax.training.devices import from_first, is_first, replicate, to_host
+from efsgd_jax.training.grid import draw_grid
 from efsgd_jax.training.metrics_stream import MetricsStream
 from efsgd_jax.training.setup import Setup
 from efsgd_jax.training.signals import preemption
 from efsgd_jax.training.update import dispatches, make_update
 
 PyTree = Any
+
+
+class RunFiles(Protocol):
+    """What the loop keeps of a run, and where; ``runs.workdir.Workdir`` is one."""
+
+    checkpoints: Path
+    metrics: Path
+    tensorboard: Path
+    grids: Path
+
+    def root_key(self, seed: int) -> jax.Array:
+        """The run's secret key."""
+
+    def begin(self, steps: int, epsilon: float, delta: float) -> None:
+        """Writes the ledger ahead."""
+
+    def seal(self) -> None:
+        """Makes everything private readable to its owner only."""
 
 
 def _warm_up(synthesizer: Synthesizer, state: PyTree, key: jax.Array, data: PyTree, progress: bool) -> PyTree:
@@ -41,7 +59,7 @@ def _warm_up(synthesizer: Synthesizer, state: PyTree, key: jax.Array, data: PyTr
 
 
 def train(
-    config: ConfigDict, setup: Setup, directory: Workdir, progress: bool, mesh: Mesh | None
+    config: ConfigDict, setup: Setup, directory: RunFiles, progress: bool, mesh: Mesh | None
 ) -> tuple[PyTree, np.ndarray] | None:
     """Takes the steps that are left: every process takes every step, the first one keeps the files.
 
@@ -65,7 +83,12 @@ def train(
 
 
 def _train(
-    config: ConfigDict, setup: Setup, directory: Workdir, progress: bool, mesh: Mesh | None, stack: contextlib.ExitStack
+    config: ConfigDict,
+    setup: Setup,
+    directory: RunFiles,
+    progress: bool,
+    mesh: Mesh | None,
+    stack: contextlib.ExitStack,
 ) -> tuple[PyTree, np.ndarray] | None:
     dataset, ledger, synthesizer = setup
     # Of the other processes' key only the shape counts: the first one's takes its place.

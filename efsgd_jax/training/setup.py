@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +11,9 @@ from ml_collections import ConfigDict
 from efsgd_jax.config import validate
 from efsgd_jax.data import Dataset, load_dataset
 from efsgd_jax.errors import UserError
-from efsgd_jax.files import read_json
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.models.sizes import base_and_stages
 from efsgd_jax.privacy.ledger import Ledger
-from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.synthesizers import method_named
 from efsgd_jax.synthesizers.base import Synthesizer
 from efsgd_jax.training.devices import data_mesh
@@ -43,22 +40,6 @@ def dataset_of(config: ConfigDict) -> Dataset:
         classes=d.get("classes") or None,  # not in the configuration of an older run
         value_range=d.get("value_range") or None,
     )
-
-
-def finished_run(workdir: str | Path) -> tuple[Workdir, Dataset]:
-    """A finished run's directory and the data that it was trained on.
-
-    Raises:
-      UserError: the run is not finished, its ``private/`` is missing, or its data is gone or has changed.
-    """
-    directory = Workdir(workdir)
-    if not directory.finished or not directory.run.is_file():
-        raise UserError(f"{directory.root} holds no finished run with its private/ part; train it first")
-    run = read_json(directory.run)
-    data = dataset_of(ConfigDict(run["config"]))
-    if data.fingerprint() != run["data_sha256"]:
-        raise UserError(f"{data.source} is no longer the data that {directory.root} was trained on; restore it")
-    return directory, data
 
 
 def mesh_for(config: ConfigDict) -> Mesh | None:
@@ -104,7 +85,7 @@ def bind(
       config: validated.
       dataset: its training part is what the noise is solved for.
       mesh: see ``mesh_for``.
-      as_mechanism: made from the solved mechanism's fields for the method, in its place; an audit records what passes.
+      as_mechanism: makes, of the solved mechanism, the one that the method gets; an audit records what passes.
 
     Raises:
       UserError: an unusable image size, a batch larger than the data, an unreachable epsilon.
@@ -115,7 +96,7 @@ def bind(
         raise UserError(f"{dataset.source}: {error} Set --config.data.image_size") from error
     ledger = make_ledger(config, len(dataset.train_labels))
     method = method_named(config.method.name)
-    mechanism = as_mechanism(*ledger.mechanism) if as_mechanism else ledger.mechanism
+    mechanism = as_mechanism(ledger.mechanism) if as_mechanism else ledger.mechanism
     shared = {"mesh": mesh} if mesh else {}
     hyperparameters = method.read(config.method.to_dict())
     return Setup(dataset, ledger, method.synthesizer(dataset.spec, hyperparameters, mechanism, **shared))

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy.calibration import calibrate_mechanism
-from efsgd_jax.privacy.mechanisms import LOCAL_OVERFLOW, Mechanism
+from efsgd_jax.privacy.dp_sgd import LOCAL_OVERFLOW, DpSgdMechanism
 from efsgd_jax.privacy.sampling import sample_capacity
 from efsgd_jax.synthesizers.config_rules import Rule, at_least, feedback_options, fractions, without_noise
 from efsgd_jax.synthesizers.efsgd_gan.method import Hyperparameters
@@ -42,7 +42,7 @@ def rules(config: ConfigDict) -> list[Rule]:
     ]
 
 
-def mechanism(config: ConfigDict, dataset_size: int) -> Mechanism:
+def mechanism(config: ConfigDict, dataset_size: int) -> DpSgdMechanism:
     """The mechanism that ``config`` describes for N examples, with its noise solved for.
 
     Raises:
@@ -55,7 +55,7 @@ def mechanism(config: ConfigDict, dataset_size: int) -> Mechanism:
             "training images; lower it"
         )
     q = t.expected_batch_size / dataset_size
-    asked = Mechanism(
+    asked = DpSgdMechanism(
         dataset_size=dataset_size,
         sampling_probability=q,
         capacity=sample_capacity(

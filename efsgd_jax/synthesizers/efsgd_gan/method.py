@@ -25,10 +25,10 @@ from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.models import Discriminator, Encoder, Generator, Judgement, Posterior
 from efsgd_jax.privacy.clipping import clipped_grad
 from efsgd_jax.privacy.devices import DATA
+from efsgd_jax.privacy.dp_sgd import DpSgdMechanism
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
 from efsgd_jax.privacy.feedback_options import outer_clip
 from efsgd_jax.privacy.keys import fresh_key
-from efsgd_jax.privacy.mechanisms import Mechanism
 from efsgd_jax.privacy.residuals import unit_lengths
 from efsgd_jax.synthesizers.base import Batch, Synthesizer
 from efsgd_jax.synthesizers.efsgd_gan.augmentation import moved_copies
@@ -122,7 +122,7 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[PyTree, jax
 
 
 def efsgd_gan(
-    spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mechanism, mesh: jax.sharding.Mesh | None = None
+    spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: DpSgdMechanism, mesh: jax.sharding.Mesh | None = None
 ) -> Synthesizer:
     """Binds the method to a data set's shape and to a mechanism.
 

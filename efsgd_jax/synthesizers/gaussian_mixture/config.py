@@ -1,4 +1,4 @@
-"""The configuration of the Gaussian mixture: one release of everybody."""
+"""The configuration of the Gaussian mixture: one full-batch release."""
 
 import dataclasses
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from efsgd_jax.privacy.calibration import calibrate_mechanism
-from efsgd_jax.privacy.mechanisms import Mechanism
+from efsgd_jax.privacy.full_batch import FullBatchMechanism
 from efsgd_jax.synthesizers.config_rules import Rule, at_least, without_noise
 from efsgd_jax.synthesizers.gaussian_mixture.method import Hyperparameters
 
@@ -32,21 +32,14 @@ def rules(config: ConfigDict) -> list[Rule]:
     ]
 
 
-def mechanism(config: ConfigDict, dataset_size: int) -> Mechanism:
-    """One Gaussian release of everybody, with its noise solved for.
+def mechanism(config: ConfigDict, dataset_size: int) -> FullBatchMechanism:
+    """One full-batch Gaussian release, with its noise solved for.
 
     Raises:
       UserError: an unreachable epsilon.
     """
     p = config.privacy
-    asked = Mechanism(
-        dataset_size=dataset_size,
-        sampling_probability=1.0,
-        capacity=dataset_size,
-        noise_multiplier=p.noise_multiplier,
-        l2_norm_clip=1.0,
-        summed="statistics",
-    )
+    asked = FullBatchMechanism(dataset_size, p.noise_multiplier)
     if p.noise_multiplier == 0 and not without_noise(config):
         return calibrate_mechanism(asked, config.train.steps, p.epsilon, p.delta)
     return asked

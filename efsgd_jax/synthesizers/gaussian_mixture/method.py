@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.errors import UserError
-from efsgd_jax.privacy.mechanisms import Mechanism
+from efsgd_jax.privacy.full_batch import FullBatchMechanism
 from efsgd_jax.privacy.one_shot import share_noise
 from efsgd_jax.synthesizers.base import Batch, Synthesizer
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import AppearanceOptions, to_image, to_vectors, vector_size
@@ -104,8 +104,8 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[Any, jax.Ar
     return generate
 
 
-def gaussian_mixture(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: Mechanism) -> Synthesizer:
-    """Binds the method to a data set's shape and to a mechanism: one step with everybody, summing statistics.
+def gaussian_mixture(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: FullBatchMechanism) -> Synthesizer:
+    """Binds the method to a data set's shape and to a mechanism: one step on all records.
 
     Formal guarantees:
       The step is one ``GaussianDpEvent(mechanism.noise_multiplier)``, divided among the reranker's steps and the
@@ -133,8 +133,8 @@ def gaussian_mixture(spec: ImageSpec, hyperparameters: Hyperparameters, mechanis
         n = labels.shape[0]
         return Batch(images, labels.astype(jnp.int32), jnp.ones(n, bool), jnp.arange(n))
 
-    def step(state: State, everybody: Batch) -> tuple[State, dict[str, jax.Array]]:
-        images, labels = everybody.images, everybody.labels
+    def step(state: State, records: Batch) -> tuple[State, dict[str, jax.Array]]:
+        images, labels = records.images, records.labels
         mixture_key, reranker_key = jax.random.split(jax.random.fold_in(state.key, state.step))
         sigma, accuracy = mechanism.noise_multiplier, jnp.array(jnp.nan)
         reranker = state.params["reranker"]

@@ -31,7 +31,10 @@ from scipy import optimize, special, stats
 from efsgd_jax.privacy.accounting import COARSE_ORDERS, FINE, Accountant, epsilon, gaussian_event
 from efsgd_jax.privacy.feedback import error_feedback_aggregate
 from efsgd_jax.privacy.feedback_options import FeedbackMode
+from efsgd_jax.privacy.hidden_split import best_fresh_share, split_of
+from efsgd_jax.privacy.mechanism import Description
 from efsgd_jax.privacy.subset import REPLACE_ONE
+from efsgd_jax.synthesizers.sanitized_gan.description import describe
 
 Schedule = Literal["published", "round_robin", "independent", "parameter"]
 # The judge of these clips and noises each image's gradient, not the parameters'.
@@ -70,6 +73,7 @@ class ShardMechanism(NamedTuple):
       feedback_decay: a of ``local`` and ``private``. Costs nothing.
       feedback_share: rho of ``private``. Costs nothing.
       real_codes: images rebuilt from codes of real images pass through the sanitiser.
+      fresh_share: of the noise's variance, that on fresh gradients, with ``hidden`` feedback. None for one half.
     """
 
     dataset_size: int
@@ -85,6 +89,7 @@ class ShardMechanism(NamedTuple):
     feedback_decay: float | None = None
     feedback_share: float | None = None
     real_codes: bool = False
+    fresh_share: float | None = None
 
     @property
     def neighbouring_relation(self) -> dp_accounting.NeighboringRelation:
@@ -172,13 +177,21 @@ class ShardMechanism(NamedTuple):
             sampling="public_order" if self.schedule == "round_robin" else "without_replacement",
         )
 
-    def event(self, steps: int, *, truncated: bool = True, fresh_share: float = 0.5) -> dp_accounting.DpEvent:
+    def with_noise(self, noise_multiplier: float) -> "ShardMechanism":
+        return self._replace(noise_multiplier=noise_multiplier)
+
+    def prepared(self, steps: int, delta: float) -> "ShardMechanism":
+        """With the best split of ``hidden`` feedback's noise."""
+        if self.feedback != "hidden" or self.noise_multiplier == 0 or not self.proven:
+            return self
+        return self._replace(fresh_share=best_fresh_share(self, steps, delta))
+
+    def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
         """The event of ``steps`` steps, to be composed under ``REPLACE_ONE`` (one shard by any other).
 
         Args:
           steps: T.
           truncated: no sampler here is.
-          fresh_share: of the noise's variance, that on fresh gradients, with ``hidden`` feedback.
 
         Raises:
           ValueError: the schedule has no proof.
@@ -192,7 +205,7 @@ class ShardMechanism(NamedTuple):
           composition is adaptive. In ``round_robin`` only the changed shard's own turns concern it, and ``local``
           residuals do not change that: they are part of the shard. ``private``: both channels move by at most twice
           their clip norms, whatever the share. ``hidden``: two residuals are at most 2D apart in any later step,
-          whatever was drawn; the noise is split as in ``mechanisms.hidden_feedback_event``.
+          whatever was drawn; the noise is split as in ``dp_sgd.hidden_feedback_event``.
         """
         del truncated
         if self.noise_multiplier == 0:
@@ -201,14 +214,12 @@ class ShardMechanism(NamedTuple):
             raise ValueError(
                 f"schedule={self.schedule!r}, real_codes={self.real_codes} has no event: nothing is proven."
             )
-        hidden = self.feedback == "hidden"
-        fresh = self.noise_multiplier * math.sqrt(fresh_share if hidden else 1.0)
+        hidden, share = self.feedback == "hidden", split_of(self)
+        fresh = self.noise_multiplier * math.sqrt(share if hidden else 1.0)
         events = [self._fresh_event(fresh, steps)]
         if hidden and steps > 1:
             assert self.feedback_l2_norm_clip is not None
-            residual = (
-                self.noise_multiplier * math.sqrt(1 - fresh_share) * self.l2_norm_clip / self.feedback_l2_norm_clip
-            )
+            residual = self.noise_multiplier * math.sqrt(1 - share) * self.l2_norm_clip / self.feedback_l2_norm_clip
             events.append(gaussian_event(residual, self.slots * (steps - 1)))
         return dp_accounting.ComposedDpEvent(events)
 
@@ -230,7 +241,6 @@ class ShardMechanism(NamedTuple):
         *,
         accountant: Accountant = "pld",
         truncated: bool = True,
-        fresh_share: float = 0.5,
         grid: float = FINE,
     ) -> float:
         """The proven epsilon of ``steps`` steps at ``delta``; ``inf`` where there is none.
@@ -243,12 +253,15 @@ class ShardMechanism(NamedTuple):
             return math.inf
         if self.schedule == "published":
             return self.revealed_epsilon(steps, delta)
-        event = self.event(steps, truncated=truncated, fresh_share=fresh_share)
+        event = self.event(steps, truncated=truncated)
         if accountant == "pld":
             by_pld = epsilon(event, delta, grid=grid, neighbouring_relation=REPLACE_ONE)
             if by_pld < math.inf:
                 return by_pld
         return epsilon(event, delta, accountant="rdp", orders=COARSE_ORDERS, neighbouring_relation=REPLACE_ONE)
+
+    def describe(self, steps: int, delta: float, epsilon_spent: float) -> Description:
+        return describe(self, steps, delta, epsilon_spent)
 
     def revealed_epsilon(self, steps: int, delta: float) -> float:
         """What can be proven of ``published``: the cost if everybody sees which shard was drawn when.

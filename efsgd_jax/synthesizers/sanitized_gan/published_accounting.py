@@ -19,7 +19,7 @@ References:
 """
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import dp_accounting
 import numpy as np
@@ -28,7 +28,9 @@ from scipy.special import gammaln, logsumexp
 from efsgd_jax.privacy.accounting import COARSE, FINE_ORDERS, Accountant, epsilon
 from efsgd_jax.privacy.calibration import rough_noise_multiplier
 from efsgd_jax.privacy.subset import REPLACE_ONE
-from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
+
+if TYPE_CHECKING:
+    from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
 ACCOUNTINGS = {
     "as_published": "as the field accounts for it (proven for no code)",
@@ -87,13 +89,13 @@ class SanitizedGan(NamedTuple):
         return epsilon(self.shared_draw_event(), delta, accountant=accountant, grid=COARSE, orders=FINE_ORDERS)
 
 
-def published_form(mechanism: ShardMechanism, steps: int) -> SanitizedGan:
+def published_form(mechanism: "ShardMechanism", steps: int) -> SanitizedGan:
     """What the field's accountings take ``steps`` steps of ``mechanism`` for, whatever its schedule and feedback."""
     judges = mechanism.judges if mechanism.schedule == "parameter" else 1
     return SanitizedGan(mechanism.num_shards, mechanism.slots, steps, mechanism.noise_multiplier, judges)
 
 
-def accountings(mechanism: ShardMechanism, steps: int, delta: float, proven: float) -> dict[str, float]:
+def accountings(mechanism: "ShardMechanism", steps: int, delta: float, proven: float) -> dict[str, float]:
     """Three epsilons of one run, side by side: as published, for a shared draw, and the proven one of its schedule.
 
     Args:
@@ -115,8 +117,8 @@ def accountings(mechanism: ShardMechanism, steps: int, delta: float, proven: flo
 
 
 def calibrate_as_published(
-    mechanism: ShardMechanism, steps: int, target_epsilon: float, delta: float
-) -> ShardMechanism:
+    mechanism: "ShardMechanism", steps: int, target_epsilon: float, delta: float
+) -> "ShardMechanism":
     """``mechanism`` with the noise that spends ``target_epsilon`` by the published accounting, which proves nothing.
 
     Raises:

@@ -1,7 +1,8 @@
-"""What each mechanism does to the data, as a ``DpEvent``."""
+"""DP-SGD, with and without error feedback: what its steps do to the data, as a ``DpEvent``."""
 
 import math
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import dp_accounting
 import jax
@@ -13,6 +14,8 @@ from efsgd_jax.privacy.accounting import FINE, Accountant, epsilon, gaussian_eve
 from efsgd_jax.privacy.clipped_sum import ClipNorm, sensitivity_of
 from efsgd_jax.privacy.feedback import error_feedback_aggregate
 from efsgd_jax.privacy.feedback_options import FeedbackMode, Sampling
+from efsgd_jax.privacy.hidden_split import best_fresh_share, split_of
+from efsgd_jax.privacy.mechanism import ZERO_OUT, Description
 from efsgd_jax.privacy.sampling import poisson_batch
 
 # The part of delta that pays for ``local``'s batches that overflow.
@@ -89,7 +92,7 @@ def hidden_feedback_event(
     return dp_accounting.ComposedDpEvent(events)
 
 
-class Mechanism(NamedTuple):
+class DpSgdMechanism(NamedTuple):
     """Everything that decides what a training step costs.
 
     Attributes:
@@ -103,7 +106,8 @@ class Mechanism(NamedTuple):
       feedback_decay: a of ``"local"`` and ``"private"``, None for the mode's default. Costs nothing.
       feedback_share: rho of ``"private"``, None for the default. The event is the same for every share.
       sampling: how batches are drawn; nothing but ``"poisson"`` has an event here.
-      summed: what a step adds up of its examples; says so in reports, and changes nothing in what it costs.
+      fresh_share: of the noise's variance, that on fresh gradients, with ``hidden`` feedback; every share is a valid
+        bound, ``prepared`` has the best. None for one half.
     """
 
     dataset_size: int
@@ -116,7 +120,7 @@ class Mechanism(NamedTuple):
     feedback_decay: float | None = None
     feedback_share: float | None = None
     sampling: Sampling = "poisson"
-    summed: Literal["gradients", "statistics"] = "gradients"
+    fresh_share: float | None = None
 
     @property
     def proven(self) -> bool:
@@ -166,7 +170,16 @@ class Mechanism(NamedTuple):
         if self.sampling != "poisson":
             raise ValueError(f"sampling={self.sampling!r} has no event: only Poisson sampling is accounted for.")
 
-    def event(self, steps: int, *, truncated: bool = True, fresh_share: float = 0.5) -> dp_accounting.DpEvent:
+    def with_noise(self, noise_multiplier: float) -> "DpSgdMechanism":
+        return self._replace(noise_multiplier=noise_multiplier)
+
+    def prepared(self, steps: int, delta: float) -> "DpSgdMechanism":
+        """With the best split of ``hidden`` feedback's noise."""
+        if self.feedback != "hidden" or self.noise_multiplier == 0:
+            return self
+        return self._replace(fresh_share=best_fresh_share(self, steps, delta))
+
+    def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
         """The event of ``steps`` steps; without ``truncated``, of the plain sampler, which RDP also supports.
 
         Raises:
@@ -190,7 +203,7 @@ class Mechanism(NamedTuple):
             steps,
             l2_norm_clip=float(sensitivity_of(self.l2_norm_clip)),
             feedback_l2_norm_clip=self.feedback_l2_norm_clip,
-            fresh_share=fresh_share,
+            fresh_share=split_of(self),
             **size,
         )
 
@@ -201,7 +214,6 @@ class Mechanism(NamedTuple):
         *,
         accountant: Accountant = "pld",
         truncated: bool = True,
-        fresh_share: float = 0.5,
         grid: float = FINE,
     ) -> float:
         """Epsilon of ``steps`` steps at ``delta``; ``inf`` without noise, and where ``local`` overflows too often.
@@ -215,7 +227,7 @@ class Mechanism(NamedTuple):
             return 0.0
         if self.noise_multiplier == 0:
             return math.inf
-        event = self.event(steps, truncated=truncated, fresh_share=fresh_share)
+        event = self.event(steps, truncated=truncated)
         if self.feedback != "local":
             return epsilon(event, delta, accountant=accountant, grid=grid)
         spent = epsilon(event, (1 - LOCAL_OVERFLOW_SHARE) * delta, accountant=accountant, grid=grid)
@@ -224,6 +236,32 @@ class Mechanism(NamedTuple):
         # In logarithms: exp(epsilon) overflows where the noise is nearly nothing.
         too_often = overflow > 0 and math.log(overflow) + float(np.logaddexp(0.0, spent)) > math.log(allowed)
         return math.inf if too_often else spent
+
+    def describe(self, steps: int, delta: float, epsilon_spent: float) -> Description:
+        del steps, delta, epsilon_spent
+        clip = self.l2_norm_clip
+        everything = self.sampling_probability >= 1 and self.capacity >= self.dataset_size
+        return Description(
+            summary="clipped sum of per-example gradients plus Gaussian noise (DP-SGD)" + self._feedback_summary(),
+            sampler="none: all records take part" if everything else "Poisson, truncated at capacity",
+            neighbouring_relation=ZERO_OUT,
+            sensitivity=float(sensitivity_of(clip)),
+            parameters={
+                **self._asdict(),
+                "l2_norm_clip": dict(clip) if isinstance(clip, Mapping) else clip,
+            },
+        )
+
+    def _feedback_summary(self) -> str:
+        return {
+            "none": "",
+            "local": "; what clipping cuts off stays with its example, at no cost; overflow is charged to delta",
+            "private": "; what clipping cuts off is released through a second noisy channel of the same mechanism",
+            "hidden": (
+                "; clipped hidden error feedback in the same sum; assumption-free accounting with "
+                f"{split_of(self):.4f} of the noise's variance on the fresh gradients"
+            ),
+        }[self.feedback]
 
 
 def overflow_probability(dataset_size: int, sampling_probability: float, capacity: int) -> float:

@@ -1,0 +1,78 @@
+"""The mechanism of methods that release sums over all records, such as a mixture's statistics."""
+
+import math
+from typing import NamedTuple
+
+import dp_accounting
+
+from efsgd_jax.privacy.accounting import FINE, Accountant, epsilon, gaussian_event
+from efsgd_jax.privacy.mechanism import ZERO_OUT, Description
+
+
+class FullBatchMechanism(NamedTuple):
+    """Sums of clipped statistics of all records, with Gaussian noise, released once in each step.
+
+    Attributes:
+      dataset_size: N, public.
+      noise_multiplier: sigma of one release that costs what all releases of a step cost (``one_shot.share_noise``); 0
+        means no noise and no guarantee.
+
+    Examples:
+      >>> mechanism = FullBatchMechanism(dataset_size=60_000, noise_multiplier=1.0)
+      >>> round(mechanism.epsilon(steps=1, delta=1e-5), 2)
+      4.38
+    """
+
+    dataset_size: int
+    noise_multiplier: float
+
+    @property
+    def proven(self) -> bool:
+        return True
+
+    @property
+    def neighbouring_relation(self) -> dp_accounting.NeighboringRelation:
+        return dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+
+    @property
+    def overflow_share(self) -> float:
+        return 0.0
+
+    def with_noise(self, noise_multiplier: float) -> "FullBatchMechanism":
+        return self._replace(noise_multiplier=noise_multiplier)
+
+    def prepared(self, steps: int, delta: float) -> "FullBatchMechanism":
+        del steps, delta
+        return self
+
+    def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
+        """``steps`` Gaussian releases.
+
+        Formal guarantees:
+          Zero-out of one record, whose statistics have a joint l2 norm of at most the sensitivity that the noise is
+          scaled by; releases may depend on those before (adaptive composition).
+        """
+        del truncated
+        if self.noise_multiplier == 0:
+            return dp_accounting.NonPrivateDpEvent()
+        return gaussian_event(self.noise_multiplier, steps)
+
+    def epsilon(
+        self, steps: int, delta: float, *, accountant: Accountant = "pld", truncated: bool = True, grid: float = FINE
+    ) -> float:
+        del truncated
+        if steps == 0:
+            return 0.0
+        if self.noise_multiplier == 0:
+            return math.inf
+        return epsilon(self.event(steps), delta, accountant=accountant, grid=grid)
+
+    def describe(self, steps: int, delta: float, epsilon_spent: float) -> Description:
+        del steps, delta, epsilon_spent
+        return Description(
+            summary="sums of clipped statistics of all images plus Gaussian noise, released once",
+            sampler="none: all records take part",
+            neighbouring_relation=ZERO_OUT,
+            sensitivity=1.0,
+            parameters=self._asdict(),
+        )

@@ -1,0 +1,32 @@
+"""How ``hidden`` feedback divides its noise between fresh gradients and the residual; every split is a valid bound."""
+
+from typing import Any
+
+from scipy import optimize
+
+from efsgd_jax.privacy.accounting import COARSE_ORDERS, epsilon
+
+
+def split_of(mechanism: Any) -> float:
+    """The share of the noise's variance on fresh gradients that the mechanism's event is computed with."""
+    return 0.5 if mechanism.fresh_share is None else float(mechanism.fresh_share)
+
+
+def best_fresh_share(mechanism: Any, steps: int, delta: float) -> float:
+    """The share with the lowest epsilon by RDP.
+
+    Depends on the mechanism only, not on data.
+
+    Args:
+      mechanism: a NamedTuple with a field ``fresh_share``, of ``hidden`` feedback and with noise.
+      steps: T.
+      delta: in (0, 1).
+    """
+
+    def cost(share: float) -> float:
+        event = mechanism._replace(fresh_share=share).event(steps, truncated=False)
+        relation = mechanism.neighbouring_relation
+        return epsilon(event, delta, accountant="rdp", orders=COARSE_ORDERS, neighbouring_relation=relation)
+
+    result = optimize.minimize_scalar(cost, bounds=(1e-4, 1 - 1e-4), method="bounded", options={"maxiter": 24})
+    return float(result.x)
