@@ -5,7 +5,6 @@
 """
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,31 +43,33 @@ __all__ = [
 
 # Imported when first asked for: accounting alone needs neither Flax nor data.
 _HOME = {
-    "Comparison": "pages",
+    "Comparison": "reports",
     "Dataset": "data",
     "FitResult": "runs.fit",
-    "ReleasedScore": "runs.release_score",
-    "Samples": "runs.sample",
-    "Scores": "runs.evaluate",
+    "ReleasedScore": "evaluation.release_score",
+    "Samples": "runs.sampling",
+    "Scores": "evaluation.evaluate",
     "UserError": "errors",
-    "compare": "pages",
+    "compare": "reports",
     "default_config": "config",
     "error_feedback_aggregate": "privacy",
-    "evaluate": "runs.evaluate",
-    "evaluate_samples": "runs.evaluate",
+    "evaluate": "evaluation.evaluate",
+    "evaluate_samples": "evaluation.evaluate",
     "fit": "runs.fit",
     "fresh_key": "privacy",
     "load_config": "config",
     "load_dataset": "data",
-    "release_score": "runs.release_score",
-    "report": "pages",
-    "sample": "runs.sample",
+    "release_score": "evaluation.release_score",
+    "report": "reports",
+    "sample": "runs.sampling",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version("efsgd_jax")
+        from efsgd_jax.versions import version_of
+
+        return version_of("efsgd_jax")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

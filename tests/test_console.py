@@ -23,7 +23,7 @@ def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    assert f"usage: python -m efsgd_jax.{command}" in capsys.readouterr().out
+    assert f"usage: python -m efsgd_jax{'.' if command == 'train' else ' '}{command}" in capsys.readouterr().out
 
 
 def test_it_passes_arguments_and_status_on(tmp_path, capsys):

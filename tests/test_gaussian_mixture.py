@@ -8,7 +8,7 @@ import pytest
 from efsgd_jax import UserError, default_config, evaluate, fit, report, sample
 from efsgd_jax.cli.release import main as publish
 from efsgd_jax.data import ImageSpec
-from efsgd_jax.privacy import DpSgdMechanism
+from efsgd_jax.privacy import FullBatchMechanism
 from efsgd_jax.synthesizers.gaussian_mixture.fit import FitOptions, fit_mixture
 from efsgd_jax.synthesizers.gaussian_mixture.method import Hyperparameters, gaussian_mixture, make_generate
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
@@ -88,7 +88,7 @@ def test_the_reranker_moves_draws_towards_images_of_their_class():
     found = []
     for candidates in (2, 8):
         hp = Hyperparameters(components=1, directions=20, candidates=candidates)
-        made = gaussian_mixture(spec, hp, DpSgdMechanism(n, 1.0, n, 0.5))
+        made = gaussian_mixture(spec, hp, FullBatchMechanism(n, 0.5))
         everybody = made.arrange(jax.random.key(0), jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
         state, metrics = jax.jit(made.step)(made.init(jax.random.key(1)), everybody)
         assert metrics["reranker_accuracy"] > 0.8
@@ -123,9 +123,9 @@ def test_a_run_spends_its_epsilon_in_one_step_and_says_how(finished):
     assert finished.steps == 1
     assert 9.9 < finished.epsilon <= 10
     assert finished.privacy["guarantee"]
-    assert finished.privacy["sampler"] == "none: everybody takes part"
+    assert finished.privacy["sampler"] == "none: all records take part"
     assert "statistics" in finished.privacy["mechanism"]
-    assert finished.privacy["mechanism_parameters"]["summed"] == "statistics"
+    assert set(finished.privacy["mechanism_parameters"]) == {"dataset_size", "noise_multiplier"}
 
 
 def test_a_run_is_released_sampled_scored_and_reported(finished, tmp_path, capsys):
@@ -193,7 +193,7 @@ def test_a_bad_value_is_named(key, value, message, tmp_path):
 
 
 def test_images_that_are_too_large_are_refused_unless_their_low_frequencies_are_enough():
-    mechanism = DpSgdMechanism(10, 1.0, 10, 1.0)
+    mechanism = FullBatchMechanism(10, 1.0)
     with pytest.raises(UserError, match="low_pass=16"):
         gaussian_mixture(ImageSpec(96, 1, 2), Hyperparameters(), mechanism)
     gaussian_mixture(ImageSpec(96, 3, 2), Hyperparameters(low_pass=16), mechanism)
@@ -203,7 +203,7 @@ def test_images_that_are_too_large_are_refused_unless_their_low_frequencies_are_
 
 def test_generate_needs_no_mechanism():
     spec, hp = ImageSpec(8, 1, 10), Hyperparameters(components=1, directions=4, candidates=1)
-    made = gaussian_mixture(spec, hp, DpSgdMechanism(10, 1.0, 10, 1.0))
+    made = gaussian_mixture(spec, hp, FullBatchMechanism(10, 1.0))
     params = made.init(jax.random.key(0)).params
     images = make_generate(spec, hp)(params, jax.random.key(0), jnp.zeros(3, int))
     assert images.shape == (3, 8, 8, 1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from efsgd_jax.data import ImageSpec
-from efsgd_jax.privacy import DpSgdMechanism
+from efsgd_jax.privacy import DpSgdMechanism, FullBatchMechanism
 from efsgd_jax.synthesizers.efsgd_gan import method as efsgd_gan
 from efsgd_jax.synthesizers.gaussian_mixture import method as gaussian_mixture
 from efsgd_jax.synthesizers.sanitized_gan import method as sanitized_gan
@@ -46,7 +46,7 @@ METHODS = {
     ),
     "sanitized_gan, parameter": (lambda: sanitized("parameter", judges_per_step=2), "ema"),
     "gaussian_mixture": (
-        lambda: gaussian_mixture.gaussian_mixture(SPEC, MIXTURE, DpSgdMechanism(N, 1.0, N, 1.3, summed="statistics")),
+        lambda: gaussian_mixture.gaussian_mixture(SPEC, MIXTURE, FullBatchMechanism(N, 1.3)),
         "params",
     ),
 }

@@ -22,8 +22,8 @@ from efsgd_jax.evaluation.anchors import ANCHORS
 from efsgd_jax.evaluation.metrics.utility import logistic_regression
 from efsgd_jax.files import write_json
 from efsgd_jax.formatting import format_epsilon
+from efsgd_jax.privacy.mechanism import REPLACE, ZERO_OUT
 from efsgd_jax.reports.images import data_uri, strip
-from efsgd_jax.runs.privacy_report import REPLACE, ZERO_OUT
 
 NAMES = [str(i) for i in range(10)]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

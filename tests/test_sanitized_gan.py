@@ -16,7 +16,7 @@ from efsgd_jax.cli.release import main as publish
 from efsgd_jax.cli.train import main as train
 from efsgd_jax.data import ImageSpec, to_uint8
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
-from efsgd_jax.runs.privacy_report import REPLACE
+from efsgd_jax.privacy.mechanism import REPLACE
 from efsgd_jax.synthesizers.sanitized_gan.generator_inputs import make_generator_inputs
 from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 from efsgd_jax.synthesizers.sanitized_gan.members import over_members, put, take

@@ -108,7 +108,7 @@ def test_hidden_feedback_costs_and_private_does_not():
     m = M._replace(schedule="parameter", num_shards=100)
     plain = m.epsilon(50, 1e-5, grid=1e-3)
     hidden = m._replace(feedback="hidden", feedback_l2_norm_clip=1.0)
-    assert hidden.epsilon(50, 1e-5, grid=1e-3, fresh_share=0.5) > 5 * plain
+    assert hidden.epsilon(50, 1e-5, grid=1e-3) > 5 * plain
     assert m._replace(feedback="private", feedback_l2_norm_clip=2.0).epsilon(50, 1e-5, grid=1e-3) == plain
     published = m._replace(schedule="published")
     assert published._replace(feedback="hidden", feedback_l2_norm_clip=1.0).epsilon(50, 1e-5) > published.epsilon(

@@ -4,12 +4,12 @@ import argparse
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 
 from ml_collections import ConfigDict
 
 from efsgd_jax.cli.parser import PREFIX, program
 from efsgd_jax.errors import UserError
+from efsgd_jax.versions import version_of
 
 # The command, the module that has its ``main`` and ``make_parser``, and what it is for.
 COMMANDS = {
@@ -50,7 +50,7 @@ def _about(argv: Sequence[str]) -> None:
     if first in ("", "-h", "--help", "help"):
         print(HELP)
     elif first == "--version":
-        print(f"efsgd_jax {version('efsgd_jax')}")
+        print(f"efsgd_jax {version_of('efsgd_jax')}")
     elif first == "completion":
         if len(rest) != 1 or rest[0] not in SHELLS:
             raise UserError(f"efsgd completion needs the name of a shell: {', '.join(SHELLS)}")

@@ -4,7 +4,6 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from efsgd_jax.data.download import cache_directory
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import write_json
+from efsgd_jax.versions import version_of
 
 VERSION = 1  # of what is computed from the same arguments; raise it when any score changes its meaning
 
@@ -41,7 +41,7 @@ def cached(key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
     Formal guarantees:
       None: scores are functions of real images without noise. The files are readable to their owner only.
     """
-    name = digest(VERSION, version("efsgd_jax"), version("scikit-learn"), *key)
+    name = digest(VERSION, version_of("efsgd_jax"), version_of("scikit-learn"), *key)
     path = cache_directory() / "scores" / f"{name}.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy.accounting import after_queries
 from efsgd_jax.privacy.ledger import Ledger
+from efsgd_jax.versions import version_of
 
 UNCOVERED_SCORES = "Scores computed on real data (gen2real and the like) are not covered by epsilon"
 RANGE_OF_TYPE = "0..255 of integers, 0..1 of floats"
@@ -79,7 +79,7 @@ def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool, public: 
         "steps": steps,
         "sensitivity": described.sensitivity,
         "caveats": list(CAVEATS),
-        "software": {name: version(name) for name in ("efsgd_jax", "jax", "dp-accounting")},
+        "software": {name: version_of(name) for name in ("efsgd_jax", "jax", "dp-accounting")},
     }
     if described.accountings:
         report["accountings"] = {name: _number(value) for name, value in described.accountings.items()}
