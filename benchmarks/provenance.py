@@ -20,13 +20,22 @@ def provenance() -> dict[str, str]:
         [*git, "status", "--porcelain", "--", "efsgd_jax", "configs"], capture_output=True, text=True
     ).stdout.strip()
     return {
-        "command": " ".join(["python", Path(sys.argv[0]).resolve().relative_to(root).as_posix(), *sys.argv[1:]]),
+        "command": " ".join(
+            ["python", Path(sys.argv[0]).resolve().relative_to(root).as_posix(), *map(_here, sys.argv[1:])]
+        ),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": (commit or "unknown") + (" with uncommitted changes" if changed else ""),
         "machine": f"{os.cpu_count()} x {_cpu()}, {jax.devices()[0].device_kind}",
         "python": platform.python_version(),
         **{name: version(name) for name in ("jax", "flax", "optax", "dp-accounting")},
     }
+
+
+def _here(argument: str) -> str:
+    """Without the directories of this machine: of a path out of the project its name is left."""
+    flag, equals, value = argument.rpartition("=")
+    outside = value.startswith(("/", "..", "~"))
+    return f"{flag}{equals}{Path(value).name if outside else value}"
 
 
 def _cpu() -> str:
