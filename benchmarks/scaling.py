@@ -28,7 +28,8 @@ from provenance import provenance  # noqa: E402
 from timing import write_record  # noqa: E402
 
 from efsgd_jax.privacy import DpSgdMechanism, clipped_grad, error_feedback_aggregate, poisson_batch  # noqa: E402
-from efsgd_jax.synthesizers.efsgd_gan.method import Hyperparameters, efsgd_gan  # noqa: E402
+from efsgd_jax.synthesizers.efsgd_gan.method import efsgd_gan  # noqa: E402
+from efsgd_jax.synthesizers.efsgd_gan.options import Hyperparameters  # noqa: E402
 
 SPEC_N = 60_000
 BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1, "f64": 8, "u8": 1}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "efsgd_jax"
 ROOMS = (
-    "errors", "formatting", "files", "images", "versions", "privacy", "data", "models", "synthesizers", "config",
-    "training", "runs", "evaluation", "audit", "reports", "cli", "train", "__main__", "",
+    "errors", "formatting", "files", "images", "versions", "privacy", "data", "models", "config_groups", "synthesizers",
+    "config", "config_keys", "training", "runs", "evaluation", "audit", "reports", "cli", "train", "__main__", "",
 )  # fmt: skip
 LONGEST, MEDIAN = 300, 120
 

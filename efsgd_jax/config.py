@@ -1,5 +1,6 @@
-"""The configuration: every key, its default and what it means; recipes in ``configs/`` change some of them."""
+"""The configuration: built from the dataclasses of its groups, changed by files in ``configs/``, checked by rules."""
 
+import dataclasses
 import difflib
 import importlib.util
 import inspect
@@ -9,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from efsgd_jax.config_groups import GROUPS
 from efsgd_jax.errors import UserError
 from efsgd_jax.synthesizers import common_rules, method_named
 
@@ -21,48 +23,24 @@ def default_config(method: str = "efsgd_gan") -> ConfigDict:
     Raises:
       UserError: no such method.
     """
-    config = ConfigDict()
-    config.data = ConfigDict(
-        {
-            "name": "digits",  # digits, mnist, fashion_mnist, npz, idx, folder, celeba or tfds:NAME
-            "path": "",  # file or directory; not needed for digits, mnist and fashion_mnist
-            "image_size": 0,  # crop and resize to this side; 0 keeps the source's own
-            "channels": 0,  # 1 (grey) or 3; 0: 3 for image files (folder, celeba), what arrays have for the others
-            "attribute": "",  # the label of celeba and tfds
-            # All classes, also one without an image: their number, or their names with commas between them. "" for
-            # those that the source names: its folders, an array class_names.
-            "classes": "",
-            # Whose ends become black and white, such as 0..16 or -1..1. "" for 0..255 of integers and 0..1 of floats.
-            "value_range": "",
-            "test_fraction": 0.2,  # each image's chance to be held out where the source has no test part
-        }
-    )
-    config.privacy = ConfigDict(
-        {
-            "epsilon": 10.0,  # never exceeded; inf trains without noise and without any guarantee
-            "delta": 1e-5,
-            "noise_multiplier": 0.0,  # 0 solves for the smallest that lasts for train.steps
-            # none; local (a residual per example, free); private (a noised residual, free); hidden (as published, and
-            # expensive: its assumption-free epsilon is what counts)
-            "feedback": "none",
-            "feedback_l2_norm_clip": 0.0,  # hidden: of the residual, on the scale of the sum; local: bound of one
-            # unit's residual; private: the outer clip norm. 0 for none
-            "feedback_decay": -1.0,  # local: of a residual when it is written; private: of the filter. -1: the mode's
-            "feedback_share": 0.0,  # private: the residual channel's share of the budget. 0: the mode's
-        }
-    )
-    config.train = ConfigDict(
-        {
-            "steps": 600,
-            "log_every": 20,
-            "grid_every": 200,  # sample grid and checkpoint
-            "seed": -1,  # -1: keys from the system's entropy. Anything else is for debugging: no guarantee
-        }
-    )
+    config = ConfigDict({name: dataclasses.asdict(group) for name, group in GROUPS.items()})
     config.method = ConfigDict({"name": method})
     for group, values in method_named(method).defaults().items():
-        config[group].update(values)
+        config[group].update(dataclasses.asdict(values))
     return config
+
+
+def with_method(config: ConfigDict, method: str) -> ConfigDict:
+    """The defaults of another method, on the data and for the epsilon and delta of ``config``.
+
+    Raises:
+      UserError: no such method.
+    """
+    other = default_config(method)
+    other.data.update(config.data)
+    other.privacy.update(epsilon=config.privacy.epsilon, delta=config.privacy.delta)
+    other.train.seed = config.train.seed
+    return other
 
 
 def load_config(path: str | Path, *, preset: str | None = None, epsilon: float | None = None) -> ConfigDict:
@@ -142,9 +120,23 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     for parent in parents:
         node = node.get(parent) if isinstance(node, ConfigDict) else None
     if not isinstance(node, ConfigDict) or last not in node:
-        known = node if isinstance(node, ConfigDict) else config
-        raise UserError(f"unknown config key {key!r}; known here: {', '.join(sorted(known))}")
+        raise _unknown(key, config, node if isinstance(node, ConfigDict) else config)
     node[last] = _parse(key, text, node[last])
+
+
+def _unknown(key: str, config: ConfigDict, here: ConfigDict, prefix: str = "") -> UserError:
+    """Names the key that was probably meant, and those that there are in its group."""
+    close = difflib.get_close_matches(key, [prefix + k for k in _dotted(config)], n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return UserError(f"unknown config key {key!r}; {hint}known here: {', '.join(sorted(here))}")
+
+
+def _dotted(config: ConfigDict) -> list[str]:
+    """All keys, also those of groups."""
+    found = []
+    for key, value in config.items():
+        found += [f"{key}.{inner}" for inner in _dotted(value)] if isinstance(value, ConfigDict) else [key]
+    return found
 
 
 def _parse(key: str, text: str, current: Any) -> Any:
@@ -183,13 +175,16 @@ def validate(config: ConfigDict) -> None:
     _check_keys(config, default_config(name), "")
     for key, value, valid, wanted in [*common_rules(config), *method.rules(config)]:
         if not valid:
-            raise UserError(f"config.{key} is {value}; it must be {wanted}")
+            choices = wanted.removeprefix("one of ").split(", ") if wanted.startswith("one of ") else []
+            close = difflib.get_close_matches(str(value), choices, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise UserError(f"config.{key} is {value}; it must be {wanted}{hint}")
 
 
 def _check_keys(config: ConfigDict, known: ConfigDict, prefix: str) -> None:
     for key, value in config.items():
         if key not in known:
-            raise UserError(f"unknown config key {prefix + key!r}; known here: {', '.join(sorted(known))}")
+            raise _unknown(prefix + key, known, known, prefix)
         if isinstance(known[key], ConfigDict):
             if not isinstance(value, ConfigDict):
                 raise UserError(f"config key {prefix + key!r} is {value!r}; it is a group of keys")

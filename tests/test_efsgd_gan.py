@@ -14,7 +14,8 @@ from efsgd_jax import load_dataset
 from efsgd_jax.data import ImageSpec, to_uint8
 from efsgd_jax.privacy import DpSgdMechanism
 from efsgd_jax.synthesizers.base import Batch
-from efsgd_jax.synthesizers.efsgd_gan.method import Hyperparameters, efsgd_gan
+from efsgd_jax.synthesizers.efsgd_gan.method import efsgd_gan
+from efsgd_jax.synthesizers.efsgd_gan.options import Hyperparameters
 from efsgd_jax.training.update import dispatches, make_update
 
 CLIP = {"discriminator": 0.7, "encoder": 0.5, "generator": 1.0}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PREFIX = "--config."
 STOPPED = 128 + 15  # as a shell says that a program ended by SIGTERM
-EPSILON = "privacy.epsilon"
+EPSILON, METHOD = "privacy.epsilon", "method.name"
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,9 +63,18 @@ def _one_line_warning(message: Any, category: type[Warning], *rest: Any) -> None
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The ``--config.KEY=VALUE`` arguments as ``KEY=VALUE``, and the others."""
-    overrides = [a.removeprefix(PREFIX) for a in argv if a.startswith(PREFIX)]
-    return overrides, [a for a in argv if not a.startswith(PREFIX)]
+    """The ``--config.KEY=VALUE`` and ``--config.KEY VALUE`` arguments as ``KEY=VALUE``, and the others."""
+    overrides, others = [], []
+    left = list(argv)
+    while left:
+        argument = left.pop(0)
+        if not argument.startswith(PREFIX):
+            others.append(argument)
+        elif "=" not in argument and left and not left[0].startswith("--"):
+            overrides.append(f"{argument.removeprefix(PREFIX)}={left.pop(0)}")
+        else:
+            overrides.append(argument.removeprefix(PREFIX))
+    return overrides, others
 
 
 def read_config(path: str | None, overrides: Iterable[str]) -> "ConfigDict":
@@ -77,7 +86,7 @@ def read_config(path: str | None, overrides: Iterable[str]) -> "ConfigDict":
       UserError: no such recipe, preset or key, or a value of another type.
     """
     # Not at the top: accounting alone starts faster without Flax.
-    from efsgd_jax.config import default_config, load_config, override
+    from efsgd_jax.config import default_config, load_config, override, with_method
 
     values: dict[str, str] = {}
     for assignment in overrides:
@@ -95,6 +104,9 @@ def read_config(path: str | None, overrides: Iterable[str]) -> "ConfigDict":
             override(config, EPSILON, values[EPSILON])
             epsilon = config.privacy.epsilon
         config = load_config(path, preset=preset, epsilon=epsilon)
+    method = values.pop(METHOD, config.method.name)
+    if method != config.method.name:
+        config = with_method(config, method)
     for key, value in values.items():
         override(config, key, value)
     return config

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 
-from efsgd_jax.cli.parser import Parser, program, read_config, split_overrides
+from efsgd_jax.cli.parser import PREFIX, Parser, program, read_config, split_overrides
+from efsgd_jax.config_keys import explain
+from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.runs.fit import fit
 from efsgd_jax.training.devices import is_first, join_processes
+
+HELP = "--help="
 
 
 def make_parser() -> Parser:
@@ -20,13 +24,34 @@ def make_parser() -> Parser:
         help="one of several processes that train together: on Slurm, Kubernetes and TPU pods they find each other; "
         "elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
     )  # fmt: skip
-    parser.epilog = "--config.KEY=VALUE changes one key, such as --config.privacy.epsilon=1"
+    parser.epilog = (
+        "--config.KEY=VALUE or --config.KEY VALUE changes one key, such as --config.privacy.epsilon=1; --help=TEXT "
+        "explains the keys that contain TEXT, --help=. all of them"
+    )
     return parser
+
+
+def _keys(text: str, rest: Sequence[str], overrides: Sequence[str]) -> str:
+    """What ``--help=TEXT`` prints, for the method of the configuration that the other flags describe.
+
+    Raises:
+      UserError: no key contains the text.
+    """
+    paths = [a.removeprefix("--config=") for a in rest if a.startswith("--config=")]
+    method = read_config(paths[0] if paths else None, overrides).method.name
+    found = explain(method, text.removeprefix(PREFIX))
+    if not found:
+        raise UserError(f"no config key of {method} contains {text!r}; --help=. lists all")
+    return found
 
 
 @program
 def main(argv: Sequence[str]) -> None:
     overrides, rest = split_overrides(argv)
+    asked = [a.removeprefix(HELP) for a in rest if a.startswith(HELP)]
+    if asked:
+        print(_keys(asked[0], rest, overrides))
+        return
     args = make_parser().parse_args(rest)
     config = read_config(args.config, overrides)
     if args.distributed:

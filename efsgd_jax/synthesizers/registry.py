@@ -26,7 +26,7 @@ class Method(NamedTuple):
 
     Attributes:
       hyperparameters: the dataclass behind ``config.method``.
-      defaults: ``defaults() -> {group: {key: value}}``, the keys that the method adds to the configuration.
+      defaults: ``defaults() -> {group: dataclass}``, the keys that the method adds to the configuration.
       rules: ``rules(config)``: what their values must be.
       mechanism: ``mechanism(config, N)``: with its noise solved for.
       mechanism_type: its class, of which a report has the fields.
@@ -39,7 +39,7 @@ class Method(NamedTuple):
     """
 
     hyperparameters: Callable[..., Any]
-    defaults: Callable[[], dict[str, dict[str, Any]]]
+    defaults: Callable[[], dict[str, Any]]
     rules: Callable[[ConfigDict], list[Rule]]
     mechanism: Callable[[ConfigDict, int], Any]
     mechanism_type: Callable[..., Any]

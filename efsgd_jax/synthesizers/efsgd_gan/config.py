@@ -11,18 +11,37 @@ from efsgd_jax.privacy.calibration import calibrate_mechanism
 from efsgd_jax.privacy.dp_sgd import LOCAL_OVERFLOW, DpSgdMechanism
 from efsgd_jax.privacy.sampling import sample_capacity
 from efsgd_jax.synthesizers.config_rules import Rule, at_least, feedback_options, fractions, without_noise
-from efsgd_jax.synthesizers.efsgd_gan.method import Hyperparameters
+from efsgd_jax.synthesizers.efsgd_gan.options import Hyperparameters
 
 
-def defaults() -> dict[str, dict[str, Any]]:
-    """Keys that this method adds."""
-    return {
-        # Clip norm of each network's part of an example's gradient. Their ratios matter, their scale hardly:
-        # Adam follows, and the noise is in units of the joint sensitivity.
-        "privacy": {"l2_norm_clip": ConfigDict({"discriminator": 0.7, "encoder": 0.5, "generator": 1.0})},
-        "train": {"expected_batch_size": 128},  # Poisson sampling with q = expected_batch_size / N
-        "method": dataclasses.asdict(Hyperparameters()),
-    }
+@dataclasses.dataclass(frozen=True)
+class PrivacyKeys:
+    """What this method adds to ``config.privacy``.
+
+    Attributes:
+      l2_norm_clip: clip norm of each network's part of an example's gradient. Their ratios matter, their scale hardly:
+        Adam follows, and the noise is in units of the joint sensitivity.
+    """
+
+    l2_norm_clip: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {"discriminator": 0.7, "encoder": 0.5, "generator": 1.0}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainKeys:
+    """What this method adds to ``config.train``.
+
+    Attributes:
+      expected_batch_size: Poisson sampling with q = expected_batch_size / N.
+    """
+
+    expected_batch_size: int = 128
+
+
+def defaults() -> dict[str, Any]:
+    """Keys that this method adds, by group."""
+    return {"privacy": PrivacyKeys(), "train": TrainKeys(), "method": Hyperparameters()}
 
 
 def rules(config: ConfigDict) -> list[Rule]:

@@ -11,9 +11,20 @@ from efsgd_jax.synthesizers.config_rules import Rule, at_least, without_noise
 from efsgd_jax.synthesizers.gaussian_mixture.method import Hyperparameters
 
 
-def defaults() -> dict[str, dict[str, Any]]:
-    """Keys that this method adds."""
-    return {"train": {"steps": 1}, "method": dataclasses.asdict(Hyperparameters())}
+@dataclasses.dataclass(frozen=True)
+class TrainKeys:
+    """What this method changes in ``config.train``.
+
+    Attributes:
+      steps: 1, a full-batch release of everything at once.
+    """
+
+    steps: int = 1
+
+
+def defaults() -> dict[str, Any]:
+    """Keys that this method adds, by group."""
+    return {"train": TrainKeys(), "method": Hyperparameters()}
 
 
 def rules(config: ConfigDict) -> list[Rule]:

@@ -14,21 +14,44 @@ from efsgd_jax.synthesizers.sanitized_gan.options import LATENT_PRIORS, RECONSTR
 from efsgd_jax.synthesizers.sanitized_gan.published_accounting import calibrate_as_published
 
 
-def defaults() -> dict[str, dict[str, Any]]:
-    """Keys that this method adds: GS-WGAN's settings for MNIST, on the schedule that its accounting describes."""
-    return {
-        "privacy": {
-            "l2_norm_clip": 1.0,
-            # published, round_robin, independent or parameter: see efsgd_jax/synthesizers/sanitized_gan/mechanism.py
-            "schedule": "independent",
-            "num_shards": 1000,
-            "judges_per_step": 1,  # of parameter
-            "trained_per_step": 1,  # shards in public turn; of independent and parameter
-            "allow_unproven": False,  # train although nothing near the target epsilon is proven; never packed
-        },
-        "train": {"steps": 20_000, "images_per_step": 32},
-        "method": dataclasses.asdict(Hyperparameters()),
-    }
+@dataclasses.dataclass(frozen=True)
+class PrivacyKeys:
+    """What this method adds to ``config.privacy``: GS-WGAN's settings for MNIST, on the schedule that its accounting
+    describes.
+
+    Attributes:
+      l2_norm_clip: C, of each gradient that leaves a shard.
+      schedule: published, round_robin, independent or parameter: see ``synthesizers/sanitized_gan/mechanism.py``.
+      num_shards: K, into which the training images are divided.
+      judges_per_step: shards that judge in a step, of parameter.
+      trained_per_step: shards that train in a step, in public turn, of independent and parameter.
+      allow_unproven: train although nothing near the target epsilon is proven; such a run is never packed.
+    """
+
+    l2_norm_clip: float = 1.0
+    schedule: str = "independent"
+    num_shards: int = 1000
+    judges_per_step: int = 1
+    trained_per_step: int = 1
+    allow_unproven: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainKeys:
+    """What this method changes in ``config.train``.
+
+    Attributes:
+      steps: of the generator.
+      images_per_step: B, generated images in a step.
+    """
+
+    steps: int = 20_000
+    images_per_step: int = 32
+
+
+def defaults() -> dict[str, Any]:
+    """Keys that this method adds, by group."""
+    return {"privacy": PrivacyKeys(), "train": TrainKeys(), "method": Hyperparameters()}
 
 
 def rules(config: ConfigDict) -> list[Rule]:

@@ -1,0 +1,71 @@
+"""Every key of a method's configuration, with its type, default, range and meaning: what ``--help=KEY`` prints."""
+
+import dataclasses
+import inspect
+import re
+import textwrap
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from efsgd_jax.config import default_config
+from efsgd_jax.config_groups import GROUPS
+from efsgd_jax.synthesizers import METHODS, common_rules, method_named
+
+ENTRY = re.compile(r"^      (\w+): (.*(?:\n        .*)*)", re.M)
+
+
+class Key(NamedTuple):
+    """One key: dotted ``name``, ``kind`` of value, ``default``, what it ``must_be`` ("" for anything), ``meaning``."""
+
+    name: str
+    kind: str
+    default: Any
+    must_be: str
+    meaning: str
+
+
+def meanings_of(group: Any) -> dict[str, str]:
+    """What the docstrings of a dataclass and of its bases say of each field."""
+    found: dict[str, str] = {}
+    for owner in reversed(type(group).__mro__):
+        for name, text in ENTRY.findall(_attributes(inspect.getdoc(owner) or "")):
+            found[name] = " ".join(text.split())
+    # ``a: ...; b alike`` explains two.
+    return {field.name: found.get(field.name, "") for field in dataclasses.fields(group)}
+
+
+def _attributes(docstring: str) -> str:
+    """The section ``Attributes:``, indented as in the source."""
+    _, _, section = docstring.partition("Attributes:\n")
+    return textwrap.indent(textwrap.dedent(section), "      ")
+
+
+def config_keys(method: str) -> list[Key]:
+    """All keys of a method, in the order of the configuration."""
+    config = default_config(method)
+    rules: dict[str, str] = {}
+    for key, _, _, wanted in [*common_rules(config), *method_named(method).rules(config)]:
+        rules.setdefault(key, wanted)
+    found = [Key("method.name", "str", method, f"one of {', '.join(METHODS)}", "the synthesis method.")]
+    for name, group in [*GROUPS.items(), *method_named(method).defaults().items()]:
+        meanings = meanings_of(group)
+        for field in dataclasses.fields(group):
+            key, value = f"{name}.{field.name}", config[name][field.name]
+            found = [k for k in found if k.name != key]  # a method's own default
+            default = value.to_dict() if isinstance(value, ConfigDict) else value
+            must_be = rules.get(key) or next((w for k, w in rules.items() if k.startswith(f"{key}.")), "")
+            found.append(Key(key, type(default).__name__, default, must_be, meanings[field.name]))
+    order = list(config)
+    return sorted(found, key=lambda k: order.index(k.name.split(".")[0]))
+
+
+def explain(method: str, text: str) -> str:
+    """The keys whose name contains ``text``, for a terminal."""
+    lines = []
+    for key in config_keys(method):
+        if text in key.name:
+            lines += [f"--config.{key.name}  ({key.kind}, default {key.default!r})"]
+            lines += textwrap.wrap(key.meaning, 100, initial_indent="    ", subsequent_indent="    ")
+            lines += [f"    Must be {key.must_be}."] * bool(key.must_be)
+    return "\n".join(lines)
