@@ -48,7 +48,7 @@ def released_scores_section(scores: Mapping[str, Any]) -> Section | None:
 def _released(found: Mapping[str, Any]) -> list[str | Cell]:
     low, high = found["interval_95"]
     return [
-        found["name"],
+        str(found["name"]),
         Cell(percent(found["accuracy"]), f"95%: {percent(low)} to {percent(high)}"),
         epsilon_shown(found["epsilon"]),
         percent(found["noise_std"]),

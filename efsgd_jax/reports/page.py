@@ -8,7 +8,7 @@ from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import atomic, read_json
 from efsgd_jax.reports.audit import audit_section
-from efsgd_jax.reports.confusion import balance_section, classes_section
+from efsgd_jax.reports.classes import balance_section, classes_section
 from efsgd_jax.reports.copying import Pair, copying_section
 from efsgd_jax.reports.facts import configuration_section, released_scores_section, software_section
 from efsgd_jax.reports.material import Released, optional_json, read_metrics, read_release, reading
@@ -128,7 +128,7 @@ def _page(released: Released, name: str, sections: Sequence[Section | None], *, 
 
 
 def _mismatch(made: Mapping[str, Any], released: Released, what: str, command: str) -> Mismatch | None:
-    """Whether ``made`` is not of this run's generator."""
+    """What to say if ``made`` is of another generator than this run's; None if it is not."""
     of_this = made.get("generator_sha256", "") in ("", released.directory.generator_sha256)
     return None if of_this else Mismatch(what, command)
 
