@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from efsgd_jax.errors import UserError
 from efsgd_jax.evaluation.anchors import Anchor, anchors_of
@@ -18,12 +18,20 @@ from efsgd_jax.reports.entries import (
     rows_of,
     score_cells,
 )
-from efsgd_jax.reports.html import Markup, bullets, document, join, paragraph, section, table, tag
 from efsgd_jax.reports.plots import Point, tradeoff
-from efsgd_jax.reports.scores import interval, not_covered
+from efsgd_jax.reports.render import render
+from efsgd_jax.reports.scores import interval
+from efsgd_jax.reports.tables import Cell, Table
 
 UNKNOWN = (math.nan, math.nan)
-Table = tuple[str, list[str], list[list[str]]]
+
+
+class Titled(NamedTuple):
+    """A table of runs, as text, and what it is of."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
 
 
 class Comparison(NamedTuple):
@@ -63,14 +71,14 @@ def compare(runs: Sequence[str | Path], *, out: str | Path = "compare.html") -> 
     return Comparison(target, "\n\n".join(map(_as_text, tables)), tuple(problems))
 
 
-def _tables(group: Sequence[Entry]) -> list[Table]:
+def _tables(group: Sequence[Entry]) -> list[Titled]:
     """The runs of one data set: without a protocol, then by each protocol."""
     cells = [{**privacy_cells(e), **score_cells(e.scores), **({"remark": e.remark} if e.remark else {})} for e in group]
-    tables = [(_title(group[0]), *rows_of(cells))]
+    tables = [Titled(_title(group[0]), *rows_of(cells))]
     for name in protocols_of(group):
         scored = [e for e in group if name in e.scores.get("protocols", {})]
         cells = [{**privacy_cells(e), **score_cells(e.scores["protocols"][name])} for e in scored]
-        tables.append((f"{_title(group[0])}, by the protocol {name}", *rows_of(cells)))
+        tables.append(Titled(f"{_title(group[0])}, by the protocol {name}", *rows_of(cells)))
     return tables
 
 
@@ -79,7 +87,7 @@ def _title(entry: Entry) -> str:
     return f"{entry.released.data_name}, {spec.image_size}×{spec.image_size}, {spec.num_classes} classes"
 
 
-def _as_text(made: Table) -> str:
+def _as_text(made: Titled) -> str:
     title, head, rows = made
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
 
@@ -91,38 +99,38 @@ def _as_text(made: Table) -> str:
 
 
 def _page(groups: Sequence[Sequence[Entry]], problems: Sequence[str]) -> str:
-    sections = {_title(group[0]): _section(f"data-{i}", group) for i, group in enumerate(groups)}
-    count = sum(map(len, groups))
-    note = "This page is private: scores read real images, and no epsilon covers them or what is chosen by them."
-    left_out = join(paragraph(tag("strong", "Left out:")), bullets(problems)) if problems else None
-    header = join(
-        tag("h1", f"{count} {'run' if count == 1 else 'runs'} compared"),
-        paragraph(note, class_="notice"),
-        tag("div", left_out, class_="notice bad") if problems else None,
+    return render(
+        "compare.html",
+        title="Runs compared",
+        num_runs=sum(map(len, groups)),
+        problems=problems,
+        sections=[_section(f"data-{i}", group) for i, group in enumerate(groups)],
     )
-    return document("Runs compared", header, sections, paragraph("Made by efsgd_jax. ", note))
 
 
-def _section(anchor: str, group: Sequence[Entry]) -> Markup:
+def _section(anchor: str, group: Sequence[Entry]) -> dict[str, Any]:
+    """What the page shows of the runs of one data set."""
     released = group[0].released
     anchors = anchors_of(str(released.config["data"]["name"]), released.spec.image_size, released.spec.channels)
-    (title, head, rows), *by_protocol = _tables(group)
-    return section(
-        anchor,
-        title,
-        not_covered(),
-        _plot(group, anchors, title),
-        table(head, [_marked([f"{i}. {row[0]}", *row[1:]]) for i, row in enumerate(rows, 1)]),
-        *(join(tag("h3", t), table(h, [_marked(row) for row in r])) for t, h, r in by_protocol),
-        _references(anchors),
-    )
+    first, *by_protocol = _tables(group)
+    numbered = [[f"{i}. {row[0]}", *row[1:]] for i, row in enumerate(first.rows, 1)]
+    return {
+        "anchor": anchor,
+        "name": first.title,
+        "plot": _plot(group, anchors, first.title),
+        "runs": _marked(first.head, numbered),
+        "protocols": [{"title": t.title, "runs": _marked(t.head, t.rows)} for t in by_protocol],
+        "published": _published(anchors),
+    }
 
 
-def _marked(row: Sequence[str]) -> list[str]:
-    return [tag("strong", cell, class_="warning") if cell == NOT_PRIVATE else cell for cell in row]
+def _marked(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table in which a run without a guarantee stands out."""
+    return Table(head, [[Cell(c, warning=True) if c == NOT_PRIVATE else c for c in row] for row in rows])
 
 
-def _plot(group: Sequence[Entry], anchors: Sequence[Anchor], title: str) -> Markup | None:
+def _plot(group: Sequence[Entry], anchors: Sequence[Anchor], title: str) -> dict[str, Any] | None:
+    """The plot and what its legend explains; None if no run has a score to plot."""
     points = []
     for i, entry in enumerate(group, 1):
         found = entry.scores.get("gen2real", {}).get("cnn")
@@ -135,30 +143,27 @@ def _plot(group: Sequence[Entry], anchors: Sequence[Anchor], title: str) -> Mark
                 Point(epsilon, 100 * found["accuracy"], (100 * low, 100 * high), str(i), privacy["guarantee"])
             )
     if not points:
-        return paragraph("No run here has a gen2real score of a CNN to plot.", class_="notice")
+        return None
     marks = [Point(a.epsilon, 100 * a.accuracy, UNKNOWN, _letter(i), False) for i, a in enumerate(anchors)]
     said = f"{title}: gen2real accuracy of a CNN against epsilon, {len(points)} runs and {len(marks)} published numbers"
-    plot = tradeoff(points, marks, y_label="gen2real CNN, % of real test images", said=said)
-    legend = "Numbers: runs, as in the table, with the 95% interval of the test images. "
-    if not all(p.guarantee for p in points):
-        legend += "Hollow: no guarantee. "
-    if marks:
-        legend += "Letters: published numbers, listed below; other classifiers and protocols."
-    if any(math.isinf(p.epsilon) for p in points):
-        legend += " At the right edge: trained without noise."
-    return tag("figure", plot, paragraph(legend, class_="note"))
+    return {
+        "svg": tradeoff(points, marks, y_label="gen2real CNN, % of real test images", said=said),
+        "hollow": not all(p.guarantee for p in points),
+        "published": bool(marks),
+        "noiseless": any(math.isinf(p.epsilon) for p in points),
+    }
 
 
 def _letter(i: int) -> str:
+    """Of a published number, in the plot and in the table."""
     return chr(ord("A") + i)
 
 
-def _references(anchors: Sequence[Anchor]) -> Markup | None:
+def _published(anchors: Sequence[Anchor]) -> Table | None:
     if not anchors:
         return None
     rows = [
         [f"{_letter(i)}. {a.method}", f"{a.epsilon:g}", f"{100 * a.accuracy:.1f}", f"{a.paper}: {a.protocol}"]
         for i, a in enumerate(anchors)
     ]
-    head = ["Method", "epsilon", "CNN, %", "Source and protocol"]
-    return join(tag("h3", "Published reference points"), table(head, rows))
+    return Table(["Method", "epsilon", "CNN, %", "Source and protocol"], rows)

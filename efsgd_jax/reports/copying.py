@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from efsgd_jax.formatting import format_lower_bound
-from efsgd_jax.reports.html import Markup, code, epsilon_shown, join, number, paragraph, section, table, tag
+from efsgd_jax.reports.formats import number
 from efsgd_jax.reports.images import picture
-from efsgd_jax.reports.scores import missing
+from efsgd_jax.reports.sections import Mismatch, Section, missing
+from efsgd_jax.reports.tables import Table
 
 SPACES = {"pixels": "Pixels", "classifier": "Classifier's features"}
 # Names of the measures, and whether they are shares, which are shown in percent.
@@ -36,40 +36,35 @@ class Pair(NamedTuple):
 
 
 def copying_section(
-    copying: Mapping[str, Any], pairs: Sequence[Pair], why_no_pairs: str, of_another: Markup | None, command: str
-) -> Markup:
+    copying: Mapping[str, Any], pairs: Sequence[Pair], why_no_pairs: str, mismatch: Mismatch | None, command: str
+) -> Section:
     """The verdict, the numbers and the pairs.
 
     Args:
       copying: of ``scores.json``.
       pairs: the closest, closest first.
       why_no_pairs: what to say if there are none.
-      of_another: says that the scores are of another generator.
+      mismatch: the scores are of another generator.
       command: that makes them.
 
     Formal guarantees:
       None: it shows real training images.
     """
     if not copying:
-        return section("copying", "Copying", missing("Nobody has looked for copies yet.", command))
-    parts = _verdict(copying), _numbers(copying), _pictures(pairs, why_no_pairs)
-    return section("copying", "Copying", of_another, *parts, covered=False)
-
-
-def _verdict(copying: Mapping[str, Any]) -> Markup | None:
-    if "flagged" not in copying:
-        return None
+        return missing("copying", "Copying", "Nobody has looked for copies yet.", command)
     exact = copying.get("exact_copies")
-    counted = "" if exact is None else f" Images that are a training image to the last pixel: {exact:,}."
-    if copying["flagged"]:
-        said = "Generated images are closer to training images than new ones would be."
-        return paragraph(tag("strong", "Copying flagged. "), said, counted, class_="notice bad")
-    said = "Generated images are no closer to training images than to held-out ones, beyond what chance explains."
-    return paragraph(tag("strong", "No copying found. "), said, counted, class_="notice good")
+    data = {
+        "flagged": copying.get("flagged"),
+        "exact_copies": None if exact is None else f"{exact:,}",
+        "measures": _measures(copying.get("spaces", {})),
+        "pairs": [_pictures(pair, i) for i, pair in enumerate(pairs, 1)],
+        "why_no_pairs": why_no_pairs,
+    }
+    return Section("copying", "Copying", "copying.html", data, covered=False, mismatch=mismatch)
 
 
-def _numbers(copying: Mapping[str, Any]) -> Markup | None:
-    spaces = copying.get("spaces", {})
+def _measures(spaces: Mapping[str, Any]) -> Table | None:
+    """A row for each measure that is known in any of the spaces, a column for each space."""
     if not spaces:
         return None
     rows = []
@@ -80,47 +75,13 @@ def _numbers(copying: Mapping[str, Any]) -> Markup | None:
             least = 0.0 if measure == "copied_share" else -math.inf
             shown = (None if v is None else max(least, 100 * v if is_share else v) for v in values)
             rows.append([name, *(number(v, 3) for v in shown)])
-    return table(["Measure", *(SPACES.get(name, name) for name in spaces)], rows)
+    return Table(["Measure", *(SPACES.get(name, name) for name in spaces)], rows)
 
 
-def _pictures(pairs: Sequence[Pair], why_no_pairs: str) -> Markup:
-    title = tag("h3", "Closest pairs")
-    if not pairs:
-        return join(title, paragraph(why_no_pairs))
-    figures = [
-        tag("figure", tag("div", picture(p.generated, f"generated image {i}", width=72),
-                          picture(p.train, f"the real training image nearest to generated image {i}", width=72)),
-            tag("figcaption", f"distance {number(p.distance, 3)}"))
-        for i, p in enumerate(pairs, 1)
-    ]  # fmt: skip
-    text = "Left: generated. Right: the real training image nearest to it. Real images: this page is private."
-    return join(title, paragraph(text), tag("div", *figures, class_="pairs"))
-
-
-def audit_section(audit: Mapping[str, Any], of_another: Markup | None, command: str) -> Markup:
-    """What an attack on the released images proves, beside what is claimed.
-
-    Args:
-      audit: the fields of ``efsgd_jax.audit.membership.Membership``; empty if there was no audit.
-      of_another: says that the audit is of another generator.
-      command: that makes it.
-    """
-    if not audit:
-        return section(
-            "audit", "Audit", paragraph("No audit is on record. ", code(command), " attacks this run's images.")
-        )
-    claimed, bound = float(audit["claimed"]), float(audit["bound"])
-    refuted = bound > claimed
-    verdict = "The attack refutes the claim." if refuted else "The attack does not refute the claim."
-    rows = [
-        ["Epsilon claimed", f"{epsilon_shown(claimed)} at delta {audit['delta']:g}"],
-        ["Epsilon is at least (95%)", format_lower_bound(bound)],
-        ["Area under the ROC curve (a coin: 0.5)", number(audit["curve"], 3)],
-        ["True positives at 1% false positives, %", number(100 * audit["rate"], 3)],
-        ["Images of each side", f"{audit['images']:,}"],
-    ]
-    text = "Membership inference on released images: do they lie nearer to images that were trained on? A lower bound, "
-    text += "if the split into training and test images was random; a small one proves nothing."
-    notice = paragraph(tag("strong", verdict), class_="notice bad" if refuted else "notice")
-    numbers = table(["Measure", "value"], rows)
-    return section("audit", "Audit", of_another, notice, paragraph(text), numbers, covered=False)
+def _pictures(pair: Pair, i: int) -> dict[str, Any]:
+    nearest = f"the real training image nearest to generated image {i}"
+    return {
+        "generated": picture(pair.generated, f"generated image {i}", width=72),
+        "train": picture(pair.train, nearest, width=72),
+        "distance": number(pair.distance, 3),
+    }

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from efsgd_jax.errors import UserError
 from efsgd_jax.evaluation.metrics.scores import SHORT_NAMES
 from efsgd_jax.files import read_json
-from efsgd_jax.reports.html import epsilon_shown, number, percent
+from efsgd_jax.reports.formats import epsilon_shown, number, percent
 from efsgd_jax.reports.material import Released, optional_json, read_release, reading
 
 FIDELITY = {"classifier": "FID, CNN's features", "inception": "FID, InceptionV3"}

@@ -2,18 +2,20 @@
 
 import platform
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from typing import Any
 
-from efsgd_jax.reports.html import Markup, definitions, epsilon_shown, paragraph, percent, section, table, tag
+from efsgd_jax.reports.formats import epsilon_shown, percent
+from efsgd_jax.reports.sections import Section
+from efsgd_jax.reports.tables import Cell, Table
+from efsgd_jax.versions import version_of
 
 MAKERS = ("efsgd_jax", "jax", "flax", "numpy", "matplotlib")
 
 
-def configuration_section(config: Mapping[str, Any], source: str) -> Markup:
-    """Every key of the configuration."""
-    shown = {key: tag("code", "(empty)" if value == "" else str(value)) for key, value in _flat(config, "")}
-    return section("configuration", "Configuration", paragraph(source), definitions(shown, "facts settings"))
+def configuration_section(config: Mapping[str, Any], *, published: bool) -> Section:
+    """Every key of the configuration, as trained or as ``published``."""
+    data = {"published": published, "settings": {key: str(value) for key, value in _flat(config, "")}}
+    return Section("configuration", "Configuration", "configuration.html", data)
 
 
 def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -24,30 +26,31 @@ def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def software_section(trained_with: Mapping[str, str]) -> Markup:
+def software_section(trained_with: Mapping[str, str]) -> Section:
     """What the run was trained with, and what made the page."""
-    made = {name: version(name) for name in MAKERS} | {"Python": platform.python_version()}
+    made = {name: version_of(name) for name in MAKERS} | {"Python": platform.python_version()}
     rows = [[name, trained_with.get(name, "–"), made.get(name, "–")] for name in {**trained_with, **made}]
-    return section("software", "Software", table(["Package", "trained with", "page made with"], rows))
+    versions = Table(["Package", "trained with", "page made with"], rows)
+    return Section("software", "Software", "software.html", {"versions": versions})
 
 
-def released_scores_section(scores: Mapping[str, Any]) -> Markup | None:
+def released_scores_section(scores: Mapping[str, Any]) -> Section | None:
     """``release/scores.json``: scores that a noisy query released, with the epsilon that they cost."""
     if not scores.get("scores"):
         return None
-    rows = []
-    for found in scores["scores"]:
-        low, high = found["interval_95"]
-        value = tag("span", percent(found["accuracy"]), tag("small", f"95%: {percent(low)} to {percent(high)}"))
-        rows.append(
-            [
-                found["name"],
-                value,
-                epsilon_shown(found["epsilon"]),
-                percent(found["noise_std"]),
-                f"{found['num_test']:,}",
-            ]
-        )
-    text = f"The {scores['mechanism']}. What they cost is in the epsilon at the top of this page."
     head = ["Score", "value, %", "epsilon", "noise, standard deviation, %", "test images"]
-    return section("released-scores", "Scores released through a noisy query", paragraph(text), table(head, rows))
+    data = {"mechanism": scores["mechanism"], "scores": Table(head, [_released(found) for found in scores["scores"]])}
+    return Section(
+        "released-scores", "Scores", "released-scores.html", data, title="Scores released through a noisy query"
+    )
+
+
+def _released(found: Mapping[str, Any]) -> list[str | Cell]:
+    low, high = found["interval_95"]
+    return [
+        str(found["name"]),
+        Cell(percent(found["accuracy"]), f"95%: {percent(low)} to {percent(high)}"),
+        epsilon_shown(found["epsilon"]),
+        percent(found["noise_std"]),
+        f"{found['num_test']:,}",
+    ]

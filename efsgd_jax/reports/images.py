@@ -3,18 +3,28 @@
 import base64
 import io
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-
-from efsgd_jax.reports.html import Markup, tag
 
 MAX_SCALE = 6
 LARGE = 3
 
 
-def picture(pixels: np.ndarray, alt: str, *, width: int) -> Markup:
-    """An ``<img>`` of uint8 ``[H, W, C]``, C of 1 to 4 (gray, gray and alpha, RGB, RGB and alpha).
+class Picture(NamedTuple):
+    """What an ``<img>`` says: its ``source``, what it shows (``alt``, for those who do not see it), its ``width`` and
+    ``height`` in CSS pixels, and whether the image's pixels become ``large``, and are shown as squares."""
+
+    source: str
+    alt: str
+    width: int
+    height: int
+    large: bool
+
+
+def picture(pixels: np.ndarray, alt: str, *, width: int) -> Picture:
+    """A picture of uint8 ``[H, W, C]``, C of 1 to 4 (gray, gray and alpha, RGB, RGB and alpha).
 
     Args:
       pixels: one for each pixel of the image: nothing is enlarged in the file.
@@ -24,8 +34,8 @@ def picture(pixels: np.ndarray, alt: str, *, width: int) -> Markup:
     """
     scale = min(MAX_SCALE, width / pixels.shape[1])
     scale = int(scale) if scale >= LARGE else scale
-    shape = {"width": round(pixels.shape[1] * scale), "height": round(pixels.shape[0] * scale)}
-    return tag("img", src=data_uri(pixels), alt=alt, class_="pixels" if scale >= LARGE else "smooth", **shape)
+    height, columns = (round(n * scale) for n in pixels.shape[:2])
+    return Picture(data_uri(pixels), alt, columns, height, scale >= LARGE)
 
 
 def data_uri(pixels: np.ndarray) -> str:

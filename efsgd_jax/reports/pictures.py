@@ -9,9 +9,9 @@ import numpy as np
 
 from efsgd_jax.data import to_uint8
 from efsgd_jax.models.critic import sample_latent
-from efsgd_jax.reports.html import Markup, join, paragraph, section, tag
 from efsgd_jax.reports.images import picture, strip
 from efsgd_jax.reports.material import Released
+from efsgd_jax.reports.sections import Section
 from efsgd_jax.runs.sampling import sample
 from efsgd_jax.synthesizers import method_named
 
@@ -21,7 +21,7 @@ FRAMES = 10
 WIDTH = 500
 
 
-def samples_section(released: Released) -> Markup:
+def samples_section(released: Released) -> Section:
     """A grid for each class, from a public seed.
 
     Formal guarantees:
@@ -29,39 +29,24 @@ def samples_section(released: Released) -> Markup:
     """
     names = released.class_names
     drawn = sample(released.directory.root, SAMPLES * len(names), seed=0)
-    figures = [
-        _figure(name, strip(drawn.images[drawn.labels == c], COLUMNS), f"{SAMPLES} generated images of class {name}")
-        for c, name in enumerate(names[:MAX_CLASSES])
-    ]
-    return section(
-        "samples",
-        "Samples",
-        paragraph("Drawn from the released generator with a public seed, not chosen."),
-        _first_classes(names),
-        tag("div", *figures, class_="classes"),
-    )
+    figures = []
+    for c, name in enumerate(names[:MAX_CLASSES]):
+        alt = f"{SAMPLES} generated images of class {name}"
+        figures.append((name, picture(strip(drawn.images[drawn.labels == c], COLUMNS), alt, width=WIDTH)))
+    return Section("samples", "Samples", "samples.html", {"figures": figures, "num_classes": len(names)})
 
 
-def walks_section(released: Released) -> dict[str, Markup]:
-    """A walk through the latent space for each class, by its title; nothing if the method has no such space."""
+def walks_section(released: Released) -> Section | None:
+    """A walk through the latent space for each class; None if the method has no such space."""
     names = released.class_names
     if method_named(released.config["method"]["name"]).make_generator is None:
-        return {}
+        return None
     frames = walks(released, min(len(names), MAX_CLASSES))
-    figures = [
-        _figure(
-            name, strip(frames[c]), f"{FRAMES} generated images of class {name}, each a little different from the last"
-        )
-        for c, name in enumerate(names[:MAX_CLASSES])
-    ]
-    text = (
-        "From one latent point to another, all else held fixed. Images that change little by little say that the "
-        "generator has learned a class, rather than a list of pictures."
-    )
-    figures_of_classes = tag("div", *figures, class_="classes")
-    return {
-        "Interpolations": section("walks", "Interpolations", paragraph(text), _first_classes(names), figures_of_classes)
-    }
+    figures = []
+    for name, images in zip(names, frames, strict=False):  # of the first classes
+        alt = f"{FRAMES} generated images of class {name}, each a little different from the last"
+        figures.append((name, picture(strip(images), alt, width=WIDTH)))
+    return Section("walks", "Interpolations", "walks.html", {"figures": figures, "num_classes": len(names)})
 
 
 def walks(released: Released, num_classes: int) -> np.ndarray:
@@ -102,13 +87,3 @@ def _great_circle(a: jax.Array, b: jax.Array, t: jax.Array) -> jax.Array:
     cosine = jnp.vdot(a, b) / jnp.maximum(jnp.linalg.norm(a) * jnp.linalg.norm(b), 1e-12)
     angle = jnp.arccos(jnp.clip(cosine, -0.9999, 0.9999))
     return (jnp.sin((1.0 - t[:, None]) * angle) * a + jnp.sin(t[:, None] * angle) * b) / jnp.sin(angle)
-
-
-def _figure(name: str, pixels: np.ndarray, alt: str) -> Markup:
-    return tag("figure", tag("figcaption", name), picture(pixels, alt, width=WIDTH))
-
-
-def _first_classes(names: tuple[str, ...]) -> Markup:
-    if len(names) <= MAX_CLASSES:
-        return join()
-    return paragraph(f"The first {MAX_CLASSES} of {len(names)} classes.", class_="note")

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from efsgd_jax.reports.html import Markup
-
 # Drawn in these, which nobody picks by hand, and replaced by the style sheet's.
 INK, SOFT, GRID = "#010203", "#010204", "#010205"
 SERIES = ("#010211", "#010212", "#010213", "#010214")
@@ -33,7 +31,7 @@ class Point(NamedTuple):
     guarantee: bool
 
 
-def curve(name: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str) -> Markup:
+def curve(name: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str) -> str:
     """A line; ``name`` is said to those who do not see it."""
     shown = [v for v in y if np.isfinite(v)]
     said = f"{name} against {x_label}, from {shown[0]:.3g} to {shown[-1]:.3g}" if shown else f"{name}: no finite value"
@@ -48,7 +46,7 @@ def curve(name: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_
     return _svg(figure, said)
 
 
-def tradeoff(points: Sequence[Point], anchors: Sequence[Point], *, y_label: str, said: str) -> Markup:
+def tradeoff(points: Sequence[Point], anchors: Sequence[Point], *, y_label: str, said: str) -> str:
     """Scores against epsilon, on a logarithmic axis; without noise at its right edge.
 
     Hollow marks carry no guarantee; crosses are the field's. ``said`` describes the plot to those who do not see it.
@@ -114,7 +112,7 @@ def _axes(width: float, height: float) -> Iterator[tuple[Any, Any]]:
         yield figure, axes
 
 
-def _svg(figure: Any, said: str) -> Markup:
+def _svg(figure: Any, said: str) -> str:
     """The figure as an ``<svg>`` element; its ids are its own, also beside other plots."""
     import matplotlib as mpl
 
@@ -129,4 +127,4 @@ def _svg(figure: Any, said: str) -> Markup:
     svg = re.sub(r' id="(?![mp][0-9a-f]{10}")[^"]*"', "", svg)  # groups' names; what is referred to keeps its own
     prefix = f"s{zlib.crc32(said.encode()):08x}-"
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
-    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(said)}"', 1))
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(said)}"', 1)

@@ -3,18 +3,9 @@
 import math
 from typing import Any
 
-from efsgd_jax.reports.html import (
-    Markup,
-    bullets,
-    definitions,
-    epsilon_shown,
-    join,
-    number,
-    paragraph,
-    section,
-    table,
-    tag,
-)
+from efsgd_jax.reports.formats import epsilon_shown, number
+from efsgd_jax.reports.sections import Section
+from efsgd_jax.reports.tables import Table
 
 PARAMETERS = {
     "dataset_size": "training images",
@@ -41,12 +32,13 @@ def headline(privacy: dict[str, Any]) -> str:
     return f"({epsilon_shown(privacy['epsilon'])}, {privacy['delta']:g})-differentially private images"
 
 
-def privacy_card(privacy: dict[str, Any]) -> Markup:
-    """``privacy.json`` for people."""
-    epsilon = float(privacy["epsilon"])
-    figures = {"epsilon": epsilon_shown(epsilon), "delta": f"{privacy['delta']:g}", "unit": privacy["unit"]}
+def privacy_card(privacy: dict[str, Any]) -> Section:
+    """``privacy.json`` for readers."""
+    epsilon, delta = epsilon_shown(privacy["epsilon"]), f"{privacy['delta']:g}"
+    figures = {"epsilon": epsilon, "delta": delta, "unit": privacy["unit"]}
     if not privacy["guarantee"]:
-        figures = {"epsilon, which means nothing here" if math.isfinite(epsilon) else "epsilon": epsilon_shown(epsilon)}
+        finite = math.isfinite(float(privacy["epsilon"]))
+        figures = {"epsilon, which means nothing here" if finite else "epsilon": epsilon}
     facts = {
         "neighbouring relation": privacy["neighbouring_relation"],
         "public": _public(privacy.get("public")),
@@ -59,17 +51,20 @@ def privacy_card(privacy: dict[str, Any]) -> Markup:
         "epsilon by RDP, without truncation": epsilon_shown(privacy["epsilon_by_rdp_without_truncation"]),
         **_parameters(privacy["mechanism_parameters"]),
     }
-    return section(
-        "privacy",
-        "Privacy",
-        _statement(privacy),
-        _weak_delta(privacy),
-        definitions(figures, "figures"),
-        definitions(facts),
-        _accountings(privacy.get("accountings", {}), privacy.get("accounting_meanings", {})),
-        tag("h3", "Caveats"),
-        bullets(privacy["caveats"]),
-    )
+    data = {
+        "guarantee": privacy["guarantee"],
+        "reason": privacy["reason_for_no_guarantee"],
+        "relation": privacy["neighbouring_relation"],
+        "epsilon": epsilon,
+        "delta": delta,
+        "weak_delta": not privacy.get("delta_below_one_over_n", True),
+        "dataset_size": privacy["mechanism_parameters"].get("dataset_size"),
+        "figures": figures,
+        "facts": facts,
+        "accountings": _accountings(privacy.get("accountings", {}), privacy.get("accounting_meanings", {})),
+        "caveats": privacy["caveats"],
+    }
+    return Section("privacy", "Privacy", "privacy.html", data)
 
 
 def _public(public: dict[str, Any] | None) -> str:
@@ -79,33 +74,6 @@ def _public(public: dict[str, Any] | None) -> str:
         f"{public['dataset_size']} training images; classes {', '.join(public['classes'])}; "
         f"{public['image_size']}x{public['image_size']} pixels; channels: {public['channels']}; values "
         f"{public['value_range']}"
-    )
-
-
-def _statement(privacy: dict[str, Any]) -> Markup:
-    if not privacy["guarantee"]:
-        return paragraph(
-            tag("strong", "NOT PRIVATE. "),
-            f"{privacy['reason_for_no_guarantee']}. Nothing about this run may be published as private.",
-            class_="notice bad",
-        )
-    return paragraph(
-        tag("strong", "Proven. "),
-        f"For every two training sets that are neighbours ({privacy['neighbouring_relation']}), the probability of any "
-        f"released generator differs by a factor of at most exp({epsilon_shown(privacy['epsilon'])}), but for a "
-        f"probability of {privacy['delta']:g}. Images drawn from the generator inherit this, however many.",
-        class_="notice good",
-    )
-
-
-def _weak_delta(privacy: dict[str, Any]) -> Markup | None:
-    if privacy.get("delta_below_one_over_n", True):
-        return None
-    n = privacy["mechanism_parameters"].get("dataset_size")
-    return paragraph(
-        tag("strong", "Weak delta. "),
-        f"{privacy['delta']:g} is not below 1/N for N = {n}: such a delta allows publishing somebody's image outright.",
-        class_="notice bad",
     )
 
 
@@ -120,9 +88,8 @@ def _parameters(parameters: dict[str, Any]) -> dict[str, str]:
     return shown
 
 
-def _accountings(values: dict[str, Any], meanings: dict[str, str]) -> Markup | None:
+def _accountings(values: dict[str, Any], meanings: dict[str, str]) -> Table | None:
     if not values:
         return None
     rows = [[meanings.get(name, name), epsilon_shown(value)] for name, value in values.items()]
-    note = paragraph("Only the proven epsilon is a guarantee; the others are there for comparison with papers.")
-    return join(table(["accounting of this run", "epsilon"], rows, caption="Published accountings"), note)
+    return Table(["accounting of this run", "epsilon"], rows, caption="Published accountings")

@@ -1,0 +1,31 @@
+"""What an attack on the released images proves, beside what is claimed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from efsgd_jax.formatting import format_lower_bound
+from efsgd_jax.reports.formats import epsilon_shown, number
+from efsgd_jax.reports.sections import Mismatch, Section
+from efsgd_jax.reports.tables import Table
+
+
+def audit_section(audit: Mapping[str, Any], mismatch: Mismatch | None, command: str) -> Section:
+    """The verdict and the numbers.
+
+    Args:
+      audit: the fields of ``efsgd_jax.audit.membership.Membership``; empty if there was no audit.
+      mismatch: the audit is of another generator.
+      command: that makes it.
+    """
+    if not audit:
+        return Section("audit", "Audit", "audit.html", {"results": None, "command": command})
+    claimed, bound = float(audit["claimed"]), float(audit["bound"])
+    rows = [
+        ["Epsilon claimed", f"{epsilon_shown(claimed)} at delta {audit['delta']:g}"],
+        ["Epsilon is at least (95%)", format_lower_bound(bound)],
+        ["Area under the ROC curve (a coin: 0.5)", number(audit["curve"], 3)],
+        ["True positives at 1% false positives, %", number(100 * audit["rate"], 3)],
+        ["Images of each side", f"{audit['images']:,}"],
+    ]
+    data = {"refuted": bound > claimed, "results": Table(["Measure", "value"], rows), "command": command}
+    return Section("audit", "Audit", "audit.html", data, covered=False, mismatch=mismatch)

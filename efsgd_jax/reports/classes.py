@@ -1,0 +1,115 @@
+"""Scores by class: recall, which class is taken for which, and the balance of the generated classes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from efsgd_jax.reports.formats import percent
+from efsgd_jax.reports.images import Picture, picture
+from efsgd_jax.reports.scores import interval, title_of
+from efsgd_jax.reports.sections import Mismatch, Section, missing
+from efsgd_jax.reports.tables import Bar, Cell, Table
+
+# More columns than this do not fit a phone as numbers.
+MAX_NUMBERS = 12
+WORST = 10
+PREFERRED = ("cnn", "mlp", "gradient_boosting", "logistic_regression")
+
+
+class Confusion(NamedTuple):
+    """A confusion matrix whose rows sum to 1: as numbers or, if there are many classes, as a picture.
+
+    Attributes:
+      title: of the classifier.
+      names: of the classes.
+      shares: ``[K][K]``, rows the true class.
+      short: whether all names are so short that they fit above narrow columns.
+      picture: in place of the numbers; None for few classes.
+      worst: the most frequent confusions, beside a picture.
+    """
+
+    title: str
+    names: Sequence[str]
+    shares: list[list[float]]
+    short: bool
+    picture: Picture | None = None
+    worst: Table | None = None
+
+
+def classes_section(
+    scores: Mapping[str, Any], names: Sequence[str], mismatch: Mismatch | None, command: str
+) -> Section:
+    """Recall of each class, and which class is taken for which.
+
+    Args:
+      scores: ``private/scores.json``; any part may be absent.
+      names: of the classes.
+      mismatch: the scores are of another generator.
+      command: that makes them.
+    """
+    gen2real = scores.get("gen2real", {})
+    confusion = confusion_of(gen2real, names)
+    of = {c: u["per_class"] for c, u in gen2real.items() if u.get("per_class")}
+    if not of:
+        return missing("classes", "By class", "There are no scores by class yet.", command)
+    scored = next(iter(of.values()))
+    rows = [[name, *(percent(per_class.get(name)) for per_class in of.values())] for name in scored]
+    data = {"recall": Table(["Class", *map(title_of, of)], rows), "confusion": confusion}
+    return Section("classes", "By class", "classes.html", data, covered=False, mismatch=mismatch)
+
+
+def chosen(group: Mapping[str, Any], names: Sequence[str]) -> tuple[str, np.ndarray] | None:
+    """The classifier whose confusion matrix is shown, and the counts ``[K, K]``, rows the true class."""
+    for classifier in (*PREFERRED, *group):
+        counts = np.asarray(group.get(classifier, {}).get("confusion", ()), float)
+        if counts.shape == (len(names), len(names)):
+            return classifier, counts
+    return None
+
+
+def confusion_of(gen2real: Mapping[str, Any], names: Sequence[str]) -> Confusion | None:
+    """The confusion matrix of one of the classifiers; None if none is on record."""
+    found = chosen(gen2real, names)
+    if found is None:
+        return None
+    classifier, counts = found
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
+    title = f"Confusion, gen2real {title_of(classifier)}"
+    shown = Confusion(title, names, shares.tolist(), max(map(len, names)) <= 2)
+    if len(names) <= MAX_NUMBERS:
+        return shown
+    pixels = np.rint(255 * (1.0 - shares)).astype(np.uint8)[..., None]
+    alt = f"{title}: {len(names)} by {len(names)} squares, darker where more images fall"
+    return shown._replace(picture=picture(pixels, alt, width=600), worst=_worst(shares, names))
+
+
+def _worst(shares: np.ndarray, names: Sequence[str]) -> Table:
+    off = shares - np.diag(np.diag(shares))
+    order = np.argsort(off, axis=None)[::-1][:WORST]
+    pairs = [divmod(int(i), len(names)) for i in order if off.flat[i] > 0]
+    return Table(["True class", "Taken for", "%"], [[names[i], names[j], percent(off[i, j])] for i, j in pairs])
+
+
+def balance_section(
+    real2gen: Mapping[str, Any], names: Sequence[str], mismatch: Mismatch | None, command: str
+) -> Section:
+    """Which labels were asked for against which classes a classifier of real images sees."""
+    title = "Balance of generated classes"
+    found = chosen(real2gen, names)
+    if found is None:
+        return missing("balance", "Balance", "It is not known yet.", command, title=title)
+    classifier, counts = found
+    total = counts.sum()
+    num_test = real2gen[classifier].get("num_test", int(total))  # each image was counted once for each seed
+    widest = max(counts.sum(axis=0).max(), counts.sum(axis=1).max()) / total
+    rows: list[list[str | Cell]] = []
+    for k, name in enumerate(names):
+        asked, seen, right = counts[k].sum() / total, counts[:, k].sum() / total, counts[k, k]
+        low, high = interval(seen, num_test)
+        bar = Bar(float(asked / widest), float(seen / widest))
+        judged = Cell(percent(seen), f"95%: {100 * low:.1f} to {100 * high:.1f}", bar)
+        rows.append([name, percent(asked), percent(right / max(counts[k].sum(), 1.0)), judged])
+    shares = Table(["Class", "Asked for, %", "Agrees, %", "Seen, %"], rows)
+    data = {"classifier": title_of(classifier), "shares": shares}
+    return Section("balance", "Balance", "balance.html", data, title, covered=False, mismatch=mismatch)
