@@ -119,6 +119,16 @@ def test_sections_that_code_names_exist():
                     assert re.search(rf"^#+ {re.escape(heading)}$", text, re.M), f"{file}: {page}, {heading}"
 
 
+def test_files_that_pages_name_exist():
+    """A path of the package is written without efsgd_jax/, as in `privacy/noise.py`; a test without its folder."""
+    for name in TEXTS:
+        text = prose((ROOT / name).read_text(encoding="utf-8"))
+        for path in re.findall(r"`((?:\w+/)+\w+\.(?:py|json)|test_\w+\.py)`", text):
+            places = [ROOT / path, ROOT / "efsgd_jax" / path, ROOT / "tests" / path]
+            of_a_run = path.startswith(("private/", "release/"))
+            assert of_a_run or any(place.is_file() for place in places), f"{name}: {path}"
+
+
 def test_words_of_the_field():
     found = {name: FORBIDDEN.search((ROOT / name).read_text(encoding="utf-8")) for name in TEXTS}
     assert not {name: match.group(0) for name, match in found.items() if match}
