@@ -16,14 +16,14 @@ def save(figure: plt.Figure, name: str) -> None:
 
 
 def what_epsilon_means() -> None:
-    """Whoever tells two worlds apart has a true positive rate of at most e^epsilon times the false one, plus delta."""
+    """An attack has a true positive rate of at most e^epsilon times its false positive rate, plus delta."""
     figure, axes = plt.subplots(figsize=(4.2, 3.8))
     false = np.linspace(0, 1, 2001)
     for epsilon in (0.2, 1, 3, 10):
         best = np.minimum(np.exp(epsilon) * false, 1 - np.exp(-epsilon) * (1 - false))
         axes.plot(false, np.clip(best, 0, 1), label=f"epsilon {epsilon:g}")
-    axes.plot(false, false, "k:", linewidth=1, label="a coin")
-    axes.set(xlabel="attacks that cry wolf", ylabel="members that are found, at most", xlim=(0, 1), ylim=(0, 1.02))
+    axes.plot(false, false, "k:", linewidth=1, label="random guessing")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate, at most", xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(loc="lower right", frameon=False)
     save(figure, "epsilon")
 
@@ -37,9 +37,9 @@ def one_step() -> None:
     total = clipped.sum(0)
     figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.3))
     titles = (
-        "gradients, one of each image",
-        "clipped: none is longer than C",
-        "their sum, and noise that hides any one",
+        "gradients, one for each image",
+        "clipped to a norm of at most C",
+        "their sum, with Gaussian noise",
     )
     for ax, arrows, title in zip(axes, (gradients, clipped, total[None]), titles, strict=True):
         for x, y in arrows:
@@ -56,7 +56,7 @@ def one_step() -> None:
 
 
 def images_by_epsilon() -> None:
-    """Grids of the recipe at several epsilons, from the benchmark's runs on held-out images."""
+    """Grids of the config at several epsilons, from the benchmark's runs on held-out images."""
     figure, axes = plt.subplots(2, 4, figsize=(9.6, 5.2))
     for row, data in zip(axes, ("mnist", "fashion_mnist"), strict=True):
         for ax, epsilon in zip(row, ("0.2", "1", "10", "inf"), strict=True):
