@@ -38,12 +38,15 @@ def sanitized(schedule, **options):
 
 
 METHODS = {
+    "efsgd_gan, none": (lambda: gan("none"), "ema"),
+    "efsgd_gan, hidden": (lambda: gan("hidden", feedback_l2_norm_clip=0.5), "ema"),
     "efsgd_gan, local": (lambda: gan("local", feedback_l2_norm_clip=2.0), "ema"),
     "efsgd_gan, private": (lambda: gan("private", feedback_l2_norm_clip=2.0), "ema"),
     "sanitized_gan, round robin": (
         lambda: sanitized("round_robin", feedback="local", feedback_l2_norm_clip=2.0, feedback_decay=0.5),
         "ema",
     ),
+    "sanitized_gan, independent": (lambda: sanitized("independent"), "ema"),
     "sanitized_gan, parameter": (lambda: sanitized("parameter", judges_per_step=2), "ema"),
     "gaussian_mixture": (
         lambda: gaussian_mixture.gaussian_mixture(SPEC, MIXTURE, FullBatchMechanism(N, 1.3)),

@@ -133,11 +133,13 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
         run_key, generator_key, noise_key, members_key = jax.random.split(key, 4)
         z, labels = jnp.zeros((1, hp.latent)), jnp.zeros(1, jnp.int32)
         params = generator.init({"params": generator_key, "noise": noise_key}, z, labels)
+        # Only zeros are taken from it; with a key that is an argument, or it warns of one that is compiled in.
+        empty = mechanism.transform(jax.random.clone(noise_key))
         if in_image_space:
             one = jnp.zeros((images, *spec.shape))
-            residual = jax.vmap(lambda x: transform.init(x).residual)(one)
+            residual = jax.vmap(lambda x: empty.init(x).residual)(one)
         else:
-            residual = transform.init(params).residual
+            residual = empty.init(params).residual
         return State(
             step=jnp.zeros((), jnp.int32),
             key=run_key,
