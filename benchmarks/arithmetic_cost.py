@@ -4,7 +4,8 @@
 
 *noise*: one step's noise on d parameters, by ``noise.add_noise`` and as ``x + std * jax.random.normal``. *sums*: one
 release of N rows of 784 numbers, as ``Release`` makes it (clip, round, exact sum, noise) and as float32 would (clip,
-matmul, normal noise): sums by class, a second moment, and a step of the re-ranking classifier.
+matmul, normal noise): sums by class, a second moment, those of 200 components, and a step of the re-ranking
+classifier.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from efsgd_jax.privacy.one_shot import FACTOR_BITS, NoiseSupply, Release, whole_
 from efsgd_jax.synthesizers.gaussian_mixture.fit import clip_rows
 
 CLASSES, SIZE, FEATURES = 10, 784, 442
+COMPONENTS, DIRECTIONS = 200, 120
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -68,9 +70,23 @@ def releases(n: int) -> dict[str, Callable[[], Any]]:
         total = jnp.matmul(clip_rows(phi, 2.0).T, clip_rows(error, 0.5), precision=HIGHEST)
         return total + jax.random.normal(key, total.shape)
 
+    component = jnp.arange(n) % COMPONENTS
+    z = x[:, :DIRECTIONS]
+
+    def exact_components(key: jax.Array, z: jax.Array) -> jax.Array:
+        release = Release(NoiseSupply(key, COMPONENTS * DIRECTIONS**2), 1.0, 1.0)
+        return release.squares(release.factors(z, 1.0), component, COMPONENTS)
+
+    def float_components(key: jax.Array, z: jax.Array) -> jax.Array:
+        rows, member = clip_rows(z, 1.0), jax.nn.one_hot(component, COMPONENTS)
+        squares = jax.lax.map(lambda w: jnp.matmul((rows * w[:, None]).T, rows, precision=HIGHEST), member.T)
+        noise = jax.random.normal(key, squares.shape)
+        return squares + (noise + jnp.swapaxes(noise, -1, -2)) / 2
+
     pairs = {
         "sums by class": (exact_sums, float_sums, x),
         "second moment": (exact_moment, float_moment, x),
+        "second moments of 200 components": (exact_components, float_components, z),
         "step of the classifier": (exact_step, float_step, phi),
     }
     found = {}
