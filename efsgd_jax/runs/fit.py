@@ -23,6 +23,7 @@ from efsgd_jax.synthesizers import method_named
 from efsgd_jax.training import memory
 from efsgd_jax.training.devices import from_first, is_first
 from efsgd_jax.training.loop import train
+from efsgd_jax.training.progress import say
 from efsgd_jax.training.setup import Setup, identity, mesh_for, prepare
 
 PyTree = Any
@@ -54,7 +55,7 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
     Args:
       config: from ``default_config()`` or a recipe.
       workdir: a new or empty directory, or that of the same run.
-      progress: show a progress bar on standard error.
+      progress: show what is being done on standard error: a bar on a terminal, else plain lines.
 
     Returns:
       The result; a finished run is reported again without training.
@@ -72,6 +73,7 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
       guarantee.
     """
     mesh = mesh_for(config)
+    say("reading the data, solving for the noise", shown=progress and is_first())
     setup = prepare(config, mesh)
     directory = Workdir(workdir)
     seeded = config.train.seed >= 0

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -23,6 +22,7 @@ from efsgd_jax.training.compilation import compiler_options
 from efsgd_jax.training.devices import from_first, is_first, replicate, to_host
 from efsgd_jax.training.grid import draw_grid
 from efsgd_jax.training.metrics_stream import MetricsStream
+from efsgd_jax.training.progress import Progress
 from efsgd_jax.training.setup import Setup
 from efsgd_jax.training.signals import preemption
 from efsgd_jax.training.update import dispatches, make_update
@@ -53,8 +53,11 @@ def _warm_up(synthesizer: Synthesizer, state: PyTree, key: jax.Array, data: PyTr
     if not synthesizer.warm_up:
         return state
     warm_up = jax.jit(synthesizer.warm_up, donate_argnums=0, compiler_options=compiler_options())
-    for i in tqdm.trange(synthesizer.warm_steps, disable=not progress, desc="warm-up", dynamic_ncols=True):
-        state = warm_up(state, jax.random.fold_in(key, i), data)
+    with Progress(synthesizer.warm_steps, shown=progress) as shown:
+        shown.compiling("the warm-up")
+        for i in range(synthesizer.warm_steps):
+            state = jax.block_until_ready(warm_up(state, jax.random.fold_in(key, i), data))
+            shown.advance(1)
     return state
 
 
@@ -113,22 +116,26 @@ def _train(
 
     every = config.train.log_every
     pending: list[dict[str, jax.Array]] = []
-    bar = stack.enter_context(
-        tqdm.tqdm(total=ledger.steps, initial=start, disable=not progress, unit="step", dynamic_ncols=True)
-    )
+    shown = stack.enter_context(Progress(ledger.steps, start, shown=progress))
     asked_to_end = stack.enter_context(preemption())
     since = time.perf_counter()
     blocks = iter(ledger.blocks(every, start))
     step, until, spent = start, start, math.nan
+    compiled: set[int] = set()
     for count in dispatches(start, ledger.steps, [every, config.train.grid_every]):
         if step >= until:
             until, spent = next(blocks)
             if is_first():
                 directory.begin(until, spent, ledger.delta)
+        if count not in compiled:
+            shown.compiling("a step" if count == 1 else f"{count} steps")
         state, metrics = update(count)(state, sampling_key, data)
+        if count not in compiled:
+            jax.block_until_ready(metrics)
+            compiled.add(count)
         step += count
         pending.append(metrics)
-        bar.update(count)
+        shown.advance(count)
         if step % every == 0 or step == ledger.steps:
             values = _mean(pending)
             seconds, since, pending = time.perf_counter() - since, time.perf_counter(), []
@@ -136,7 +143,7 @@ def _train(
             values["epsilon"] = spent
             if stream:
                 stream.write(step, values)
-            bar.set_postfix_str(_summary(values))
+            shown.summary(_summary(values))
             _check_finite(jax.device_get(state.params), step)
         ends_early = asked_to_end(step) and step < ledger.steps
         if step % config.train.grid_every == 0 or step == ledger.steps or ends_early:

@@ -1,0 +1,104 @@
+"""What a person sees of a run that takes a while: a bar on a terminal, plain lines in a file or a pipe."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+import tqdm
+
+# Between two lines where there is no terminal.
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Progress:
+    """Steps that were taken, what is being done, and how long the rest takes.
+
+    The time that is left is not guessed before a step was timed: the first call of a program, which compiles it, is
+    announced by ``compiling`` and not counted.
+
+    Args:
+      total: steps of the whole run.
+      initial: steps that were taken before.
+      shown: whether to show anything, on standard error.
+    """
+
+    def __init__(self, total: int, initial: int = 0, *, shown: bool = True):
+        self._total, self._taken, self._timed, self._seconds = total, initial, 0, 0.0
+        self._shown, self._bar = shown, None
+        self._since = self._last_line = time.monotonic()
+        self._compiling, self._summary, self._said = False, "", initial
+        if shown and sys.stderr.isatty():
+            self._bar = tqdm.tqdm(
+                total=total,
+                initial=initial,
+                dynamic_ncols=True,
+                bar_format="{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}",
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._taken != self._said:
+            self._step_line()
+
+    def compiling(self, what: str) -> None:
+        """The next ``advance`` has compilation in its time."""
+        self._compiling = True
+        self._say(f"compiling {what}")
+        self._since = time.monotonic()
+
+    def advance(self, steps: int) -> None:
+        """``steps`` more were taken. Steps that were only dispatched count when those before them are done."""
+        now = time.monotonic()
+        self._taken += steps
+        if not self._compiling:
+            self._timed, self._seconds = self._timed + steps, self._seconds + now - self._since
+        self._compiling, self._since = False, now
+        if self._bar is not None:
+            self._bar.set_description_str("", refresh=False)
+            self._bar.set_postfix_str(self._text(), refresh=False)
+            self._bar.update(steps)
+        elif now - self._last_line > SECONDS_BETWEEN_LINES and self._taken < self._total:
+            self._step_line()
+
+    def summary(self, text: str) -> None:
+        """Losses and the like, shown beside the steps from now on."""
+        self._summary = text
+
+    def seconds_left(self) -> float | None:
+        """Of the steps that are left, by those that were timed; None before one was."""
+        if not self._timed:
+            return None
+        return (self._total - self._taken) * self._seconds / self._timed
+
+    def _text(self) -> str:
+        left = self.seconds_left()
+        parts = [] if left is None or self._taken == self._total else [f"{_duration(left)} left"]
+        return " | ".join(parts + [self._summary] * bool(self._summary))
+
+    def _step_line(self) -> None:
+        self._said = self._taken
+        self._say(f"step {self._taken} of {self._total}, {self._text()}".rstrip(", "))
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.set_description_str(f"{text}: ")
+        elif self._shown:
+            print(text, file=sys.stderr, flush=True)
+            self._last_line = time.monotonic()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def say(text: str, *, shown: bool = True) -> None:
+    """A line about what comes before the first step."""
+    if shown:
+        print(text, file=sys.stderr, flush=True)
