@@ -22,6 +22,10 @@ def default_config(method: str = "efsgd_gan") -> ConfigDict:
 
     Raises:
       UserError: no such method.
+
+    Examples:
+      >>> default_config("gaussian_mixture").train.steps
+      1
     """
     config = ConfigDict({name: dataclasses.asdict(group) for name, group in GROUPS.items()})
     config.method = ConfigDict({"name": method})
@@ -54,6 +58,10 @@ def load_config(path: str | Path, *, preset: str | None = None, epsilon: float |
 
     Raises:
       UserError: no such file, it does not run, it has no ``get_config``, or not that preset.
+
+    Examples:
+      >>> load_config("preset:mnist", epsilon=1.0).privacy.epsilon
+      1.0
     """
     path = _packaged(str(path).removeprefix(PACKAGED)) if str(path).startswith(PACKAGED) else Path(path)
     if not path.is_file():

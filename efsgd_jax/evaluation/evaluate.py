@@ -69,6 +69,11 @@ def evaluate(
 
     Formal guarantees:
       None: scores read real images and are not covered by the run's epsilon.
+
+    Examples:
+      >>> scores = evaluate("runs/digits", num_images=200, metrics=("utility",), classifiers=("logistic_regression",))
+      >>> 0 <= scores.gen2real["logistic_regression"].accuracy <= 1
+      True
     """
     _check(metrics, classifiers, classifier_seeds, protocol)
     directory, data = finished_run(workdir)

@@ -20,7 +20,12 @@ FINE_ORDERS = [*np.arange(1.01, 1.2, 0.01), *np.arange(1.2, 4, 0.02), *range(4, 
 
 
 def gaussian_event(noise_multiplier: float, steps: int = 1) -> dp_accounting.DpEvent:
-    """``steps`` releases of a Gaussian mechanism on everybody: exactly one with ``sigma / sqrt(steps)``."""
+    """``steps`` releases of a Gaussian mechanism on all records: exactly one with ``sigma / sqrt(steps)``.
+
+    Examples:
+      >>> gaussian_event(2.0, steps=4)
+      GaussianDpEvent(noise_multiplier=1.0)
+    """
     return dp_accounting.GaussianDpEvent(noise_multiplier / steps**0.5)
 
 
@@ -45,6 +50,10 @@ def epsilon(
 
     Raises:
       ValueError: the accountant does not support the event.
+
+    Examples:
+      >>> round(epsilon(gaussian_event(1.0), delta=1e-5), 2)
+      4.38
     """
     if accountant == "pld":
         instance: dp_accounting.PrivacyAccountant = PLDAccountant(

@@ -46,6 +46,12 @@ def calibrate_noise_multiplier(
 
     Formal guarantees:
       Epsilon was computed for the noise multiplier that is returned, on the coarse grid, and is at most the target.
+
+    Examples:
+      >>> from efsgd_jax.privacy.accounting import gaussian_event
+      >>> sigma = calibrate_noise_multiplier(gaussian_event, target_epsilon=4.4, delta=1e-5)
+      >>> 0.98 < sigma < 1.01
+      True
     """
     _check_target(target_epsilon)
     if delta < MIN_DELTA:
@@ -120,6 +126,10 @@ def calibrate_steps(spent: Callable[[int], float], target_epsilon: float, max_st
       spent: steps -> epsilon, not decreasing.
       target_epsilon: > 0.
       max_steps: >= 0.
+
+    Examples:
+      >>> calibrate_steps(lambda steps: 0.3 * steps, target_epsilon=1.0, max_steps=10)
+      3
     """
     if spent(max_steps) <= target_epsilon:
         return max_steps
@@ -145,6 +155,12 @@ def calibrate_phases(
 
     Raises:
       UserError: a phase cannot be paid for by what the ones before leave.
+
+    Examples:
+      >>> from efsgd_jax.privacy.accounting import gaussian_event
+      >>> first, second = calibrate_phases([(gaussian_event, 1.0), (gaussian_event, 2.0)], delta=1e-5)
+      >>> first > second > 1
+      True
     """
     before: list[dp_accounting.DpEvent] = []
     sigmas: list[float] = []
@@ -172,6 +188,12 @@ def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: 
     What the mechanism chooses for its number of steps (``prepared``), such as ``hidden`` feedback's split of the noise,
     it chooses for the noise that is found. For ``local`` on Poisson samples the noise is solved for under the delta
     that overflowing batches leave.
+
+    Examples:
+      >>> from efsgd_jax.privacy import FullBatchMechanism
+      >>> found = calibrate_mechanism(FullBatchMechanism(1000, 0.0), steps=1, target_epsilon=4.4, delta=1e-5)
+      >>> 0.98 < found.noise_multiplier < 1.01
+      True
     """
     whole_delta, delta = delta, delta * (1 - mechanism.overflow_share)
     relation = mechanism.neighbouring_relation

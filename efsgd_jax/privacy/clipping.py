@@ -68,6 +68,16 @@ def clipped_grad(
     Formal guarantees:
       Those of ``clip_and_sum``, provided that ``loss`` sees nothing of other examples; it cannot, since it
       is mapped over the batch and has no collective axis. Inside of ``jax.shard_map`` each device clips its own rows.
+
+    Examples:
+      >>> def loss(params, example, key):
+      ...     x, y = example
+      ...     return (x @ params["w"] - y) ** 2, None
+      >>> x, y = jnp.ones((4, 3)), jnp.zeros(4)
+      >>> keys = jax.random.split(jax.random.key(1), 4)
+      >>> total = clipped_grad(loss, 1.0)({"w": jnp.ones(3)}, (x, y), keys)
+      >>> bool(jnp.linalg.norm(total.clipped_sum["w"]) <= 4.0)
+      True
     """
     if method not in _METHODS:
         raise ValueError(f"method is {method!r}; it is one of {', '.join(_METHODS)}.")

@@ -47,6 +47,10 @@ def dp_sgd_event(
     Formal guarantees:
       Neighbouring relation: add or remove one example. With truncation the event is dp-accounting's
       ``TruncatedSubsampledGaussianDpEvent`` (arXiv 2508.15089), which PLD supports and RDP does not.
+
+    Examples:
+      >>> dp_sgd_event(0.01, 1.0, steps=500).count
+      500
     """
     if capacity is not None and dataset_size is not None and capacity < dataset_size:
         step: dp_accounting.DpEvent = dp_accounting.TruncatedSubsampledGaussianDpEvent(
@@ -83,6 +87,11 @@ def hidden_feedback_event(
       ``clip(e, C2)``, at every later step and without amplification. The sum of two independent Gaussians is one,
       so the step is the composition of ``Poisson(q, Gaussian(sigma_a))`` with ``Gaussian(sigma_b)`` where
       ``sigma_a = sigma sqrt(share)`` and ``sigma_b = sigma sqrt(1 - share) C1 / (2 C2)``. Holds for every share.
+
+    Examples:
+      >>> event = hidden_feedback_event(0.01, 1.0, 500, l2_norm_clip=1.0, feedback_l2_norm_clip=0.1, fresh_share=0.5)
+      >>> len(event.events)
+      2
     """
     fresh = noise_multiplier * math.sqrt(fresh_share)
     residual = noise_multiplier * math.sqrt(1 - fresh_share) * l2_norm_clip / (2 * feedback_l2_norm_clip)
@@ -108,6 +117,11 @@ class DpSgdMechanism(NamedTuple):
       sampling: how batches are drawn; nothing but ``"poisson"`` has an event here.
       fresh_share: of the noise's variance, that on fresh gradients, with ``hidden`` feedback; every share is a valid
         bound, ``prepared`` has the best. None for one half.
+
+    Examples:
+      >>> mechanism = DpSgdMechanism(dataset_size=60_000, sampling_probability=0.01, capacity=800, noise_multiplier=1.0)
+      >>> 1 < mechanism.epsilon(steps=500, delta=1e-5) < 3
+      True
     """
 
     dataset_size: int
@@ -265,5 +279,10 @@ class DpSgdMechanism(NamedTuple):
 
 
 def overflow_probability(dataset_size: int, sampling_probability: float, capacity: int) -> float:
-    """Chance that a Poisson batch of N examples, of which capacity has room for some, does not fit."""
+    """Chance that a Poisson batch of N examples, of which capacity has room for some, does not fit.
+
+    Examples:
+      >>> overflow_probability(dataset_size=1000, sampling_probability=0.1, capacity=1000)
+      0.0
+    """
     return float(stats.binom.sf(capacity, dataset_size, sampling_probability))

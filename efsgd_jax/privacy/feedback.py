@@ -124,16 +124,20 @@ def error_feedback_aggregate(
       One update is one Gaussian release with ``noise_multiplier`` on Poisson-sampled examples, for blanking one
       example, in the arithmetic that docs/privacy.md names: an example moves the sum, with its rounding, by at most S
       (``rounding``), and the noise is discrete on a public lattice (``noise``). T updates are, with proofs in
-      docs/privacy.md: ``mechanisms.dp_sgd_event`` for ``none``, for ``private``, and for ``local`` if no batch
+      docs/privacy.md: ``dp_sgd.dp_sgd_event`` for ``none``, for ``private``, and for ``local`` if no batch
       overflows (``DpSgdMechanism`` charges the overflow to delta);
       ``dp_sgd.hidden_feedback_event`` for ``hidden``, whose residual carries each example into every later step
       without amplification. No gradient needs to be bounded; the bounds in the literature do, and no code enforces it.
       All hold for Poisson sampling only, for a state that stays secret, and if nothing else sees the examples.
 
     Examples:
-      >>> tx = error_feedback_aggregate(1.0, 1.1, fresh_key(), expected_batch_size=32)  # doctest: +SKIP
-      >>> per_example = jax.vmap(jax.grad(loss), (None, 0))(params, batch)  # doctest: +SKIP
-      >>> updates, state = tx.update(per_example, tx.init(params), params)  # doctest: +SKIP
+      >>> params, batch = jnp.zeros(3), jnp.ones((32, 3))
+      >>> from efsgd_jax.privacy import fresh_key
+      >>> tx = error_feedback_aggregate(1.0, 1.1, fresh_key(), expected_batch_size=32)
+      >>> per_example = jax.vmap(jax.grad(lambda p, x: jnp.sum((p - x) ** 2)), (None, 0))(params, batch)
+      >>> updates, state = tx.update(per_example, tx.init(params), params)
+      >>> updates.shape
+      (3,)
 
     References:
       Abadi et al., 2016, Deep Learning with Differential Privacy, https://arxiv.org/abs/1607.00133;

@@ -21,6 +21,12 @@ def best_fresh_share(mechanism: Any, steps: int, delta: float) -> float:
       mechanism: a NamedTuple with a field ``fresh_share``, of ``hidden`` feedback and with noise.
       steps: T.
       delta: in (0, 1).
+
+    Examples:
+      >>> from efsgd_jax.privacy import DpSgdMechanism
+      >>> hidden = DpSgdMechanism(1000, 0.1, 200, 8.0, feedback="hidden", feedback_l2_norm_clip=0.1)
+      >>> 0 < best_fresh_share(hidden, steps=10, delta=1e-5) < 1
+      True
     """
 
     def cost(share: float) -> float:

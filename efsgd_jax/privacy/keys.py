@@ -27,6 +27,11 @@ def fresh_key() -> jax.Array:
       The Gaussian mechanism's guarantee holds against whoever does not know the noise. A key that can be
       guessed (``jax.random.key(0)``) lets anyone subtract it. This one has the 64 bits of JAX's default
       generator, threefry2x32; keep it secret and use it once.
+
+    Examples:
+      >>> first, second = fresh_key(), fresh_key()
+      >>> bool(jnp.all(jax.random.key_data(first) == jax.random.key_data(second)))
+      False
     """
     words = np.frombuffer(secrets.token_bytes(8), dtype=np.uint32)
     return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")

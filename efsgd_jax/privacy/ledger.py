@@ -27,6 +27,11 @@ class Ledger:
 
     Formal guarantees:
       ``steps`` is the largest number not above ``planned_steps`` with ``spent(steps) <= target_epsilon``.
+
+    Examples:
+      >>> from efsgd_jax.privacy import FullBatchMechanism
+      >>> Ledger(FullBatchMechanism(1000, 1.0), target_epsilon=10.0, delta=1e-5, planned_steps=100).steps
+      4
     """
 
     def __init__(self, mechanism: Mechanism, target_epsilon: float, delta: float, planned_steps: int):

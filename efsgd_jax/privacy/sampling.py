@@ -15,6 +15,10 @@ def sample_capacity(
     Six standard deviations above the mean, at most ``N``, rounded up to ``multiple_of`` unless that is larger. What is
     cut off beyond it is not ignored: it is part of the mechanism that ``mechanisms.dp_sgd_event`` describes. With
     ``overflow_probability``, enough for a batch to exceed it no more often than that.
+
+    Examples:
+      >>> 512 < sample_capacity(60_000, 512 / 60_000) < 700
+      True
     """
     mean = dataset_size * sampling_probability
     bound = math.ceil(mean + 6 * math.sqrt(mean * (1 - sampling_probability))) + 1
@@ -45,6 +49,11 @@ def poisson_batch(
       bits against a threshold; float32 uniforms would round q by up to 1e-7). With truncation it is the
       sampling of ``dp_accounting.TruncatedSubsampledGaussianDpEvent`` (arXiv 2508.15089).
       Amplification holds only while the draws stay secret.
+
+    Examples:
+      >>> rows, mask = poisson_batch(jax.random.key(5), 1000, 0.1, capacity=160)
+      >>> rows.shape, bool(60 < mask.sum() < 140)
+      ((160,), True)
     """
     bits = jax.random.bits(key, (dataset_size,), jnp.uint32)
     # The smallest `capacity` values: given that they are below the threshold, they are a random subset.

@@ -40,6 +40,10 @@ def report(workdir: str | Path, *, release: bool = False, out: str | Path | None
     Formal guarantees:
       With ``release``, what ``release/`` carries: the page is post-processing of it. Otherwise none: the page shows
       scores, curves and training images, and is readable to its owner only.
+
+    Examples:
+      >>> report("runs/digits").name
+      'report.html'
     """
     released = read_release(workdir)
     root = released.directory

@@ -71,6 +71,14 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
       generator is post-processing of ``result.steps`` releases of the mechanism, everything else is configuration,
       what the report lists as public, and accounting. Not with ``train.seed``. ``WORKDIR/private`` carries no
       guarantee.
+
+    Examples:
+      >>> from efsgd_jax import default_config
+      >>> config = default_config("gaussian_mixture")
+      >>> config.method.update(components=1, directions=8, candidates=1)
+      >>> result = fit(config, "runs/mixture", progress=False)
+      >>> result.steps, result.epsilon <= 10
+      (1, True)
     """
     mesh = mesh_for(config)
     say("reading the data, solving for the noise", shown=progress and is_first())

@@ -45,6 +45,11 @@ def sample(workdir: str | Path, n: int, *, seed: int = 0, out: str | Path | None
 
     Formal guarantees:
       Post-processing of the released generator: costs nothing beyond what training spent.
+
+    Examples:
+      >>> samples = sample("runs/digits", 100)
+      >>> samples.images.shape, samples.labels.shape
+      ((100, 8, 8, 1), (100,))
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:

@@ -39,6 +39,7 @@ def make_sanitizer(
       What is returned for ``residual`` is private.
 
     Examples:
+      >>> from efsgd_jax.privacy import error_feedback_aggregate, fresh_key
       >>> sanitize = make_sanitizer(error_feedback_aggregate(1.0, 2.14, fresh_key(), expected_batch_size=1))
       >>> grads = jax.grad(lambda p: loss(sanitize(generate(p), (), key, unit)))(params)  # doctest: +SKIP
     """
