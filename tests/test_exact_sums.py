@@ -157,6 +157,19 @@ def test_whole_rows_of_many_numbers(size):
     assert_no_longer(rows * np.float32(1e30), 1.0, 1 / 4096, 12)
 
 
+@pytest.mark.parametrize(("size", "radius"), [(3, 250.0), (120, 140.0), (784, 130.0), (784, 255.0)])
+def test_clipped_rows_keep_their_length(size, radius):
+    """A row of the clip norm that rounding makes too long loses under 1% of its length and keeps its small numbers."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(500, size)) * rng.exponential(size=size)
+    whole = np.asarray(whole_rows(jnp.asarray(rows, jnp.float32), 1e-3, 1e-3 / radius, 8).values, np.float64)
+    lengths = np.linalg.norm(whole, axis=1) / radius
+    assert lengths.max() <= 1
+    assert lengths.mean() > 0.99
+    want = rows / np.linalg.norm(rows, axis=1, keepdims=True) * radius
+    assert np.mean(whole[np.abs(want) < 0.9] != 0) > 0.1
+
+
 def test_a_clip_norm_of_too_many_units_is_refused():
     with pytest.raises(ValueError, match="does not fit"):
         whole_rows(jnp.zeros((1, 1)), 1.0, 1 / 5000, 12)

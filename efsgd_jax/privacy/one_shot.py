@@ -77,8 +77,9 @@ def whole_rows(rows: jax.Array, l2_norm_clip: float, unit: float, bits: int) -> 
 
     Formal guarantees:
       The squares of each row's numbers add up, in integers, to at most ``(C / unit)^2``: a row is rounded to nearest if
-      it is no longer then, else towards zero, and if it were too long even so it would be zero. Each row is a function
-      of itself and of public numbers.
+      it is no longer then, else shortened by about what rounding adds and rounded to nearest, else rounded
+      towards zero, and if it were too long even so it would be zero. Each row is a function of itself and of public
+      numbers.
     """
     if not l2_norm_clip > 0:
         raise ValueError(f"l2_norm_clip is {l2_norm_clip}; it is above 0.")
@@ -96,8 +97,14 @@ def whole_rows(rows: jax.Array, l2_norm_clip: float, unit: float, bits: int) -> 
     def fits(x: jax.Array) -> jax.Array:
         return jnp.sum(jnp.square(x.astype(jnp.int32)), axis=1, keepdims=True) <= largest
 
-    nearest, shorter = jnp.round(scaled), jnp.trunc(scaled * (1 - 2.0**-20))
-    return Rows(jnp.where(fits(nearest), nearest, jnp.where(fits(shorter), shorter, 0.0)), bits, unit)
+    # Rounding adds D / 12 to the square of a length, give or take 0.58 of the length: a row that is then too long is
+    # made shorter by as much. Rounding it towards zero instead would take all of its small numbers.
+    whole = jnp.trunc(scaled * (1 - 2.0**-20))
+    for deviations in (4.0, 1.0, -math.inf):
+        added = max(rows.shape[1] / 12 + deviations * 0.58 * radius, 0.0) / radius**2
+        candidate = jnp.round(scaled * math.sqrt(max(1 - added, 0.0)))
+        whole = jnp.where(fits(candidate), candidate, whole)
+    return Rows(jnp.where(fits(whole), whole, 0.0), bits, unit)
 
 
 class NoiseSupply:
