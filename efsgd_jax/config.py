@@ -51,10 +51,10 @@ def load_config(path: str | Path, *, preset: str | None = None, epsilon: float |
     """Runs ``get_config()`` of a Python file.
 
     Args:
-      path: the file, or ``preset:NAME`` for one of the recipes that come with the package, such as ``preset:mnist``.
-      preset: for recipes whose ``get_config`` has a parameter of this name, and that may list them in ``PRESETS``; None
-        for the recipe's own.
-      epsilon: the same: some settings suit only a large epsilon. Other recipes have one for all, and it is only set.
+      path: the file, or ``preset:NAME`` for one of the configs that come with the package, such as ``preset:mnist``.
+      preset: for configs whose ``get_config`` has a parameter of this name, and that may list them in ``PRESETS``; None
+        for the config's own.
+      epsilon: the same: some settings suit only a large epsilon. Other configs have one for all, and it is only set.
 
     Raises:
       UserError: no such file, it does not run, it has no ``get_config``, or not that preset.
@@ -66,8 +66,8 @@ def load_config(path: str | Path, *, preset: str | None = None, epsilon: float |
     path = _packaged(str(path).removeprefix(PACKAGED)) if str(path).startswith(PACKAGED) else Path(path)
     if not path.is_file():
         raise UserError(
-            f"config file {path} does not exist; the recipes are in configs/, such as configs/digits.py, or "
-            f"--config={PACKAGED}NAME with one of {', '.join(packaged_recipes())}"
+            f"config file {path} does not exist; the configs are in configs/, such as configs/digits.py, or "
+            f"--config={PACKAGED}NAME with one of {', '.join(packaged_configs())}"
         )
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
@@ -97,24 +97,24 @@ def load_config(path: str | Path, *, preset: str | None = None, epsilon: float |
     return config
 
 
-def packaged_recipes() -> list[str]:
-    """The names of the recipes that come with the package."""
-    return sorted(p.stem for p in _recipes().glob("*.py") if not p.stem.startswith("_"))
+def packaged_configs() -> list[str]:
+    """The names of the configs that come with the package."""
+    return sorted(p.stem for p in _config_directory().glob("*.py") if not p.stem.startswith("_"))
 
 
-def _recipes() -> Path:
+def _config_directory() -> Path:
     """In a wheel they are a part of the package, in a checkout they lie beside it."""
     here = Path(__file__).parent
     return here / "presets" if (here / "presets").is_dir() else here.parent / "configs"
 
 
 def _packaged(name: str) -> Path:
-    known = packaged_recipes()
+    known = packaged_configs()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UserError(f"no recipe {name!r} comes with the package; {hint}there are {', '.join(known)}")
-    return _recipes() / f"{name}.py"
+        raise UserError(f"no config {name!r} comes with the package; {hint}there are {', '.join(known)}")
+    return _config_directory() / f"{name}.py"
 
 
 def override(config: ConfigDict, key: str, text: str) -> None:

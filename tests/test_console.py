@@ -37,7 +37,7 @@ def test_it_passes_arguments_and_status_on(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_completion_knows_commands_recipes_and_keys(shell, capsys):
+def test_completion_knows_commands_configs_and_keys(shell, capsys):
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
     for word in ("release_score", "preset:fmnist", "--config.privacy.epsilon", "--config.method.components"):

@@ -2,7 +2,7 @@
 
 Without --config or --workdir: distinguishing games on the private step itself, every mode, sampler and clipping method,
 on losses with several leaves, convolutions and loops, and on sums that are released once.
-With --config: one training run of that recipe with canaries in it. With --workdir: membership inference on the images
+With --config: one training run of that config with canaries in it. With --workdir: membership inference on the images
 of a finished run.
 """
 
@@ -113,7 +113,7 @@ def make_parser() -> Parser:
     parser.add_argument("--delta", type=float, default=1e-2, help="of the games: one that so many trials can reach")
     parser.add_argument("--quick", action="store_true", help="a selection of the games")
     parser.add_argument("--mutants", action="store_true", help="play against deliberately broken mechanisms instead")
-    parser.add_argument("--config", help="a recipe, with --config.KEY=VALUE: audit one training run")
+    parser.add_argument("--config", help="a config, with --config.KEY=VALUE: audit one training run")
     parser.add_argument("--canaries", type=int, default=200, help="of that run")
     parser.add_argument("--workdir", help="a finished run: audit its images")
     return parser

@@ -17,7 +17,7 @@ def make_parser() -> Parser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--workdir", help="directory of a finished run")
     what.add_argument("--samples", help="an .npz file with x_train and y_train, of whatever origin; needs --config")
-    parser.add_argument("--config", help="with --samples: the recipe whose data they are scored against")
+    parser.add_argument("--config", help="with --samples: the config whose data they are scored against")
     parser.add_argument("--protocol", help="a published protocol, one of " + ",".join(PROTOCOLS))
     parser.add_argument(
         "--n", type=int, help="synthetic images; default: the protocol's number, else as many as real, at most 10000"
@@ -61,7 +61,9 @@ def main(argv: Sequence[str]) -> None:
             parser.error("--workdir knows its own configuration; leave --config out")
         scores = evaluate(args.workdir, num_images=args.n, seed=args.seed or 0, **options)
     print(to_table(scores))
-    print("These scores read real images: they are not covered by epsilon. One can be bought: efsgd_jax.release_score.")
+    print(
+        "These scores read real images and are not covered by epsilon; `efsgd release_score` publishes one with noise."
+    )
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

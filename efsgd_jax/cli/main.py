@@ -62,10 +62,10 @@ def _about(argv: Sequence[str]) -> None:
 
 
 def _all_commands() -> argparse.ArgumentParser:
-    """Every command's flags, the recipes, and every key of the configuration."""
+    """Every command's flags, the configs, and every key of the configuration."""
     import shtab
 
-    from efsgd_jax.config import PACKAGED, default_config, packaged_recipes
+    from efsgd_jax.config import PACKAGED, default_config, packaged_configs
     from efsgd_jax.synthesizers import METHODS
 
     keys = sorted({key for method in METHODS for key in _keys(default_config(method))} | {"preset"})
@@ -75,7 +75,7 @@ def _all_commands() -> argparse.ArgumentParser:
         of_command = importlib.import_module(module).make_parser()
         for action in of_command._actions:
             if action.dest == "config":
-                action.choices = [f"{PACKAGED}{recipe}" for recipe in packaged_recipes()]
+                action.choices = [f"{PACKAGED}{name}" for name in packaged_configs()]
                 for key in keys:
                     of_command.add_argument(f"{PREFIX}{key}")
             elif action.dest in ("workdir", "runs", "out"):

@@ -78,12 +78,12 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def read_config(path: str | None, overrides: Iterable[str]) -> "ConfigDict":
-    """The recipe at ``path``, or the default, with each ``KEY=VALUE`` applied.
+    """The config at ``path``, or the default, with each ``KEY=VALUE`` applied.
 
-    A recipe may have presets, chosen by ``preset=NAME``, and may suit its settings to ``privacy.epsilon``.
+    A config may have presets, chosen by ``preset=NAME``, and may suit its settings to ``privacy.epsilon``.
 
     Raises:
-      UserError: no such recipe, preset or key, or a value of another type.
+      UserError: no such config, preset or key, or a value of another type.
     """
     # Not at the top: accounting alone starts faster without Flax.
     from efsgd_jax.config import default_config, load_config, override, with_method
@@ -96,7 +96,7 @@ def read_config(path: str | None, overrides: Iterable[str]) -> "ConfigDict":
         values[key] = value
     preset = values.pop("preset", None)
     if path is None and preset is not None:
-        raise UserError(f"{PREFIX}preset={preset} needs a recipe that has presets, such as --config=configs/mnist.py")
+        raise UserError(f"{PREFIX}preset={preset} needs a config that has presets, such as --config=configs/mnist.py")
     config = default_config()
     if path is not None:
         epsilon = None

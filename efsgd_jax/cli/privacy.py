@@ -40,7 +40,7 @@ def mechanism(args: argparse.Namespace) -> DpSgdMechanism:
 
 
 def ledger_of(args: argparse.Namespace, overrides: Sequence[str]) -> Ledger:
-    """What the flags describe, or what training would do with the recipe."""
+    """What the flags describe, or what training would do with the config."""
     if args.config or overrides:
         from efsgd_jax.config import validate
         from efsgd_jax.training.setup import make_ledger
@@ -144,7 +144,7 @@ def make_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--dataset_size", type=int, help="N")
-    parser.add_argument("--config", help="a recipe, with --config.KEY=VALUE, in the place of the flags below")
+    parser.add_argument("--config", help="a config, with --config.KEY=VALUE, in the place of the flags below")
     parser.add_argument("--expected_batch_size", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument(
@@ -159,15 +159,15 @@ def make_parser() -> Parser:
     return parser
 
 
-def _check(args: argparse.Namespace, *, recipe: bool) -> None:
-    for name in ("dataset_size",) if recipe else ("dataset_size", "expected_batch_size", "steps"):
+def _check(args: argparse.Namespace, *, from_config: bool) -> None:
+    for name in ("dataset_size",) if from_config else ("dataset_size", "expected_batch_size", "steps"):
         value = getattr(args, name)
         if value is None or value < 1:
             raise UserError(f"--{name} is {value}; give a number of at least 1")
-    if recipe:
+    if from_config:
         for name in ("expected_batch_size", "steps", "epsilon", "delta", "noise_multiplier", "feedback_l2_norm_clip"):
             if getattr(args, name) is not None:
-                raise UserError(f"--{name} and --config: a recipe says that itself; use --config.KEY=VALUE")
+                raise UserError(f"--{name} and --config: a config says that itself; use --config.KEY=VALUE")
         return
     if args.expected_batch_size > args.dataset_size:
         raise UserError(f"--expected_batch_size is {args.expected_batch_size:g}, above N = {args.dataset_size}")
@@ -189,7 +189,7 @@ def main(argv: Sequence[str]) -> None:
     overrides, rest = split_overrides(argv)
     args = make_parser().parse_args(rest)
     if argv:
-        _check(args, recipe=bool(args.config or overrides))
+        _check(args, from_config=bool(args.config or overrides))
         print(table(cost(ledger_of(args, overrides))))
         return
     print("GS-WGAN and DP-GAN-DPAC: K = 1000, sigma = 1.07, B = 32, T = 20000, delta = 1e-5")

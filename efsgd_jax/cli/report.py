@@ -9,7 +9,7 @@ from efsgd_jax.reports import report
 def make_parser() -> Parser:
     parser = Parser(
         "report",
-        description="One self-contained HTML page of a finished run, for its owner or, with --release, for everybody.",
+        description="One self-contained HTML page of a finished run, for its owner or, with --release, to publish.",
     )
     parser.add_argument("workdir", help="directory of the run")
     parser.add_argument("--out", help="the file; default: WORKDIR/private/report/report.html or WORKDIR/report.html")

@@ -53,7 +53,7 @@ def clipped_grad(
         fastest, and at most 1,024 elsewhere. Microbatches are summed in a ``lax.scan``; on several devices they are
         of each device.
       outer_l2_norm_clip: see ``clip_and_sum``.
-      mesh: with an axis ``data`` over whose devices the batch is dealt; None for one device.
+      mesh: with an axis ``data`` over whose devices the batch is distributed; None for one device.
 
     Raises:
       ValueError: an unknown method, a ``microbatch_size`` below 1, a clip norm that is negative or NaN; and when the

@@ -64,9 +64,11 @@ def over_devices(clipped: Callable[..., ClippedSum], mesh: Mesh) -> Callable[...
         size = check_batch(batch, keys, mask, carried)
         mask = jnp.ones(size, bool) if mask is None else jnp.asarray(mask)
         padded = -(-size // devices) * devices
-        dealt = jnp.arange(padded).reshape(-1, devices).T.reshape(-1)
-        real = dealt < size
-        batch, keys, mask, carried = jax.tree.map(lambda x: x[jnp.where(real, dealt, 0)], (batch, keys, mask, carried))
+        interleaved = jnp.arange(padded).reshape(-1, devices).T.reshape(-1)
+        real = interleaved < size
+        batch, keys, mask, carried = jax.tree.map(
+            lambda x: x[jnp.where(real, interleaved, 0)], (batch, keys, mask, carried)
+        )
         done = on_mesh(params, batch, keys, mask & real, carried)
 
         def in_order(x: jax.Array) -> jax.Array:

@@ -36,7 +36,7 @@ class ErrorFeedbackState(NamedTuple):
       residual: ``()`` in mode ``none``; ``e``, a pytree like the parameters, in ``hidden`` and ``private``; in
         ``local`` one length for each unit, or one such pytree for each (leading axis ``num_units``).
       like: pytree like the parameters, of arrays ``[0, ...]`` without elements: the shapes that per-example gradients
-        must have; ``()`` where nobody said.
+        must have; ``()`` where it is not known.
     """
 
     rng_key: jax.Array

@@ -3,7 +3,7 @@
 The theorem wants ``|fl(S) - fl(S')| <= C`` for batches that differ in one row: c_i in S, zeros in S'. In floating point
 a row that is clipped to C is a little longer, and one more row changes how the others are rounded. So rows are clipped
 to ``C / (1 + margin)``, with a margin that covers both whatever the numbers are. It is small because sums are made in a
-way that keeps it small: at most ``ROWS`` rows are added up in an order that nobody knows, and such blocks, of which one
+way that keeps it small: at most ``ROWS`` rows are added up in an unknown order, and such blocks, of which one
 only can differ, are added up with compensation.
 
 With u the unit roundoff (2^-24 in float32), B rows in the batch and r = min(B, ROWS)::

@@ -129,7 +129,7 @@ class PLDAccountant(pld.PLDAccountant):
             sigma = (event.event if poisson else event).noise_multiplier
             loss = Loss(functools.partial(one_step, event), count, sigma, event.sampling_probability)
         elif self._neighboring_relation in (ADD_OR_REMOVE_ONE, REPLACE_ONE) and _is_noisy_gaussian(event):
-            # Everybody is in it, which is the same for both relations.
+            # All members are in it, which is the same for both relations.
             sigma = event.noise_multiplier / count**0.5
             loss = Loss(functools.partial(poisson_sampled, sigma, 1.0), 1, sigma, 1.0)
         elif self._neighboring_relation is REPLACE_ONE and _is_noisy_subset(event):

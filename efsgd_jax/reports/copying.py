@@ -51,7 +51,7 @@ def copying_section(
       None: it shows real training images.
     """
     if not copying:
-        return missing("copying", "Copying", "Nobody has looked for copies yet.", command)
+        return missing("copying", "Copying", "Copies have not been looked for yet.", command)
     exact = copying.get("exact_copies")
     data = {
         "flagged": copying.get("flagged"),

@@ -1,4 +1,4 @@
-"""``report``: one run as one page, for its owner, or for everybody from ``release/`` alone."""
+"""``report``: one run as one page, for its owner, or for publication from ``release/`` alone."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

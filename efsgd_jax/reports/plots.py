@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Drawn in these, which nobody picks by hand, and replaced by the style sheet's.
+# Drawn in these, which occur nowhere else, and replaced by the style sheet's.
 INK, SOFT, GRID = "#010203", "#010204", "#010205"
 SERIES = ("#010211", "#010212", "#010213", "#010214")
 COLOURS = {INK: "currentColor", SOFT: "var(--soft)", GRID: "var(--line)"}

@@ -53,7 +53,7 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
     """Trains, or continues a killed run, until the planned steps or the target epsilon, whichever comes first.
 
     Args:
-      config: from ``default_config()`` or a recipe.
+      config: from ``default_config()`` or a config.
       workdir: a new or empty directory, or that of the same run.
       progress: show what is being done on standard error: a bar on a terminal, else plain lines.
 

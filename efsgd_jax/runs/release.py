@@ -52,7 +52,7 @@ def pack(workdir: str | Path, out: str | Path) -> list[str]:
     """Writes a finished run's release to a new zip file, or refuses.
 
     Args:
-      workdir: a finished run, with its ``private/``: without it nobody can tell what a release must not contain.
+      workdir: a finished run, with its ``private/``: without it what a release must not contain is not known.
       out: a .zip that does not exist yet.
 
     Returns:

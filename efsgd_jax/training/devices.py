@@ -1,4 +1,4 @@
-"""All devices of a run, of one process or of several: one axis over which batches are dealt."""
+"""All devices of a run, of one process or of several: one axis over which batches are distributed."""
 
 import os
 from typing import Any

@@ -13,7 +13,7 @@ from efsgd_jax.synthesizers.base import Synthesizer
 GIB = 2**30
 # Activations, the compiled program, a grid of samples.
 WORKING = GIB // 2
-# Below this nobody needs to be told.
+# A run that needs less than this is not mentioned.
 QUIET = GIB
 
 

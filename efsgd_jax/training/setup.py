@@ -108,7 +108,7 @@ def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger:
     if p.delta >= 1 / dataset_size:
         warnings.warn(
             f"delta {p.delta:g} is not below 1/N = {1 / dataset_size:.3g} for N = {dataset_size} training images: such "
-            "a delta allows publishing somebody's image outright; lower config.privacy.delta",
+            "a delta allows publishing an image of the data outright; lower config.privacy.delta",
             stacklevel=2,
         )
     mechanism = method_named(config.method.name).mechanism(config, dataset_size)

@@ -22,7 +22,7 @@ class Space(NamedTuple):
       closer_to_train: share whose nearest real image is one of the training part.
       expected_closer_to_train: the training part's share of the real images, which is what it would be if training
         had not known which part is which.
-      z: by how many standard deviations it is more, real images being dealt to the two parts at random.
+      z: by how many standard deviations it is more, if the real images are divided between the two parts at random.
       copied_share: ``(closer - expected) / (1 - expected)``: the share of copies that explains the excess.
       z_of_closest: ``z`` of the near-duplicates only, of whichever part.
       copied_share_of_closest: ``copied_share`` of these.
@@ -80,7 +80,7 @@ def copying(fake: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[Spac
 
     closer = np.where(to_train == to_test, 0.5, to_train < to_test)
     expected = len(train) / (len(train) + len(test))
-    # Images with the same nearest real one are one observation: what is dealt to the two parts is that image.
+    # Images with the same nearest real one are one observation: what is assigned to a part is that image.
     nearest_real = np.where(closer >= 0.5, rows, len(train) + test_rows)
     is_near = np.minimum(to_train, to_test) < near
     space = Space(

@@ -38,7 +38,7 @@ class Scores(NamedTuple):
     """
 
     class_names: tuple[str, ...]
-    gen2real: dict[str, Utility] = {}  # noqa: RUF012, nobody changes these
+    gen2real: dict[str, Utility] = {}  # noqa: RUF012, never changed
     real2gen: dict[str, Utility] = {}  # noqa: RUF012
     fidelity: dict[str, dict[str, float]] = {}  # noqa: RUF012
     copying: dict[str, Any] = {}  # noqa: RUF012

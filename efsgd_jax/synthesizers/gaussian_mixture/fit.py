@@ -5,7 +5,7 @@
     3. T times: sums and counts of the nearest centre's members, in V, partly whitened
     4. counts, sums, second moments about the centres -> weights, centres, covariances, shrunk towards the pooled one
 
-Everything between the releases is post-processing. Each is a Gaussian mechanism on everybody, and together they cost
+Everything between the releases is post-processing. Each is a full-batch Gaussian release, and together they cost
 what one with the given noise multiplier costs.
 """
 
@@ -35,7 +35,7 @@ class FitOptions:
 
     Attributes:
       components: M, of each class.
-      directions: d, at most; those that drown in the noise are left out.
+      directions: d, at most; those below the noise threshold are left out.
       mean_clip: l2 norm of an example beyond which it is scaled down in the class sums.
       deviation_clip: the same of an example's difference from its class mean, for the basis.
       cluster_steps: of k-means; none with one component.
@@ -181,9 +181,9 @@ def _principal_basis(noise: NoiseSupply, deviations: jax.Array, options: FitOpti
 
 
 def _smooth(means: jax.Array, counts: jax.Array, basis: _Basis, std: float) -> jax.Array:
-    """Class means whose differences are believed as far as the noise (``std`` on their sums) leaves any in sight.
+    """Class means, shrunk to the mean of all by Wiener's filter for noise of ``std`` on their sums.
 
-    A mean's distance from the mean of all is taken to vary in each direction as the examples do (Wiener's filter).
+    A mean's distance from the mean of all is taken to vary in each direction as the examples do.
     """
     overall = counts @ means / jnp.sum(counts)
     shift = means - overall
@@ -245,8 +245,8 @@ def _moments(
     pooled = jnp.sum(squares, axis=0) / jnp.sum(counts)
     shift = sums / counts[:, None]
     own = squares / counts[:, None, None] - shift[:, :, None] * shift[:, None, :]
-    believed = counts / (counts + 6 * std / b * jnp.sqrt(jnp.sum(there)))
-    covariances = believed[:, None, None] * own + (1 - believed)[:, None, None] * pooled
+    shrinkage = counts / (counts + 6 * std / b * jnp.sqrt(jnp.sum(there)))
+    covariances = shrinkage[:, None, None] * own + (1 - shrinkage)[:, None, None] * pooled
     counts = counts.reshape(k, m)
     return (
         counts / jnp.sum(counts, axis=1, keepdims=True),

@@ -30,7 +30,7 @@ from efsgd_jax.synthesizers.gaussian_mixture.reranker import (
 
 CHUNK = 2000
 DRAWN_AT_ONCE = 100
-# Of a vector: longer ones have a second moment of a gigabyte, and nobody has the examples that it takes.
+# Of a vector: longer ones have a second moment of a gigabyte, and need more examples than there ever are.
 MAX_SIZE = 4200
 
 

@@ -1,7 +1,7 @@
 """A private linear classifier on oriented gradients: it says how well a drawn image shows its class.
 
 Oriented gradients (Dalal, Triggs, 2005) are fixed, so that only the linear layer has to be paid for, and a linear
-layer on features of length 1 is learned by everybody's gradient at once, in few steps of full-batch descent.
+layer on features of length 1 is learned in few steps of full-batch gradient descent.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Sanitised gradients from disjoint shards: who trains when, who judges what, and what that costs.
 
-The data is dealt into K shards. Each shard trains networks of its own on its raw images (a discriminator, say); what
+The data is divided into K shards. Each shard trains networks of its own on its raw images (a discriminator, say); what
 leaves a shard is a gradient that is clipped to C and noised with std ``2 C sigma``: whatever one shard holds, it moves
 what it releases by at most 2C. Four schedules decide which shard does what (``privacy/subset.py`` has the accountant):
 
@@ -122,7 +122,7 @@ class ShardMechanism(NamedTuple):
         return self.schedule != "published" and not (self.real_codes and self.schedule in IMAGE_SCHEDULES)
 
     def deal(self, key: jax.Array) -> Shards:
-        """Deals every example to a shard, each by a throw of its own, so that nobody moves when somebody leaves.
+        """Assigns every example to a shard, each by a draw of its own, so that no other moves when one is removed.
 
         Args:
           key: typed PRNG key, secret.
@@ -155,7 +155,7 @@ class ShardMechanism(NamedTuple):
     def draw(self, key: jax.Array, shards: Shards, members: jax.Array, count: int) -> jax.Array:
         """``count`` examples of each of some shards, uniformly with replacement: int ``[len(members), count]``.
 
-        A shard without examples repeats somebody else's: mask by ``shards.sizes``.
+        A shard without examples repeats those of another: mask by ``shards.sizes``.
         """
         sizes = jnp.maximum(shards.sizes[members], 1)[:, None]
         offsets = jax.random.randint(key, (members.shape[0], count), 0, sizes)
@@ -264,7 +264,7 @@ class ShardMechanism(NamedTuple):
         return describe(self, steps, delta, epsilon_spent)
 
     def revealed_epsilon(self, steps: int, delta: float) -> float:
-        """What can be proven of ``published``: the cost if everybody sees which shard was drawn when.
+        """What can be proven of ``published``: the cost if it is public which shard was drawn when.
 
         Formal guarantees:
           A shard's state depends on when it was drawn, and so do later gradients: the draws of different steps are

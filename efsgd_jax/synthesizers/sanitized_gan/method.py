@@ -180,7 +180,7 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
     def warm_up(state: State, key: jax.Array, data: Data) -> State:
         """One step of every shard's critic against the generator as it is; in chunks: no second stack exists."""
         size = min(CHUNK, mechanism.num_shards)
-        everybody = jnp.arange(-(-mechanism.num_shards // size) * size).reshape(-1, size)
+        chunks = jnp.arange(-(-mechanism.num_shards // size) * size).reshape(-1, size)
 
         def one(member: Member, rows: jax.Array, key: jax.Array) -> Member:
             fake_key, key = jax.random.split(key)
@@ -194,7 +194,7 @@ def sanitized_gan(spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: 
             new = over_members(one, take(members, chunk), rows, jax.random.split(train_key, size))
             return put(members, chunk, new, data.shards.sizes[chunk] > 0), None
 
-        members, _ = jax.lax.scan(some, state.members, (everybody, jax.random.split(key, len(everybody))))
+        members, _ = jax.lax.scan(some, state.members, (chunks, jax.random.split(key, len(chunks))))
         return state._replace(members=members)
 
     def judged_loss(member: Member, fakes: jax.Array, inputs: Inputs, step: jax.Array) -> jax.Array:

@@ -36,7 +36,7 @@ class Hyperparameters:
       reconstruction_weight: of the reconstruction in the generator's loss; 0 leaves the encoder out.
       reconstruction_from: ``codes``, |G(E(x), y) - x|^2 for half of the images, as published; or ``prior``, |G(z, y) -
         x|^2 for every image, with z from the prior and x the nearest by code of ``candidates`` images of the judge's
-        shard with that label. In image space only the latter is covered by the sanitiser: its z is nobody's.
+        shard with that label. In image space only the latter is covered by the sanitiser: its z belongs to no image.
       candidates: of ``prior``, images that a judge looks at for each that it judges.
       kl_weight: beta, in the encoder's loss.
       encoder_steps: of a shard's encoder in one turn.

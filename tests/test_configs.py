@@ -7,7 +7,7 @@ import pytest
 
 from efsgd_jax import UserError, load_config
 from efsgd_jax.cli.parser import read_config
-from efsgd_jax.config import packaged_recipes, validate
+from efsgd_jax.config import packaged_configs, validate
 
 RECIPES = sorted(Path("configs").glob("*.py"))
 PRESETS = """
@@ -23,19 +23,19 @@ def get_config(preset="quick"):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_is_valid_and_takes_an_epsilon(path):
+def test_a_config_is_valid_and_takes_an_epsilon(path):
     validate(load_config(path))
     config = read_config(str(path), ["privacy.epsilon=1.5"])
     validate(config)
     assert config.privacy.epsilon == 1.5
 
 
-def test_recipes_come_with_the_package():
-    assert packaged_recipes() == [path.stem for path in RECIPES]
+def test_configs_come_with_the_package():
+    assert packaged_configs() == [path.stem for path in RECIPES]
     assert load_config("preset:fmnist", epsilon=1.0) == load_config("configs/fmnist.py", epsilon=1.0)
     for bad, words in (
         ("preset:fmnis", "did you mean 'fmnist'"),
-        ("preset:../setup", "no recipe"),
+        ("preset:../setup", "no config"),
         ("x.py", "preset:NAME"),
     ):
         with pytest.raises(UserError, match=words):
@@ -49,7 +49,7 @@ def test_the_packages_that_are_built_are_those_that_exist():
 
 
 @pytest.mark.parametrize("path", ["configs/mnist.py", "configs/fmnist.py"])
-def test_the_recipes_are_presets_of_one_configuration(path):
+def test_the_configs_are_presets_of_one_configuration(path):
     quick, long = (read_config(path, [f"preset={p}", "privacy.epsilon=1"]) for p in ("quick", "long"))
     assert (quick.method.candidates, long.method.candidates) == (1, 8)
     with quick.unlocked():
@@ -69,7 +69,7 @@ def test_a_mixture_has_fewer_components_where_noise_is_larger():
     assert chosen.method.components == 4
 
 
-def test_presets_are_those_of_the_recipe(tmp_path):
+def test_presets_are_those_of_the_config(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(PRESETS)
     assert load_config(path).train.steps == 7
@@ -79,5 +79,5 @@ def test_presets_are_those_of_the_recipe(tmp_path):
         read_config(str(path), ["preset=slow"])
     with pytest.raises(UserError, match="no presets"):
         read_config("configs/digits.py", ["preset=long"])
-    with pytest.raises(UserError, match="needs a recipe"):
+    with pytest.raises(UserError, match="needs a config"):
         read_config(None, ["preset=long"])
