@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from efsgd_jax.config import validate
 from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import atomic, read_json, write_json, write_text
@@ -80,6 +81,7 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
       >>> result.steps, result.epsilon <= 10
       (1, True)
     """
+    validate(config)
     mesh = mesh_for(config)
     say("reading the data, solving for the noise", shown=progress and is_first())
     setup = prepare(config, mesh)
