@@ -73,6 +73,7 @@ def test_a_signal_to_one_process_ends_all_at_the_same_step(tmp_path):
     assert [process.returncode for process in processes] == [143, 143]
 
 
+@pytest.mark.slow
 def test_one_device_eight_devices_and_two_processes_train_the_same_generator(tmp_path):
     runs = {
         "one": [start(tmp_path / "one")],

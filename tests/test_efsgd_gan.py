@@ -142,6 +142,7 @@ def test_the_method_wants_a_clip_norm_per_network():
         efsgd_gan(SPEC, HP, DpSgdMechanism(100, 0.1, 10, 1.3, 1.0))
 
 
+@pytest.mark.slow
 def test_without_noise_it_learns_the_digits():
     data = load_dataset("digits")
     n = len(data.train_labels)

@@ -73,7 +73,7 @@ def assert_same_run(workdir, whole):
     [
         pytest.param(signal.SIGKILL, "begun.json", marks=pytest.mark.slow),
         (signal.SIGKILL, "checkpoints/0*"),
-        (signal.SIGTERM, "checkpoints/0*"),
+        pytest.param(signal.SIGTERM, "checkpoints/0*", marks=pytest.mark.slow),
     ],
     ids=["SIGKILL before a checkpoint", "SIGKILL after one", "SIGTERM"],
 )
@@ -279,6 +279,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource limits")
+@pytest.mark.slow
 def test_what_cannot_be_written_is_one_line_and_nothing_is_lost(unfinished, whole):
     """Files that may not grow beyond some kilobytes stand for a disk that is full."""
     (unfinished / "private/checkpoints/000000060.msgpack").unlink()

@@ -76,6 +76,7 @@ def test_tpu_with_two_devices(tmp_path):
     assert pictures == 2
 
 
+@pytest.mark.slow
 def test_your_images(tmp_path):
     text, pictures = run("your_images", tmp_path)
     assert number(text, r"(\d+) to train on") + number(text, r"(\d+) held out") == 1797

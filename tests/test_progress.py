@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from efsgd_jax.cli.train import main
+from efsgd_jax import fit
 from efsgd_jax.training import progress as module
 from efsgd_jax.training.progress import Progress
 
@@ -68,13 +68,11 @@ def test_nothing_is_said_where_nothing_is_asked_for(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_run_in_a_pipe_says_plain_lines(tmp_path, capsys):
-    flags = ["generator_width=4", "discriminator_width=4", "encoder_width=4", "max_width=8", "generated_batch_size=8"]
-    argv = [f"--config.method.{flag}" for flag in flags] + ["--config.train.steps=3", f"--workdir={tmp_path / 'run'}"]
-    assert main(argv) == 0
+def test_a_run_in_a_pipe_says_plain_lines(small_config, tmp_path, capsys):
+    fit(small_config, tmp_path / "run")
     said = capsys.readouterr().err
     lines = said.splitlines()
     assert lines[0] == "reading the data, solving for the noise"
     assert "compiling a step" in lines
-    assert lines[-1].startswith("step 3 of 3, ")
+    assert lines[-1].startswith("step 6 of 6, ")
     assert "\r" not in said

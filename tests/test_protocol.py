@@ -145,6 +145,7 @@ def test_scores_of_other_images_are_others(run, own_cache, monkeypatch):
     assert evaluate(run, **options).gen2real["logistic_regression"].accuracy < good - 0.3
 
 
+@pytest.mark.slow
 def test_copying_is_flagged_for_replays_only(run, cache, monkeypatch):
     data = load_dataset("digits")
     monkeypatch.setattr(module, "sample", lambda workdir, n, seed: Samples(*of_part, data.class_names))

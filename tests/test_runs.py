@@ -91,6 +91,7 @@ def test_scores(finished_run):
     assert saved["gen2real"]["logistic_regression"]["accuracy"] == value.accuracy
 
 
+@pytest.mark.slow
 def test_explicit_noise_stops_at_the_target(small_config, tmp_path):
     config = small_config.copy_and_resolve_references().unlock()
     config.privacy.update(noise_multiplier=1.0, epsilon=1.2)
@@ -122,6 +123,7 @@ def test_programs_print_what_a_person_needs(finished_run, tmp_path, capsys):
     assert "not covered by epsilon" in out
 
 
+@pytest.mark.slow
 def test_rgb_folders_train_and_sample(small_config, tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a/b", "c"):

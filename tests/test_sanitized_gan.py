@@ -17,7 +17,7 @@ from efsgd_jax.cli.train import main as train
 from efsgd_jax.data import ImageSpec, to_uint8
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
 from efsgd_jax.privacy.mechanism import REPLACE
-from efsgd_jax.synthesizers.sanitized_gan.generator_inputs import make_generator_inputs
+from efsgd_jax.synthesizers.sanitized_gan.generator_inputs import make_inputs
 from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 from efsgd_jax.synthesizers.sanitized_gan.members import over_members, put, take
 from efsgd_jax.synthesizers.sanitized_gan.method import sanitized_gan
@@ -174,7 +174,7 @@ def test_noise_of_a_step_has_the_mechanisms_std_and_differs_per_image():
 def test_reconstruction_from_the_prior_takes_images_of_the_label():
     hp = Hyperparameters(**{**vars(EVERYTHING), "reconstruction_from": "prior", "candidates": 6})
     shard = make_shard(SPEC, hp, lambda *a: None, 0)
-    inputs = make_generator_inputs(SPEC, hp, shard, 2, 5, fixed_labels=False)
+    inputs = make_inputs(SPEC, hp, shard, 2, 5, fixed_labels=False)
     members = jax.vmap(shard.init)(jax.random.split(jax.random.key(0), 2))
     real = images(jax.random.key(3), 2, inputs.examples)
     got = inputs.draw(members, jnp.arange(2), real, jnp.array([True, False]), jax.random.key(4))
