@@ -97,6 +97,9 @@ def test_squares_by_group_are_those_of_integers(kind, bits):
         np.testing.assert_array_equal(whole(one)[0], want[4])
     few = squares(jnp.asarray(rows[:2], jnp.float32), jnp.array([6, 6]), 7, bits)
     np.testing.assert_array_equal(whole(few)[6], rows[:2].T @ rows[:2])
+    for wrong in (jnp.zeros(1, jnp.int32), jnp.zeros(4, jnp.int32), jnp.zeros((3, 1), jnp.int32)):
+        with pytest.raises(ValueError, match="each row has one"):
+            squares_by_group(jnp.ones((3, 2)), wrong, 2, bits)
     with pytest.raises(ValueError, match="12 bits"):
         squares_by_group(jnp.zeros((2, 2)), jnp.zeros(2, jnp.int32), 2, 12)
 

@@ -86,6 +86,8 @@ def squares_by_group(rows: jax.Array, groups: jax.Array, num_groups: int, bits: 
     """
     if bits > DIGIT_BITS:
         raise ValueError(f"entries of {bits} bits; at most {DIGIT_BITS} are squared.")
+    if groups.shape != (len(rows),):  # a single group would be that of every place, and its row counted N times
+        raise ValueError(f"{len(rows)} rows and groups of shape {groups.shape}: each row has one.")
     inside = (groups >= 0) & (groups < num_groups)
     rows, groups = jnp.where(inside[:, None], rows, 0.0), jnp.where(inside, groups, 0)
     if num_groups == 1:
