@@ -31,7 +31,6 @@ def meanings_of(group: Any) -> dict[str, str]:
     for owner in reversed(type(group).__mro__):
         for name, text in ENTRY.findall(_attributes(inspect.getdoc(owner) or "")):
             found[name] = " ".join(text.split())
-    # ``a: ...; b alike`` explains two.
     return {field.name: found.get(field.name, "") for field in dataclasses.fields(group)}
 
 
