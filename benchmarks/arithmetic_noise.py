@@ -27,7 +27,7 @@ from timing import write_record
 from efsgd_jax.privacy import noise
 from efsgd_jax.privacy.accounting import epsilon, gaussian_event
 from efsgd_jax.privacy.calibration import calibrate_noise_multiplier
-from efsgd_jax.privacy.dp_sgd import dp_sgd_event
+from efsgd_jax.privacy.dp_sgd_events import dp_sgd_event
 from efsgd_jax.privacy.gaussian_table import LARGEST
 
 LARGEST_NOISE = LARGEST * sum(noise.BASE**j for j in range(noise.DIGITS))

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import importlib.util
 import inspect
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,25 @@ def default_config(method: str = "efsgd_gan") -> ConfigDict:
       UserError: no such method.
 
     Examples:
-      >>> default_config("gaussian_mixture").train.steps
-      1
+      >>> default_config("gaussian_mixture").method.components
+      5
     """
     config = ConfigDict({name: dataclasses.asdict(group) for name, group in GROUPS.items()})
     config.method = ConfigDict({"name": method})
     for group, values in method_named(method).defaults().items():
         config[group].update(dataclasses.asdict(values))
     return config
+
+
+def config_from(values: dict[str, Any]) -> ConfigDict:
+    """The configuration that a run's files hold: as JSON has it, where infinity is the string "inf"."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: convert(v) for k, v in value.items()}
+        return math.inf if value == "inf" else value
+
+    return ConfigDict(convert(values))
 
 
 def with_method(config: ConfigDict, method: str) -> ConfigDict:

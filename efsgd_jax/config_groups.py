@@ -38,7 +38,7 @@ class PrivacyKeys:
     Attributes:
       epsilon: never exceeded; inf trains without noise and without any guarantee.
       delta: of the same guarantee; below 1/N.
-      noise_multiplier: 0 solves for the smallest that lasts for train.steps.
+      noise_multiplier: 0 solves for the smallest that lasts for all steps.
       feedback: none; local (a residual per example, at no cost); private (a noised residual, at no cost); hidden (as
         published, and expensive: its assumption-free epsilon is what counts).
       feedback_l2_norm_clip: hidden: of the residual, on the scale of the sum; local: bound of one unit's residual;
@@ -58,16 +58,14 @@ class PrivacyKeys:
 
 @dataclasses.dataclass(frozen=True)
 class TrainKeys:
-    """``config.train``: how long, and what is written on the way.
+    """``config.train``: what is written on the way.
 
     Attributes:
-      steps: private steps; fewer are taken where epsilon is spent before.
       log_every: steps between two lines of metrics.
       grid_every: steps between two checkpoints, each with a grid of samples.
       seed: -1 for keys from the system's entropy. Anything else is for debugging: no guarantee.
     """
 
-    steps: int = 600
     log_every: int = 20
     grid_every: int = 200
     seed: int = -1

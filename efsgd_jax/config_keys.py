@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from efsgd_jax.config import default_config
 from efsgd_jax.config_groups import GROUPS
-from efsgd_jax.synthesizers import METHODS, common_rules, method_named
+from efsgd_jax.synthesizers import common_rules, method_named, method_names
 
 ENTRY = re.compile(r"^      (\w+): (.*(?:\n        .*)*)", re.M)
 
@@ -46,7 +46,7 @@ def config_keys(method: str) -> list[Key]:
     rules: dict[str, str] = {}
     for key, _, _, wanted in [*common_rules(config), *method_named(method).rules(config)]:
         rules.setdefault(key, wanted)
-    found = [Key("method.name", "str", method, f"one of {', '.join(METHODS)}", "the synthesis method.")]
+    found = [Key("method.name", "str", method, f"one of {', '.join(method_names())}", "the synthesis method.")]
     for name, group in [*GROUPS.items(), *method_named(method).defaults().items()]:
         meanings = meanings_of(group)
         for field in dataclasses.fields(group):

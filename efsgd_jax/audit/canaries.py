@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tqdm
 from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
@@ -17,9 +16,11 @@ from efsgd_jax.config import validate
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy import DpSgdMechanism, clipped_grad, fresh_key
+from efsgd_jax.privacy.gradient_access import ExampleLoss, GradientAccess
 from efsgd_jax.runs.sampling import draw
-from efsgd_jax.synthesizers.base import Batch
+from efsgd_jax.synthesizers.base import Phase, Record
 from efsgd_jax.training.setup import Setup, bind, dataset_of
+from efsgd_jax.training.update import Inputs, keys_of_phase, open_access
 
 PyTree = Any
 CHUNK = 50
@@ -45,31 +46,56 @@ class RunAudit(NamedTuple):
     curves: dict[str, float]
 
 
-class _Recorded(NamedTuple):
-    """The transform's state, its last release and the sum under the noise."""
+class _Together(NamedTuple):
+    """Canaries, then records; whether each is in the data, and whether it is a canary; and the canaries again."""
 
-    rng_key: jax.Array
-    residual: PyTree
-    like: PyTree
-    released: PyTree
-    clipped_sum: PyTree
+    record: Record
+    present: jax.Array
+    canary: jax.Array
+    canaries: Record
+
+
+class _RecordingAccess(GradientAccess):
+    """The same access, to the records that are present; it keeps what the attacker needs.
+
+    Attributes:
+      seen: for the m canaries' own clipped gradients C ``[m, d]`` and the surprise y, which is the released gradient
+        less what all other records added: ``C y``, ``C C^T`` and the mean of ``y^2``.
+    """
+
+    def __init__(self, mechanism: DpSgdMechanism, records: _Together, key: jax.Array, **shared: Any):
+        super().__init__(mechanism, records.record, key, **shared)
+        # Drawn but absent: the same as not in the data, since draws are independent.
+        self._mask = self._mask & records.present[self._rows]
+        self._others = self._mask & ~records.canary[self._rows]
+        self._all = records
+        self.seen: tuple[jax.Array, ...] = ()
+
+    def clipped_gradient(
+        self, loss: ExampleLoss, params: PyTree, residual: PyTree, *, microbatch_size: int | None = None
+    ) -> tuple[PyTree, PyTree]:
+        gradient, new = super().clipped_gradient(loss, params, residual, microbatch_size=microbatch_size)
+        # The other records' part is known to the adversary of the definition.
+        known = self._clipped_sum(loss, params, residual, microbatch_size, self._others).clipped_sum
+        of_one = clipped_grad(loss, self._mechanism.l2_norm_clip)
+        key = jax.random.fold_in(self._loss_key, 1)
+
+        def own(example: PyTree) -> jax.Array:
+            one = jax.tree.map(lambda x: x[None], (example, key))
+            return ravel_pytree(of_one(params, *one).clipped_sum)[0]
+
+        each = jax.lax.map(own, self._all.canaries, batch_size=CHUNK)
+        surprise = self._mechanism.expected_batch_size * ravel_pytree(gradient)[0] - ravel_pytree(known)[0]
+        self.seen = each @ surprise, each @ each.T, jnp.mean(surprise**2)
+        return gradient, new
 
 
 class _Recording(DpSgdMechanism):
-    """The same mechanism; its transform keeps what the attacker needs."""
+    """The same mechanism, whose access records."""
 
-    def transform(self, key: jax.Array) -> optax.GradientTransformationExtraArgs:
-        inner = super().transform(key)
-
-        def init(params: PyTree) -> Any:
-            nothing = jax.tree.map(jnp.zeros_like, params)
-            return _Recorded(**inner.init(params)._asdict(), released=nothing, clipped_sum=nothing)
-
-        def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]:
-            released, new = inner.update(updates, state, params, **extra)
-            return released, _Recorded(**new._asdict(), released=released, clipped_sum=updates.clipped_sum)
-
-        return optax.GradientTransformationExtraArgs(init, update)
+    def open(self, records: Any, key: jax.Array, step: jax.Array, **shared: Any) -> _RecordingAccess:
+        del step
+        return _RecordingAccess(self, records, key, **shared)
 
 
 def make_canaries(spec: ImageSpec, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -116,17 +142,12 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = Non
         train_images=np.concatenate([images, dataset.train_images]),
         train_labels=np.concatenate([labels, dataset.train_labels]),
     )
-    if config.method.name != "efsgd_gan":
-        raise UserError(
-            f"canaries attack gradients of single images; config.method.name is {config.method.name}, which has none. "
-            "Audit its schedules: python -m efsgd_jax audit"
-        )
-    setup = bind(config, together, lambda mechanism: _Recording(*mechanism))
-    ledger, synthesizer = setup.ledger, setup.synthesizer
+    setup = bind(config, together, _recording)
+    ledger = setup.ledger
     run_key, image_key = jax.random.split(fresh_key() if seed is None else jax.random.key(seed))
-    state, white = _train(setup, present, run_key, progress)
+    released, white = _train(setup, present, run_key, progress)
     drawn_labels = np.arange(min(len(dataset.train_labels), MAX_IMAGES)) % dataset.spec.num_classes
-    drawn = draw(jax.jit(synthesizer.generate), synthesizer.released(state), image_key, drawn_labels)
+    drawn = draw(jax.jit(setup.generate), released, image_key, drawn_labels)
     black = nearness(images, labels, drawn, drawn_labels)
     scores = {"white box": white, "black box": black}
     return RunAudit(
@@ -142,49 +163,49 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = Non
     )
 
 
+def _recording(mechanism: Any) -> Any:
+    if not isinstance(mechanism, DpSgdMechanism):
+        raise UserError(
+            "canaries attack clipped gradients of single images, and this method has a phase without; audit its "
+            "mechanisms: python -m efsgd_jax audit"
+        )
+    return _Recording(*mechanism)
+
+
 def _train(setup: Setup, present: np.ndarray, key: jax.Array, progress: bool) -> tuple[PyTree, np.ndarray]:
-    """The last state, and the white-box score of each canary. Canaries are the first rows."""
-    data, ledger, synthesizer = setup
-    mechanism, steps = ledger.mechanism, ledger.steps
-    assert isinstance(mechanism, DpSgdMechanism)
-    assert synthesizer.example_loss is not None  # of ``efsgd_gan`` both are so
-    count = len(present)
-    allowed = jnp.concatenate([jnp.asarray(present), jnp.ones(len(data.train_labels) - count, bool)])
+    """What is released, and the white-box score of each canary. Canaries are the first rows."""
+    data, count, n = setup.dataset, len(present), len(setup.dataset.train_labels)
+    every = Record(jnp.asarray(data.train_images), jnp.asarray(data.train_labels, jnp.int32))
+    records = _Together(
+        every,
+        jnp.concatenate([jnp.asarray(present), jnp.ones(n - count, bool)]),
+        jnp.arange(n) < count,
+        jax.tree.map(lambda x: x[:count], every),
+    )
+    released: dict[str, PyTree] = {}
+    agreement, gram, variance, q = np.zeros(count), np.zeros((count, count)), 0.0, 0.0
+    for i, phase in enumerate(setup.phases):
+        mechanism = phase.plan.mechanism
+        keys = keys_of_phase(key, i)
 
-    clipped_sum = clipped_grad(synthesizer.example_loss, mechanism.l2_norm_clip, microbatch_size=CHUNK)
-    images, labels = jnp.asarray(data.train_images), jnp.asarray(data.train_labels)
-    step = jax.jit(synthesizer.step)
+        @jax.jit
+        def step(state: PyTree, t: jax.Array, inputs: Inputs, phase: Phase = phase) -> tuple[PyTree, Any]:
+            access: Any = open_access(phase, inputs, t, None)
+            state, _ = phase.step(state, access, jax.random.fold_in(inputs.step_key, t))
+            return state, access.seen if phase.plan.mechanism is not None else ()
 
-    @jax.jit
-    def draw(key: jax.Array) -> tuple[Batch, jax.Array]:
-        rows, mask = mechanism.sample(key)
-        # Drawn but absent: the same as not in the data, since draws are independent.
-        return Batch(images[rows], labels[rows], mask & allowed[rows], rows), rows < count
-
-    @jax.jit
-    def attack(params: PyTree, key: jax.Array, released: PyTree, known: PyTree) -> tuple[jax.Array, ...]:
-        def own(example: PyTree) -> jax.Array:
-            one = jax.tree.map(lambda x: x[None], (example, key))
-            return ravel_pytree(clipped_sum(params, *one).clipped_sum)[0]
-
-        each = jax.lax.map(own, (images[:count], labels[:count]), batch_size=CHUNK)
-        surprise = mechanism.expected_batch_size * ravel_pytree(released)[0] - ravel_pytree(known)[0]
-        return each @ surprise, each @ each.T, jnp.mean(surprise**2)
-
-    init_key, sampling_key, attack_key = jax.random.split(key, 3)
-    state = synthesizer.init(init_key)
-    agreement, gram, variance = np.zeros(count), np.zeros((count, count)), 0.0
-    for t in tqdm.trange(steps, disable=not progress, unit="step", dynamic_ncols=True):
-        batch, are_canaries = draw(jax.random.fold_in(sampling_key, t))
-        new, _ = step(state, batch)
-        # The other records' part is known to the adversary of the definition: the same step without the canaries.
-        others, _ = step(state, batch._replace(mask=batch.mask & ~are_canaries))
-        seen = attack(state.params, jax.random.fold_in(attack_key, t), new.privacy.released, others.privacy.clipped_sum)
-        agreement += np.asarray(seen[0], np.float64)
-        gram += np.asarray(seen[1], np.float64)
-        variance += float(seen[2]) / steps
-        state = new
-    return state, _guess(agreement, gram, variance, mechanism.sampling_probability)
+        inputs = Inputs(keys.access, keys.step, records, released)
+        state = phase.init(keys.init, released)
+        for t in tqdm.trange(phase.plan.steps, disable=not progress, unit="step", dynamic_ncols=True):
+            state, seen = step(state, jnp.int32(t), inputs)
+            if seen:
+                agreement += np.asarray(seen[0], np.float64)
+                gram += np.asarray(seen[1], np.float64)
+                variance += float(seen[2]) / setup.ledger.steps
+        if isinstance(mechanism, DpSgdMechanism):
+            q = mechanism.sampling_probability
+        released = {**released, phase.name: jax.device_get(phase.release(state))}
+    return released[setup.phases[-1].name], _guess(agreement, gram, variance, q)
 
 
 def _guess(agreement: np.ndarray, gram: np.ndarray, variance: float, q: float) -> np.ndarray:

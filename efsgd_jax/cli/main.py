@@ -66,9 +66,9 @@ def _all_commands() -> argparse.ArgumentParser:
     import shtab
 
     from efsgd_jax.config import PACKAGED, default_config, packaged_configs
-    from efsgd_jax.synthesizers import METHODS
+    from efsgd_jax.synthesizers import method_names
 
-    keys = sorted({key for method in METHODS for key in _keys(default_config(method))} | {"preset"})
+    keys = sorted({key for method in method_names() for key in _keys(default_config(method))} | {"preset"})
     parser = argparse.ArgumentParser(prog="efsgd")
     commands = parser.add_subparsers(dest="command")
     for name, (module, what) in COMMANDS.items():

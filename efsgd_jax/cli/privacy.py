@@ -10,8 +10,10 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy.accounting import FINE_ORDERS, epsilon
 from efsgd_jax.privacy.calibration import calibrate_mechanism
-from efsgd_jax.privacy.dp_sgd import LOCAL_OVERFLOW, DpSgdMechanism, dp_sgd_event
+from efsgd_jax.privacy.dp_sgd import LOCAL_OVERFLOW, DpSgdMechanism
+from efsgd_jax.privacy.dp_sgd_events import dp_sgd_event
 from efsgd_jax.privacy.ledger import Ledger
+from efsgd_jax.privacy.plan import Composition, PlannedPhase
 from efsgd_jax.privacy.sampling import sample_capacity
 from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 from efsgd_jax.synthesizers.sanitized_gan.published_accounting import SanitizedGan
@@ -39,7 +41,7 @@ def mechanism(args: argparse.Namespace) -> DpSgdMechanism:
     )
 
 
-def ledger_of(args: argparse.Namespace, overrides: Sequence[str]) -> Ledger:
+def ledger_of(args: argparse.Namespace, overrides: Sequence[str]) -> Ledger[Composition]:
     """What the flags describe, or what training would do with the config."""
     if args.config or overrides:
         from efsgd_jax.config import validate
@@ -51,32 +53,42 @@ def ledger_of(args: argparse.Namespace, overrides: Sequence[str]) -> Ledger:
     asked = mechanism(args)
     if not args.noise_multiplier and args.epsilon != math.inf:
         asked = calibrate_mechanism(asked, args.steps, args.epsilon, args.delta)
-    return Ledger(asked, args.epsilon or float("inf"), args.delta, args.steps)
+    plan = Composition((PlannedPhase("training", asked, args.steps),))
+    return Ledger(plan, args.epsilon or float("inf"), args.delta, args.steps)
 
 
-def cost(ledger: Ledger) -> list[tuple[str, str]]:
+def cost(ledger: Ledger[Composition]) -> list[tuple[str, str]]:
     """Rows of name and value for one configuration."""
-    asked, delta, planned = ledger.mechanism, ledger.delta, ledger.planned_steps
+    plan, delta, planned = ledger.mechanism, ledger.delta, ledger.planned_steps
+    spent = ledger.spent(ledger.steps)
+    described = [(p.name, count, m.describe(count, delta, spent)) for p, m, count in plan.taken(ledger.steps)]
     rows = [
-        ("epsilon by PLD (proven)", format_epsilon(ledger.spent(ledger.steps))),
+        ("epsilon by PLD (proven)", format_epsilon(spent)),
         ("epsilon by RDP, without truncation", format_epsilon(ledger.rdp_untruncated(ledger.steps))),
         ("delta", f"{delta:g}"),
-        ("noise multiplier", f"{asked.noise_multiplier:.4g}"),
         ("steps", f"{ledger.steps}" + (f" of {planned}" if ledger.steps < planned else "")),
     ]
-    described = asked.describe(ledger.steps, delta, ledger.spent(ledger.steps))
-    if described.accountings:
-        meanings = described.accounting_meanings
-        rows[:2] = [
-            (f"epsilon {meanings[name]}", format_epsilon(value)) for name, value in described.accountings.items()
-        ]
-    shown = ("sampling_probability", "capacity", "schedule", "num_shards", "feedback", "fresh_share")
-    for name in shown:
-        value = described.parameters.get(name)
-        if value is not None:
-            rows.append((name.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else f"{value}"))
-    if delta >= 1 / asked.dataset_size:
-        rows.append(("warning", f"delta is not below 1/N = {1 / asked.dataset_size:.3g}"))
+    for _, _, found in described:
+        if found.accountings:
+            meanings = found.accounting_meanings
+            rows[:2] = [
+                (f"epsilon {meanings[name]}", format_epsilon(value)) for name, value in found.accountings.items()
+            ]
+    shown = (
+        "noise_multiplier", "sampling_probability", "capacity", "share", "schedule", "num_shards", "feedback",
+        "fresh_share",
+    )  # fmt: skip
+    for phase, count, found in described:
+        before = f"{phase}: " if len(described) > 1 else ""
+        if before:
+            rows.append((f"{before}steps", str(count)))
+        for name in shown:
+            value = found.parameters.get(name)
+            if value is not None:
+                text = f"{value:.{4 if name == 'noise_multiplier' else 6}g}" if isinstance(value, float) else f"{value}"
+                rows.append((f"{before}{name.replace('_', ' ')}", text))
+    if delta >= 1 / plan.dataset_size:
+        rows.append(("warning", f"delta is not below 1/N = {1 / plan.dataset_size:.3g}"))
     return rows
 
 

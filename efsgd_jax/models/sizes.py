@@ -1,5 +1,8 @@
 """How an image size factors into a smallest feature map and a number of doublings."""
 
+from efsgd_jax.data.dataset import ImageSpec
+from efsgd_jax.errors import UserError
+
 
 def base_and_stages(image_size: int) -> tuple[int, int]:
     """``image_size = base * 2**stages`` with the smallest base of at least 4: 8 = 4 * 2, 28 = 7 * 4, 64 = 4 * 16.
@@ -16,6 +19,14 @@ def base_and_stages(image_size: int) -> tuple[int, int]:
             "28, 32, 48, 64 or 128."
         )
     return base, stages
+
+
+def check_image_size(spec: ImageSpec) -> None:
+    """Raises ``UserError`` for images whose size is no base and doublings."""
+    try:
+        base_and_stages(spec.image_size)
+    except ValueError as error:
+        raise UserError(f"{error} Set --config.data.image_size") from error
 
 
 def stage_widths(width: int, stages: int, max_width: int) -> list[int]:

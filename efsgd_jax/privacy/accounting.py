@@ -66,6 +66,38 @@ def epsilon(
     return float(instance.compose(event).get_epsilon(delta))
 
 
+def epsilon_with_failure(
+    event: dp_accounting.DpEvent,
+    delta: float,
+    failure_share: float,
+    failure: float,
+    *,
+    accountant: Accountant = "pld",
+    grid: float = FINE,
+    neighbouring_relation: dp_accounting.NeighboringRelation = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
+) -> float:
+    """Epsilon of something that is ``event`` but with a small probability; ``inf`` where that is too large.
+
+    Args:
+      failure_share: the part of delta that is kept for it, in [0, 1).
+      failure: the probability, on each of two neighbours.
+
+    Formal guarantees:
+      Without the failure, ``(epsilon, delta_0)`` for both neighbours; hence ``delta = delta_0 + (1 + exp(epsilon)) p``
+      with it. Here delta_0 is ``(1 - failure_share) delta``, and the rest must suffice.
+    """
+    spent = epsilon(
+        event, (1 - failure_share) * delta, accountant=accountant, grid=grid,
+        neighbouring_relation=neighbouring_relation,
+    )  # fmt: skip
+    if failure == 0:
+        return spent
+    allowed = failure_share * delta
+    # In logarithms: exp(epsilon) overflows where the noise is nearly nothing.
+    too_often = allowed == 0 or math.log(failure) + float(np.logaddexp(0.0, spent)) > math.log(allowed)
+    return math.inf if too_often else spent
+
+
 def after_queries(training: float, queries: Iterable[float]) -> float:
     """Epsilon of a training, at its delta, and of queries after it that spend these epsilons at delta 0: the sum.
 

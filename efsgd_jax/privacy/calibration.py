@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 import dp_accounting
@@ -12,10 +12,10 @@ from scipy import optimize
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy.accounting import COARSE, COARSE_ORDERS, epsilon
-from efsgd_jax.privacy.mechanism import Mechanism
+from efsgd_jax.privacy.mechanism import Accounted
 from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE
 
-M = TypeVar("M", bound=Mechanism)
+M = TypeVar("M", bound=Accounted)
 MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER = 1e-2, 1e4
 MIN_DELTA = 1e-18  # far below it, what is cut off the losses of a step is all that is seen
 MAX_EPSILON = 200.0  # its promise is that odds change at most exp(200) times
@@ -138,48 +138,6 @@ def calibrate_steps(spent: Callable[[int], float], target_epsilon: float, max_st
         middle = (low + high) // 2
         low, high = (middle, high) if spent(middle) <= target_epsilon else (low, middle)
     return low
-
-
-def calibrate_phases(
-    phases: Sequence[tuple[Callable[[float], dp_accounting.DpEvent], float]], delta: float
-) -> list[float]:
-    """The noise multipliers of phases that share one budget, such as a one-shot release, 5,000 steps and a score.
-
-    Args:
-      phases: for each phase, in order, noise multiplier -> event, and the epsilon that it and all before it may have
-        spent together when it ends; increasing.
-      delta: of the whole.
-
-    Returns:
-      One noise multiplier per phase; the composition of all their events spends at most the last epsilon.
-
-    Raises:
-      UserError: a phase cannot be paid for by what the ones before leave.
-
-    Examples:
-      >>> from efsgd_jax.privacy.accounting import gaussian_event
-      >>> first, second = calibrate_phases([(gaussian_event, 1.0), (gaussian_event, 2.0)], delta=1e-5)
-      >>> first > second > 1
-      True
-    """
-    before: list[dp_accounting.DpEvent] = []
-    sigmas: list[float] = []
-    spent = 0.0
-    for make_event, target_epsilon in phases:
-        if target_epsilon <= spent:
-            raise UserError(f"the phases may have spent {spent:g} and then {target_epsilon:g}: it must increase")
-
-        def composed(
-            sigma: float,
-            make_event: Callable[[float], dp_accounting.DpEvent] = make_event,
-            before: tuple[dp_accounting.DpEvent, ...] = tuple(before),
-        ) -> dp_accounting.DpEvent:
-            return dp_accounting.ComposedDpEvent([*before, make_event(sigma)])
-
-        sigmas.append(calibrate_noise_multiplier(composed, target_epsilon, delta))
-        before.append(make_event(sigmas[-1]))
-        spent = target_epsilon
-    return sigmas
 
 
 def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: float) -> M:

@@ -1,20 +1,22 @@
-"""DP-SGD, with and without error feedback: what its steps do to the data, as a ``DpEvent``."""
+"""The mechanism of DP-SGD, with and without error feedback."""
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dp_accounting
 import jax
-import numpy as np
 import optax
 from scipy import stats
 
-from efsgd_jax.privacy.accounting import FINE, Accountant, epsilon, gaussian_event
+from efsgd_jax.privacy.accounting import FINE, Accountant, epsilon_with_failure
 from efsgd_jax.privacy.clipped_sum import ClipNorm, sensitivity_of
+from efsgd_jax.privacy.dp_sgd_events import dp_sgd_event, hidden_feedback_event
 from efsgd_jax.privacy.feedback import error_feedback_aggregate
 from efsgd_jax.privacy.feedback_options import FeedbackMode, Sampling
+from efsgd_jax.privacy.gradient_access import GradientAccess
 from efsgd_jax.privacy.hidden_split import best_fresh_share, split_of
+from efsgd_jax.privacy.keys import fresh_key
 from efsgd_jax.privacy.mechanism import ZERO_OUT, Description
 from efsgd_jax.privacy.sampling import poisson_batch
 
@@ -22,83 +24,6 @@ from efsgd_jax.privacy.sampling import poisson_batch
 LOCAL_OVERFLOW_SHARE = 1e-3
 # And the chance for one batch to overflow that gets by with it for any T and epsilon of practice.
 LOCAL_OVERFLOW = 1e-25
-
-
-def dp_sgd_event(
-    sampling_probability: float,
-    noise_multiplier: float,
-    steps: int,
-    *,
-    dataset_size: int | None = None,
-    capacity: int | None = None,
-) -> dp_accounting.DpEvent:
-    """``Poisson(q, Gaussian(sigma))`` composed ``steps`` times: DP-SGD, and the transform with ``feedback="none"``.
-
-    Args:
-      sampling_probability: q, each example's chance to be in a batch.
-      noise_multiplier: sigma, noise std over the sensitivity of the sum.
-      steps: T.
-      dataset_size: N; with ``capacity``, states that a batch is cut to ``capacity`` examples.
-      capacity: the padded batch size of ``poisson_batch``.
-
-    Returns:
-      The event. Truncation that cannot happen (``capacity >= N``) leaves the plain event.
-
-    Formal guarantees:
-      Neighbouring relation: add or remove one example. With truncation the event is dp-accounting's
-      ``TruncatedSubsampledGaussianDpEvent`` (arXiv 2508.15089), which PLD supports and RDP does not.
-
-    Examples:
-      >>> dp_sgd_event(0.01, 1.0, steps=500).count
-      500
-    """
-    if capacity is not None and dataset_size is not None and capacity < dataset_size:
-        step: dp_accounting.DpEvent = dp_accounting.TruncatedSubsampledGaussianDpEvent(
-            dataset_size=dataset_size,
-            sampling_probability=sampling_probability,
-            truncated_batch_size=capacity,
-            noise_multiplier=noise_multiplier,
-        )
-    else:
-        gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
-        step = dp_accounting.PoissonSampledDpEvent(sampling_probability, gaussian)
-    return dp_accounting.SelfComposedDpEvent(step, steps)
-
-
-def hidden_feedback_event(
-    sampling_probability: float,
-    noise_multiplier: float,
-    steps: int,
-    *,
-    l2_norm_clip: float,
-    feedback_l2_norm_clip: float,
-    fresh_share: float,
-    dataset_size: int | None = None,
-    capacity: int | None = None,
-) -> dp_accounting.DpEvent:
-    """The transform with ``feedback="hidden"``, without any assumption on the gradients.
-
-    The noise, of variance ``(sigma C1)^2``, is split: ``fresh_share`` of the variance covers the examples drawn now,
-    the rest covers the residual.
-
-    Formal guarantees:
-      Given what was released before, an example that is added or removed moves step t's sum by its own clipped
-      gradient, of norm at most C1, if it is drawn at t; and, once it was ever drawn, by at most ``2 C2`` through
-      ``clip(e, C2)``, at every later step and without amplification. The sum of two independent Gaussians is one,
-      so the step is the composition of ``Poisson(q, Gaussian(sigma_a))`` with ``Gaussian(sigma_b)`` where
-      ``sigma_a = sigma sqrt(share)`` and ``sigma_b = sigma sqrt(1 - share) C1 / (2 C2)``. Holds for every share.
-
-    Examples:
-      >>> event = hidden_feedback_event(0.01, 1.0, 500, l2_norm_clip=1.0, feedback_l2_norm_clip=0.1, fresh_share=0.5)
-      >>> len(event.events)
-      2
-    """
-    fresh = noise_multiplier * math.sqrt(fresh_share)
-    residual = noise_multiplier * math.sqrt(1 - fresh_share) * l2_norm_clip / (2 * feedback_l2_norm_clip)
-    events = [dp_sgd_event(sampling_probability, fresh, steps, dataset_size=dataset_size, capacity=capacity)]
-    if steps > 1:  # the residual is still zero in the first
-        events.append(gaussian_event(residual, steps - 1))
-    return dp_accounting.ComposedDpEvent(events)
 
 
 class DpSgdMechanism(NamedTuple):
@@ -168,6 +93,19 @@ class DpSgdMechanism(NamedTuple):
             sampling=self.sampling,
         )
 
+    def initial_residual(self, params: Any) -> Any:
+        """Error feedback's residual before the first step: ``()`` where there is none."""
+        return self.transform(fresh_key()).init(params).residual
+
+    def arrange(self, key: jax.Array, records: Any) -> Any:
+        del key
+        return records
+
+    def open(self, records: Any, key: jax.Array, step: jax.Array, **shared: Any) -> GradientAccess:
+        """The access of one step; see ``Mechanism.open``."""
+        del step
+        return GradientAccess(self, records, key, **shared)
+
     def sample(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The batch that ``event`` describes: rows and mask, as ``poisson_batch`` returns them.
 
@@ -183,6 +121,12 @@ class DpSgdMechanism(NamedTuple):
     def _check_sampling(self) -> None:
         if self.sampling != "poisson":
             raise ValueError(f"sampling={self.sampling!r} has no event: only Poisson sampling is accounted for.")
+
+    def failure(self, steps: int) -> float:
+        """Chance that a batch of ``local`` feedback overflows; other modes are accounted for with truncation."""
+        if self.feedback != "local":
+            return 0.0
+        return steps * overflow_probability(self.dataset_size, self.sampling_probability, self.capacity)
 
     def with_noise(self, noise_multiplier: float) -> "DpSgdMechanism":
         return self._replace(noise_multiplier=noise_multiplier)
@@ -234,22 +178,16 @@ class DpSgdMechanism(NamedTuple):
 
         Formal guarantees:
           ``local``: with probability 1 - p per step no batch overflows and the run is that of the plain sampler, on
-          both neighbours. Hence ``delta = delta_0 + (1 + exp(epsilon)) T p`` for the plain sampler's
-          ``(epsilon, delta_0)``. Here delta_0 is 0.999 delta, and the rest must suffice.
+          both neighbours: see ``accounting.epsilon_with_failure``.
         """
         if steps == 0:
             return 0.0
         if self.noise_multiplier == 0:
             return math.inf
-        event = self.event(steps, truncated=truncated)
-        if self.feedback != "local":
-            return epsilon(event, delta, accountant=accountant, grid=grid)
-        spent = epsilon(event, (1 - LOCAL_OVERFLOW_SHARE) * delta, accountant=accountant, grid=grid)
-        overflow = steps * overflow_probability(self.dataset_size, self.sampling_probability, self.capacity)
-        allowed = LOCAL_OVERFLOW_SHARE * delta
-        # In logarithms: exp(epsilon) overflows where the noise is nearly nothing.
-        too_often = overflow > 0 and math.log(overflow) + float(np.logaddexp(0.0, spent)) > math.log(allowed)
-        return math.inf if too_often else spent
+        return epsilon_with_failure(
+            self.event(steps, truncated=truncated), delta, self.overflow_share, self.failure(steps),
+            accountant=accountant, grid=grid,
+        )  # fmt: skip
 
     def describe(self, steps: int, delta: float, epsilon_spent: float) -> Description:
         del steps, delta, epsilon_spent

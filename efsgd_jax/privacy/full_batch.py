@@ -1,21 +1,25 @@
 """The mechanism of methods that release sums over all records, such as a mixture's statistics."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dp_accounting
+import jax
 
 from efsgd_jax.privacy.accounting import FINE, Accountant, epsilon, gaussian_event
 from efsgd_jax.privacy.mechanism import ZERO_OUT, Description
+from efsgd_jax.privacy.sum_access import SumAccess
 
 
 class FullBatchMechanism(NamedTuple):
-    """Sums of clipped statistics of all records, with Gaussian noise, released once in each step.
+    """Sums of clipped statistics of all records, with Gaussian noise.
 
     Attributes:
       dataset_size: N, public.
-      noise_multiplier: sigma of one release that costs what all releases of a step cost (``one_shot.share_noise``); 0
-        means no noise and no guarantee.
+      noise_multiplier: sigma of the one release that all phases of a budget cost together; 0 means no noise and no
+        guarantee.
+      share: of that budget, in 1/sigma^2, which pays for all steps of this phase.
+      steps: among which the share is divided equally.
 
     Examples:
       >>> mechanism = FullBatchMechanism(dataset_size=60_000, noise_multiplier=1.0)
@@ -25,6 +29,13 @@ class FullBatchMechanism(NamedTuple):
 
     dataset_size: int
     noise_multiplier: float
+    share: float = 1.0
+    steps: int = 1
+
+    @property
+    def step_noise(self) -> float:
+        """The noise multiplier of one step's releases."""
+        return self.noise_multiplier * math.sqrt(self.steps / self.share)
 
     @property
     def proven(self) -> bool:
@@ -38,6 +49,10 @@ class FullBatchMechanism(NamedTuple):
     def overflow_share(self) -> float:
         return 0.0
 
+    def failure(self, steps: int) -> float:
+        del steps
+        return 0.0
+
     def with_noise(self, noise_multiplier: float) -> "FullBatchMechanism":
         return self._replace(noise_multiplier=noise_multiplier)
 
@@ -45,8 +60,18 @@ class FullBatchMechanism(NamedTuple):
         del steps, delta
         return self
 
+    def arrange(self, key: jax.Array, records: Any) -> Any:
+        del key
+        return records
+
+    def open(self, records: Any, key: jax.Array, step: jax.Array, **shared: Any) -> SumAccess:
+        """The access of one step; see ``Mechanism.open``."""
+        del step
+        shared.pop("mesh", None)
+        return SumAccess(self, records, key, **shared)
+
     def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
-        """``steps`` Gaussian releases.
+        """``steps`` steps, each one Gaussian release.
 
         Formal guarantees:
           Zero-out of one record, whose statistics have a joint l2 norm of at most the sensitivity that the noise is
@@ -55,7 +80,7 @@ class FullBatchMechanism(NamedTuple):
         del truncated
         if self.noise_multiplier == 0:
             return dp_accounting.NonPrivateDpEvent()
-        return gaussian_event(self.noise_multiplier, steps)
+        return gaussian_event(self.step_noise, steps)
 
     def epsilon(
         self, steps: int, delta: float, *, accountant: Accountant = "pld", truncated: bool = True, grid: float = FINE
@@ -70,7 +95,7 @@ class FullBatchMechanism(NamedTuple):
     def describe(self, steps: int, delta: float, epsilon_spent: float) -> Description:
         del steps, delta, epsilon_spent
         return Description(
-            summary="sums of clipped statistics of all images plus Gaussian noise, released once",
+            summary="sums of clipped statistics of all images plus Gaussian noise, once in each step",
             sampler="none: all records take part",
             neighbouring_relation=ZERO_OUT,
             sensitivity=1.0,

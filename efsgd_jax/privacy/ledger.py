@@ -1,18 +1,21 @@
 """The ledger: what a run has spent and when it must stop."""
 
 import math
+from collections.abc import Collection
+from typing import Generic, TypeVar
 
 import dp_accounting
 
 from efsgd_jax.privacy.accounting import COARSE, FINE
 from efsgd_jax.privacy.calibration import calibrate_steps
-from efsgd_jax.privacy.mechanism import Mechanism
+from efsgd_jax.privacy.mechanism import Accounted
 
+A = TypeVar("A", bound=Accounted)
 # Into how many blocks of steps a run is cut at most, whose epsilons are computed: each takes a tenth of a second.
 MAX_BLOCKS = 50
 
 
-class Ledger:
+class Ledger(Generic[A]):
     """Epsilon as a function of the number of steps taken, and the most steps a target epsilon allows.
 
     It holds no counter of its own: the number of steps is in the training state, so that a run that was killed and
@@ -20,7 +23,7 @@ class Ledger:
     noise: the same release, not a second one).
 
     Args:
-      mechanism: what a step is.
+      mechanism: what a step is, or all phases of a run (``plan.Composition``), whose steps are counted through.
       target_epsilon: never exceeded; ``inf`` allows everything.
       delta: in (0, 1).
       planned_steps: how many steps are wanted.
@@ -34,8 +37,8 @@ class Ledger:
       4
     """
 
-    def __init__(self, mechanism: Mechanism, target_epsilon: float, delta: float, planned_steps: int):
-        self.mechanism = mechanism.prepared(planned_steps, delta)
+    def __init__(self, mechanism: A, target_epsilon: float, delta: float, planned_steps: int):
+        self.mechanism: A = mechanism.prepared(planned_steps, delta)
         self.target_epsilon, self.delta, self.planned_steps = target_epsilon, delta, planned_steps
         self._known: dict[tuple[int, float], float] = {}
         self.steps = calibrate_steps(self.spent, target_epsilon, planned_steps)
@@ -50,7 +53,7 @@ class Ledger:
             self._known[steps, grid] = self.mechanism.epsilon(steps, self.delta, grid=grid)
         return self._known[steps, grid]
 
-    def blocks(self, every: int, start: int = 0) -> list[tuple[int, float]]:
+    def blocks(self, every: int, start: int = 0, stops: Collection[int] = ()) -> list[tuple[int, float]]:
         """Where blocks of steps end, and what is spent by then, for a run that writes its ledger ahead of each block.
 
         All is computed before the first step, and the largest first: the memory that it takes does not grow with the
@@ -60,10 +63,12 @@ class Ledger:
           every: steps; blocks end at multiples of it, or of a multiple of it where there would be more than
             ``MAX_BLOCKS``, and at the last step.
           start: steps that were taken before.
+          stops: further ends: those of a run's phases, so that one that never starts charges nothing.
         """
         length = every * max(1, math.ceil(self.steps / every / MAX_BLOCKS))
         self.spent(self.steps, grid=FINE)  # for the report
-        ends = sorted({*range(length, self.steps, length), self.steps}, reverse=True)
+        ends = sorted({*range(length, self.steps, length), *stops, self.steps}, reverse=True)
+        ends = [end for end in ends if end <= self.steps]
         return [(end, self.spent(end)) for end in ends if end > start][::-1]
 
     def rdp_untruncated(self, steps: int) -> float:

@@ -161,6 +161,7 @@ class Release:
             )
         self._supply = noise
         self._noisy = noise_multiplier > 0
+        self.sensitivity = sensitivity
         self.std = sensitivity * noise_multiplier
         self._unit = self.std * UPWARDS / NOISE_WIDTH
 

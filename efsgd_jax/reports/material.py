@@ -17,7 +17,7 @@ REPORT_KEYS = {
     "reason_for_no_guarantee",
     "epsilon",
     "delta",
-    "mechanism_parameters",
+    "phases",
     "software",
     "caveats",
 }
@@ -107,7 +107,7 @@ def optional_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl`` in order; none if there is no such file. A line that is cut off is left out."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():

@@ -17,6 +17,7 @@ PARAMETERS = {
     "judges_per_step": "judges per step",
     "trained_per_step": "shards trained per step",
     "noise_multiplier": "noise multiplier",
+    "share": "share of the budget",
     "l2_norm_clip": "clip norm",
     "feedback": "error feedback",
     "feedback_l2_norm_clip": "clip norm of the feedback",
@@ -42,14 +43,10 @@ def privacy_card(privacy: dict[str, Any]) -> Section:
     facts = {
         "neighbouring relation": privacy["neighbouring_relation"],
         "public": _public(privacy.get("public")),
-        "mechanism": privacy["mechanism"],
-        "sampler": privacy["sampler"],
         "accountant": privacy["accountant"],
         "private steps": privacy["steps"],
-        "sensitivity of the sum": number(privacy["sensitivity"]),
         "target epsilon": epsilon_shown(privacy["target_epsilon"]),
         "epsilon by RDP, without truncation": epsilon_shown(privacy["epsilon_by_rdp_without_truncation"]),
-        **_parameters(privacy["mechanism_parameters"]),
     }
     data = {
         "guarantee": privacy["guarantee"],
@@ -58,9 +55,10 @@ def privacy_card(privacy: dict[str, Any]) -> Section:
         "epsilon": epsilon,
         "delta": delta,
         "weak_delta": not privacy.get("delta_below_one_over_n", True),
-        "dataset_size": privacy["mechanism_parameters"].get("dataset_size"),
+        "dataset_size": privacy["phases"][0]["mechanism_parameters"]["dataset_size"],
         "figures": figures,
         "facts": facts,
+        "phases": [(phase["name"], _phase(phase)) for phase in privacy["phases"]],
         "accountings": _accountings(privacy.get("accountings", {}), privacy.get("accounting_meanings", {})),
         "caveats": privacy["caveats"],
     }
@@ -75,6 +73,16 @@ def _public(public: dict[str, Any] | None) -> str:
         f"{public['image_size']}x{public['image_size']} pixels; channels: {public['channels']}; values "
         f"{public['value_range']}"
     )
+
+
+def _phase(phase: dict[str, Any]) -> dict[str, str]:
+    return {
+        "mechanism": phase["mechanism"],
+        "sampler": phase["sampler"],
+        "steps": str(phase["steps"]),
+        "sensitivity": number(phase["sensitivity"]),
+        **_parameters(phase["mechanism_parameters"]),
+    }
 
 
 def _parameters(parameters: dict[str, Any]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """How training went, against the epsilon that it had spent."""
 
 import math
+from typing import Any
 
 from efsgd_jax.reports.plots import curve
 from efsgd_jax.reports.sections import Section
@@ -11,23 +12,26 @@ UNITS = {
     "gradient_norm": ("Gradient norm", "L2 norm, mean per image"),
     "not_finite": ("Gradients left out", "per step, not finite"),
 }
+NOT_SHOWN = ("step", "phase", "epsilon", "batch_size")
 CLIPPED = "clipped_share_"
 
 
-def training_section(rows: list[dict[str, float]], train_command: str) -> Section:
+def training_section(rows: list[dict[str, Any]], train_command: str) -> Section:
     """Every metric of ``metrics.jsonl`` as a curve."""
     curves = _curves(rows) if len(rows) > 1 else []
     data = {"recorded": len(rows) > 1, "curves": curves, "command": train_command}
     return Section("training", "Training", "training.html", data, covered=len(rows) < 2)
 
 
-def _curves(rows: list[dict[str, float]]) -> list[str]:
+def _curves(rows: list[dict[str, Any]]) -> list[str]:
     """As SVG; against the epsilon spent, or without noise against the step."""
     spent = [row.get("epsilon") for row in rows]
     noisy = all(isinstance(x, int | float) and math.isfinite(x) for x in spent)
     x = [float(row["epsilon"] if noisy else row["step"]) for row in rows]
     x_label = "epsilon spent" if noisy else "step (nothing was accounted for: no noise)"
-    names = [n for n in rows[-1] if n not in ("step", "epsilon", "batch_size")]
+    names = [
+        n for n in dict.fromkeys(n for row in rows for n in row) if n not in ("step", "phase", "epsilon", "batch_size")
+    ]
     names.sort(key=lambda n: (n in UNITS, n.startswith(CLIPPED), n))
     curves = []
     for name in names:

@@ -23,8 +23,8 @@ from efsgd_jax.runs.workdir import Workdir, plain
 from efsgd_jax.synthesizers import method_named
 from efsgd_jax.training import memory
 from efsgd_jax.training.devices import from_first, is_first
-from efsgd_jax.training.loop import train
 from efsgd_jax.training.progress import say
+from efsgd_jax.training.runner import train
 from efsgd_jax.training.setup import Setup, identity, mesh_for, prepare
 
 PyTree = Any
@@ -35,7 +35,7 @@ class FitResult(NamedTuple):
 
     Attributes:
       workdir: its directory.
-      steps: private steps taken.
+      steps: private steps taken, through all phases.
       epsilon: spent at ``delta``, by PLD; ``inf`` without noise.
       delta: as configured.
       samples: the PNG grid in ``release/``.
@@ -69,17 +69,17 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
     Formal guarantees:
       What is in ``WORKDIR/release`` after ``fit`` is ``(epsilon, delta)``-differentially private with respect to one
       training image with its label, under the report's neighbouring relation, where epsilon is ``result.epsilon``: the
-      generator is post-processing of ``result.steps`` releases of the mechanism, everything else is configuration,
-      what the report lists as public, and accounting. Not with ``train.seed``. ``WORKDIR/private`` carries no
-      guarantee.
+      generator is post-processing of ``result.steps`` releases of the phases' mechanisms, everything else is
+      configuration, what the report lists as public, and accounting. Not with ``train.seed``. ``WORKDIR/private``
+      carries no guarantee.
 
     Examples:
       >>> from efsgd_jax import default_config
       >>> config = default_config("gaussian_mixture")
       >>> config.method.update(components=1, directions=8, candidates=1)
       >>> result = fit(config, "runs/mixture", progress=False)
-      >>> result.steps, result.epsilon <= 10
-      (1, True)
+      >>> [phase["name"] for phase in result.privacy["phases"]], result.epsilon <= 10
+      (['class means', 'basis', 'moments'], True)
     """
     validate(config)
     mesh = mesh_for(config)
@@ -114,7 +114,7 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
 def _enter(config: ConfigDict, setup: Setup, directory: Workdir, stack: contextlib.ExitStack) -> bool:
     """Whether the run is finished; if it is not, this process owns the directory until ``stack`` ends."""
     run = identity(plain(config), setup.dataset)
-    needed = memory.needed(setup.synthesizer, setup.dataset)
+    needed = memory.needed(setup.phases, setup.dataset)
     directory.check(run, bytes_needed=4 * needed.state + 2**25)
     if directory.finished:
         return True
@@ -137,7 +137,7 @@ def _public(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
 
 def _release(config: ConfigDict, setup: Setup, directory: Workdir, params: PyTree, grid: np.ndarray) -> None:
     """Writes ``release/``, the generator last: its presence says that the rest is complete."""
-    dataset, ledger, _ = setup
+    dataset, ledger = setup.dataset, setup.ledger
     seeded = config.train.seed >= 0
     report = privacy_report(ledger, ledger.steps, debugging_seed=seeded, public=_public(config, dataset))
     write_json(directory.config, {"config": public_config(plain(config)), "spec": _shape(dataset)})

@@ -7,6 +7,8 @@ from typing import Any
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy.accounting import after_queries
 from efsgd_jax.privacy.ledger import Ledger
+from efsgd_jax.privacy.mechanism import Description
+from efsgd_jax.privacy.plan import Composition
 from efsgd_jax.versions import version_of
 
 UNCOVERED_SCORES = "Scores computed on real data (gen2real and the like) are not covered by epsilon"
@@ -41,24 +43,29 @@ def public_facts(dataset_size: int, shape: Mapping[str, Any], value_range: str) 
     }
 
 
-def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool, public: Mapping[str, Any]) -> dict[str, Any]:
+def privacy_report(
+    ledger: Ledger[Composition], steps: int, *, debugging_seed: bool, public: Mapping[str, Any]
+) -> dict[str, Any]:
     """What was spent, and what that statement rests on.
 
     Args:
       ledger: of the run.
-      steps: how many were taken.
+      steps: how many were taken, through all phases.
       debugging_seed: True if anyone can know the noise.
       public: see ``public_facts``.
     """
-    mechanism = ledger.mechanism
+    composition = ledger.mechanism
     spent = ledger.report(steps)
-    described = mechanism.describe(steps, ledger.delta, spent["pld"])
-    private = math.isfinite(spent["pld"]) and not debugging_seed and mechanism.proven
+    described = {
+        phase.name: (mechanism.describe(count, ledger.delta, spent["pld"]), count)
+        for phase, mechanism, count in composition.taken(steps)
+    }
+    private = math.isfinite(spent["pld"]) and not debugging_seed and composition.proven
     reason = ""
     if debugging_seed:
         reason = "the noise key came from train.seed, so that anyone can subtract the noise"
-    elif described.no_guarantee:
-        reason = described.no_guarantee
+    elif any(d.no_guarantee for d, _ in described.values()):
+        reason = next(d.no_guarantee for d, _ in described.values() if d.no_guarantee)
     elif not private:
         reason = "no noise was added"
     report = {
@@ -69,22 +76,31 @@ def privacy_report(ledger: Ledger, steps: int, *, debugging_seed: bool, public: 
         "accountant": "PLD (dp-accounting), proven",
         "epsilon_by_rdp_without_truncation": _number(spent["rdp_untruncated"]),
         "target_epsilon": _number(ledger.target_epsilon),
-        "delta_below_one_over_n": ledger.delta < 1 / mechanism.dataset_size,
+        "delta_below_one_over_n": ledger.delta < 1 / composition.dataset_size,
         "unit": "one image with its label",
-        "neighbouring_relation": described.neighbouring_relation,
+        "neighbouring_relation": next(d.neighbouring_relation for d, _ in described.values()),
         "public": dict(public),
-        "mechanism": described.summary,
-        "mechanism_parameters": described.parameters,
-        "sampler": described.sampler,
         "steps": steps,
-        "sensitivity": described.sensitivity,
+        "phases": [_phase(name, found, count) for name, (found, count) in described.items()],
         "caveats": list(CAVEATS),
         "software": {name: version_of(name) for name in ("efsgd_jax", "jax", "dp-accounting")},
     }
-    if described.accountings:
-        report["accountings"] = {name: _number(value) for name, value in described.accountings.items()}
-        report["accounting_meanings"] = dict(described.accounting_meanings)
+    for found, _ in described.values():
+        if found.accountings:
+            report["accountings"] = {name: _number(value) for name, value in found.accountings.items()}
+            report["accounting_meanings"] = dict(found.accounting_meanings)
     return report
+
+
+def _phase(name: str, described: Description, steps: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "mechanism": described.summary,
+        "sampler": described.sampler,
+        "steps": steps,
+        "sensitivity": described.sensitivity,
+        "mechanism_parameters": described.parameters,
+    }
 
 
 def with_queries(
@@ -131,7 +147,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         head = f"# NOT PRIVATE: {report['reason_for_no_guarantee']}"
     lines = [head, ""]
     if not report["delta_below_one_over_n"]:
-        n = report["mechanism_parameters"]["dataset_size"]
+        n = report["public"]["dataset_size"]
         lines += [f"**Weak delta**: {report['delta']:g} is not below 1/N for N = {n}.", ""]
     for name, value in report.get("accountings", {}).items():
         shown = value if isinstance(value, str) else format_epsilon(value)
@@ -145,12 +161,15 @@ def to_markdown(report: dict[str, Any]) -> str:
         ]
     lines += [""] if "accountings" in report or "queries" in report else []
     hidden = (
-        "guarantee", "reason_for_no_guarantee", "mechanism_parameters", "caveats", "software", "accountings",
-        "accounting_meanings", "queries", "public",
+        "guarantee", "reason_for_no_guarantee", "phases", "caveats", "software", "accountings", "accounting_meanings",
+        "queries", "public",
     )  # fmt: skip
     lines += [_public_sentence(report["public"]), "", "| | |", "|---|---|"]
     lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report.items() if key not in hidden]
-    lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report["mechanism_parameters"].items()]
+    for phase in report["phases"]:
+        lines += ["", f"## Phase: {phase['name']}", "", "| | |", "|---|---|"]
+        facts = {k: v for k, v in phase.items() if k not in ("name", "mechanism_parameters")}
+        lines += [f"| {k.replace('_', ' ')} | {v} |" for k, v in (facts | phase["mechanism_parameters"]).items()]
     lines += ["", *(f"- {caveat}" for caveat in report["caveats"]), ""]
     lines += ["Made with " + ", ".join(f"{k} {v}" for k, v in report["software"].items()) + "."]
     return "\n".join(lines) + "\n"

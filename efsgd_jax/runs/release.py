@@ -15,12 +15,13 @@ import jsonschema
 import numpy as np
 from PIL import Image
 
-from efsgd_jax.config import default_config
+from efsgd_jax.config import config_from, default_config
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import atomic, read_json
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.images import enlarge
+from efsgd_jax.privacy import Composition
 from efsgd_jax.privacy.accounting import after_queries
 from efsgd_jax.runs.privacy_report import public_facts, to_markdown
 from efsgd_jax.runs.queries import read_queries
@@ -31,6 +32,8 @@ from efsgd_jax.training.grid import draw_grid
 PyTree = Any
 # Of data.path and train.seed nothing is published: the one tells of a machine, the other gives the noise away.
 SECRET_KEYS = (("data", "path"), ("train", "seed"))
+# Fields of a mechanism that are solved for and not configured.
+SOLVED = ("noise_multiplier", "fresh_share")
 # What arithmetic on another machine may change in a pixel.
 PIXEL_TOLERANCE = 2
 
@@ -130,13 +133,8 @@ def _check_report(directory: Workdir) -> None:
         _refuse(path, "claims a guarantee, but train.seed was set: anyone can subtract the noise")
     if "queries" in report and not directory.queries.is_file():
         _refuse(path, f"lists queries, but {directory.queries}, which says what was paid for, is missing")
-    name = read_json(directory.run)["config"]["method"]["name"]
-    try:
-        mechanism = method_named(name).mechanism_type(**report["mechanism_parameters"])
-    except TypeError as error:
-        _refuse(path, f"does not describe a mechanism of {name}: {error}")
     steps, delta = report["steps"], report["delta"]
-    training = mechanism.epsilon(steps, delta)
+    training = _composition(directory, report).epsilon(steps, delta)
     proven = after_queries(training, [q["epsilon"] for q in report.get("queries", [])])
     if not report["epsilon"] >= proven * (1 - 1e-6):
         _refuse(path, f"claims epsilon {report['epsilon']:.6g}; its mechanism spends {format_epsilon(proven, 6)}")
@@ -147,6 +145,33 @@ def _check_report(directory: Workdir) -> None:
         )
     if directory.privacy_md.read_text(encoding="utf-8") != to_markdown(report):
         _refuse(directory.privacy_md, "does not say what privacy.json says")
+
+
+def _composition(directory: Workdir, report: dict[str, Any]) -> Composition:
+    """The phases of the report, if they are those that the run's configuration plans."""
+    run, path = read_json(directory.run), directory.privacy_json
+    config = config_from(run["config"])
+    planned = Composition(tuple(method_named(config.method.name).plan(config, run["dataset_size"]))).private
+    names = [phase["name"] for phase in report["phases"]]
+    if names != [phase.name for phase, _ in planned][: len(names)]:
+        _refuse(path, f"lists the phases {', '.join(names)}; the run's configuration has others")
+    phases = []
+    for (phase, planned_mechanism), found in zip(planned, report["phases"], strict=False):
+        mechanism: Any = planned_mechanism
+        parameters = found["mechanism_parameters"]
+        wanted = json.loads(json.dumps(mechanism._asdict()))
+        if set(parameters) != set(wanted):
+            _refuse(path, f"describes another mechanism than that of {phase.name}: {sorted(parameters)}")
+        for name, value in parameters.items():
+            solved = name in SOLVED and isinstance(value, int | float)
+            if value != wanted[name] and not solved:
+                _refuse(
+                    path, f"says that {name} of {phase.name} is {value}; the run's configuration says {wanted[name]}"
+                )
+        phases.append(phase._replace(mechanism=type(mechanism)(**parameters), steps=found["steps"]))
+    if sum(p.steps for p in phases) != report["steps"]:
+        _refuse(path, f"counts {report['steps']} steps; its phases have {sum(p.steps for p in phases)}")
+    return Composition(tuple(phases))
 
 
 def _check_queries(directory: Workdir) -> None:

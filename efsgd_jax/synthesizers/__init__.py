@@ -1,6 +1,7 @@
 """The methods: one package each, and the registry of their names."""
 
+from efsgd_jax.synthesizers.base import Method
 from efsgd_jax.synthesizers.config_rules import Rule, common_rules
-from efsgd_jax.synthesizers.registry import METHODS, Method, method_named
+from efsgd_jax.synthesizers.registry import method_named, method_names
 
-__all__ = ["METHODS", "Method", "Rule", "common_rules", "method_named"]
+__all__ = ["Method", "Rule", "common_rules", "method_named", "method_names"]

@@ -103,7 +103,7 @@ def common_rules(config: ConfigDict) -> list[Rule]:
             p.feedback_share == 0 or (p.feedback == "private" and 0 < p.feedback_share < 1),
             "0, or between 0 and 1 with feedback=private",
         ),
-        *at_least(config, "train", ["steps", "log_every", "grid_every"], 1),
+        *at_least(config, "train", ["log_every", "grid_every"], 1),
         *((k, v, v <= MAX_SIZE, f"at most {MAX_SIZE}") for k, v in _sizes(config)),
         ("train.seed", t.seed, -1 <= t.seed < 2**32, "-1 or a seed from 0 to 2^32 - 1"),
     ]

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,11 @@ class Checkpoints:
         for old in self._steps()[KEPT:]:
             self._path(old).unlink()
 
-    def restore(self, state: PyTree) -> tuple[int, PyTree]:
-        """The latest state that is as it was written, shaped like ``state``; ``(0, state)`` if there is none.
+    def restore(self, like: Callable[[int], PyTree]) -> tuple[int, PyTree]:
+        """The latest state that is as it was written; ``(0, None)`` if there is none.
+
+        Args:
+          like: ``like(step)``, a pytree of the shapes and dtypes that the state of that step has.
 
         Raises:
           UserError: every checkpoint is damaged, or the latest whole one is of another shape.
@@ -59,13 +63,13 @@ class Checkpoints:
             for newer in damaged:
                 print(f"warning: {newer} is damaged; the run goes on from checkpoint {step}", file=sys.stderr)
                 newer.unlink()
-            return step, _like(state, msgpack_restore(content), path)
+            return step, _like(like(step), msgpack_restore(content), path)
         if damaged:
             raise UserError(
                 f"{damaged[0]} is damaged, and there is no whole checkpoint before it; restore it from a copy, or "
                 f"remove {self._directory} to start again with the same keys"
             )
-        return 0, state
+        return 0, None
 
     def _path(self, step: int) -> Path:
         return self._directory / f"{step:09d}{SUFFIX}"

@@ -10,6 +10,8 @@ YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
 NOTHING = ""
 # How long LLVM works on the code between the routines for convolutions and products.
 EFFORT = "xla_backend_optimization_level"
+# An environment variable that sets it, from 0 to 3: 0 for programs that run for a moment only, as in tests.
+EFFORT_VARIABLE = "EFSGD_JAX_COMPILER_EFFORT"
 
 
 def cores() -> int:
@@ -30,8 +32,11 @@ def compiler_options() -> dict[str, str | int]:
     options: dict[str, str | int] = {EFFORT: 1}
     if cores() > 1:
         options[YNNPACK] = NOTHING
-    flags = os.environ.get("XLA_FLAGS", "")
-    return {name: value for name, value in options.items() if name not in flags and _known(name, value)}
+    flags, effort = os.environ.get("XLA_FLAGS", ""), os.environ.get(EFFORT_VARIABLE, "")
+    options = {name: value for name, value in options.items() if name not in flags}
+    if effort in ("0", "1", "2", "3"):
+        options[EFFORT] = int(effort)
+    return {name: value for name, value in options.items() if _known(name, value)}
 
 
 def _known(name: str, value: str | int) -> bool:

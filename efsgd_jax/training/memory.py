@@ -1,6 +1,7 @@
 """What a run needs of the device's memory, said before anything is allocated."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax
 
 from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
-from efsgd_jax.synthesizers.base import Synthesizer
+from efsgd_jax.synthesizers.base import Phase, Record
 
 GIB = 2**30
 # Activations, the compiled program, a grid of samples.
@@ -28,12 +29,23 @@ class Needed(NamedTuple):
         return self.state + self.data + WORKING
 
 
-def needed(synthesizer: Synthesizer, dataset: Dataset) -> Needed:
+def needed(phases: Sequence[Phase], dataset: Dataset) -> Needed:
     """By shapes alone; nothing is allocated. Steps write into the state that they are given."""
-    state = jax.eval_shape(synthesizer.init, jax.random.key(0))
-    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    data = dataset.train_images.nbytes + dataset.train_labels.nbytes
-    return Needed(size, data)
+    released: dict[str, Any] = {}
+    states, views = [], []
+    n = len(dataset.train_labels)
+    like: list[Any] = [jax.ShapeDtypeStruct(dataset.train_images.shape[1:], "uint8"), jax.ShapeDtypeStruct((), "int32")]
+    one = Record(*like)
+    for phase in phases:
+        state = jax.eval_shape(phase.init, jax.random.key(0), released)
+        released = {**released, phase.name: jax.eval_shape(phase.release, state)}
+        states.append(_bytes(state))
+        views.append(n * _bytes(jax.eval_shape(phase.view, one)) if phase.view else 0)
+    return Needed(max(states), dataset.train_images.nbytes + dataset.train_labels.nbytes + max(views))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def available() -> int | None:

@@ -28,9 +28,10 @@ class MetricsStream:
         self._file = jsonl.open("a", encoding="utf-8")
         self._board = _Board(tensorboard, first_step)
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def write(self, step: int, values: dict[str, float], phase: str) -> None:
+        """One row: of ``step``, counted through all phases, and of the phase that it belongs to."""
         finite = {k: v if abs(v) < float("inf") else None for k, v in values.items()}  # JSON has no NaN
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.write(json.dumps({"step": step, "phase": phase, **finite}) + "\n")
         self._file.flush()
         self._board.write(step, {k: v for k, v in finite.items() if v is not None})
 

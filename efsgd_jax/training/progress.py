@@ -21,9 +21,11 @@ class Progress:
       total: steps of the whole run.
       initial: steps that were taken before.
       shown: whether to show anything, on standard error.
+      name: of what the steps are, before each line.
     """
 
-    def __init__(self, total: int, initial: int = 0, *, shown: bool = True):
+    def __init__(self, total: int, initial: int = 0, *, shown: bool = True, name: str = ""):
+        self._name = f"{name}: " if name else ""
         self._total, self._taken, self._timed, self._seconds = total, initial, 0, 0.0
         self._shown, self._bar = shown, None
         self._since = self._last_line = time.monotonic()
@@ -46,10 +48,14 @@ class Progress:
             self._step_line()
 
     def compiling(self, what: str) -> None:
-        """The next ``advance`` has compilation in its time."""
+        """Until ``compiled``, or else the next ``advance``, time is spent on compilation."""
         self._compiling = True
-        self._say(f"compiling {what}")
+        self._say(f"{self._name}compiling {what}")
         self._since = time.monotonic()
+
+    def compiled(self) -> None:
+        """What is timed from now on are steps."""
+        self._compiling, self._since = False, time.monotonic()
 
     def advance(self, steps: int) -> None:
         """``steps`` more were taken. Steps that were only dispatched count when those before them are done."""
@@ -59,7 +65,7 @@ class Progress:
             self._timed, self._seconds = self._timed + steps, self._seconds + now - self._since
         self._compiling, self._since = False, now
         if self._bar is not None:
-            self._bar.set_description_str("", refresh=False)
+            self._bar.set_description_str(self._name, refresh=False)
             self._bar.set_postfix_str(self._text(), refresh=False)
             self._bar.update(steps)
         elif now - self._last_line > SECONDS_BETWEEN_LINES and self._taken < self._total:
@@ -82,11 +88,11 @@ class Progress:
 
     def _step_line(self) -> None:
         self._said = self._taken
-        self._say(f"step {self._taken} of {self._total}, {self._text()}".rstrip(", "))
+        self._say(f"{self._name}step {self._taken} of {self._total}, {self._text()}".rstrip(", "))
 
     def _say(self, text: str) -> None:
         if self._bar is not None:
-            self._bar.set_description_str(f"{text}: ")
+            self._bar.set_description_str(f"{text} ")
         elif self._shown:
             print(text, file=sys.stderr, flush=True)
             self._last_line = time.monotonic()

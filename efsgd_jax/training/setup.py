@@ -1,4 +1,4 @@
-"""From a configuration to its data, mechanism, ledger and method; every check comes before anything is written."""
+"""From a configuration to its data, phases and ledger; every check comes before anything is written."""
 
 import warnings
 from collections.abc import Callable
@@ -12,19 +12,27 @@ from efsgd_jax.config import validate
 from efsgd_jax.data import Dataset, load_dataset
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
-from efsgd_jax.models.sizes import base_and_stages
-from efsgd_jax.privacy.ledger import Ledger
+from efsgd_jax.privacy import Composition, Ledger, Mechanism, calibrate_plan
 from efsgd_jax.synthesizers import method_named
-from efsgd_jax.synthesizers.base import Synthesizer
+from efsgd_jax.synthesizers.base import Generate, Phase
+from efsgd_jax.synthesizers.config_rules import without_noise
 from efsgd_jax.training.devices import data_mesh
 
 
 class Setup(NamedTuple):
-    """A run that is ready to start."""
+    """A run that is ready to start.
+
+    Attributes:
+      dataset: the data.
+      ledger: of all phases; ``ledger.steps`` are those that read private data.
+      phases: each with the steps that the ledger allows.
+      generate: draws images from what the last phase releases.
+    """
 
     dataset: Dataset
-    ledger: Ledger
-    synthesizer: Synthesizer
+    ledger: Ledger[Composition]
+    phases: tuple[Phase, ...]
+    generate: Generate
 
 
 def dataset_of(config: ConfigDict) -> Dataset:
@@ -46,20 +54,11 @@ def mesh_for(config: ConfigDict) -> Mesh | None:
     """The devices that share a run's batches; None for one.
 
     Raises:
-      UserError: the method cannot use them, or a batch cannot be shared equally.
+      UserError: the method cannot use them.
     """
-    method = method_named(config.method.name)
-    mesh = data_mesh() if method.shares_batches else None
-    if mesh is None:
-        if jax.process_count() > 1:
-            raise UserError(f"config.method.name {config.method.name} trains on one device; leave --distributed out")
-        return None
-    count, size = mesh.size, config.method.generated_batch_size
-    if size % count:
-        raise UserError(
-            f"config.method.generated_batch_size is {size}, which {count} devices cannot share equally; use a multiple "
-            f"of {count}"
-        )
+    mesh = data_mesh() if method_named(config.method.name).shares_batches else None
+    if mesh is None and jax.process_count() > 1:
+        raise UserError(f"config.method.name {config.method.name} trains on one device; leave --distributed out")
     return mesh
 
 
@@ -76,7 +75,7 @@ def prepare(config: ConfigDict, mesh: Mesh | None = None) -> Setup:
 def bind(
     config: ConfigDict,
     dataset: Dataset,
-    as_mechanism: Callable[..., Any] | None = None,
+    as_mechanism: Callable[[Mechanism], Mechanism] | None = None,
     mesh: Mesh | None = None,
 ) -> Setup:
     """``prepare`` for data that was read already.
@@ -84,41 +83,55 @@ def bind(
     Args:
       config: validated.
       dataset: its training part is what the noise is solved for.
+      as_mechanism: makes, of a phase's solved mechanism, the one that the phase gets; an audit records what passes.
       mesh: see ``mesh_for``.
-      as_mechanism: makes, of the solved mechanism, the one that the method gets; an audit records what passes.
 
     Raises:
-      UserError: an unusable image size, a batch larger than the data, an unreachable epsilon.
+      UserError: images of an unusable size, a batch larger than the data, an unreachable epsilon.
     """
-    try:
-        base_and_stages(dataset.spec.image_size)
-    except ValueError as error:
-        raise UserError(f"{dataset.source}: {error} Set --config.data.image_size") from error
-    ledger = make_ledger(config, len(dataset.train_labels))
     method = method_named(config.method.name)
-    mechanism = as_mechanism(ledger.mechanism) if as_mechanism else ledger.mechanism
-    shared = {"mesh": mesh} if mesh else {}
     hyperparameters = method.read(config.method.to_dict())
-    return Setup(dataset, ledger, method.synthesizer(dataset.spec, hyperparameters, mechanism, **shared))
+    ledger = make_ledger(config, len(dataset.train_labels))
+    taken = {phase.name: count for phase, _, count in ledger.mechanism.taken(ledger.steps)}
+    plan = []
+    for planned in ledger.mechanism.phases:
+        mechanism = planned.mechanism
+        if mechanism is not None and as_mechanism is not None:
+            mechanism = as_mechanism(mechanism)
+        steps = planned.steps if mechanism is None else taken[planned.name]
+        plan.append(planned._replace(mechanism=mechanism, steps=steps))
+    try:
+        phases = tuple(method.phases(dataset.spec, hyperparameters, plan, mesh))
+    except UserError as error:
+        raise UserError(f"{dataset.source}: {error}") from error
+    assert [p.plan for p in phases] == plan, f"{config.method.name} has other phases than it plans"
+    return Setup(dataset, ledger, phases, method.make_generate(dataset.spec, hyperparameters))
 
 
-def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger:
-    """The mechanism that ``config`` describes for N examples, with its noise solved for, and its ledger."""
-    p, t = config.privacy, config.train
+def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:
+    """The phases that ``config`` describes for N examples, with their noise solved for, and their ledger."""
+    p = config.privacy
     if p.delta >= 1 / dataset_size:
         warnings.warn(
             f"delta {p.delta:g} is not below 1/N = {1 / dataset_size:.3g} for N = {dataset_size} training images: such "
             "a delta allows publishing an image of the data outright; lower config.privacy.delta",
             stacklevel=2,
         )
-    mechanism = method_named(config.method.name).mechanism(config, dataset_size)
+    plan = tuple(method_named(config.method.name).plan(config, dataset_size))
+    if not without_noise(config):
+        plan = calibrate_plan(plan, p.epsilon, p.delta)
+    composition = Composition(plan)
     # Without a proof there is no epsilon to stop at: such a run was asked for by name, and says so wherever it can.
-    target = p.epsilon if mechanism.proven else float("inf")
-    ledger = Ledger(mechanism, target, p.delta, t.steps)
-    if ledger.steps == 0:
+    target = p.epsilon if composition.proven else float("inf")
+    ledger = Ledger(composition, target, p.delta, composition.total_steps)
+    reached = len(ledger.mechanism.taken(ledger.steps))
+    if reached < len(composition.private):
+        first = ledger.mechanism.private[reached][0]
+        needed = sum(q.steps for q, _ in composition.private[:reached]) + 1
+        before = "one step" if needed == 1 else f"the phases up to the first step of {first.name}"
         raise UserError(
-            f"epsilon {p.epsilon:g} is unreachable: one step with noise multiplier {mechanism.noise_multiplier:g} "
-            f"spends {format_epsilon(ledger.spent(1), 3)}; raise config.privacy.noise_multiplier, or set "
+            f"epsilon {p.epsilon:g} is unreachable: {before} with noise multiplier {composition.noise_multiplier:g} "
+            f"spends {format_epsilon(ledger.spent(needed), 3)}; raise config.privacy.noise_multiplier, or set "
             "it to 0 to have it solved for"
         )
     return ledger

@@ -7,10 +7,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from efsgd_jax.errors import UserError
-from efsgd_jax.privacy.calibration import calibrate_mechanism
 from efsgd_jax.privacy.dp_sgd import LOCAL_OVERFLOW, DpSgdMechanism
+from efsgd_jax.privacy.plan import PlannedPhase
 from efsgd_jax.privacy.sampling import sample_capacity
-from efsgd_jax.synthesizers.config_rules import Rule, at_least, feedback_options, fractions, without_noise
+from efsgd_jax.synthesizers.config_rules import Rule, at_least, feedback_options, fractions
 from efsgd_jax.synthesizers.efsgd_gan.options import Hyperparameters
 
 
@@ -33,9 +33,11 @@ class TrainKeys:
     """What this method adds to ``config.train``.
 
     Attributes:
+      steps: private steps; fewer are taken where epsilon is spent before.
       expected_batch_size: Poisson sampling with q = expected_batch_size / N.
     """
 
+    steps: int = 600
     expected_batch_size: int = 128
 
 
@@ -52,7 +54,7 @@ def rules(config: ConfigDict) -> list[Rule]:
     size = m.microbatch_size
     return [
         *((f"privacy.l2_norm_clip.{k}", c, 0 < c < math.inf, "above 0") for k, c in clips.items()),
-        *at_least(config, "train", ["expected_batch_size"], 1),
+        *at_least(config, "train", ["steps", "expected_batch_size"], 1),
         *fractions(config, "method", ["ema_decay", "adam_b1"]),
         ("method.microbatch_size", size, size is None or size >= 1, "at least 1"),
         ("method.compute_dtype", m.compute_dtype, m.compute_dtype in ("float32", "bfloat16"), "float32 or bfloat16"),
@@ -61,11 +63,11 @@ def rules(config: ConfigDict) -> list[Rule]:
     ]
 
 
-def mechanism(config: ConfigDict, dataset_size: int) -> DpSgdMechanism:
-    """The mechanism that ``config`` describes for N examples, with its noise solved for.
+def plan(config: ConfigDict, dataset_size: int) -> list[PlannedPhase]:
+    """One phase of DP-SGD with error feedback.
 
     Raises:
-      UserError: a batch larger than the data, an unreachable epsilon.
+      UserError: a batch larger than the data.
     """
     p, t = config.privacy, config.train
     if t.expected_batch_size > dataset_size:
@@ -74,7 +76,7 @@ def mechanism(config: ConfigDict, dataset_size: int) -> DpSgdMechanism:
             "training images; lower it"
         )
     q = t.expected_batch_size / dataset_size
-    asked = DpSgdMechanism(
+    mechanism = DpSgdMechanism(
         dataset_size=dataset_size,
         sampling_probability=q,
         capacity=sample_capacity(
@@ -87,6 +89,4 @@ def mechanism(config: ConfigDict, dataset_size: int) -> DpSgdMechanism:
         l2_norm_clip=p.l2_norm_clip.to_dict(),
         **feedback_options(config),
     )
-    if p.noise_multiplier == 0 and not without_noise(config):
-        return calibrate_mechanism(asked, t.steps, p.epsilon, p.delta)
-    return asked
+    return [PlannedPhase("training", mechanism, t.steps)]

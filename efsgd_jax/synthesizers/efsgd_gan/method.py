@@ -12,24 +12,24 @@ need no noise, the discriminator takes the gradients of ``w_adv softplus(D(G(z, 
 steps the generator takes ``softplus(-D(G(z, y), y)) + v_cls CE(cls(G(z, y)), y)``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from efsgd_jax.data.dataset import ImageSpec
+from efsgd_jax.errors import UserError
 from efsgd_jax.models import Discriminator, Encoder, Generator, Judgement, Posterior
+from efsgd_jax.models.sizes import check_image_size
 from efsgd_jax.privacy.clipping import clipped_grad
 from efsgd_jax.privacy.devices import DATA
 from efsgd_jax.privacy.dp_sgd import DpSgdMechanism
-from efsgd_jax.privacy.feedback import ErrorFeedbackState
-from efsgd_jax.privacy.feedback_options import outer_clip
-from efsgd_jax.privacy.keys import fresh_key
-from efsgd_jax.privacy.residuals import unit_lengths
-from efsgd_jax.synthesizers.base import Batch, Synthesizer
+from efsgd_jax.privacy.gradient_access import GradientAccess
+from efsgd_jax.privacy.plan import PlannedPhase
+from efsgd_jax.synthesizers.base import Phase, Released
 from efsgd_jax.synthesizers.efsgd_gan.augmentation import moved_copies
 from efsgd_jax.synthesizers.efsgd_gan.options import Hyperparameters
 
@@ -40,10 +40,9 @@ class State(NamedTuple):
     """Everything that a step changes. ``params`` has the groups discriminator, encoder, generator."""
 
     step: jax.Array
-    key: jax.Array
     params: dict[str, PyTree]
     ema: PyTree
-    privacy: ErrorFeedbackState
+    residual: PyTree
     private_optimizer: optax.OptState
     generator_optimizer: optax.OptState
 
@@ -57,7 +56,7 @@ def make_generator(spec: ImageSpec, hp: Hyperparameters) -> Generator:
 
 
 def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[PyTree, jax.Array, jax.Array], jax.Array]:
-    """``Synthesizer.generate`` alone: all that a released generator needs."""
+    """``Method.make_generate``: all that a released generator needs."""
     generator = make_generator(spec, hp)
 
     def generate(params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
@@ -70,24 +69,34 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[PyTree, jax
     return generate
 
 
-def efsgd_gan(
-    spec: ImageSpec, hyperparameters: Hyperparameters, mechanism: DpSgdMechanism, mesh: jax.sharding.Mesh | None = None
-) -> Synthesizer:
-    """Binds the method to a data set's shape and to a mechanism.
+def phases(
+    spec: ImageSpec, hyperparameters: Hyperparameters, plan: Sequence[PlannedPhase], mesh: Mesh | None = None
+) -> list[Phase]:
+    """One phase: error-feedback SGD on real images.
 
     Args:
       spec: of the images.
       hyperparameters: sizes, weights and rates.
-      mechanism: how private gradients are sampled, clipped, fed back and noised.
-      mesh: devices, on an axis ``data``, that share the batches; the state is the same on each. Their number must
-        divide ``generated_batch_size``. None for one device.
+      plan: its mechanism says how private gradients are sampled, clipped, fed back and noised.
+      mesh: devices, on an axis ``data``, that share the batches; the state is the same on each. None for one device.
+
+    Raises:
+      UserError: an unusable image size, or devices that cannot share ``generated_batch_size``.
 
     Formal guarantees:
-      A step reads real examples through one ``clipped_grad`` only, whose sum passes ``error_feedback_aggregate``
-      with the mechanism's clip norm, noise and feedback; everything else in the state is a function of that
-      release, of earlier ones and of keys. So ``mechanism.event(T)`` holds for T steps on batches from
-      ``poisson_batch``. The returned metrics are functions of raw examples: private.
+      A step reads real examples through one ``access.clipped_gradient`` only; everything else in the state is a
+      function of that release, of earlier ones and of keys, but for the residual, which goes back into the mechanism.
+      The returned metrics are functions of released parameters; those of raw examples are the access's.
     """
+    (planned,) = plan
+    mechanism = planned.mechanism
+    assert isinstance(mechanism, DpSgdMechanism)
+    check_image_size(spec)
+    if mesh is not None and hyperparameters.generated_batch_size % mesh.size:
+        raise UserError(
+            f"config.method.generated_batch_size is {hyperparameters.generated_batch_size}, which {mesh.size} devices "
+            f"cannot share equally; use a multiple of {mesh.size}"
+        )
     hp = hyperparameters
     generator = make_generator(spec, hp)
     generate = make_generate(spec, hp)
@@ -144,13 +153,6 @@ def efsgd_gan(
         classes = optax.softmax_cross_entropy_with_integer_labels(judgement.class_logits, labels)
         return jnp.mean(jax.nn.softplus(-judgement.realness) + hp.generator_classifier_weight * classes)
 
-    real_gradient = clipped_grad(
-        real_loss,
-        mechanism.l2_norm_clip,
-        microbatch_size=hp.microbatch_size,
-        outer_l2_norm_clip=outer_clip(mechanism.feedback, mechanism.feedback_l2_norm_clip),
-        mesh=mesh,
-    )
     generated_gradient = clipped_grad(
         generated_loss, clip_norms["discriminator"], microbatch_size=hp.microbatch_size, mesh=mesh
     )
@@ -161,9 +163,9 @@ def efsgd_gan(
             return images
         return jax.lax.with_sharding_constraint(images, NamedSharding(mesh, PartitionSpec(DATA)))
 
-    def init(key: jax.Array) -> State:
-        model_key, noise_key, run_key, label_key = jax.random.split(key, 4)
-        keys = jax.random.split(model_key, 4)
+    def init(key: jax.Array, released: Released) -> State:
+        del released
+        label_key, *keys = jax.random.split(key, 5)
         labels = jax.random.randint(label_key, (1,), 0, spec.num_classes)
         z, image = jnp.zeros((1, hp.latent)), jnp.zeros((1, *spec.shape))
         params = {
@@ -173,27 +175,19 @@ def efsgd_gan(
         }
         return State(
             step=jnp.zeros((), jnp.int32),
-            key=run_key,
             params=params,
             ema=jax.tree.map(jnp.copy, params["generator"]),  # its own buffers, so that a state may be donated
-            # The key itself: ``init`` of the transform gives a secret key another noise the second time it sees it, and
-            # this function is one of its key alone.
-            privacy=mechanism.transform(noise_key).init(params)._replace(rng_key=jax.random.clone(noise_key)),
+            residual=mechanism.initial_residual(params),
             private_optimizer=private_adam.init(params),
             generator_optimizer=generator_adam.init(params["generator"]),
         )
 
-    aggregate = mechanism.transform(fresh_key()).update  # the key that counts is the one in the state
-
-    def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-        key = jax.random.fold_in(state.key, state.step)
-        real_key, label_key, fake_key, generator_key = jax.random.split(key, 4)
+    def step(state: State, access: GradientAccess, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+        label_key, fake_key, generator_key = jax.random.split(key, 3)
         params = state.params
-
-        carried = unit_lengths(state.privacy.residual, batch.rows) if mechanism.feedback == "local" else None
-        keys = jax.random.split(real_key, batch.mask.shape[0])
-        real = real_gradient(params, (batch.images, batch.labels), keys, batch.mask, carried)
-        gradient, privacy = aggregate(real, state.privacy, params, indices=batch.rows)
+        gradient, residual = access.clipped_gradient(
+            real_loss, params, state.residual, microbatch_size=hp.microbatch_size
+        )
 
         n = hp.generated_batch_size
         fake_labels = jax.random.randint(label_key, (n,), 0, spec.num_classes)
@@ -219,31 +213,16 @@ def efsgd_gan(
         params = {**params, "generator": weights}
         decay = jnp.minimum(hp.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = optax.incremental_update(weights, state.ema, 1.0 - decay)
+        next_state = State(state.step + 1, params, ema, residual, private_optimizer, generator_optimizer)
+        return next_state, {"generated": jnp.mean(fake.losses), "generator": loss}
 
-        count = jnp.maximum(jnp.sum(batch.mask), 1)
-        metrics = {name: jnp.sum(jnp.where(batch.mask, term, 0.0)) / count for name, term in real.aux.items()}
-        metrics["generated"] = jnp.mean(fake.losses)
-        metrics["generator"] = loss
-        for network, clipped in real.clipped.items():
-            metrics[f"clipped_share_{network}"] = jnp.sum(clipped) / count
-        metrics["gradient_norm"] = jnp.sum(real.l2_norms) / count
-        metrics["not_finite"] = jnp.sum(~real.finite)
-        metrics["batch_size"] = jnp.sum(batch.mask)
-        next_state = State(state.step + 1, state.key, params, ema, privacy, private_optimizer, generator_optimizer)
-        return next_state, metrics
-
-    def batch(key: jax.Array, step: jax.Array, data: tuple[jax.Array, jax.Array]) -> Batch:
-        images, labels = data
-        rows, mask = mechanism.sample(jax.random.fold_in(key, step))
-        return Batch(images[rows], labels[rows], mask, rows)
-
-    return Synthesizer(
-        init=init,
-        arrange=lambda key, images, labels: (images, labels),
-        batch=batch,
-        step=step,
-        example_loss=real_loss,
-        event=mechanism.event,
-        released=lambda state: state.ema,
-        generate=generate,
-    )
+    return [
+        Phase(
+            planned,
+            init,
+            step,
+            release=lambda state: state.ema,
+            parameters=lambda state: state.params,
+            shown=("reconstruction", "adversarial", "classifier", "generator"),
+        )
+    ]

@@ -18,7 +18,6 @@ from jax.scipy.fft import dctn, idctn
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.synthesizers.gaussian_mixture.pose import POSE_SIZE, find_pose, from_frame, look_up, places, to_frame
 
-CHUNK = 500
 # Standard deviation of the Gaussian that makes a deformation smooth, in sides of the image.
 SMOOTHNESS = 1 / 7
 # The brightness that contrast leaves as it is.
@@ -51,19 +50,15 @@ def vector_size(spec: ImageSpec, options: AppearanceOptions) -> int:
     return side**2 * spec.channels + (POSE_SIZE if options.pose_weight else 0)
 
 
-def to_vectors(images: jax.Array, options: AppearanceOptions) -> jax.Array:
-    """uint8 ``[N, S, S, C]`` to float32 ``[N, D]``: pixels in [0, 1] or their coefficients, then the weighted pose."""
-
-    def one(image: jax.Array) -> jax.Array:
-        x, pose = image.astype(jnp.float32) / 255, jnp.zeros(0)
-        if options.pose_weight:
-            found = find_pose(x, options.pose_slant)
-            x, pose = to_frame(x, found), options.pose_weight * found
-        if options.low_pass:
-            x = dctn(x, axes=(0, 1), norm="ortho")[: options.low_pass, : options.low_pass]
-        return jnp.concatenate([x.reshape(-1), pose])
-
-    return jax.lax.map(one, images, batch_size=CHUNK)
+def to_vector(image: jax.Array, options: AppearanceOptions) -> jax.Array:
+    """uint8 ``[S, S, C]`` to float32 ``[D]``: pixels in [0, 1] or their coefficients, then the weighted pose."""
+    x, pose = image.astype(jnp.float32) / 255, jnp.zeros(0)
+    if options.pose_weight:
+        found = find_pose(x, options.pose_slant)
+        x, pose = to_frame(x, found), options.pose_weight * found
+    if options.low_pass:
+        x = dctn(x, axes=(0, 1), norm="ortho")[: options.low_pass, : options.low_pass]
+    return jnp.concatenate([x.reshape(-1), pose])
 
 
 def to_image(key: jax.Array, vector: jax.Array, spec: ImageSpec, options: AppearanceOptions) -> jax.Array:
@@ -71,9 +66,9 @@ def to_image(key: jax.Array, vector: jax.Array, spec: ImageSpec, options: Appear
 
     Args:
       key: of the deformation, which is that of Simard, Steinkraus and Platt, 2003.
-      vector: as ``to_vectors`` has them, from anywhere.
+      vector: as ``to_vector`` has them, from anywhere.
       spec: shape of the image.
-      options: those of ``to_vectors``.
+      options: those of ``to_vector``.
     """
     side = options.low_pass or spec.image_size
     x = vector[: side**2 * spec.channels].reshape(side, side, spec.channels)

@@ -2,7 +2,7 @@
 
     p(x | y) = sum_j w_yj N(m_y + V c_yj, V S_yj V^T)
 
-It is all that a few noisy sums can tell of vectors x; ``mixture_fit`` makes it of them.
+It is all that a few noisy sums can tell of vectors x; ``fit`` makes it of them.
 """
 
 from typing import NamedTuple

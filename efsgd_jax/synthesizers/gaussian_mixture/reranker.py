@@ -5,11 +5,17 @@ layer on features of length 1 is learned in few steps of full-batch gradient des
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.privacy.one_shot import FACTOR_BITS, NoiseSupply, Release, whole_rows
+from efsgd_jax.data.dataset import ImageSpec
+from efsgd_jax.privacy import OuterSum, PlannedPhase
+from efsgd_jax.privacy.one_shot import FACTOR_BITS
+from efsgd_jax.privacy.sum_access import SumAccess, whole_factor
+from efsgd_jax.synthesizers.base import Phase, Record, Released
+from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
 
 ORIENTATIONS = 8
 # Cells along a side; an image has this many or somewhat more.
@@ -64,49 +70,53 @@ def log_probabilities(weights: jax.Array, features: jax.Array) -> jax.Array:
     return jax.nn.log_softmax(SHARPNESS * features @ weights)
 
 
-def fit_reranker(
-    key: jax.Array,
-    features: jax.Array,
-    labels: jax.Array,
-    num_classes: int,
-    noise_multiplier: float,
-    *,
-    steps: int,
-    l2_norm_clip: float,
-    learning_rate: float,
-) -> jax.Array:
-    """Weights ``[F, K]`` of multinomial logistic regression: the mean of the second half of noisy gradient descent.
+class Example(NamedTuple):
+    """What the steps read of a record: its features in whole units (``sum_access.whole_factor``), and its label."""
 
-    Args:
-      key: typed PRNG key, secret and used once.
-      features: ``[N, F]``.
-      labels: int ``[N]``.
-      num_classes: K.
-      noise_multiplier: sigma of one release that costs what all steps cost; 0 for no noise.
-      steps: T.
-      l2_norm_clip: C, of an example's gradient ``phi (p - y)^T`` in units of ``SHARPNESS``.
-      learning_rate: of the first step, for gradients in units of C; decays to a tenth.
+    features: jax.Array
+    label: jax.Array
+
+
+class Descent(NamedTuple):
+    """Weights ``[F, K]``, their momentum, and the mean of the weights of the second half of all steps."""
+
+    step: jax.Array
+    weights: jax.Array
+    momentum: jax.Array
+    average: jax.Array
+
+
+def reranker_phase(spec: ImageSpec, hp: Hyperparameters, plan: PlannedPhase) -> Phase:
+    """Multinomial logistic regression by noisy full-batch gradient descent; releases weights ``[F, K]``.
+
+    An example's gradient is ``phi (p - y)^T`` in units of ``SHARPNESS``, clipped to C = ``hp.reranker_clip``; the
+    learning rate is for gradients in units of C and decays to a tenth.
 
     Formal guarantees:
-      Each step releases the exact sum of all examples' gradients, each of norm at most C, with noise multiplier
-      ``sigma sqrt(T)``; T of these are one ``GaussianDpEvent(sigma)``. N is public.
+      Each step is one ``access.release`` of the sum of all examples' clipped gradients. N is public.
     """
-    n = features.shape[0]
-    target = jax.nn.one_hot(labels, num_classes)
-    sigma = noise_multiplier * math.sqrt(steps)
-    whole = whole_rows(features, LONGEST, LONGEST / 2**FACTOR_BITS, FACTOR_BITS)
+    clip, unit, steps = hp.reranker_clip, LONGEST / 2**FACTOR_BITS, plan.steps
 
-    def step(t: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        weights, momentum, average = carry
-        error = jnp.exp(log_probabilities(weights, features)) - target
-        # In units of C: the gradient is an outer product, whose norm is the product of the norms.
-        noise = NoiseSupply(jax.random.fold_in(key, t), features.shape[1] * num_classes if sigma > 0 else 0)
-        release = Release(noise, 1.0, sigma)
-        partners = release.partners(error / l2_norm_clip, whole, 1 / LONGEST, LONGEST)
-        total = release.products(whole, partners)
-        momentum = MOMENTUM * momentum + total / n
-        weights = weights - learning_rate * (1 - 0.9 * t / steps) * momentum
-        return weights, momentum, average + jnp.where(t >= steps // 2, weights, 0.0) / (steps - steps // 2)
+    def view(record: Record) -> Example:
+        features = oriented_gradients(record.image[None].astype(jnp.float32) / 255)[0]
+        return Example(whole_factor(features, LONGEST), record.label)
 
-    zeros = jnp.zeros((features.shape[1], num_classes))
-    return jax.lax.fori_loop(0, steps, step, (zeros, zeros, zeros))[2]
+    def init(key: jax.Array, released: Released) -> Descent:
+        zeros = jnp.zeros((num_features(spec.shape), spec.num_classes))
+        return Descent(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+
+    def step(state: Descent, access: SumAccess, key: jax.Array) -> tuple[Descent, dict[str, jax.Array]]:
+        t, weights, momentum, average = state
+
+        def error(r: Example) -> jax.Array:
+            p = jax.nn.softmax(SHARPNESS * (unit * r.features) @ weights)
+            return p - jax.nn.one_hot(r.label, spec.num_classes)
+
+        (total,), _ = access.release([OuterSum(lambda r: r.features, error, LONGEST, clip)])
+        access.private_mean("accuracy", lambda r: jnp.argmax(r.features @ weights) == r.label)
+        momentum = MOMENTUM * momentum + total / clip / access.dataset_size
+        weights = weights - hp.reranker_learning_rate * (1 - 0.9 * t / steps) * momentum
+        average = average + jnp.where(t >= steps // 2, weights, 0.0) / (steps - steps // 2)
+        return Descent(t + 1, weights, momentum, average), {}
+
+    return Phase(plan, init, step, release=lambda state: state.average, view=view, shown=("accuracy",))

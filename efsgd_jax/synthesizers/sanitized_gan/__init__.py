@@ -1,1 +1,18 @@
-"""A GAN whose generator learns from sanitised gradients of discriminators that are trained on shards of the data."""
+"""``sanitized_gan``: GS-WGAN, DP-GAN-DPAC and the published form of EFSGD, on shards."""
+
+from efsgd_jax.synthesizers.base import Method, network_like
+from efsgd_jax.synthesizers.sanitized_gan.config import defaults, plan, rules
+from efsgd_jax.synthesizers.sanitized_gan.method import make_generate, make_generator, phases
+from efsgd_jax.synthesizers.sanitized_gan.options import Hyperparameters
+
+METHOD = Method(
+    hyperparameters=Hyperparameters,
+    defaults=defaults,
+    rules=rules,
+    plan=plan,
+    phases=phases,
+    released_like=network_like(make_generator),
+    make_generate=make_generate,
+    make_generator=make_generator,
+    memory_hint="config.privacy.num_shards or config.method.critic_width",
+)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from ml_collections import ConfigDict
 
 from efsgd_jax.errors import UserError
-from efsgd_jax.privacy.calibration import calibrate_mechanism
+from efsgd_jax.privacy import PlannedPhase
 from efsgd_jax.synthesizers.config_rules import Rule, at_least, feedback_options, fractions, without_noise
 from efsgd_jax.synthesizers.sanitized_gan.mechanism import Schedule, ShardMechanism
 from efsgd_jax.synthesizers.sanitized_gan.options import LATENT_PRIORS, RECONSTRUCTIONS, Hyperparameters
@@ -38,10 +38,10 @@ class PrivacyKeys:
 
 @dataclasses.dataclass(frozen=True)
 class TrainKeys:
-    """What this method changes in ``config.train``.
+    """What this method adds to ``config.train``.
 
     Attributes:
-      steps: of the generator.
+      steps: of the generator; fewer are taken where epsilon is spent before.
       images_per_step: B, generated images in a step.
     """
 
@@ -79,7 +79,7 @@ def rules(config: ConfigDict) -> list[Rule]:
             (f"privacy.{k}", p[k], p[k] <= p.num_shards, f"at most privacy.num_shards = {p.num_shards}")
             for k in ("judges_per_step", "trained_per_step")
         ),
-        *at_least(config, "train", ["images_per_step"], 1),
+        *at_least(config, "train", ["steps", "images_per_step"], 1),
         (
             "train.images_per_step",
             t.images_per_step,
@@ -112,11 +112,11 @@ def rules(config: ConfigDict) -> list[Rule]:
     ]
 
 
-def mechanism(config: ConfigDict, dataset_size: int) -> ShardMechanism:
-    """The mechanism that ``config`` describes for N examples, with its noise solved for.
+def plan(config: ConfigDict, dataset_size: int) -> list[PlannedPhase]:
+    """One phase; the noise of a schedule without a proof is solved for by its published accounting.
 
     Raises:
-      UserError: more shards than examples, a schedule without a proof, an unreachable epsilon.
+      UserError: more shards than examples, a schedule without a proof.
     """
     p, t = config.privacy, config.train
     if p.num_shards > dataset_size:
@@ -136,15 +136,12 @@ def mechanism(config: ConfigDict, dataset_size: int) -> ShardMechanism:
         real_codes=config.method.reconstruction_weight > 0 and config.method.reconstruction_from == "codes",
         **feedback_options(config),
     )
-    if without_noise(config):
-        return asked
-    if not asked.proven and not p.allow_unproven:
-        raise UserError(_unproven(asked))
-    if p.noise_multiplier > 0:
-        return asked
-    if not asked.proven:
-        return calibrate_as_published(asked, t.steps, p.epsilon, p.delta)
-    return calibrate_mechanism(asked, t.steps, p.epsilon, p.delta)
+    if not asked.proven and not without_noise(config):
+        if not p.allow_unproven:
+            raise UserError(_unproven(asked))
+        if p.noise_multiplier == 0:
+            asked = calibrate_as_published(asked, t.steps, p.epsilon, p.delta)
+    return [PlannedPhase("training", asked, t.steps)]
 
 
 _UNPROVEN = "--config.privacy.allow_unproven=True to train for comparison, without a guarantee"

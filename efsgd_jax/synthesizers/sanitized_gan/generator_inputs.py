@@ -8,14 +8,13 @@ import jax.numpy as jnp
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.models.critic import sample_latent
-from efsgd_jax.synthesizers.sanitized_gan.members import over_members, take
 from efsgd_jax.synthesizers.sanitized_gan.options import Hyperparameters
-from efsgd_jax.synthesizers.sanitized_gan.shard import Images, Member, Shard
+from efsgd_jax.synthesizers.sanitized_gan.shard import Images, Member, Shard, pixels_of
 
 
 class Inputs(NamedTuple):
-    """For each of J judges, of its n images: latents ``z [J, n, latent]``, ``labels [J, n]``; with reconstruction, real
-    images ``targets [J, n, S, S, C]`` and where there is one, ``has_target [J, n]``; without, ``()``.
+    """For the n images of one judge: latents ``z [n, latent]``, ``labels [n]``; with reconstruction, real images
+    ``targets [n, S, S, C]`` and where there is one, ``has_target [n]``; without, ``()``.
 
     Formal guarantees:
       ``targets`` and ``has_target`` are the judge's, and reach the generator through its sanitised gradient only.
@@ -30,53 +29,46 @@ class Inputs(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """``draw(members, asked, real, nonempty, key) -> Inputs`` for judges ``asked`` int ``[J]`` of all ``members``, from
-    ``examples`` images of each judge's shard."""
+    """``draw(index, member, real, nonempty, key) -> Inputs`` of the judge with this index in the step, from
+    ``examples`` records of its shard."""
 
-    draw: Callable[[Member, jax.Array, Any, jax.Array, jax.Array], Inputs]
+    draw: Callable[..., Inputs]
     examples: int
 
 
-def make_inputs(
-    spec: ImageSpec, hp: Hyperparameters, shard: Shard, judges: int, each: int, *, fixed_labels: bool
-) -> Drawing:
-    """Binds the drawing of inputs to J = ``judges`` judges of n = ``each`` images."""
+def make_inputs(spec: ImageSpec, hp: Hyperparameters, shard: Shard, each: int, *, fixed_labels: bool) -> Drawing:
+    """Binds the drawing of inputs to n = ``each`` images a judge."""
 
-    def from_prior(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def from_prior(index: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         label_key, z_key = jax.random.split(key)
-        labels = jax.random.randint(label_key, (judges, each), 0, spec.num_classes)
+        labels = jax.random.randint(label_key, (each,), 0, spec.num_classes)
         if fixed_labels:
-            labels = (jnp.arange(judges * each) % spec.num_classes).reshape(judges, each)
-        z = sample_latent(z_key, judges * each, hp.latent, hp.latent_prior)
-        return z.reshape(judges, each, hp.latent), labels
+            labels = (index * each + jnp.arange(each)) % spec.num_classes
+        return sample_latent(z_key, each, hp.latent, hp.latent_prior), labels
 
-    def plain(members: Member, asked: jax.Array, real: Any, nonempty: jax.Array, key: jax.Array) -> Inputs:
-        del members, asked, real, nonempty
-        return Inputs(*from_prior(key), (), ())
+    def plain(index: jax.Array, member: Member, real: Any, nonempty: jax.Array, key: jax.Array) -> Inputs:
+        del member, real, nonempty
+        return Inputs(*from_prior(index, key), (), ())
 
-    def codes_of(members: Member, asked: jax.Array, real: Images, key: jax.Array) -> jax.Array:
-        def encode(k: jax.Array, pixels: jax.Array, key: jax.Array) -> jax.Array:
-            return shard.encode(take(members, k), pixels, key)
-
-        return over_members(encode, asked, real.pixels, jax.random.split(key, judges))
-
-    def rebuild(members: Member, asked: jax.Array, real: Images, nonempty: jax.Array, key: jax.Array) -> Inputs:
+    def rebuild(index: jax.Array, member: Member, real: Any, nonempty: jax.Array, key: jax.Array) -> Inputs:
         """Half of a judge's images are made from codes of its own."""
         prior_key, code_key = jax.random.split(key)
-        z, labels = from_prior(prior_key)
-        rebuilt = (jnp.arange(each) >= each - each // 2) & nonempty[:, None]
-        z = jnp.where(rebuilt[..., None], codes_of(members, asked, real, code_key), z)
-        return Inputs(z, jnp.where(rebuilt, real.labels, labels), real.pixels, rebuilt)
+        z, labels = from_prior(index, prior_key)
+        found: Images = pixels_of(real)
+        rebuilt = (jnp.arange(each) >= each - each // 2) & nonempty
+        z = jnp.where(rebuilt[:, None], shard.encode(member, found.pixels, code_key), z)
+        return Inputs(z, jnp.where(rebuilt, found.labels, labels), found.pixels, rebuilt)
 
-    def nearest(members: Member, asked: jax.Array, real: Images, nonempty: jax.Array, key: jax.Array) -> Inputs:
+    def nearest(index: jax.Array, member: Member, real: Any, nonempty: jax.Array, key: jax.Array) -> Inputs:
         """The image of that label, of those that the judge looks at, whose code is nearest to z."""
         prior_key, code_key = jax.random.split(key)
-        z, labels = from_prior(prior_key)
-        distance = jnp.sum(jnp.square(z[:, :, None] - codes_of(members, asked, real, code_key)[:, None]), axis=-1)
-        fits = (labels[:, :, None] == real.labels[:, None]) & nonempty[:, None, None]
+        z, labels = from_prior(index, prior_key)
+        found: Images = pixels_of(real)
+        codes = shard.encode(member, found.pixels, code_key)
+        distance = jnp.sum(jnp.square(z[:, None] - codes), axis=-1)
+        fits = (labels[:, None] == found.labels) & nonempty
         best = jnp.argmin(jnp.where(fits, distance, jnp.inf), axis=-1)
-        targets = jax.vmap(lambda pixels, rows: pixels[rows])(real.pixels, best)
-        return Inputs(z, labels, targets, jnp.any(fits, axis=-1))
+        return Inputs(z, labels, found.pixels[best], jnp.any(fits, axis=-1))
 
     if hp.reconstruction_weight == 0:
         return Drawing(plain, 0)

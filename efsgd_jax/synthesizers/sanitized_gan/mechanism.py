@@ -7,7 +7,7 @@ what it releases by at most 2C. Four schedules decide which shard does what (``p
 ===============  ==========================================  ======================================================
 schedule         shards that train, and judges               T steps are
 ===============  ==========================================  ======================================================
-``published``    one at random trains, then judges all B     nothing that amplifies: see ``revealed_epsilon``
+``published``    one at random trains, then judges all B     nothing that amplifies: see ``revealed.revealed_epsilon``
                  images of the step
 ``round_robin``  one in public turn trains, then judges      ``Gaussian(sigma / sqrt(B))``, ``ceil(T / K)`` times
                  all B images
@@ -19,22 +19,24 @@ schedule         shards that train, and judges               T steps are
 """
 
 import math
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import dp_accounting
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from scipy import optimize, special, stats
 
 from efsgd_jax.privacy.accounting import COARSE_ORDERS, FINE, Accountant, epsilon, gaussian_event
 from efsgd_jax.privacy.feedback import error_feedback_aggregate
 from efsgd_jax.privacy.feedback_options import FeedbackMode
 from efsgd_jax.privacy.hidden_split import best_fresh_share, split_of
+from efsgd_jax.privacy.keys import fresh_key
 from efsgd_jax.privacy.mechanism import Description
 from efsgd_jax.privacy.subset import REPLACE_ONE
+from efsgd_jax.synthesizers.sanitized_gan.access import ShardAccess, ShardedRecords
 from efsgd_jax.synthesizers.sanitized_gan.description import describe
+from efsgd_jax.synthesizers.sanitized_gan.revealed import revealed_epsilon
 
 Schedule = Literal["published", "round_robin", "independent", "parameter"]
 # The judge of these clips and noises each image's gradient, not the parameters'.
@@ -113,13 +115,18 @@ class ShardMechanism(NamedTuple):
     @property
     def slots(self) -> int:
         """Gradients that are noised one by one in a step: one for each image, or one in all."""
-        return self.images_per_step if self.schedule in IMAGE_SCHEDULES else 1
+        return self.images_per_step if self.in_image_space else 1
+
+    @property
+    def in_image_space(self) -> bool:
+        """Whether each image's gradient is sanitised, and not the parameters'."""
+        return self.schedule in IMAGE_SCHEDULES
 
     @property
     def proven(self) -> bool:
         """Whether ``event`` exists. In image space, a generator that is differentiated at the code of a real image
         passes that code on, clipped or not."""
-        return self.schedule != "published" and not (self.real_codes and self.schedule in IMAGE_SCHEDULES)
+        return self.schedule != "published" and not (self.real_codes and self.in_image_space)
 
     def deal(self, key: jax.Array) -> Shards:
         """Assigns every example to a shard, each by a draw of its own, so that no other moves when one is removed.
@@ -167,7 +174,7 @@ class ShardMechanism(NamedTuple):
             self.l2_norm_clip,
             2 * self.noise_multiplier,  # its unit is the clip norm, ours the distance of two clipped values
             key,
-            expected_batch_size=self.images_per_step if self.schedule in IMAGE_SCHEDULES else self.judges_per_step,
+            expected_batch_size=self.images_per_step if self.in_image_space else self.judges_per_step,
             feedback=self.feedback,
             feedback_l2_norm_clip=self.feedback_l2_norm_clip,
             feedback_decay=self.feedback_decay,
@@ -176,6 +183,26 @@ class ShardMechanism(NamedTuple):
             unit_residual="vector" if self.feedback == "local" else "scalar",
             sampling="public_order" if self.schedule == "round_robin" else "without_replacement",
         )
+
+    def initial_residual(self, params: Any, image_shape: Sequence[int]) -> Any:
+        """Error feedback's residual before the first step; in image space one for each image of a step."""
+        init = self.transform(fresh_key()).init
+        if not self.in_image_space:
+            return init(params).residual
+        return jax.vmap(lambda x: init(x).residual)(jnp.zeros((self.images_per_step, *image_shape)))
+
+    def arrange(self, key: jax.Array, records: Any) -> ShardedRecords:
+        """The records, dealt to shards."""
+        return ShardedRecords(records, self.deal(key))
+
+    def open(self, records: ShardedRecords, key: jax.Array, step: jax.Array, **shared: Any) -> ShardAccess:
+        """The access of one step; see ``Mechanism.open``."""
+        shared.pop("mesh", None)
+        return ShardAccess(self, records, key, step, **shared)
+
+    def failure(self, steps: int) -> float:
+        del steps
+        return 0.0
 
     def with_noise(self, noise_multiplier: float) -> "ShardMechanism":
         return self._replace(noise_multiplier=noise_multiplier)
@@ -252,7 +279,7 @@ class ShardMechanism(NamedTuple):
         if self.noise_multiplier == 0 or (self.real_codes and not self.proven):
             return math.inf
         if self.schedule == "published":
-            return self.revealed_epsilon(steps, delta)
+            return revealed_epsilon(self, steps, delta)
         event = self.event(steps, truncated=truncated)
         if accountant == "pld":
             by_pld = epsilon(event, delta, grid=grid, neighbouring_relation=REPLACE_ONE)
@@ -262,37 +289,3 @@ class ShardMechanism(NamedTuple):
 
     def describe(self, steps: int, delta: float, epsilon_spent: float) -> Description:
         return describe(self, steps, delta, epsilon_spent)
-
-    def revealed_epsilon(self, steps: int, delta: float) -> float:
-        """What can be proven of ``published``: the cost if it is public which shard was drawn when.
-
-        Formal guarantees:
-          A shard's state depends on when it was drawn, and so do later gradients: the draws of different steps are
-          tied together and do not amplify. Revealed, they are public; V ~ Binomial(T, 1/K) turns concern the changed
-          shard and ``delta(epsilon) = E_V delta_V(epsilon)`` of one Gaussian with all V B images. With ``hidden``
-          feedback its residual's Gaussian is added, the noise split for the mean of V.
-        """
-        visits = np.arange(steps + 1)
-        weights = stats.binom.pmf(visits, steps, 1 / self.num_shards)
-        visits, weights = visits[weights > 1e-30], weights[weights > 1e-30]
-        cost = self.images_per_step * visits / self.noise_multiplier**2  # squared distance over variance
-        if self.feedback == "hidden":
-            assert self.feedback_l2_norm_clip is not None
-            ratio = self.feedback_l2_norm_clip / self.l2_norm_clip
-            residual = self.images_per_step * (steps - 1) * (ratio / self.noise_multiplier) ** 2
-            fresh = float(np.sum(weights * cost))
-            share = math.sqrt(fresh) / (
-                math.sqrt(fresh) + math.sqrt(residual)
-            )  # minimises fresh / s + residual / (1 - s)
-            cost = cost / share + (residual / (1 - share) if residual else 0.0)
-        mu = np.sqrt(cost[cost > 0])
-
-        def log_ratio(eps: float) -> float:
-            upper = special.log_ndtr(-eps / mu + mu / 2)
-            lower = eps + special.log_ndtr(-eps / mu - mu / 2)
-            deltas = np.exp(upper) * -np.expm1(np.minimum(lower - upper, 0.0))
-            return math.log(float(np.sum(weights[cost > 0] * deltas)) + 1e-300) - math.log(delta)
-
-        if log_ratio(0.0) <= 0:
-            return 0.0
-        return float(optimize.brentq(log_ratio, 0.0, float(np.max(cost)) + 40 * float(np.max(mu)) + 100))

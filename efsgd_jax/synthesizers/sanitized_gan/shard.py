@@ -17,6 +17,7 @@ import optax
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.models.critic import Classifier, Critic, ShardEncoder, code_to_latent
 from efsgd_jax.models.encoder import Posterior
+from efsgd_jax.synthesizers.base import Record
 from efsgd_jax.synthesizers.sanitized_gan.options import Hyperparameters
 
 PyTree = Any
@@ -39,6 +40,11 @@ class Images(NamedTuple):
 
     pixels: jax.Array
     labels: jax.Array
+
+
+def pixels_of(records: Record) -> Images:
+    """Records as the networks see them."""
+    return Images(records.image.astype(jnp.float32) / 127.5 - 1.0, records.label)
 
 
 class Shard(NamedTuple):

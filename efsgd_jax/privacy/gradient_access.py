@@ -1,0 +1,101 @@
+"""The access of DP-SGD: one Poisson batch, of which clipped, noised mean gradients leave."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from efsgd_jax.privacy.access import Access
+from efsgd_jax.privacy.clipped_sum import ClippedSum
+from efsgd_jax.privacy.clipping import clipped_grad
+from efsgd_jax.privacy.feedback import ErrorFeedbackState
+from efsgd_jax.privacy.feedback_options import outer_clip
+from efsgd_jax.privacy.keys import fresh_key
+from efsgd_jax.privacy.residuals import unit_lengths
+
+if TYPE_CHECKING:
+    from efsgd_jax.privacy.dp_sgd import DpSgdMechanism
+
+PyTree = Any
+# loss(params, example, key) -> (value, {name: scalar})
+ExampleLoss = Callable[[PyTree, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+class GradientAccess(Access):
+    """Opened by ``DpSgdMechanism.open``.
+
+    Args:
+      mechanism: how the batch is drawn, clipped, fed back and noised.
+      records: pytree of the training records, leading axis N.
+      key: typed PRNG key of this step, secret and used once.
+      mesh: devices that share the batch; None for one.
+      shared: see ``Access``.
+    """
+
+    def __init__(
+        self, mechanism: "DpSgdMechanism", records: PyTree, key: jax.Array, *, mesh: Mesh | None = None, **shared: Any
+    ):
+        super().__init__(**shared)
+        self._mechanism, self._records, self._mesh = mechanism, records, mesh
+        draw_key, self._noise_key, self._loss_key = jax.random.split(key, 3)
+        self._rows, self._mask = mechanism.sample(draw_key)
+
+    def clipped_gradient(
+        self, loss: ExampleLoss, params: PyTree, residual: PyTree, *, microbatch_size: int | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """The noised mean gradient of the batch, and error feedback's next residual.
+
+        Args:
+          loss: ``loss(params, example, key) -> (value, terms)`` of one record, with terms a dictionary of scalars, of
+            which means become private metrics. Its key is its own and secret.
+          params: pytree; with one clip norm per group, its top-level keys are the groups.
+          residual: of the step before, from ``mechanism.initial_residual(params)`` at first. Private.
+          microbatch_size: examples whose gradients exist at one time; None for all.
+
+        Returns:
+          The gradient, like ``params``: released. The residual: to be kept in the phase's state.
+
+        Raises:
+          UndeclaredReleaseError: a second call in one step, or a call in a loop.
+
+        Formal guarantees:
+          One step of ``mechanism.event`` for blanking one record, in the arithmetic of docs/privacy/arithmetic.md,
+          whatever ``loss`` is: a gradient that is not finite contributes nothing.
+        """
+        self._record("the clipped gradient")
+        total = self._clipped_sum(loss, params, residual, microbatch_size, self._mask)
+        count = jnp.maximum(jnp.sum(self._mask), 1)
+        self._note(**{name: jnp.sum(jnp.where(self._mask, x, 0.0)) / count for name, x in total.aux.items()})
+        clipped = total.clipped if isinstance(total.clipped, dict) else {"": total.clipped}
+        self._note(
+            **{"_".join(["clipped_share", group]).rstrip("_"): jnp.sum(x) / count for group, x in clipped.items()},
+            gradient_norm=jnp.sum(total.l2_norms) / count,
+            not_finite=jnp.sum(~total.finite),
+            batch_size=jnp.sum(self._mask),
+        )
+        # The key that counts is the state's.
+        update = self._mechanism.transform(fresh_key()).update
+        state = ErrorFeedbackState(self._noise_key, residual)
+        gradient, state = update(total, state, params, indices=self._rows)
+        return gradient, state.residual
+
+    def _clipped_sum(
+        self, loss: ExampleLoss, params: PyTree, residual: PyTree, microbatch_size: int | None, mask: jax.Array
+    ) -> ClippedSum:
+        """Over the rows of the batch that ``mask`` keeps, before the noise. Private."""
+        m, rows = self._mechanism, self._rows
+        return clipped_grad(
+            loss,
+            m.l2_norm_clip,
+            microbatch_size=microbatch_size,
+            outer_l2_norm_clip=outer_clip(m.feedback, m.feedback_l2_norm_clip),
+            mesh=self._mesh,
+        )(
+            params,
+            jax.tree.map(lambda x: x[rows], self._records),
+            jax.random.split(self._loss_key, len(rows)),
+            mask,
+            unit_lengths(residual, rows) if m.feedback == "local" else None,
+        )

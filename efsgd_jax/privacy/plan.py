@@ -1,0 +1,199 @@
+"""The phases of a run as the accountant sees them: mechanisms, steps, and how they divide one budget.
+
+A run may have several phases that read private data, one after the other: a full-batch release, then DP-SGD. Their
+events compose; steps are counted through all phases. ``calibrate_plan`` solves for the noise of all of them at once.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import dp_accounting
+
+from efsgd_jax.errors import UserError
+from efsgd_jax.privacy.accounting import FINE, Accountant, epsilon_with_failure
+from efsgd_jax.privacy.calibration import calibrate_mechanism
+from efsgd_jax.privacy.mechanism import Mechanism
+
+
+class Budget(NamedTuple):
+    """A part of the target epsilon. Phases of one budget have one noise multiplier, which is solved for.
+
+    Attributes:
+      name: phases that state the same one share it.
+      share: of the target epsilon; those of all budgets add up to 1. When the phases of the first k budgets have
+        ended, the run has spent at most the first k shares.
+    """
+
+    name: str = "training"
+    share: float = 1.0
+
+
+class PlannedPhase(NamedTuple):
+    """One phase before anything is read.
+
+    Attributes:
+      name: shown in progress lines and in the report.
+      mechanism: None for post-processing, which is free.
+      steps: how often the mechanism is used.
+      budget: that pays for it.
+    """
+
+    name: str
+    mechanism: Mechanism | None
+    steps: int
+    budget: Budget = Budget()
+
+
+class Composition(NamedTuple):
+    """All phases as one mechanism, for the ledger and the calibration: its steps are those of the phases, in order.
+
+    Attributes:
+      phases: of the run; those without a mechanism take no steps of it.
+      solving: the budget that ``with_noise`` gives its noise to.
+
+    Examples:
+      >>> from efsgd_jax.privacy import DpSgdMechanism, FullBatchMechanism
+      >>> once = PlannedPhase("mixture", FullBatchMechanism(1000, 2.0), 1)
+      >>> then = PlannedPhase("training", DpSgdMechanism(1000, 0.1, 200, 1.5), 50)
+      >>> both = Composition((once, then))
+      >>> both.total_steps, both.epsilon(1, 1e-5) < both.epsilon(51, 1e-5)
+      (51, True)
+    """
+
+    phases: tuple[PlannedPhase, ...]
+    solving: str = ""
+
+    @property
+    def private(self) -> list[tuple[PlannedPhase, Mechanism]]:
+        """The phases that read private data, with their mechanisms."""
+        return [(p, p.mechanism) for p in self.phases if p.mechanism is not None]
+
+    @property
+    def total_steps(self) -> int:
+        return sum(p.steps for p, _ in self.private)
+
+    @property
+    def dataset_size(self) -> int:
+        (size,) = {m.dataset_size for _, m in self.private}
+        return size
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Of the budget that is being solved for; otherwise 0 if some phase has no noise, else that of the first."""
+        noise = [m.noise_multiplier for p, m in self.private if not self.solving or p.budget.name == self.solving]
+        return 0.0 if min(noise) == 0 else noise[0]
+
+    @property
+    def proven(self) -> bool:
+        return all(m.proven for _, m in self.private)
+
+    @property
+    def neighbouring_relation(self) -> dp_accounting.NeighboringRelation:
+        """That of all phases.
+
+        Raises:
+          ValueError: they have different ones, whose events do not compose.
+        """
+        relations = {m.neighbouring_relation for _, m in self.private}
+        if len(relations) > 1:
+            raise ValueError("phases under different neighbouring relations do not compose.")
+        return relations.pop()
+
+    @property
+    def overflow_share(self) -> float:
+        return math.fsum(m.overflow_share for _, m in self.private)
+
+    def taken(self, steps: int) -> list[tuple[PlannedPhase, Mechanism, int]]:
+        """The phases that have begun after ``steps`` steps, and how many steps of each were taken."""
+        found = []
+        for phase, mechanism in self.private:
+            here = min(steps, phase.steps)
+            if here:
+                found.append((phase, mechanism, here))
+            steps -= here
+        return found
+
+    def failure(self, steps: int) -> float:
+        return math.fsum(m.failure(count) for _, m, count in self.taken(steps))
+
+    def with_noise(self, noise_multiplier: float) -> "Composition":
+        def noised(phase: PlannedPhase) -> PlannedPhase:
+            if phase.mechanism is None or phase.budget.name != self.solving:
+                return phase
+            return phase._replace(mechanism=phase.mechanism.with_noise(noise_multiplier))
+
+        return self._replace(phases=tuple(noised(p) for p in self.phases))
+
+    def prepared(self, steps: int, delta: float) -> "Composition":
+        del steps  # of each phase its own
+
+        def ready(phase: PlannedPhase) -> PlannedPhase:
+            mechanism = phase.mechanism
+            return phase if mechanism is None else phase._replace(mechanism=mechanism.prepared(phase.steps, delta))
+
+        return self._replace(phases=tuple(ready(p) for p in self.phases))
+
+    def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
+        events = [m.event(count, truncated=truncated) for _, m, count in self.taken(steps)]
+        return events[0] if len(events) == 1 else dp_accounting.ComposedDpEvent(events)
+
+    def epsilon(
+        self, steps: int, delta: float, *, accountant: Accountant = "pld", truncated: bool = True, grid: float = FINE
+    ) -> float:
+        """Epsilon of the first ``steps`` steps; ``inf`` where a phase that has begun has none.
+
+        Formal guarantees:
+          Each phase's event holds given what was released before it, so that their composition is that of the run. A
+          phase that has not begun charges nothing.
+        """
+        taken = self.taken(steps)
+        if not taken:
+            return 0.0
+        if len(taken) == 1:
+            _, mechanism, count = taken[0]
+            return mechanism.epsilon(count, delta, accountant=accountant, truncated=truncated, grid=grid)
+        if any(m.noise_multiplier == 0 or not m.proven for _, m, _ in taken):
+            return math.inf
+        return epsilon_with_failure(
+            self.event(steps, truncated=truncated), delta, self.overflow_share, self.failure(steps),
+            accountant=accountant, grid=grid, neighbouring_relation=self.neighbouring_relation,
+        )  # fmt: skip
+
+
+def calibrate_plan(plan: Iterable[PlannedPhase], target_epsilon: float, delta: float) -> tuple[PlannedPhase, ...]:
+    """The phases with the noise with which all together spend at most ``target_epsilon``.
+
+    Args:
+      plan: phases in order; a noise multiplier of 0 is solved for, any other stays as it is.
+      target_epsilon: > 0.
+      delta: in (0, 1).
+
+    Raises:
+      UserError: unreachable, or the budgets' shares do not add up to 1.
+
+    Examples:
+      >>> from efsgd_jax.privacy import FullBatchMechanism
+      >>> first = PlannedPhase("means", FullBatchMechanism(1000, 0.0), 1, Budget("means", 0.5))
+      >>> then = PlannedPhase("covariances", FullBatchMechanism(1000, 0.0), 1, Budget("covariances", 0.5))
+      >>> a, b = calibrate_plan([first, then], target_epsilon=2.0, delta=1e-5)
+      >>> a.mechanism.noise_multiplier > b.mechanism.noise_multiplier > 1
+      True
+    """
+    phases = tuple(plan)
+    budgets = list({p.budget.name: p.budget for p in phases if p.mechanism is not None}.values())
+    if abs(math.fsum(b.share for b in budgets) - 1) > 1e-9 or min(b.share for b in budgets) <= 0:
+        shares = ", ".join(f"{b.name} {b.share:g}" for b in budgets)
+        raise UserError(f"the shares of the budget are {shares}; they must be above 0 and add up to 1")
+    spendable = 0.0
+    for i, budget in enumerate(budgets):
+        spendable += budget.share
+        known = {b.name for b in budgets[: i + 1]}
+        asked = [p for p in phases if p.budget.name == budget.name and p.mechanism is not None]
+        if any(p.mechanism is not None and p.mechanism.noise_multiplier > 0 for p in asked):
+            continue
+        part = Composition(tuple(p for p in phases if p.budget.name in known), solving=budget.name)
+        target = target_epsilon if i == len(budgets) - 1 else spendable * target_epsilon
+        solved = {p.name: p for p in calibrate_mechanism(part, part.total_steps, target, delta).phases}
+        phases = tuple(solved.get(p.name, p) for p in phases)
+    return phases
