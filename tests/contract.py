@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +136,7 @@ class SynthesizerContract:
     """See the module."""
 
     method = ""
-    changes: dict = {}
+    changes: ClassVar[dict] = {}
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from efsgd_jax import default_config, fit
 from efsgd_jax.config import override
 from efsgd_jax.errors import UserError
-from efsgd_jax.synthesizers import METHODS
+from efsgd_jax.synthesizers import method_names
 
 NUMBERS = ["0", "-1", "1", "2", "3", "7", "0.5", "-0.5", "1e-9", "1e9", "1e300", "nan", "inf", "-inf", "2147483648"]
 WORDS = [
@@ -68,7 +68,7 @@ def small(method):
 @st.composite
 def assignments(draw):
     """A method, and one to three of its keys with odd values."""
-    method = draw(st.sampled_from(sorted(METHODS)))
+    method = draw(st.sampled_from(method_names()))
     config = small(method)
     keys = sorted(set(keys_of(config)) - {"method.name"})
     values = {}
@@ -119,7 +119,8 @@ def test_any_configuration_trains_or_says_why_not(lot, tmp_path_factory):
         try:
             for key, value in values.items():
                 override(config, key, value)
-            config.train.steps = min(config.train.steps, 2)  # many steps are no other configuration
+            if "steps" in config.train:
+                config.train.steps = min(config.train.steps, 2)  # many steps are no other configuration
             result = run(config, workdir)
         except UserError as error:
             message = str(error)
@@ -128,7 +129,7 @@ def test_any_configuration_trains_or_says_why_not(lot, tmp_path_factory):
             assert not (workdir / "release/generator.msgpack").exists()
             seen["refused"] += 1
         else:
-            assert 1 <= result.steps <= 2
+            assert result.steps >= 1
             # 0 with so much noise that delta covers all that is given away.
             assert result.epsilon >= 0
             assert result.epsilon <= config.privacy.epsilon or not result.privacy["guarantee"]

@@ -1,5 +1,7 @@
 """The contract of ``contract.py``, for every method of the package."""
 
+from typing import ClassVar
+
 import pytest
 from contract import SynthesizerContract
 
@@ -12,48 +14,50 @@ SHARDS = {**GAN, "critic_width": 4, "critic_steps": 1, "critic_batch_size": 4}
 
 class TestGaussianMixture(SynthesizerContract):
     method = "gaussian_mixture"
-    changes = {"method": dict(components=2, directions=4, cluster_steps=2, candidates=2, reranker_steps=3)}
+    changes: ClassVar = {
+        "method": {"components": 2, "directions": 4, "cluster_steps": 2, "candidates": 2, "reranker_steps": 3}
+    }
 
 
 class TestEfsgdGan(SynthesizerContract):
     method = "efsgd_gan"
-    changes = {"method": NARROW, "train": dict(steps=3, expected_batch_size=12),
-               "privacy": dict(feedback="private", feedback_l2_norm_clip=2.0)}  # fmt: skip
+    changes: ClassVar = {"method": NARROW, "train": {"steps": 3, "expected_batch_size": 12},
+               "privacy": {"feedback": "private", "feedback_l2_norm_clip": 2.0}}  # fmt: skip
 
 
 class TestSanitizedGan(SynthesizerContract):
     method = "sanitized_gan"
-    changes = {"method": SHARDS | {"warm_steps": 1}, "train": dict(steps=3, images_per_step=4),
-               "privacy": dict(num_shards=3, schedule="parameter", judges_per_step=2)}  # fmt: skip
+    changes: ClassVar = {"method": SHARDS | {"warm_steps": 1}, "train": {"steps": 3, "images_per_step": 4},
+               "privacy": {"num_shards": 3, "schedule": "parameter", "judges_per_step": 2}}  # fmt: skip
 
 
 @pytest.mark.slow
 class TestEfsgdGanPlain(SynthesizerContract):
     method = "efsgd_gan"
-    changes = {"method": NARROW, "train": dict(steps=3, expected_batch_size=12)}
+    changes: ClassVar = {"method": NARROW, "train": {"steps": 3, "expected_batch_size": 12}}
 
 
 @pytest.mark.slow
 class TestEfsgdGanHidden(TestEfsgdGanPlain):
-    changes = TestEfsgdGanPlain.changes | {"privacy": dict(feedback="hidden", feedback_l2_norm_clip=0.5)}
+    changes: ClassVar = TestEfsgdGanPlain.changes | {"privacy": {"feedback": "hidden", "feedback_l2_norm_clip": 0.5}}
 
 
 @pytest.mark.slow
 class TestEfsgdGanLocal(TestEfsgdGanPlain):
-    changes = TestEfsgdGanPlain.changes | {"privacy": dict(feedback="local", feedback_l2_norm_clip=2.0)}
+    changes: ClassVar = TestEfsgdGanPlain.changes | {"privacy": {"feedback": "local", "feedback_l2_norm_clip": 2.0}}
 
 
 @pytest.mark.slow
 class TestSanitizedGanIndependent(SynthesizerContract):
     method = "sanitized_gan"
-    changes = TestSanitizedGan.changes | {"privacy": dict(num_shards=3)}
+    changes: ClassVar = TestSanitizedGan.changes | {"privacy": {"num_shards": 3}}
 
 
 @pytest.mark.slow
 class TestSanitizedGanRoundRobin(SynthesizerContract):
     method = "sanitized_gan"
-    changes = TestSanitizedGan.changes | {
-        "privacy": dict(num_shards=3, schedule="round_robin", feedback="local", feedback_l2_norm_clip=2.0)
+    changes: ClassVar = TestSanitizedGan.changes | {
+        "privacy": {"num_shards": 3, "schedule": "round_robin", "feedback": "local", "feedback_l2_norm_clip": 2.0}
     }
 
 

@@ -39,11 +39,13 @@ def start(workdir, *flags, **environment):
 
 def last_state(workdir):
     """Parameters and residuals after the last step, as one vector; the noise is in them."""
-    synthesizer = prepare(read_config(None, OVERRIDES)).synthesizer
+    (phase,) = prepare(read_config(None, OVERRIDES)).phases
     checkpoints = Checkpoints(workdir / "private" / "checkpoints")
-    step, state = checkpoints.restore(jax.jit(synthesizer.init)(jax.random.key(0)))
+    like = {"released": {}, "state": jax.jit(phase.init)(jax.random.key(0), {})}
+    step, kept = checkpoints.restore(lambda _: like)
     assert step == STEPS
-    return np.asarray(ravel_pytree((state.params, state.privacy.residual))[0])
+    state = kept["state"]
+    return np.asarray(ravel_pytree((state.params, state.residual))[0])
 
 
 def start_two(workdir, *flags):

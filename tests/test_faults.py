@@ -11,6 +11,7 @@ import time
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.serialization import msgpack_restore
@@ -215,10 +216,7 @@ def test_what_memory_cannot_hold_is_one_line(small_config, tmp_path, monkeypatch
     """As the compiler says it; really to fill the memory would end the tests."""
 
     def too_large(*_):
-        def update(*_):
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nmore")
-
-        return update
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nmore")
 
     monkeypatch.setattr(loop, "make_update", too_large)
     with pytest.raises(UserError, match=r"memory is not enough: RESOURCE.*99 bytes\.; .*microbatch_size"):
@@ -247,19 +245,16 @@ def test_parameters_that_are_not_finite_are_named_and_not_kept(small_config, tmp
     """At step 6 a weight of the generator breaks; the state of step 4 stays."""
     make = loop.make_update
 
-    def broken(*args):
-        update = make(*args)
+    def broken(phase, *args):
+        def step(state, access, key):
+            state, metrics = phase.step(state, access, key)
+            path, _ = jax.tree_util.tree_leaves_with_path(state.params)[-1]
+            broken.name = jax.tree_util.keystr(path, simple=True, separator="/")
+            factor = jnp.where(state.step == 6, jnp.nan, 1.0)
+            bad = jax.tree_util.tree_map_with_path(lambda p, x: x * factor if p == path else x, state.params)
+            return state._replace(params=bad), metrics
 
-        def one(state, *rest):
-            state, metrics = update(state, *rest)
-            if int(state.step) == 6:
-                path, _ = jax.tree_util.tree_leaves_with_path(state.params)[-1]
-                bad = jax.tree_util.tree_map_with_path(lambda p, x: x * np.nan if p == path else x, state.params)
-                broken.name = jax.tree_util.keystr(path, simple=True, separator="/")
-                state = state._replace(params=bad)
-            return state, metrics
-
-        return one
+        return make(phase._replace(step=step), *args)
 
     monkeypatch.setattr(loop, "make_update", broken)
     with pytest.raises(UserError, match="no longer finite at step 6") as refused:

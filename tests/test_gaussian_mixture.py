@@ -8,11 +8,15 @@ import pytest
 from efsgd_jax import UserError, default_config, evaluate, fit, report, sample
 from efsgd_jax.cli.release import main as publish
 from efsgd_jax.data import ImageSpec
-from efsgd_jax.privacy import FullBatchMechanism
-from efsgd_jax.synthesizers.gaussian_mixture.fit import FitOptions, fit_mixture
-from efsgd_jax.synthesizers.gaussian_mixture.method import Hyperparameters, gaussian_mixture, make_generate
+from efsgd_jax.privacy import FullBatchMechanism, PlannedPhase
+from efsgd_jax.synthesizers.base import Record
+from efsgd_jax.synthesizers.gaussian_mixture import fit as mixture_fit
+from efsgd_jax.synthesizers.gaussian_mixture.fit import Vector, fit_phases
+from efsgd_jax.synthesizers.gaussian_mixture.method import make_generate, phases
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
+from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, budget_shares
 from efsgd_jax.synthesizers.gaussian_mixture.reranker import num_features, oriented_gradients
+from efsgd_jax.training.update import Inputs, keys_of_phase, make_update
 
 
 def some_mixture(key, k=2, m=3, d=2, pixels=5):
@@ -50,15 +54,42 @@ def test_draws_have_the_moments_of_the_mixture():
     np.testing.assert_allclose(np.cov(x.T), mixture.basis @ spread @ mixture.basis.T, atol=0.1)
 
 
-def test_without_noise_the_moments_of_the_vectors_come_back():
+def run_phases(made, rows):
+    """What the phases release; ``rows`` are of all records, or those of each phase."""
+    released = {}
+    for i, phase in enumerate(made):
+        keys = keys_of_phase(jax.random.key(0), i)
+        inputs = Inputs(keys.access, keys.step, rows[i] if isinstance(rows, list) else rows, released)
+        state, update = jax.jit(phase.init)(keys.init, released), make_update(phase)
+        for t in range(phase.plan.steps):
+            state, _ = update(state, jnp.int32(t), inputs)
+        released[phase.name] = phase.release(state)
+    return released
+
+
+def plan_of(hp, n, sigma):
+    return [
+        PlannedPhase(name, FullBatchMechanism(n, sigma, share, steps), steps)
+        for name, (share, steps) in budget_shares(hp).items()
+    ]
+
+
+def fitted(x, labels, sigma, hp, monkeypatch):
+    """A mixture of vectors that are no images."""
+    monkeypatch.setattr(mixture_fit, "vector_size", lambda spec, hp: x.shape[1])
+    plan = {p.name: p for p in plan_of(hp, len(x), sigma)}
+    return run_phases(fit_phases(ImageSpec(8, 1, 2), hp, plan), Vector(x, labels))["moments"]
+
+
+def test_without_noise_the_moments_of_the_vectors_come_back(monkeypatch):
     """Of Gaussian vectors inside of the clip norms; a few lie outside of the radius: a bit less spread."""
     key = jax.random.key(0)
     directions, _ = jnp.linalg.qr(jax.random.normal(key, (36, 12)))
     labels = jnp.arange(6000) % 2
     x = 0.5 + 0.1 * (2 * labels[:, None] - 1) * directions[:, 0]
     x = x + 0.1 * jax.random.normal(jax.random.key(1), (6000, 12)) * jnp.linspace(1.0, 0.5, 12) @ directions.T
-    options = FitOptions(components=1, directions=12, mean_clip=10.0, deviation_clip=10.0)
-    mixture = jax.jit(lambda k: fit_mixture(k, x, labels, 2, 0.0, options))(key)
+    hp = Hyperparameters(components=1, directions=12, mean_clip=10.0, deviation_clip=10.0, candidates=1)
+    mixture = fitted(x, labels, 0.0, hp, monkeypatch)
     for y in (0, 1):
         of_class = x[labels == y]
         centre = mixture.means[y] + mixture.basis @ mixture.centres[y, 0]
@@ -69,10 +100,10 @@ def test_without_noise_the_moments_of_the_vectors_come_back():
 
 
 @pytest.mark.parametrize("components", [1, 3])
-def test_where_noise_leaves_no_direction_in_sight_the_mixture_is_of_finite_means(components):
+def test_where_noise_leaves_no_direction_in_sight_the_mixture_is_of_finite_means(components, monkeypatch):
     x = jax.random.uniform(jax.random.key(0), (60, 9))
-    options = FitOptions(components=components, directions=4)
-    mixture = jax.jit(lambda k: fit_mixture(k, x, jnp.arange(60) % 2, 2, 500.0, options))(jax.random.key(2))
+    hp = Hyperparameters(components=components, directions=4, candidates=1)
+    mixture = fitted(x, jnp.arange(60) % 2, 500.0, hp, monkeypatch)
     assert not np.any(mixture.basis)
     assert all(np.isfinite(leaf).all() for leaf in mixture)
     np.testing.assert_allclose(draw(mixture, jax.random.key(2), jnp.array(1)), mixture.means[1])
@@ -88,16 +119,15 @@ def test_the_reranker_moves_draws_towards_images_of_their_class():
     found = []
     for candidates in (2, 8):
         hp = Hyperparameters(components=1, directions=20, candidates=candidates)
-        made = gaussian_mixture(spec, hp, FullBatchMechanism(n, 0.5))
-        everybody = made.arrange(jax.random.key(0), jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
-        state, metrics = jax.jit(made.step)(made.init(jax.random.key(1)), everybody)
-        assert metrics["reranker_accuracy"] > 0.8
+        made = phases(spec, hp, plan_of(hp, n, 0.5))
+        everything = Record(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
+        params = run_phases(made, [jax.jit(jax.vmap(p.view))(everything) for p in made])["moments"]
         labels = jnp.arange(500) % 10
-        images = jax.jit(made.generate)(state.params, jax.random.key(2), labels)
+        images = jax.jit(make_generate(spec, hp))(params, jax.random.key(2), labels)
         assert images.shape == (500, 8, 8, 1)
         assert float(jnp.max(jnp.abs(images))) <= 1
         features = jax.jit(oriented_gradients)((images + 1) / 2)
-        named = jnp.argmax(log_probabilities(state.params["reranker"], features), 1)
+        named = jnp.argmax(log_probabilities(params["reranker"], features), 1)
         found.append(float(jnp.mean(named == labels)))
     assert found[1] > found[0] > 0.5
 
@@ -119,13 +149,17 @@ def finished(tmp_path_factory):
     return fit(config, tmp_path_factory.mktemp("mixture") / "run", progress=False)
 
 
-def test_a_run_spends_its_epsilon_in_one_step_and_says_how(finished):
-    assert finished.steps == 1
+def test_a_run_divides_its_epsilon_among_full_batch_releases_and_says_how(finished):
     assert 9.9 < finished.epsilon <= 10
     assert finished.privacy["guarantee"]
-    assert finished.privacy["sampler"] == "none: all records take part"
-    assert "statistics" in finished.privacy["mechanism"]
-    assert set(finished.privacy["mechanism_parameters"]) == {"dataset_size", "noise_multiplier"}
+    found = {p["name"]: p for p in finished.privacy["phases"]}
+    assert list(found) == ["reranker", "class means", "basis", "centres", "moments"]
+    assert finished.steps == sum(p["steps"] for p in found.values()) == 60 + 1 + 1 + 4 + 1
+    assert {p["sampler"] for p in found.values()} == {"none: all records take part"}
+    assert {p["mechanism_parameters"]["noise_multiplier"] for p in found.values()} == {
+        found["basis"]["mechanism_parameters"]["noise_multiplier"]
+    }
+    assert sum(p["mechanism_parameters"]["share"] for p in found.values()) == pytest.approx(1)
 
 
 def test_a_run_is_released_sampled_scored_and_reported(finished, tmp_path, capsys):
@@ -172,7 +206,6 @@ def test_the_same_seed_gives_the_same_run_and_noise_matters(finished, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("train.steps", 2, "everything is released at once"),
         ("privacy.feedback", "private", "nothing is left over"),
         ("method.reranker_share", 1.0, "below 1"),
         ("method.components", 0, "at least 1"),
@@ -193,17 +226,11 @@ def test_a_bad_value_is_named(key, value, message, tmp_path):
 
 
 def test_images_that_are_too_large_are_refused_unless_their_low_frequencies_are_enough():
-    mechanism = FullBatchMechanism(10, 1.0)
+    def bind(spec, hp):
+        return phases(spec, hp, plan_of(hp, 10, 1.0))
+
     with pytest.raises(UserError, match="low_pass=16"):
-        gaussian_mixture(ImageSpec(96, 1, 2), Hyperparameters(), mechanism)
-    gaussian_mixture(ImageSpec(96, 3, 2), Hyperparameters(low_pass=16), mechanism)
+        bind(ImageSpec(96, 1, 2), Hyperparameters())
+    bind(ImageSpec(96, 3, 2), Hyperparameters(low_pass=16))
     with pytest.raises(UserError, match="low_pass is 97"):
-        gaussian_mixture(ImageSpec(96, 1, 2), Hyperparameters(low_pass=97), mechanism)
-
-
-def test_generate_needs_no_mechanism():
-    spec, hp = ImageSpec(8, 1, 10), Hyperparameters(components=1, directions=4, candidates=1)
-    made = gaussian_mixture(spec, hp, FullBatchMechanism(10, 1.0))
-    params = made.init(jax.random.key(0)).params
-    images = make_generate(spec, hp)(params, jax.random.key(0), jnp.zeros(3, int))
-    assert images.shape == (3, 8, 8, 1)
+        bind(ImageSpec(96, 1, 2), Hyperparameters(low_pass=97))

@@ -3,18 +3,21 @@
 import math
 import re
 
-import dp_accounting
 import jax
 import pytest
 
+from efsgd_jax import UserError
 from efsgd_jax.cli.privacy import accountant_rows, lineage_rows, main, mode_rows
 from efsgd_jax.privacy import (
+    Budget,
+    Composition,
     DpSgdMechanism,
-    calibrate_phases,
+    FullBatchMechanism,
+    PlannedPhase,
+    calibrate_plan,
     calibrate_steps,
     dp_sgd_event,
     epsilon,
-    gaussian_event,
     overflow_probability,
     sample_capacity,
 )
@@ -64,17 +67,28 @@ def test_steps_are_the_most_that_the_target_allows():
     assert calibrate_steps(spent, 100.0, 50) == 50
 
 
-def test_phases_share_one_budget():
-    phases = [
-        (gaussian_event, 1.0),
-        (lambda sigma: dp_sgd_event(0.01, sigma, 200), 4.0),
-        (gaussian_event, 5.0),
+def test_phases_share_one_target_epsilon():
+    n = 10_000
+    gradients = DpSgdMechanism(n, 0.01, 200, 0.0)
+    plan = [
+        PlannedPhase("sums", FullBatchMechanism(n, 0.0), 1, Budget("sums", 0.2)),
+        PlannedPhase("more sums", FullBatchMechanism(n, 0.0, share=0.5, steps=3), 3, Budget("training", 0.6)),
+        PlannedPhase("between", None, 7),
+        PlannedPhase("gradients", gradients, 50, Budget("training", 0.6)),
+        PlannedPhase("last", FullBatchMechanism(n, 0.0), 1, Budget("last", 0.2)),
     ]
-    sigmas = calibrate_phases(phases, 1e-5)
-    events = [make(s) for (make, _), s in zip(phases, sigmas, strict=True)]
-    for i, (_, target) in enumerate(phases):
-        spent = epsilon(dp_accounting.ComposedDpEvent(events[: i + 1]), 1e-5, grid=1e-3)
-        assert 0.98 * target < spent <= target
+    solved = calibrate_plan(plan, 5.0, 1e-5)
+    assert [p.name for p in solved] == [p.name for p in plan]
+    noise = [p.mechanism.noise_multiplier for p in solved if p.mechanism]
+    assert noise[1] == noise[2]
+    composed = Composition(solved)
+    assert composed.total_steps == 1 + 3 + 50 + 1
+    for steps, target in [(1, 1.0), (54, 4.0), (55, 5.0)]:
+        assert 0.97 * target < composed.epsilon(steps, 1e-5, grid=1e-3) <= target
+    one = Composition(solved[:1])
+    assert composed.epsilon(1, 1e-5) == one.epsilon(1, 1e-5)  # what has not begun charges nothing
+    with pytest.raises(UserError, match="add up to 1"):
+        calibrate_plan(plan[:-1], 5.0, 1e-5)
 
 
 BASE = ["--dataset_size=60000", "--expected_batch_size=512", "--steps=20000"]
@@ -92,9 +106,9 @@ def test_what_a_configuration_costs(capsys):
     assert re.search(r"steps +\d+ of 20000", capsys.readouterr().out)
 
 
-def test_what_a_recipe_costs(capsys):
-    recipe = ["--config=configs/digits.py", "--config.privacy.epsilon=3", "--config.train.steps=50"]
-    assert main(["--dataset_size=1438", *recipe]) == 0
+def test_what_a_config_costs(capsys):
+    config = ["--config=configs/digits.py", "--config.privacy.epsilon=3", "--config.train.steps=50"]
+    assert main(["--dataset_size=1438", *config]) == 0
     out = capsys.readouterr().out
     assert 2.9 < float(re.search(r"epsilon by PLD \(proven\) +([\d.]+)", out)[1]) <= 3
     assert re.search(r"steps +50\n", out)

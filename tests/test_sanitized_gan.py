@@ -15,17 +15,21 @@ from efsgd_jax import UserError, default_config, evaluate, fit, load_dataset, sa
 from efsgd_jax.cli.release import main as publish
 from efsgd_jax.cli.train import main as train
 from efsgd_jax.data import ImageSpec, to_uint8
+from efsgd_jax.privacy import PlannedPhase
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
 from efsgd_jax.privacy.mechanism import REPLACE
+from efsgd_jax.synthesizers.base import Record
+from efsgd_jax.synthesizers.sanitized_gan.access import Private
 from efsgd_jax.synthesizers.sanitized_gan.generator_inputs import make_inputs
 from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 from efsgd_jax.synthesizers.sanitized_gan.members import over_members, put, take
-from efsgd_jax.synthesizers.sanitized_gan.method import sanitized_gan
+from efsgd_jax.synthesizers.sanitized_gan.method import make_generate, phases
 from efsgd_jax.synthesizers.sanitized_gan.options import Hyperparameters
 from efsgd_jax.synthesizers.sanitized_gan.published_accounting import SanitizedGan
-from efsgd_jax.synthesizers.sanitized_gan.shard import Images, make_shard
+from efsgd_jax.synthesizers.sanitized_gan.shard import Images, make_shard, pixels_of
 from efsgd_jax.training import memory
-from efsgd_jax.training.update import make_update
+from efsgd_jax.training.compilation import compiler_options
+from efsgd_jax.training.update import Inputs, make_update
 
 SPEC = ImageSpec(8, 1, 3)
 HP = Hyperparameters(latent=3, generator_width=4, max_width=4, critic_width=4, critic_steps=1, critic_batch_size=4,
@@ -98,13 +102,29 @@ def changed_members(before, after):
 CLIP, SIGMA, B, M = 0.3, 1.5, 12, 2
 
 
+def phase_of(hp, mechanism, spec=SPEC):
+    (phase,) = phases(spec, hp, [PlannedPhase("training", mechanism, 10)])
+    return phase
+
+
 @functools.cache
 def compiled(schedule):
-    """The method with three shards, of which two train in a turn where there is a turn; its data, a state, its step."""
+    """The method with three shards, of which two train in a turn where there is a turn: its data, a state, its step."""
     mechanism = Recording(40, 3, schedule, SIGMA, CLIP, images_per_step=B, judges_per_step=M, trained_per_step=2)
-    made = sanitized_gan(SPEC, HP, mechanism)
-    data = made.arrange(jax.random.key(1), *arrays(0, 40))
-    return made, data, made.init(jax.random.key(0)), jax.jit(made.step)
+    phase = phase_of(HP, mechanism)
+    data = mechanism.arrange(jax.random.key(1), Record(*arrays(0, 40)))
+
+    @functools.partial(jax.jit, compiler_options=compiler_options())
+    def step(state, data, seed, t):
+        access = mechanism.open(data, jax.random.key(seed), t)
+        state, _ = phase.step(state, access, jax.random.key(0))
+        return state, access._turn
+
+    return data, phase.init(jax.random.key(0), {}), step
+
+
+def without_training(data):
+    return data._replace(shards=data.shards._replace(sizes=jnp.zeros_like(data.shards.sizes)))
 
 
 SCHEDULES = ["published", pytest.param("independent", marks=pytest.mark.slow), "parameter"]
@@ -112,11 +132,10 @@ SCHEDULES = ["published", pytest.param("independent", marks=pytest.mark.slow), "
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_members_change_only_when_scheduled(schedule):
-    made, data, state, step = compiled(schedule)
+    data, state, step = compiled(schedule)
     for t in range(4):
-        batch = made.batch(jax.random.key(2), jnp.array(t), data)
-        new, _ = step(state, batch)
-        assert changed_members(state.members, new.members) == set(batch.training.tolist())
+        new, turn = step(state, data, t, t)
+        assert changed_members(state.members, new.members) == set(turn.training.tolist())
         state = new
     assert int(state.step) == 4
 
@@ -136,21 +155,20 @@ def adversaries(stack, seed, scale):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_changed_shard_moves_a_release_by_at_most_what_the_event_says(schedule):
-    made, data, state, step = compiled(schedule)
+    data, state, step = compiled(schedule)
+    data = without_training(data)  # the adversary chose the networks
     most, parts = 0.0, M if schedule == "parameter" else B
     for seed in range(12):
-        batch = made.batch(jax.random.key(seed), jnp.array(0), data)
-        batch = batch._replace(nonempty=jnp.zeros_like(batch.nonempty))  # nobody trains: the adversary chose them
-        worlds = adversaries(state.members, seed, 10.0 ** (seed % 4 - 1))
+        worlds = adversaries(state.members._value, seed, 10.0 ** (seed % 4 - 1))
         # Both have the same noise, so that the difference is the changed shard's.
-        a, c = (step(state._replace(members=w), batch)[0].residual for w in worlds)
-        difference = jax.tree.map(lambda x, y: parts * (x - y), a, c)
+        (a, turn), (c, _) = (step(state._replace(members=Private(w)), data, seed, 0) for w in worlds)
+        difference = jax.tree.map(lambda x, y: parts * (x - y), a.residual, c.residual)
         if schedule == "parameter":
             norms = np.array([float(optax.tree.norm(difference))])
-            asked = np.array([bool(jnp.any(batch.judges == 0))])
+            asked = np.array([bool(jnp.any(turn.judges == 0))])
         else:
             norms = np.linalg.norm(np.asarray(difference).reshape(B, -1), axis=1)
-            asked = np.repeat(np.asarray(batch.judges) == 0, B // len(batch.judges))
+            asked = np.repeat(np.asarray(turn.judges) == 0, B // len(turn.judges))
         assert np.all(norms[~asked] < 1e-5)
         assert np.all(norms <= 2 * CLIP * (1 + 1e-4))
         most = max(most, norms.max())
@@ -158,12 +176,10 @@ def test_a_changed_shard_moves_a_release_by_at_most_what_the_event_says(schedule
 
 
 def test_noise_of_a_step_has_the_mechanisms_std_and_differs_per_image():
-    made, data, state, step = compiled("independent")
+    data, state, step = compiled("independent")
     state = state._replace(members=jax.tree.map(jnp.zeros_like, state.members))  # critics that say nothing
-    batch = made.batch(jax.random.key(2), jnp.array(0), data)
-    batch = batch._replace(nonempty=jnp.zeros_like(batch.nonempty))
     noise = np.concatenate(
-        [B * np.asarray(step(state._replace(step=jnp.array(t)), batch)[0].residual).reshape(B, -1) for t in range(4)]
+        [B * np.asarray(step(state, without_training(data), t, 0)[0].residual).reshape(B, -1) for t in range(4)]
     )
     n = noise.size
     assert noise.std() == pytest.approx(2 * CLIP * SIGMA, rel=4 / np.sqrt(2 * n))
@@ -174,19 +190,19 @@ def test_noise_of_a_step_has_the_mechanisms_std_and_differs_per_image():
 def test_reconstruction_from_the_prior_takes_images_of_the_label():
     hp = Hyperparameters(**{**vars(EVERYTHING), "reconstruction_from": "prior", "candidates": 6})
     shard = make_shard(SPEC, hp, lambda *a: None, 0)
-    inputs = make_inputs(SPEC, hp, shard, 2, 5, fixed_labels=False)
-    members = jax.vmap(shard.init)(jax.random.split(jax.random.key(0), 2))
-    real = images(jax.random.key(3), 2, inputs.examples)
-    got = inputs.draw(members, jnp.arange(2), real, jnp.array([True, False]), jax.random.key(4))
-    assert not bool(got.has_target[1].any())
+    inputs = make_inputs(SPEC, hp, shard, 5, fixed_labels=False)
+    member = shard.init(jax.random.key(0))
+    real = Record(*arrays(3, inputs.examples))
+    key = jax.random.key(4)
+    assert not bool(inputs.draw(0, member, real, jnp.array(False), key).has_target.any())
+    got, pixels = inputs.draw(0, member, real, jnp.array(True), key), pixels_of(real).pixels
+    codes = np.asarray(shard.encode(member, pixels, jax.random.split(key)[1]))
     for n in range(5):
-        same = np.asarray(real.labels[0] == got.labels[0, n])
-        assert bool(got.has_target[0, n]) == same.any()
+        same = np.asarray(real.label == got.labels[n])
+        assert bool(got.has_target[n]) == same.any()
         if same.any():
-            found = [i for i in np.flatnonzero(same) if np.array_equal(real.pixels[0, i], got.targets[0, n])]
-            codes = shard.encode(jax.tree.map(lambda x: x[0], members), real.pixels[0],
-                                 jax.random.split(jax.random.split(jax.random.key(4))[1], 2)[0])  # fmt: skip
-            distances = np.sum((np.asarray(codes) - np.asarray(got.z[0, n])) ** 2, axis=1)
+            found = [i for i in np.flatnonzero(same) if np.array_equal(pixels[i], got.targets[n])]
+            distances = np.sum((codes - np.asarray(got.z[n])) ** 2, axis=1)
             assert found
             assert distances[found[0]] == pytest.approx(distances[same].min())
 
@@ -196,15 +212,16 @@ def test_without_noise_it_learns_the_digits():
     hp = Hyperparameters(latent=6, generator_width=16, max_width=32, critic_width=8, critic_steps=3,
                          critic_batch_size=32, generator_learning_rate=2e-3, critic_learning_rate=2e-3,
                          ema_decay=0.97)  # fmt: skip
-    made = sanitized_gan(
-        data.spec, hp, ShardMechanism(len(data.train_labels), 2, "independent", 0.0, images_per_step=32)
-    )
-    arranged = made.arrange(jax.random.key(3), jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
-    update, state = make_update(made), jax.jit(made.init)(jax.random.key(0))
-    for _ in range(400):
-        state, _ = update(state, jax.random.key(1), arranged)
+    mechanism = ShardMechanism(len(data.train_labels), 2, "independent", 0.0, images_per_step=32)
+    phase = phase_of(hp, mechanism, data.spec)
+    everything = Record(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
+    inputs = Inputs(jax.random.key(1), jax.random.key(2), mechanism.arrange(jax.random.key(3), everything), {})
+    update, state = make_update(phase), jax.jit(phase.init)(jax.random.key(0), {})
+    for t in range(400):
+        state, _ = update(state, jnp.int32(t), inputs)
     labels = np.arange(1000) % 10
-    drawn = to_uint8(np.asarray(made.generate(made.released(state), jax.random.key(2), jnp.asarray(labels))))
+    generate = jax.jit(make_generate(data.spec, hp))
+    drawn = to_uint8(np.asarray(generate(phase.release(state), jax.random.key(2), jnp.asarray(labels))))
     model = LogisticRegression(max_iter=200).fit(drawn.reshape(1000, -1) / 255.0, labels)
     assert model.score(data.test_images.reshape(-1, 64) / 255.0, data.test_labels) > 0.6
 
@@ -231,7 +248,7 @@ def test_a_sound_run_is_released_with_three_accountings(sound_run, tmp_path, cap
     report = sound_run.privacy
     assert report["guarantee"]
     assert 9.8 < report["epsilon"] == report["accountings"]["proven"] <= 10
-    form = SanitizedGan(5, 4, 4, report["mechanism_parameters"]["noise_multiplier"])
+    form = SanitizedGan(5, 4, 4, report["phases"][0]["mechanism_parameters"]["noise_multiplier"])
     assert report["accountings"]["as_published"] == pytest.approx(form.as_published(1e-5))
     assert report["neighbouring_relation"] == REPLACE
     text = (sound_run.workdir / "release/PRIVACY.md").read_text()
@@ -295,11 +312,9 @@ def test_mistakes_are_one_line(flags, words, tmp_path, capsys):
 
 
 def test_memory_is_said_before_anything_is_allocated(monkeypatch, capsys):
-    made = sanitized_gan(
-        ImageSpec(28, 1, 10), Hyperparameters(warm_steps=1), ShardMechanism(60_000, 1000, "published", 1.0)
-    )
-    data = load_dataset("digits")
-    run = memory.needed(made, data)
+    mechanism = ShardMechanism(60_000, 1000, "published", 1.0)
+    phase = phase_of(Hyperparameters(warm_steps=1), mechanism, ImageSpec(28, 1, 10))
+    run = memory.needed([phase], load_dataset("digits"))
     assert 10 * 2**30 < run.state < 14 * 2**30  # a thousand critics of width 64, with Adam
     monkeypatch.setattr(memory, "available", lambda: 8 * 2**30)
     with pytest.raises(UserError, match=r"8\.0 GiB are free; lower config\.privacy\.num_shards"):
