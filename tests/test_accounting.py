@@ -120,7 +120,7 @@ def test_blocks_end_where_rows_do_and_say_what_will_be_spent(steps, every, start
     assert all(spent == MECHANISM.epsilon(end, 1e-5, grid=COARSE) for end, spent in blocks[:3])
 
 
-def test_hidden_feedback_pays_for_every_later_step():
+def test_hidden_feedback_costs_epsilon_in_every_later_step():
     hidden = MECHANISM._replace(feedback="hidden", feedback_l2_norm_clip=0.1, noise_multiplier=8.0)
     plain = MECHANISM._replace(noise_multiplier=8.0)
     ledger = Ledger(hidden, math.inf, 1e-5, 100)

@@ -33,7 +33,7 @@ def run(name, directory, **environment):
     assert len(places) == 1
     small = nbformat.v4.new_code_cell("\n".join(line.strip() for line in SMALL[name].splitlines()))
     notebook.cells.insert(places[0] + 1, small)
-    # As everybody has it: elsewhere, the tests ask the compiler for less.
+    # XLA's own defaults: elsewhere, the tests ask the compiler for fewer optimisations.
     kernel_environment = {**os.environ, "XLA_FLAGS": "", **environment}
     client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(directory)}})
     with client.setup_kernel(env=kernel_environment):

@@ -36,7 +36,7 @@ def test_the_noise_of_the_modes_at_one_epsilon():
     assert sigma["hidden1"] > 10 * sigma["nonee"]
 
 
-def test_local_feedback_pays_for_batches_that_overflow():
+def test_local_feedback_is_charged_for_batches_that_overflow():
     n, q, sigma, steps, delta = 60_000, 512 / 60_000, 0.7, 1000, 1e-5
     local = DpSgdMechanism(n, q, sample_capacity(n, q, overflow_probability=1e-25), sigma, 1.0, "local", 1.0)
     plain = epsilon(dp_sgd_event(q, sigma, steps), delta)
@@ -92,9 +92,9 @@ def test_what_a_configuration_costs(capsys):
     assert re.search(r"steps +\d+ of 20000", capsys.readouterr().out)
 
 
-def test_what_a_recipe_costs(capsys):
-    recipe = ["--config=configs/digits.py", "--config.privacy.epsilon=3", "--config.train.steps=50"]
-    assert main(["--dataset_size=1438", *recipe]) == 0
+def test_a_config_prints_the_epsilon_that_it_spends(capsys):
+    config = ["--config=configs/digits.py", "--config.privacy.epsilon=3", "--config.train.steps=50"]
+    assert main(["--dataset_size=1438", *config]) == 0
     out = capsys.readouterr().out
     assert 2.9 < float(re.search(r"epsilon by PLD \(proven\) +([\d.]+)", out)[1]) <= 3
     assert re.search(r"steps +50\n", out)

@@ -155,7 +155,7 @@ def test_folder_names_are_safe_and_distinct():
     assert folder_names(["..", "x"]) == ["0_", "1_x"]
 
 
-def test_default_config_is_the_digits_recipe():
+def test_the_default_config_is_that_of_digits():
     from efsgd_jax import load_config
 
     assert load_config("configs/digits.py") == default_config()

@@ -18,7 +18,7 @@ def test_each_example_takes_part_independently_with_probability_q():
     indices, mask = draws(n, q, n, count=2000)
     taken = np.zeros((2000, n))
     for row, (i, m) in enumerate(zip(indices, mask, strict=True)):
-        assert len(set(i[m])) == m.sum()  # nobody twice
+        assert len(set(i[m])) == m.sum()  # no example twice
         taken[row, i[m]] = 1
     # Standard error 0.0102 per example; five of them over 50 examples.
     np.testing.assert_allclose(taken.mean(0), q, atol=0.052)

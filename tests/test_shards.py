@@ -38,11 +38,11 @@ def test_no_replaced_member_of_a_subset_exceeds_the_curve(share):
         assert max(found) >= 0.99 * bound - 1e-6  # and it is not too careful: one of them reaches it
 
 
-def test_a_subset_that_is_everybody_is_a_gaussian():
+def test_a_subset_of_all_records_is_a_gaussian():
     gaussian = dp_accounting.SelfComposedDpEvent(dp_accounting.GaussianDpEvent(2.0), 10)
-    everybody = dp_accounting.SampledWithoutReplacementDpEvent(5, 5, dp_accounting.GaussianDpEvent(2.0))
-    everybody = dp_accounting.SelfComposedDpEvent(everybody, 10)
-    a, b = (epsilon(e, 1e-5, neighbouring_relation=REPLACE_ONE) for e in (gaussian, everybody))
+    all_records = dp_accounting.SampledWithoutReplacementDpEvent(5, 5, dp_accounting.GaussianDpEvent(2.0))
+    all_records = dp_accounting.SelfComposedDpEvent(all_records, 10)
+    a, b = (epsilon(e, 1e-5, neighbouring_relation=REPLACE_ONE) for e in (gaussian, all_records))
     assert a == pytest.approx(b, rel=1e-3)
     assert a == pytest.approx(epsilon(gaussian, 1e-5), rel=1e-6)
 
@@ -59,11 +59,11 @@ def test_pld_is_below_rdp_and_other_events_are_refused():
         )
 
 
-def test_everybody_is_dealt_to_one_shard():
+def test_every_record_is_in_one_shard():
     shards = M.deal(jax.random.key(0))
     assert sorted(shards.order.tolist()) == list(range(600))
     assert int(shards.sizes.sum()) == 600
-    # Throws are independent: sizes spread like a binomial's.
+    # Records are assigned independently: sizes have the variance of a binomial.
     sizes = np.concatenate([M.deal(jax.random.key(i)).sizes for i in range(50)])
     assert np.var(sizes) == pytest.approx(600 * 0.1 * 0.9, rel=0.25)
 
