@@ -100,7 +100,7 @@ def one_run_config(small_config):
 
 
 @pytest.mark.slow
-def test_a_run_with_canaries(one_run_config, monkeypatch):
+def test_canaries_bound_a_run_below_its_claim_and_refute_one_without_noise(one_run_config, monkeypatch):
     result = audit_run(one_run_config, canaries=80, seed=3, progress=False)
     assert result.claimed == pytest.approx(0.5, rel=0.01)
     assert max(result.bounds.values()) <= result.claimed

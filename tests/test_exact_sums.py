@@ -49,7 +49,7 @@ def test_products_are_those_of_integers(bits_a, bits_b):
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 70_000])
-def test_products_of_few_and_many_rows(count):
+def test_products_of_few_and_many_rows_are_those_of_integers(count):
     for kind, p, q, bits_a, bits_b in (("random", 1, 4, 8, 14), ("random", 3, 1, 0, 12), ("largest", 1, 1, 8, 8)):
         a, b = rows_of(kind, (count, p), bits_a), rows_of(kind, (count, q), bits_b)
         got = product(a.astype(np.float32), b.astype(np.float32), bits_a, bits_b)
@@ -156,7 +156,7 @@ print(json.dumps([sums, squares, draws]))
 """
 
 
-def test_rows_in_any_order_and_on_any_number_of_devices():
+def test_sums_are_the_same_in_any_order_and_on_any_number_of_devices():
     rng = np.random.default_rng(0)
     a, b = (rng.integers(-(2**12), 2**12 + 1, (4096, k)) for k in (3, 5))
     want = a.T @ b

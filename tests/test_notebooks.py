@@ -57,7 +57,7 @@ def test_notebooks_are_committed_without_outputs():
 
 
 @pytest.mark.slow
-def test_quick_start(tmp_path):
+def test_the_quick_start_trains_scores_and_packs(tmp_path):
     text, pictures = run("colab_gpu", tmp_path)
     assert 9.9 < number(text, r"epsilon ([\d.]+) at delta") <= 10
     assert number(text, r"gen2real logistic_regression ([\d.]+)") > 0.75
@@ -66,7 +66,7 @@ def test_quick_start(tmp_path):
 
 
 @pytest.mark.slow
-def test_tpu_with_two_devices(tmp_path):
+def test_the_tpu_notebook_trains_on_two_devices(tmp_path):
     text, pictures = run(
         "colab_tpu", tmp_path, XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     )
@@ -77,7 +77,7 @@ def test_tpu_with_two_devices(tmp_path):
 
 
 @pytest.mark.slow
-def test_your_images(tmp_path):
+def test_the_notebook_of_your_images_trains_and_exports(tmp_path):
     text, pictures = run("your_images", tmp_path)
     assert number(text, r"(\d+) to train on") + number(text, r"(\d+) held out") == 1797
     assert "UserWarning" not in text
@@ -87,7 +87,7 @@ def test_your_images(tmp_path):
     assert (tmp_path / "run_exported/generator.stablehlo").is_file()
 
 
-def test_your_own_loop(tmp_path):
+def test_the_notebook_of_your_own_loop_learns_and_refuses_misuse(tmp_path):
     text, _ = run("your_own_loop", tmp_path)
     assert number(text, r"accuracy ([\d.]+)") > 0.75
     assert 2.5 < number(text, r"epsilon ([\d.]+) at delta") <= 3

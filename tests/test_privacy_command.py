@@ -20,16 +20,16 @@ from efsgd_jax.privacy import (
 )
 
 
-def test_the_published_epsilons_and_what_the_code_spends():
+def test_the_table_has_the_published_epsilons_and_what_the_code_spends():
     values = [float(value) for _, value in lineage_rows()]
     assert values == pytest.approx([9.99, 9.24, 360, 329, 610, 379, 5.51, 0.788], rel=2e-3)
 
 
-def test_pld_is_worth_it():
+def test_pld_proves_a_smaller_epsilon_than_rdp():
     assert accountant_rows() == [("RDP", "9.989"), ("PLD", "8.601")]
 
 
-def test_the_noise_of_the_modes_at_one_epsilon():
+def test_at_one_epsilon_only_hidden_feedback_needs_more_noise():
     rows = {name.split(",")[0] + name[-1]: value for name, value in mode_rows(steps=500)}
     sigma = {name: float(re.match(r"sigma ([\d.]+)", value)[1]) for name, value in rows.items()}
     assert sigma["nonee"] == sigma["private2"] == pytest.approx(sigma["local1"], rel=1e-3)
@@ -80,7 +80,7 @@ def test_phases_share_one_budget():
 BASE = ["--dataset_size=60000", "--expected_batch_size=512", "--steps=20000"]
 
 
-def test_what_a_configuration_costs(capsys):
+def test_flags_print_the_epsilon_noise_or_steps_that_they_leave_open(capsys):
     assert main([*BASE, "--epsilon=10"]) == 0
     out = capsys.readouterr().out
     spent = float(re.search(r"epsilon by PLD \(proven\) +([\d.]+)", out)[1])

@@ -53,7 +53,7 @@ def test_whole_rows_are_never_longer_than_the_clip_norm(rows, clip, finer, bits)
 
 
 @pytest.mark.parametrize("size", [1, 257, 100_000])
-def test_whole_rows_of_many_numbers(size):
+def test_whole_rows_of_many_numbers_are_no_longer_than_the_clip_norm(size):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(4, size)).astype(np.float32)
     rows[1] = 0.51 * 4096 / size**0.5 / 4096  # all of them round up

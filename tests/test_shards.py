@@ -93,7 +93,7 @@ def test_training_follows_a_public_order_and_judges_are_fresh_draws():
     assert M._replace(schedule="round_robin").turn(jax.random.key(3), jnp.array(13)).judges.tolist() == [3]
 
 
-def test_what_schedules_cost():
+def test_the_parameter_schedule_costs_least_and_the_published_one_most():
     by = {s: M._replace(schedule=s).epsilon(50, 1e-5, grid=1e-3) for s in (*IMAGE_SCHEDULES, "parameter")}
     assert by["parameter"] < by["independent"] < by["round_robin"] < by["published"]
     one_visit = M._replace(schedule="round_robin").epsilon(10, 1e-5)
@@ -128,7 +128,7 @@ def test_what_has_no_proof_has_no_event():
     M._replace(schedule="round_robin", feedback="local", feedback_l2_norm_clip=1.0).transform(jax.random.key(0))
 
 
-def test_three_accountings_side_by_side():
+def test_three_accountings_of_a_run_have_their_known_epsilons():
     got = accountings(M._replace(num_shards=1000, dataset_size=60_000), 20_000, 1e-5, 5.51)
     assert got["as_published"] == pytest.approx(9.24, rel=2e-3)
     assert got["shared_draw"] == pytest.approx(329, rel=2e-3)
