@@ -1,4 +1,4 @@
-"""A recipe against itself with one thing changed: epsilon, gen2real and minutes of each, mean and std over runs.
+"""A config against itself with one option changed: epsilon, gen2real and minutes of each, mean and std over runs.
 
     python benchmarks/ablation.py --config=configs/digits.py --runs=3 --out=benchmarks/results/digits.json
 
@@ -23,12 +23,12 @@ from efsgd_jax.formatting import format_epsilon
 FEEDBACK = [
     ("hidden feedback", "hidden", 1),  # as published: the residual's clip norm is about a gradient's
     ("hidden feedback, short", "hidden", 0.02),
-    ("local feedback", "local", 1.3),  # S, the joint sensitivity of the recipes' clip norms
+    ("local feedback", "local", 1.3),  # S, the joint sensitivity of the configs' clip norms
     ("private feedback", "private", 2.6),
 ]
 
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "recipe": (),
+    "config": (),
     "no noise": ("privacy.epsilon=inf",),
     "epsilon 1": ("privacy.epsilon=1",),
     **{name: (f"privacy.feedback={mode}", f"privacy.feedback_l2_norm_clip={norm}") for name, mode, norm in FEEDBACK},

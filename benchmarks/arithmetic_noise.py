@@ -33,7 +33,7 @@ from efsgd_jax.privacy.gaussian_table import LARGEST
 LARGEST_NOISE = LARGEST * sum(noise.BASE**j for j in range(noise.DIGITS))
 DELTA, PARAMETERS, CHUNK = 1e-5, 10_000_000, 2_000_000
 EXAMPLES = 60_000
-# Claimed epsilon, noise multiplier (None: calibrated), batch, steps. The batch of everybody is one release.
+# Claimed epsilon, noise multiplier (None: calibrated), batch, steps. A batch of all records is one release.
 MECHANISMS = {
     "one Gaussian release": (10.0, None, EXAMPLES, 1),
     "DP-SGD, B 512, T 5,000": (10.0, 0.656, 512, 5000),

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from grey_levels import level_sets
 from provenance import provenance
-from recorded_releases import CLIP, NOBODY, PIXELS, RELEASES, Recording
+from recorded_releases import ABSENT, CLIP, PIXELS, RELEASES, Recording
 from timing import write_record
 
 from efsgd_jax.privacy.exact_sums import exact_product
@@ -42,13 +42,13 @@ def float_sums(levels: jax.Array, blank: jax.Array, classes: int) -> jax.Array:
     """Class sums and counts as this library made them: clipped rows, one product in float32."""
     x = jnp.broadcast_to(levels[:, None], (len(levels), PIXELS)) / 255.0
     rows = jnp.concatenate([clip_rows(x, CLIP), jnp.full((len(x), 1), mixture_fit.COUNT_LENGTH * CLIP)], axis=1)
-    member = jax.nn.one_hot(jnp.where(jnp.arange(len(x)) == blank, NOBODY, 0), classes)
+    member = jax.nn.one_hot(jnp.where(jnp.arange(len(x)) == blank, ABSENT, 0), classes)
     return jnp.matmul(member.T, rows, precision=jax.lax.Precision.HIGHEST)
 
 
 def float_moves(levels: np.ndarray, without: np.ndarray, position: int, classes: int) -> dict[str, float]:
     more = np.insert(levels, position, 255)
-    with_it, blank = (np.float64(float_sums(more, at, classes)) for at in (NOBODY, position))
+    with_it, blank = (np.float64(float_sums(more, at, classes)) for at in (ABSENT, position))
     moves = {"added": with_it - without, "blank": with_it - blank}
     return {k: float(np.linalg.norm(v)) / CLAIM for k, v in moves.items()}
 
@@ -75,7 +75,7 @@ def whole_sums(name: str) -> Callable[[Any, Any], tuple[list[np.ndarray], list[f
 def whole_moves(name: str, levels: np.ndarray, position: int) -> dict[str, float]:
     more = np.insert(levels, position, 255)
     f = whole_sums(name)
-    (with_it, scales), (blank, _), (without, _) = f(more, NOBODY), f(more, position), f(levels, NOBODY)
+    (with_it, scales), (blank, _), (without, _) = f(more, ABSENT), f(more, position), f(levels, ABSENT)
 
     def moved(other: list[np.ndarray]) -> float:
         return math.hypot(*(s * np.linalg.norm(a - b) for a, b, s in zip(with_it, other, scales, strict=True)))
@@ -91,7 +91,7 @@ def search(rows: int, sets: int, exact_sets: int) -> dict[str, Any]:
     for tried, (name, levels) in enumerate(level_sets(rows, sets), 1):  # noqa: B007
         furthest = 0.0
         for classes in (1, 10):
-            without = np.float64(float_sums(levels, NOBODY, classes))
+            without = np.float64(float_sums(levels, ABSENT, classes))
             for where, position in (("front", 0), ("middle", rows // 2), ("end", rows)):
                 for relation, move in float_moves(levels, without, position, classes).items():
                     furthest = max(furthest, move)
@@ -133,9 +133,9 @@ def digest(rows: int) -> dict[str, Any]:
             if devices <= len(jax.devices()):
                 mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), "rows")
                 sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
-                dealt = [jax.device_put(v, sharding) for v in (a, b)]
-                alike.append(same(whole(*dealt), first))
-                floats_alike.append(same(floats(*dealt), first_floats))
+                sharded = [jax.device_put(v, sharding) for v in (a, b)]
+                alike.append(same(whole(*sharded), first))
+                floats_alike.append(same(floats(*sharded), first_floats))
         hashed = hashlib.sha256(first.high.tobytes() + first.low.tobytes()).hexdigest()
         result[name] = {
             "sha256": hashed, "equal int64": correct, "alike": sum(alike), "of": len(alike),

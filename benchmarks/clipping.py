@@ -3,7 +3,7 @@
     pip install -e '.[bench]'
     python benchmarks/clipping.py --out=benchmarks/results/clipping.json
 
-Everybody has the same network, weights and batch; rounds are interleaved. That the clipped gradients are equal is
+All have the same network, weights and batch; rounds are interleaved. That the clipped gradients are equal is
 checked first. *Plain* is the gradient of the batch's sum of losses, by XLA's convolution, by ours, and by ours in
 microbatches, which on a CPU is quicker for cache's sake. PyTorch is timed on one thread and on as many as there are
 cores, and the faster counts. The machine must be idle. Peers that are not installed are left out.

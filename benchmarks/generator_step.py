@@ -8,7 +8,7 @@ Ours is what training runs, ``make_update``: the draw of shards and images, crit
 the generator, Adam and the moving average. Theirs is ``torch_family.PlainLoop``: one discriminator after the other,
 gradients of images clipped and noised before they go on into the generator, as the published code's hook does. Both
 have the same networks, which is checked by parameter counts and by outputs on the same parameters, and the same
-sizes: those of the recipe, changed by ``--config.KEY=VALUE`` or ``--papers``. Images are random, rounds interleaved.
+sizes: those of the config, changed by ``--config.KEY=VALUE`` or ``--papers``. Images are random, rounds interleaved.
 PyTorch is timed on one thread and on as many as there are cores, and the faster counts. The machine must be idle: if
 it is not, PyTorch's threads wait for each other ten times as long as they work.
 """
@@ -147,7 +147,7 @@ def _spread(values: list[float], digits: int) -> str:
 
 
 def configuration(args: argparse.Namespace, overrides: list[str], schedule: str) -> ConfigDict:
-    """The recipe with the sizes that were asked for.
+    """The config with the sizes that were asked for.
 
     Raises:
       UserError: an unknown key, a bad value, or a feature that ``PlainLoop`` does not have.
@@ -171,7 +171,7 @@ def main(argv: Sequence[str]) -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/sanitized_fmnist_small.py")
     parser.add_argument("--papers", action="store_true", help="the published widths, batches and critic steps")
-    parser.add_argument("--members", type=int, help="K; the recipe's where not given")
+    parser.add_argument("--members", type=int, help="K; the config's where not given")
     parser.add_argument("--schedules", default="published,independent", help="separated by commas")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=10, help="of each in a round")

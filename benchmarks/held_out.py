@@ -1,4 +1,4 @@
-"""A data set without its test split, for choices: nobody looks at that split while there is something to choose."""
+"""A data set without its test split, for choices: the test split is not looked at while options are chosen."""
 
 from pathlib import Path
 

@@ -3,7 +3,7 @@
     python benchmarks/memory.py --out=benchmarks/results/memory.json
 
 Temporary memory of the compiled program (``memory_analysis``): activations, gradients per example, sums. What goes in
-and comes out, the images and the parameters, is not counted; it is the same for everybody.
+and comes out, the images and the parameters, is not counted; it is the same for all.
 """
 
 import argparse

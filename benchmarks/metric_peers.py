@@ -2,8 +2,8 @@
 
     python benchmarks/metric_peers.py --out=benchmarks/results/metric_peers.json
 
-Needs the ``bench`` extra. The features are random and the same for everybody, and so are InceptionV3's weights, which
-go through a file that PyTorch wrote; nothing is downloaded.
+Needs the ``bench`` extra. The features are random and the same for all libraries, and so are InceptionV3's weights,
+which go through a file that PyTorch wrote; nothing is downloaded.
 """
 
 import argparse
@@ -117,7 +117,7 @@ def _random_weights() -> dict[str, torch.Tensor]:
 
 
 def compare(run: Run, rounds: int, tolerance: float) -> dict[str, Any]:
-    """Values, what everybody's differ from ours by at most, and seconds of each round.
+    """Values, what those of each library differ from ours by at most, and seconds of each round.
 
     Differences of scores are relative to ours, those of features absolute.
     """

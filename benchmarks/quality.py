@@ -1,11 +1,11 @@
-"""The recipes for MNIST and Fashion-MNIST, by epsilon and lever by lever: gen2real by the `dpac` CNN, FID, recall.
+"""The configs for MNIST and Fashion-MNIST, by epsilon and option by option: gen2real by the `dpac` CNN, FID, recall.
 
     python benchmarks/quality.py --mnist=mnist.npz --fashion_mnist=fashion_mnist.npz --runs=3 \\
         "--variants=mnist 10;mnist 1;fashion_mnist 10;fashion_mnist 1" --out=benchmarks/results/quality.json
 
 60,000 samples a run, 10,000 of them for FID, precision and recall over the features of that CNN trained on real images.
-With --held_out the last tenth of the training split takes the place of the test split, which nobody looks at while
-there is something to choose. About two minutes a run on 2 CPU cores. Every run draws its own keys from the system's
+With --held_out the last tenth of the training split takes the place of the test split, which is not looked at while
+options are chosen. About two minutes a run on 2 CPU cores. Every run draws its own keys from the system's
 entropy. Interrupted, the same command goes on where it was; --variants and --runs of a later one may be others.
 """
 
@@ -27,12 +27,12 @@ from efsgd_jax.cli.parser import read_config
 from efsgd_jax.formatting import format_epsilon
 
 SAMPLES = 60_000
-RECIPES = {"mnist": "configs/mnist.py", "fashion_mnist": "configs/fmnist.py"}
+CONFIGS = {"mnist": "configs/mnist.py", "fashion_mnist": "configs/fmnist.py"}
 # The published family with a proof, DP-GAN-DPAC of it, as small as 2 cores can train it.
 FAMILY = {"mnist": "configs/sanitized_mnist_small.py", "fashion_mnist": "configs/sanitized_fmnist_small.py"}
 EPSILONS = ("10", "1", "3", "0.2", "inf")
-# The recipe with one thing changed.
-LEVERS = {
+# The config with one option changed.
+OPTIONS = {
     "mnist": {
         "no reranker": "method.candidates=1",
         "no pose": "method.pose_weight=0",
@@ -48,7 +48,7 @@ LEVERS = {
         "a third for the reranker": "method.reranker_share=0.33",
     },
 }
-LEVERS["fashion_mnist"] = {k: v for k, v in LEVERS["mnist"].items() if "slant" not in k and "deform" not in k} | {
+OPTIONS["fashion_mnist"] = {k: v for k, v in OPTIONS["mnist"].items() if "slant" not in k and "deform" not in k} | {
     "slant": "method.pose_slant=true",
     "a deformation": "method.deformation=0.02",
     "all frequencies": "method.low_pass=0",
@@ -56,17 +56,17 @@ LEVERS["fashion_mnist"] = {k: v for k, v in LEVERS["mnist"].items() if "slant" n
 
 
 def variants() -> dict[str, tuple[str, str, list[str]]]:
-    """Name -> data set, recipe, assignments."""
+    """Name -> data set, config, assignments."""
     found = {}
-    for name, recipe in RECIPES.items():
+    for name, config in CONFIGS.items():
         for epsilon in EPSILONS:
             asked = f"privacy.epsilon={epsilon}"
-            found[f"{name} {epsilon}"] = (name, recipe, [asked, "preset=long"])
+            found[f"{name} {epsilon}"] = (name, config, [asked, "preset=long"])
             if epsilon in ("10", "1"):
                 found[f"{name} {epsilon}, DP-GAN-DPAC"] = (name, FAMILY[name], [asked, "method.classifier_weight=0.2"])
-                found[f"{name} {epsilon}, quick"] = (name, recipe, [asked, "preset=quick"])
-                for lever, assignment in LEVERS[name].items():
-                    found[f"{name} {epsilon}, {lever}"] = (name, recipe, [asked, "preset=long", assignment])
+                found[f"{name} {epsilon}, quick"] = (name, config, [asked, "preset=quick"])
+                for option, assignment in OPTIONS[name].items():
+                    found[f"{name} {epsilon}, {option}"] = (name, config, [asked, "preset=long", assignment])
     return found
 
 
@@ -99,7 +99,7 @@ def run(config_path: str, assignments: list[str], workdir: Path, metrics: tuple[
 def to_table(runs: dict[str, list[dict]]) -> str:
     """One row for each variant."""
     lines = [
-        "| recipe | runs | epsilon, PLD | gen2real CNN | FID | precision, recall | seconds |",
+        "| config | runs | epsilon, PLD | gen2real CNN | FID | precision, recall | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, rows in runs.items():
@@ -136,7 +136,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         sources = {"mnist": args.mnist, "fashion_mnist": args.fashion_mnist}
         for variant in args.variants.split(";"):
-            name, recipe, assignments = VARIANTS[variant]
+            name, config, assignments = VARIANTS[variant]
             done = record["runs"].setdefault(variant, [])
             while len(done) < args.runs:
                 data = [f"data.path={sources[name]}"]
@@ -144,7 +144,7 @@ def main() -> int:
                     data = ["data.name=npz", f"data.path={without_test_split(sources[name], name, Path(directory))}"]
                 workdir = Path(directory) / f"{variant}_{len(done)}"
                 done.append(
-                    {**run(recipe, [*data, *assignments], workdir, tuple(args.metrics.split(","))), **provenance()}
+                    {**run(config, [*data, *assignments], workdir, tuple(args.metrics.split(","))), **provenance()}
                 )
                 out.write_text(json.dumps(record, indent=1) + "\n")
                 if args.grids:

@@ -13,7 +13,7 @@ from efsgd_jax.synthesizers.gaussian_mixture import reranker as reranker
 from efsgd_jax.synthesizers.gaussian_mixture.fit import FitOptions, clip_rows
 
 PIXELS, CLIP = 100, 10.0
-NOBODY = -1
+ABSENT = -1
 
 
 class NoNoise(NoiseSupply):
@@ -25,17 +25,17 @@ class NoNoise(NoiseSupply):
 
 
 class Recording(Release):
-    """Keeps the whole numbers that are noised, and takes one row out as if there were nobody."""
+    """Keeps the whole numbers that are noised, and takes one row out as if the record were absent."""
 
     numbers: list[tuple[Any, float]]
-    blank: Any = NOBODY
+    blank: Any = ABSENT
 
     def __init__(self, noise: NoiseSupply, sensitivity: float, noise_multiplier: float):
         super().__init__(noise, sensitivity, noise_multiplier)
         self._supply = NoNoise()
 
     def _others(self, groups: jax.Array) -> jax.Array:
-        return jnp.where(jnp.arange(len(groups)) == Recording.blank, NOBODY, groups)
+        return jnp.where(jnp.arange(len(groups)) == Recording.blank, ABSENT, groups)
 
     def sums(self, rows: Any, groups: jax.Array, num_groups: int) -> jax.Array:
         return super().sums(rows, self._others(groups), num_groups)

@@ -53,10 +53,10 @@ def plain_grad(loss: Callable[..., Any], l2_norm_clip: Any, *, microbatch_size: 
 
             total, values = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), (rows, masks))
             losses, aux = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:size], values)
-        nobody = jnp.zeros(size, bool)
-        clipped = dict.fromkeys(l2_norm_clip, nobody) if isinstance(l2_norm_clip, dict) else nobody
+        none = jnp.zeros(size, bool)
+        clipped = dict.fromkeys(l2_norm_clip, none) if isinstance(l2_norm_clip, dict) else none
         zeros = jnp.zeros(size)
-        return ClippedSum(total, None, None, zeros, clipped, losses, aux, ~nobody, sensitivity_of(l2_norm_clip), None)
+        return ClippedSum(total, None, None, zeros, clipped, losses, aux, ~none, sensitivity_of(l2_norm_clip), None)
 
     return summed
 

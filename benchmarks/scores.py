@@ -40,7 +40,7 @@ def evaluations(data: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray, dict[s
 def main() -> int:
     overrides, rest = split_overrides(sys.argv[1:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/mnist.py", help="the recipe whose data is used")
+    parser.add_argument("--config", default="configs/mnist.py", help="the config whose data is used")
     parser.add_argument("--out", help="JSON file of results")
     args = parser.parse_args(rest)
     found = {}

@@ -1,4 +1,4 @@
-"""Rivals timed in turn, so that a slow minute of the machine is everybody's."""
+"""Programs timed in turn, so that a slow minute of the machine slows all of them."""
 
 import json
 import statistics
@@ -13,7 +13,7 @@ def in_turn(run: Mapping[str, Callable[[], Any]], rounds: int, repeats: int = 1)
 
     Args:
       run: what to time; a call returns when its work is done.
-      rounds: in each everybody has a turn, and another one begins.
+      rounds: in each all have a turn, and another one begins.
       repeats: calls in one turn.
     """
     times: dict[str, list[float]] = {name: [] for name in run}

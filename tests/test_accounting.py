@@ -30,7 +30,7 @@ def test_without_sampling_it_is_the_gaussian_mechanism(sigma, steps):
     assert epsilon(dp_sgd_event(1.0, sigma, steps), 1e-5) >= exact - 1e-6
 
 
-def test_the_design_example():
+def test_a_known_run_has_its_known_epsilon_by_pld_and_rdp():
     event = dp_sgd_event(256 / 60000, 0.5433, 4000)
     assert epsilon(event, 1e-5) == pytest.approx(8.60, abs=0.01)
     assert epsilon(event, 1e-5, accountant="rdp") == pytest.approx(9.99, abs=0.02)
@@ -78,7 +78,7 @@ def test_a_large_delta_leaves_rdp_far_behind():
     assert 9.5 < epsilon(solved.event(100), 0.5, grid=COARSE) <= 10.0
 
 
-def test_a_report_is_on_the_fine_grid(monkeypatch):
+def test_a_report_is_computed_on_the_fine_grid(monkeypatch):
     monkeypatch.setattr("efsgd_jax.privacy.ledger.FINE", FINE)  # which elsewhere in the tests is the coarse one
     fine, coarse = (MECHANISM.epsilon(100, 1e-5, grid=grid) for grid in (FINE, COARSE))
     assert Ledger(MECHANISM, math.inf, 1e-5, 100).report(100)["pld"] == fine < coarse
@@ -120,7 +120,7 @@ def test_blocks_end_where_rows_do_and_say_what_will_be_spent(steps, every, start
     assert all(spent == MECHANISM.epsilon(end, 1e-5, grid=COARSE) for end, spent in blocks[:3])
 
 
-def test_hidden_feedback_pays_for_every_later_step():
+def test_hidden_feedback_costs_epsilon_in_every_later_step():
     hidden = MECHANISM._replace(feedback="hidden", feedback_l2_norm_clip=0.1, noise_multiplier=8.0)
     plain = MECHANISM._replace(noise_multiplier=8.0)
     ledger = Ledger(hidden, math.inf, 1e-5, 100)

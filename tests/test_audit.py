@@ -72,7 +72,7 @@ def test_a_bound_of_a_known_gaussian_is_below_its_epsilon_and_near_it():
 
 
 def test_scores_without_the_canary_do_not_depend_on_it():
-    """The two worlds differ in the canary only: with a gradient of nearly nothing nobody can tell them apart."""
+    """Neighbouring batches differ in the canary only: if its gradient is nearly zero, no score tells them apart."""
     game = Game("nothing to see", mechanism("none", "Poisson", 1.0), scales=(1e-6,) * 3)
     game = dataclasses.replace(game, score=lambda seen, change, q: seen.sum())
     scores = play(game, *(jax.random.split(jax.random.fold_in(KEY, i), 20_000) for i in (0, 1)))
@@ -100,7 +100,7 @@ def one_run_config(small_config):
 
 
 @pytest.mark.slow
-def test_a_run_with_canaries(one_run_config, monkeypatch):
+def test_canaries_bound_a_run_below_its_claim_and_refute_one_without_noise(one_run_config, monkeypatch):
     result = audit_run(one_run_config, canaries=80, seed=3, progress=False)
     assert result.claimed == pytest.approx(0.5, rel=0.01)
     assert max(result.bounds.values()) <= result.claimed

@@ -76,7 +76,7 @@ LABELS = np.arange(60) % 3
         ),
     ],
 )
-def test_flags(flags, words, tmp_path, capsys):
+def test_a_bad_flag_is_named_and_no_run_begins(flags, words, tmp_path, capsys):
     fails(capsys, train, [*flags, f"--workdir={tmp_path / 'run'}"], *words)
     assert not (tmp_path / "run").exists()
 
@@ -92,7 +92,7 @@ def test_flags(flags, words, tmp_path, capsys):
         (lambda: (IMAGES[:, :6], LABELS), ["square"]),
     ],
 )
-def test_arrays(make, words, tmp_path, capsys):
+def test_bad_arrays_are_named_and_no_run_begins(make, words, tmp_path, capsys):
     images, labels = make()
     flag = npz(tmp_path / "data.npz", images, labels)
     flags = ["--config.data.name=npz", flag, "--config.train.expected_batch_size=10"]
@@ -141,7 +141,7 @@ def test_data_that_changed_under_a_run_is_said_without_a_hash_of_it(tmp_path, ca
     assert "sha256" not in err
 
 
-def test_unfinished_and_damaged_runs(finished_run, tmp_path, capsys):
+def test_unfinished_and_damaged_runs_are_neither_sampled_nor_scored(finished_run, tmp_path, capsys):
     fails(capsys, draw, [f"--workdir={tmp_path}", f"--out={tmp_path / 'o'}"], "no finished run")
     fails(capsys, score, [f"--workdir={tmp_path}"], "no finished run")
     shutil.copytree(finished_run.workdir, tmp_path / "run")

@@ -37,7 +37,7 @@ def poisson(batch, n=60_000, **fields):
         (ShardMechanism(60_000, 1000, "round_robin", 0.0), 1000, 150, 1e-15, None),
     ],
 )
-def test_the_noise_of_both_ends(mechanism, steps, target, delta, sigma):
+def test_noise_is_solved_for_within_one_percent_at_tiny_and_huge_epsilons(mechanism, steps, target, delta, sigma):
     solved = calibrate_mechanism(mechanism, steps, target, delta)
     if sigma:
         assert solved.noise_multiplier == pytest.approx(sigma, rel=0.01)
@@ -59,7 +59,7 @@ def test_a_gaussian_is_exact_at_any_delta(sigma, delta):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_random_mechanisms(seed):
+def test_random_mechanisms_meet_their_target_and_waste_under_one_percent_of_noise(seed):
     check(random_case(seed))
 
 
@@ -79,7 +79,7 @@ def test_what_cannot_be_solved_says_so_in_one_line():
         calibrate_mechanism(poisson(60_000), 10**6, 0.01, 1e-15)
 
 
-def test_no_noise_is_an_answer(capsys):
+def test_an_infinite_target_needs_no_noise(capsys):
     assert main(["--dataset_size=60000", "--expected_batch_size=512", "--steps=20", "--epsilon=inf"]) == 0
     assert "inf" in capsys.readouterr().out
 

@@ -111,7 +111,7 @@ def test_memory_does_not_grow_with_the_batch():
     assert temporary(4096) < 1.3 * temporary(512)
 
 
-def test_clip_by_norm():
+def test_clip_by_norm_scales_to_the_clip_norm_and_makes_zero_of_what_is_not_finite():
     tree = {"a": jnp.array([3.0, 4.0])}
     want = np.array([0.6, 0.8]) / (1 + margin(tree, 1))
     np.testing.assert_allclose(clip_by_norm(tree, 1.0)["a"], want, rtol=1e-6)

@@ -36,7 +36,7 @@ def test_an_option_that_xla_does_not_know_is_left_out(options, monkeypatch):
 
 
 @pytest.mark.parametrize("reason", ["one core", "the user's flags"])
-def test_the_default_stays(options, monkeypatch, reason):
+def test_one_core_and_the_users_flags_keep_the_default_of_xla(options, monkeypatch, reason):
     if reason == "one core":
         monkeypatch.setattr(compilation, "cores", lambda: 1)
     else:

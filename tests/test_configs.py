@@ -1,4 +1,4 @@
-"""Recipes: each loads and is valid; some follow the epsilon and the preset that the command line asks for."""
+"""Configs: each loads and is valid; some follow the epsilon and the preset that the command line asks for."""
 
 import tomllib
 from pathlib import Path
@@ -9,7 +9,7 @@ from efsgd_jax import UserError, load_config
 from efsgd_jax.cli.parser import read_config
 from efsgd_jax.config import packaged_configs, validate
 
-RECIPES = sorted(Path("configs").glob("*.py"))
+CONFIGS = sorted(Path("configs").glob("*.py"))
 PRESETS = """
 from efsgd_jax import UserError, default_config
 
@@ -22,7 +22,7 @@ def get_config(preset="quick"):
 """
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_is_valid_and_takes_an_epsilon(path):
     validate(load_config(path))
     config = read_config(str(path), ["privacy.epsilon=1.5"])
@@ -31,7 +31,7 @@ def test_a_config_is_valid_and_takes_an_epsilon(path):
 
 
 def test_configs_come_with_the_package():
-    assert packaged_configs() == [path.stem for path in RECIPES]
+    assert packaged_configs() == [path.stem for path in CONFIGS]
     assert load_config("preset:fmnist", epsilon=1.0) == load_config("configs/fmnist.py", epsilon=1.0)
     for bad, words in (
         ("preset:fmnis", "did you mean 'fmnist'"),

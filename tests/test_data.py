@@ -46,7 +46,7 @@ def test_a_data_set_is_shown_without_its_pixels():
     assert "array" not in text
 
 
-def test_npz_with_and_without_a_test_part(tmp_path):
+def test_a_test_part_of_an_npz_is_kept_and_a_missing_one_is_split_off(tmp_path):
     whole = load_dataset("npz", path=save_npz(tmp_path / "a.npz"))
     np.testing.assert_array_equal(whole.train_images[..., 0], IMAGES)
     assert whole.train_images.dtype == np.uint8
@@ -125,7 +125,7 @@ def test_size_and_channels_are_converted(tmp_path):
     np.testing.assert_array_equal(data.train_images[..., 0], data.train_images[..., 2])
 
 
-def test_unit_range_round_trip():
+def test_every_pixel_value_survives_the_unit_range():
     every = np.arange(256, dtype=np.uint8)
     np.testing.assert_array_equal(to_uint8(to_unit_range(every)), every)
     np.testing.assert_array_equal(to_uint8(np.array([-3.0, 3.0])), [0, 255])
@@ -151,7 +151,7 @@ def test_unit_range_round_trip():
         ({"x_train": IMAGES[:0], "y_train": LABELS[:0]}, "0"),
     ],
 )
-def test_unusable_arrays(tmp_path, changes, words):
+def test_unusable_arrays_are_refused_in_one_line(tmp_path, changes, words):
     with pytest.raises(UserError) as error:
         load_dataset("npz", path=save_npz(tmp_path / "mine.npz", **changes))
     message = one_line(error)
@@ -160,7 +160,7 @@ def test_unusable_arrays(tmp_path, changes, words):
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"PK\x03\x04rubbish"])
-def test_unreadable_files(tmp_path, content):
+def test_unreadable_files_are_refused_by_name(tmp_path, content):
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.npz"):
         load_dataset("npz", path=tmp_path / "a.npz")
@@ -182,13 +182,13 @@ def idx(request, tmp_path):
     return tmp_path
 
 
-def test_idx(idx):
+def test_idx_files_are_read_as_they_are(idx):
     data = load_dataset("idx", path=idx, classes="3")
     np.testing.assert_array_equal(data.train_images[..., 0], IMAGES)
     np.testing.assert_array_equal(data.test_labels, LABELS[:9])
 
 
-def test_damaged_idx(idx):
+def test_damaged_idx_files_are_refused_by_name(idx):
     file = next(idx.glob("train-images*"))
     whole = file.read_bytes()
     for damaged in (whole[:-40], b"", b"\x00\x00\x09\x03" + whole[4:]):
@@ -253,7 +253,7 @@ def test_tfds_reads_a_prepared_array_record_set_without_tensorflow(tmp_path):
         ({"name": "tfds:"}, "NAME"),
     ],
 )
-def test_bad_arguments(kwargs, words):
+def test_bad_arguments_are_refused_in_one_line(kwargs, words):
     with pytest.raises(UserError, match=words) as error:
         load_dataset(kwargs.pop("name"), **kwargs)
     one_line(error)

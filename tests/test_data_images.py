@@ -91,7 +91,7 @@ def test_a_grey_folder_is_read_as_rgb_and_said(tmp_path):
         assert load_dataset("folder", path=tmp_path / "m").spec.channels == 3
 
 
-def test_a_range_of_files(tmp_path):
+def test_files_of_16_bits_take_a_declared_range(tmp_path):
     levels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 64
     for i in range(12):
         (tmp_path / "m" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def test_a_range_of_files(tmp_path):
         load_dataset("folder", path=path, value_range="0..1024", **options)
 
 
-def test_classes_of_folders(tmp_path):
+def test_folders_name_the_classes_also_those_without_an_image(tmp_path):
     root = tmp_path / "m"
     for i in range(12):
         picture(root / "ab"[i % 2] / f"{i}.png", (8, 8))
@@ -129,7 +129,7 @@ def test_classes_of_folders(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_folders_that_cannot_be_used(tree, tmp_path):
+def test_folders_that_cannot_be_used_are_refused_in_one_line(tree, tmp_path):
     def message(path, **kwargs):
         with pytest.raises(UserError) as error:
             load_dataset("folder", path=path, **kwargs)
@@ -166,7 +166,7 @@ def celeba(tmp_path):
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_celeba(celeba, size):
+def test_celeba_has_its_own_split_and_labels_by_attribute(celeba, size):
     data = load_dataset("celeba", path=celeba, attribute="Smiling", image_size=size)
     assert data.train_images.shape == (6, size, size, 3)
     assert data.test_images.shape == (4, size, size, 3)  # the validation part is left out
@@ -175,7 +175,7 @@ def test_celeba(celeba, size):
     assert load_dataset("celeba", path=celeba).train_labels.tolist() == [1, 0, 1, 0, 1, 0]
 
 
-def test_celeba_that_cannot_be_used(celeba):
+def test_celeba_that_cannot_be_used_is_refused_in_one_line(celeba):
     def message(**kwargs):
         with pytest.raises(UserError) as error:
             load_dataset("celeba", path=celeba, **kwargs)

@@ -3,6 +3,7 @@ are short, linked correctly and written in the words of the field."""
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,12 @@ def test_files_that_pages_name_exist():
 def test_words_of_the_field():
     found = {name: FORBIDDEN.search((ROOT / name).read_text(encoding="utf-8")) for name in TEXTS}
     assert not {name: match.group(0) for name, match in found.items() if match}
+
+
+def test_the_pages_of_config_keys_are_those_that_their_command_makes():
+    made = runpy.run_path(str(DOCS / "make_config_keys.py"))["pages"]()
+    committed = {page: (DOCS / page).read_text(encoding="utf-8") for page in PAGES if page.startswith("config_keys")}
+    assert committed == made, "run `python docs/make_config_keys.py`"
 
 
 def test_every_block_says_what_it_is():

@@ -38,7 +38,7 @@ def arrays(tmp_path):
 
 
 @pytest.mark.parametrize("method", [pytest.param(m, marks=[pytest.mark.slow] * ("gan" in m)) for m in SMALL])
-def test_a_class_without_an_image(method, arrays, tmp_path):
+def test_a_class_without_an_image_is_trained_drawn_scored_and_released(method, arrays, tmp_path):
     config = default_config(method)
     config.data.update(name="npz", path=str(arrays), classes="a,nothing,b,neither")
     for group, values in SMALL[method].items():

@@ -26,7 +26,7 @@ WITHOUT = {
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples(name, finished_run, tmp_path, monkeypatch):
+def test_examples_of_docstrings_run_as_printed(name, finished_run, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits").symlink_to(finished_run.workdir)
     monkeypatch.chdir(tmp_path)

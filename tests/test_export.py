@@ -65,7 +65,7 @@ def test_images_are_the_same_in_a_process_with_jax_alone(method, finished_run, t
     assert f"({format_epsilon(run.epsilon)}, 1e-05)-differentially private" in files.usage.read_text()
 
 
-def test_what_cannot_be_exported(finished_run, tmp_path, capsys):
+def test_what_cannot_be_exported_is_refused_and_nothing_is_written(finished_run, tmp_path, capsys):
     with pytest.raises(UserError, match="no finished run"):
         export(tmp_path, tmp_path / "out")
     (tmp_path / "full").mkdir()

@@ -25,7 +25,7 @@ def assert_trees_close(a, b, **kw):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **kw), a, b)
 
 
-def test_equals_optax_without_noise():
+def test_without_noise_it_equals_optax():
     ours = error_feedback_aggregate(0.7, 0.0, fresh_key(), expected_batch_size=6)
     theirs = optax.contrib.differentially_private_aggregate(0.7, 0.0, jax.random.key(5))
     a, b = ours.init(PARAMS), theirs.init(PARAMS)
@@ -41,7 +41,7 @@ def test_privacy_off_is_the_mean_gradient():
     assert_trees_close(updates, jax.tree.map(lambda g: g.mean(0), random_grads()), rtol=1e-5, atol=1e-6)
 
 
-def test_noise_std_and_division_by_the_expected_size():
+def test_noise_has_its_std_and_is_divided_by_the_expected_size():
     big = {"w": jnp.zeros((200, 500))}
     tx = error_feedback_aggregate(2.0, 1.5, jax.random.key(0), expected_batch_size=10)
     updates, _ = tx.update({"w": jnp.zeros((4, 200, 500))}, tx.init(big), big)
@@ -143,7 +143,7 @@ def test_averaged_gradients_are_refused():
         ({"feedback": "sometimes"}, "feedback must be"),
     ],
 )
-def test_bad_arguments(kwargs, message):
+def test_bad_arguments_are_refused_by_name(kwargs, message):
     arguments = {"l2_norm_clip": 1.0, "noise_multiplier": 1.0, "expected_batch_size": 1, **kwargs}
     with pytest.raises(ValueError, match=message):
         error_feedback_aggregate(

@@ -94,7 +94,7 @@ def test_local_feedback_is_the_loop_over_units(clip, kind):
     assert any(np.any(r != 0) for r in residual.values())
 
 
-def test_private_feedback_is_a_filter_of_what_was_cut_off():
+def test_private_feedback_is_a_filter_of_what_clipping_removed():
     tx = error_feedback_aggregate(
         CLIP, 0.0, fresh_key(), expected_batch_size=1, feedback="private", feedback_l2_norm_clip=2.0, feedback_decay=0.7
     )

@@ -26,7 +26,7 @@ def kernel(x, y):
     return (x @ y / len(x) + 1) ** 3
 
 
-def test_kernel_distance_by_hand():
+def test_kernel_distance_is_the_mean_over_pairs():
     x, y = features(5), features(5, shift=0.5, seed=1)
     pairs = list(itertools.permutations(range(5), 2))
     within = sum(np.mean([kernel(z[i], z[j]) for i, j in pairs]) for z in (x, y))
@@ -35,7 +35,7 @@ def test_kernel_distance_by_hand():
     assert kernel_distance(y, x)[0] == pytest.approx(kernel_distance(x, y)[0], rel=1e-9)
 
 
-def test_kernel_distance_of_gaussians():
+def test_kernel_distance_of_gaussians_is_that_of_their_moments():
     """``E k(x, y)`` by the moments of x and y: of ``x.y`` to the power of 0, 1, 2, 3."""
     d, mu = 3, np.array([0.5, 1.0, -0.5])
     means = {"x": np.zeros(d), "y": mu}
@@ -69,13 +69,13 @@ def test_kernel_distance_draws_its_subsets_by_seed():
     assert kernel_distance(x, y) == kernel_distance(x, y, subset_size=60)  # all of the smaller set
 
 
-def test_manifold_scores_by_hand():
+def test_manifold_scores_of_a_few_points_are_those_by_hand():
     """Radii of the real points 1, 1, 2, 1, 1; of the generated ones 2, 2, 11.5."""
     real, fake = np.array([[0.0], [1], [3], [20], [21]]), np.array([[0.5], [2.5], [14]])
     assert manifold_scores(real, fake, k=1) == pytest.approx((2 / 3, 1.0, (2 + 1 + 0) / 3, 3 / 5))
 
 
-def test_manifold_scores_in_chunks_and_by_all_distances(monkeypatch):
+def test_manifold_scores_in_chunks_are_those_by_all_distances(monkeypatch):
     real, fake, k = features(50), features(40, shift=0.3, seed=1), 3
 
     def distances(x, y):
@@ -95,7 +95,7 @@ def test_manifold_scores_in_chunks_and_by_all_distances(monkeypatch):
     assert all(0 < value < 1 for value in want)
 
 
-def test_manifold_scores_of_equal_and_of_disjoint_samples():
+def test_manifold_scores_are_near_one_for_equal_and_zero_for_disjoint_samples():
     real = features(500)
     equal = manifold_scores(real, features(500, seed=1))
     assert equal.density == pytest.approx(1.0, abs=0.1)
@@ -103,7 +103,7 @@ def test_manifold_scores_of_equal_and_of_disjoint_samples():
     assert manifold_scores(real, real + 100) == (0.0, 0.0, 0.0, 0.0)
 
 
-def test_frechet_distance_of_gaussians():
+def test_frechet_distance_of_gaussians_is_the_closed_form():
     rng = np.random.default_rng(0)
     mean, root = np.array([5.0, 0, 0, 1]), np.tril(rng.uniform(0.2, 1.0, (4, 4)))
     real, fake = rng.normal(size=(50_000, 4)), mean + rng.normal(size=(50_000, 4)) @ root.T
@@ -145,7 +145,7 @@ def spoiled(x, value=np.nan):
         (20, features(20, d=9), 20, "real features of shape (20, 8) and generated ones of shape (20, 9)"),
     ],
 )
-def test_fidelity_scores_of_unusable_features(real, fake, probabilities, message):
+def test_unusable_features_are_refused_in_one_line(real, fake, probabilities, message):
     real, fake, probabilities = (features(x) if isinstance(x, int) else x for x in (real, fake, probabilities))
     with pytest.raises(UserError, match=re.escape(message)) as error:
         fidelity_scores(real, fake, probabilities)

@@ -66,7 +66,7 @@ def test_features_are_those_that_pytorch_fid_computed(network):
     assert not network.published
 
 
-def test_probabilities_chunks_and_gray_images(network, state_dict, monkeypatch):
+def test_probabilities_are_a_softmax_and_chunks_and_gray_images_change_nothing(network, state_dict, monkeypatch):
     gray = images(channels=1)
     features, probabilities = network.features_and_probabilities(gray)
     logits = features @ state_dict["fc.weight"].T
@@ -79,7 +79,7 @@ def test_probabilities_chunks_and_gray_images(network, state_dict, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8), (2, 8, 8, 4), (0, 8, 8, 3)])
-def test_unusable_images(network, shape):
+def test_unusable_images_are_refused(network, shape):
     with pytest.raises(UserError, match=re.escape(f"uint8 images of shape {shape}; use uint8")):
         network.features(np.zeros(shape, np.uint8))
     with pytest.raises(UserError, match="float32 images"):
@@ -174,7 +174,7 @@ def test_counters_of_batches_are_allowed():
     to_flax(changed("Conv2d_1a_3x3.bn.num_batches_tracked", np.array(7)), "x.pth")
 
 
-def test_no_file_and_no_network(tmp_path, monkeypatch):
+def test_without_weights_and_connection_the_message_says_where_to_put_them(tmp_path, monkeypatch):
     monkeypatch.setenv("EFSGD_JAX_DATA", str(tmp_path))
     monkeypatch.setattr(inception_weights, "URL", "http://127.0.0.1:9/")
     cached = tmp_path / "inception" / FILE
@@ -220,7 +220,7 @@ def test_network_is_that_of_pytorch_fid(peer, network):
 
 
 @pytest.mark.parametrize("new_format", [True, False])
-def test_files_that_pytorch_writes(peer, network, new_format, tmp_path):
+def test_files_that_pytorch_writes_are_read(peer, network, new_format, tmp_path):
     import torch
 
     model = peer.fid_inception_v3()

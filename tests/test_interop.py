@@ -73,7 +73,7 @@ def per_example(apply, params, x, y):
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_models_of_other_libraries(library, digits):
+def test_models_of_other_libraries_are_clipped_and_trained(library, digits):
     params, apply = LIBRARIES[library]()
     x, y = digits
 
@@ -141,7 +141,7 @@ def test_hyperparameters_are_injected_and_scheduled():
 
 
 @pytest.mark.parametrize("feedback", [{}, {"feedback": "private", "feedback_l2_norm_clip": 2.0}])
-def test_ensembles_with_donated_buffers(feedback):
+def test_ensembles_work_with_donated_buffers(feedback):
     tx = optax.chain(aggregate(1.0, **feedback), optax.adam(0.1))
     several = jax.tree.map(lambda p: jnp.stack([p] * 3), PARAMS)
     state = jax.vmap(tx.init)(several)

@@ -69,7 +69,7 @@ def test_a_large_clip_norm_changes_nothing(struct):
 
 @pytest.mark.parametrize("struct", TREES)
 @pytest.mark.parametrize("clip", [0.0, 1.0, jnp.inf])
-def test_of_nothing_comes_nothing(struct, clip):
+def test_zero_rows_have_a_sum_of_zero(struct, clip):
     got = clip_tree(optax.tree.zeros_like(struct), clip)
     assert norm(got.clipped_sum) == 0
     assert got.l2_norms.tolist() == [0]
@@ -99,7 +99,7 @@ def is_list(x):
 
 @pytest.mark.parametrize("name", PER_GROUP)
 @pytest.mark.parametrize("scales", [[1.0], [1.0, 2.0, 3.0]])
-def test_one_clip_norm_for_each_group(name, scales):
+def test_each_group_is_clipped_to_its_own_norm(name, scales):
     tree, clips, want = PER_GROUP[name]
     tree, want = (jax.tree.map(np.float32, t, is_leaf=is_list) for t in (tree, want))
     batch = jax.tree.map(lambda x: jnp.asarray(scales).reshape(-1, 1) * x, tree)
@@ -157,7 +157,7 @@ def test_a_bad_row_is_zero_and_others_stay(bad, clip):
     assert norm(clip_and_sum(data[3:4], clip).clipped_sum) == 0
 
 
-def test_norms_before_clipping():
+def test_norms_are_those_before_clipping():
     got = clip_and_sum(jnp.array([1.0, 2.0, 3.0]) ** 2, jnp.inf)
     assert float(got.clipped_sum) == 14
     assert got.l2_norms.tolist() == [1, 4, 9]
@@ -172,7 +172,7 @@ MICROBATCHES = pytest.mark.parametrize("microbatch_size", [None, 1, 3])
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16, jnp.bfloat16])
-def test_the_sum_of_clipped_gradients(dtype):
+def test_gradients_are_clipped_before_they_are_summed(dtype):
     got = gradient(quadratic, jnp.array([2.0], dtype), POINTS.astype(dtype), 2.5)
     np.testing.assert_allclose(got.clipped_sum, [-3.5], atol=1e-6)
 
@@ -195,7 +195,7 @@ def test_losses_norms_and_aux_are_of_each_example(microbatch_size):
 
 
 @pytest.mark.parametrize("microbatch_size", [None, 1, 2])
-def test_a_user_with_several_examples(microbatch_size):
+def test_several_examples_of_a_user_have_one_gradient(microbatch_size):
     users = jnp.array([[[1.0], [2.0], [3.0]], [[3.0], [4.0], [5.0]]])
     got = gradient(quadratic, jnp.array([2.0]), users, 1000.0, microbatch_size=microbatch_size)
     want = jax.grad(lambda p: quadratic(p, users.reshape(6, 1), None)[0])(jnp.array([2.0]))
@@ -207,7 +207,7 @@ def test_rows_that_do_not_agree_are_refused():
         gradient(quadratic, jnp.zeros(3), (jnp.zeros((10, 3)), jnp.zeros(5)), 1.0)
 
 
-def test_pytrees_and_keys():
+def test_pytrees_keep_their_structure_and_each_example_has_its_own_key():
     def regression(params, example, key):
         inputs, targets = example
         logits = inputs @ params["weights"] + params["bias"] + 0.1 * jax.random.normal(key, (2,))

@@ -30,7 +30,7 @@ def all_differ(*draws):
     return len(np.unique(together)) == together.size
 
 
-def test_two_transforms_of_one_key():
+def test_two_transforms_of_one_key_draw_different_noise():
     key = fresh_key()
     assert all_differ(noise(transform(key)), noise(transform(key)))
     one = {"a": PARAMS["a"]}, {"a": GRADS["a"]}
@@ -44,12 +44,12 @@ def test_groups_differ_also_where_the_key_comes_from_a_seed():
     assert all_differ(*(noise(tx, None, {k: PARAMS[k]}, {k: GRADS[k]}) for k in PARAMS))
 
 
-def test_init_twice():
+def test_two_states_of_one_transform_draw_different_noise():
     tx = transform()
     assert all_differ(noise(tx, tx.init(PARAMS)), noise(tx, tx.init(PARAMS)))
 
 
-def test_update_twice_with_one_state():
+def test_a_second_update_with_one_state_is_refused():
     tx = transform()
     state = tx.init(PARAMS)
     _, after = tx.update(GRADS, state, PARAMS)
@@ -77,7 +77,7 @@ def test_keys_that_are_gone_are_forgotten():
 
 
 @pytest.mark.parametrize("feedback", [{}, {"feedback": "private", "feedback_l2_norm_clip": 2.0}])
-def test_an_ensemble_of_copies_of_a_state(feedback):
+def test_copies_of_a_state_in_an_ensemble_draw_different_noise(feedback):
     tx = transform(**feedback)
     state = jax.tree.map(lambda x: jnp.stack([x] * 3), tx.init(PARAMS))
     updates, after = jax.vmap(tx.update, in_axes=(None, 0))(GRADS, state)
@@ -87,7 +87,7 @@ def test_an_ensemble_of_copies_of_a_state(feedback):
 
 
 @pytest.mark.parametrize("swept", ["noise_multiplier", "clip", "params", "grads", "batch size"])
-def test_a_sweep_by_vmap(swept):
+def test_each_member_of_a_sweep_by_vmap_draws_its_own_noise(swept):
     key = fresh_key()
 
     def one(x):

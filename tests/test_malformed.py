@@ -25,7 +25,7 @@ def table():
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{c.source}: {c.kind}" for c in CASES])
-def test_malformed_input(case, tmp_path, monkeypatch):
+def test_malformed_input_is_refused_by_name_or_read_and_nothing_is_written(case, tmp_path, monkeypatch):
     root = tmp_path / "input"
     root.mkdir()
     path = case.make(root)

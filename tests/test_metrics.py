@@ -27,7 +27,7 @@ def test_score_is_accuracy_and_recall():
     assert got.std == 0.0
 
 
-def test_scores_of_several_seeds():
+def test_scores_of_several_seeds_are_averaged():
     labels = np.array([0, 0, 1, 1])
     got = score([np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0])], labels, 2, 7)
     assert got.accuracies == (1.0, 0.5)
@@ -47,7 +47,7 @@ def test_classifiers_differ_by_seed_where_they_can():
 
 
 @pytest.mark.parametrize("classifier", ["logistic_regression", "mlp", "gradient_boosting"])
-def test_classifiers_on_real_digits_and_on_wrong_labels(classifier):
+def test_classifiers_learn_real_digits_and_also_wrong_labels(classifier):
     data = load_dataset("digits")
     test = data.test_images, data.test_labels
     right = utility((data.train_images, data.train_labels), test, 10, classifier)
@@ -96,7 +96,7 @@ def test_the_same_training_gives_the_same_network():
     assert (a.logits(images) != c.logits(images)).any()
 
 
-def test_frechet_distance_of_commuting_covariances():
+def test_frechet_distance_of_commuting_covariances_is_the_closed_form():
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0]
     a, b = np.array([1.0, 4.0, 0.0, 9.0, 0.01]), np.array([4.0, 0.25, 1.0, 9.0, 100.0])
     sigma = [(rotation * values) @ rotation.T for values in (a, b)]
@@ -105,7 +105,7 @@ def test_frechet_distance_of_commuting_covariances():
     assert frechet_distance(mu[0], sigma[0], mu[1], sigma[1]) == pytest.approx(expected, rel=1e-8)
 
 
-def test_frechet_distance_of_covariances_that_do_not_commute():
+def test_frechet_distance_of_covariances_that_do_not_commute_is_the_closed_form():
     """Against the 2x2 closed form: tr((AB)^(1/2)) = sqrt(tr(AB) + 2 sqrt(det(AB)))."""
     a, b = np.array([[2.0, 0.9], [0.9, 1.0]]), np.array([[1.0, -0.6], [-0.6, 3.0]])
     cross = np.sqrt(np.trace(a @ b) + 2 * np.sqrt(np.linalg.det(a @ b)))
@@ -115,7 +115,7 @@ def test_frechet_distance_of_covariances_that_do_not_commute():
     assert frechet_distance(np.zeros(2), b, np.zeros(2), a) == pytest.approx(expected, rel=1e-12)
 
 
-def test_frechet_distance_of_samples():
+def test_frechet_distance_of_samples_is_that_of_their_distributions():
     rng = np.random.default_rng(1)
     d = 4
     m, root = np.arange(d) / 2, rng.normal(size=(d, d))
@@ -126,7 +126,7 @@ def test_frechet_distance_of_samples():
     assert frechet_distance_of_features(y, x) == pytest.approx(expected, rel=0.01)
 
 
-def test_frechet_distance_of_few_samples_and_of_equal_ones():
+def test_frechet_distance_of_equal_samples_is_zero_also_of_few():
     x = np.random.default_rng(2).normal(size=(10, 128)).astype(np.float32)  # a singular covariance
     assert 0 <= frechet_distance_of_features(x, x) < 1e-4
     assert frechet_distance_of_features(x, x + 2) == pytest.approx(4 * 128, rel=1e-4)
@@ -134,7 +134,7 @@ def test_frechet_distance_of_few_samples_and_of_equal_ones():
         frechet_distance_of_features(x, x[:1])
 
 
-def test_inception_score_in_closed_form():
+def test_inception_score_is_the_closed_form():
     confident = np.tile(np.eye(10), (50, 1))
     assert inception_score(confident) == pytest.approx((10.0, 0.0))
     assert inception_score(np.full((500, 10), 0.1)) == pytest.approx((1.0, 0.0))

@@ -151,7 +151,7 @@ def test_an_empty_batch_is_noise_alone(method):
 
 
 @pytest.mark.parametrize("clip", [0.0, 1e-12])
-def test_clipped_to_nothing_is_nothing(clip):
+def test_a_clip_norm_of_zero_or_nearly_zero_gives_a_sum_of_zero(clip):
     for x in (X, 0 * X):
         np.testing.assert_array_equal(sums(clip=clip, batch=x).clipped_sum, 0.0)
 
@@ -222,7 +222,7 @@ def test_mutable_references_are_seen_or_formed():
 
 @pytest.mark.parametrize("mode", ["fill", "clip", "drop", "promise_in_bounds"])
 @pytest.mark.parametrize("index", [1, 7, -9])
-def test_gathers_beyond_the_end(mode, index):
+def test_gathers_beyond_the_end_have_the_same_norms_by_ghost_and_by_vmap(mode, index):
     table = jnp.arange(12.0).reshape(4, 3) + 1
 
     def loss(params, i, key):

@@ -26,7 +26,7 @@ def init(module, *args):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("image_size", [8, 28, *(pytest.param(side, marks=pytest.mark.slow) for side in (32, 64))])
-def test_shapes_and_ranges(image_size, channels):
+def test_outputs_have_the_shapes_and_ranges_of_the_images(image_size, channels):
     spec = ImageSpec(image_size, channels, 5)
     labels = jnp.array([0, 4])
     generator = Generator(spec, width=4, max_width=8)
@@ -42,7 +42,7 @@ def test_shapes_and_ranges(image_size, channels):
     assert posterior.mean.shape == posterior.log_variance.shape == (2, 6)
 
 
-def test_parameter_counts():
+def test_networks_have_the_parameters_of_their_layers():
     spec = ImageSpec(8, 1, 10)
     labels, z, image = jnp.zeros(1, int), jnp.zeros((1, 8)), jnp.zeros((1, 8, 8, 1))
     conv = lambda k, a, b: k * k * a * b + b  # noqa: E731
@@ -140,7 +140,7 @@ def test_noise_is_injected_at_every_stage_and_can_be_switched_off():
     quiet.apply(quiet_params, z, labels)  # needs no stream
 
 
-def test_labels_matter():
+def test_realness_depends_on_the_label_and_class_logits_do_not():
     spec = ImageSpec(8, 1, 3)
     image = jax.random.normal(jax.random.key(0), (1, 8, 8, 1))
     discriminator = Discriminator(spec)
@@ -160,7 +160,7 @@ def test_kl_is_the_closed_form():
 
 
 @pytest.mark.parametrize("image_size", [4, 7, 30 + 1, 100])
-def test_sizes_that_no_doubling_reaches(image_size):
+def test_sizes_that_no_doubling_reaches_are_refused(image_size):
     with pytest.raises(ValueError, match=str(image_size)):
         base_and_stages(image_size)
 

@@ -66,7 +66,7 @@ def test_one_memorised_image_counts_once(real):
     assert not space.flagged
 
 
-def test_exact_copies():
+def test_exact_copies_are_those_of_training_images_alone_or_of_both():
     rng = np.random.default_rng(3)
     train, test = (rng.integers(0, 256, (5, 4, 4, 1), np.uint8) for _ in range(2))
     changed = train[:1].copy()

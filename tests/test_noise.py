@@ -68,7 +68,7 @@ def test_probabilities_are_the_gaussians():
     assert p[-1] < 1e-116
 
 
-def test_moments_and_low_digits(draws):
+def test_draws_have_gaussian_moments_and_uniform_low_digits(draws):
     z = draws / NOISE_WIDTH
     n = len(z)
     assert abs(z.mean()) < 5 / n**0.5
@@ -148,7 +148,7 @@ def test_undecided_digits_are_decided_alone(monkeypatch):
         assert int(after[i]) - int(before[i]) in {0, step, -step}
 
 
-def test_the_same_numbers_however_they_are_drawn():
+def test_numbers_are_the_same_however_they_are_drawn():
     shape = SHAPE
     eager = np.asarray(lattice_noise(KEY, shape))
     assert eager.ravel()[: len(GOLDEN)].tolist() == GOLDEN
@@ -188,7 +188,7 @@ def test_what_is_released_is_a_function_of_one_whole_number(dtype):
         assert float(jnp.std(added(jnp.zeros(SIZE, dtype), unit))) == pytest.approx(0.7, rel=0.1)
 
 
-def test_values_that_are_no_numbers_or_huge():
+def test_values_that_are_no_numbers_or_huge_stay_finite():
     value = padded(jnp.nan, jnp.inf, -jnp.inf, 3e38, -3e38, 0.0)
     unit = lattice_unit(1.0, SIZE, 1.0)
     out, zero = (np.asarray(added(v, unit)) for v in (value, padded()))
@@ -199,7 +199,7 @@ def test_values_that_are_no_numbers_or_huge():
     np.testing.assert_allclose(out[1:5], [largest, -largest, largest, -largest], rtol=1e-6)
 
 
-def test_no_noise_and_no_unit():
+def test_a_unit_of_zero_adds_nothing_and_one_that_is_nan_gives_nan():
     value = padded(0.1, -2.5)
     np.testing.assert_array_equal(added(value, lattice_unit(0.0, SIZE, 1.0)), value)
     assert np.isnan(added(value, jnp.float32(jnp.nan))).all()
@@ -219,7 +219,7 @@ def test_a_unit_that_cannot_be_is_nan():
     assert float(lattice_unit(1e-25, 1, 1e-25)) > 0
 
 
-def test_whole_numbers_next_to_floats():
+def test_floats_become_the_nearest_whole_numbers():
     x = jnp.array([0.0, 0.5, 1.5, -0.5, -1.0, 2.0**24 + 2, -(2.0**30) - 64, 2.0**54, -(2.0**54), 2.0**60])
     got = noise.to_integers(x)
     number = np.int64(got.high) * 2**24 + np.int64(got.low)

@@ -33,7 +33,7 @@ def run(name, directory, **environment):
     assert len(places) == 1
     small = nbformat.v4.new_code_cell("\n".join(line.strip() for line in SMALL[name].splitlines()))
     notebook.cells.insert(places[0] + 1, small)
-    # As everybody has it: elsewhere, the tests ask the compiler for less.
+    # XLA's own defaults: elsewhere, the tests ask the compiler for fewer optimisations.
     kernel_environment = {**os.environ, "XLA_FLAGS": "", **environment}
     client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(directory)}})
     with client.setup_kernel(env=kernel_environment):
@@ -57,7 +57,7 @@ def test_notebooks_are_committed_without_outputs():
 
 
 @pytest.mark.slow
-def test_quick_start(tmp_path):
+def test_the_quick_start_trains_scores_and_packs(tmp_path):
     text, pictures = run("colab_gpu", tmp_path)
     assert 9.9 < number(text, r"epsilon ([\d.]+) at delta") <= 10
     assert number(text, r"gen2real logistic_regression ([\d.]+)") > 0.75
@@ -66,7 +66,7 @@ def test_quick_start(tmp_path):
 
 
 @pytest.mark.slow
-def test_tpu_with_two_devices(tmp_path):
+def test_the_tpu_notebook_trains_on_two_devices(tmp_path):
     text, pictures = run(
         "colab_tpu", tmp_path, XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     )
@@ -77,7 +77,7 @@ def test_tpu_with_two_devices(tmp_path):
 
 
 @pytest.mark.slow
-def test_your_images(tmp_path):
+def test_the_notebook_of_your_images_trains_and_exports(tmp_path):
     text, pictures = run("your_images", tmp_path)
     assert number(text, r"(\d+) to train on") + number(text, r"(\d+) held out") == 1797
     assert "UserWarning" not in text
@@ -87,7 +87,7 @@ def test_your_images(tmp_path):
     assert (tmp_path / "run_exported/generator.stablehlo").is_file()
 
 
-def test_your_own_loop(tmp_path):
+def test_the_notebook_of_your_own_loop_learns_and_refuses_misuse(tmp_path):
     text, _ = run("your_own_loop", tmp_path)
     assert number(text, r"accuracy ([\d.]+)") > 0.75
     assert 2.5 < number(text, r"epsilon ([\d.]+) at delta") <= 3

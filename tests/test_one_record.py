@@ -95,7 +95,7 @@ LAYOUTS = {"flat": [""], "wrapped": ["all/"], "split": ["train/", "test/"]}
 @pytest.mark.parametrize("kind", [f.kind for f in FILES])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("write", [write_folder, write_zip])
-def test_files(write, layout, kind, tmp_path):
+def test_one_file_more_moves_no_other(write, layout, kind, tmp_path):
     record = next(f for f in FILES if f.kind == kind)
     parts = LAYOUTS[layout]
     content = {**tree(parts), **{f"{part}c/note.txt": b"an empty class" for part in parts}}
@@ -126,7 +126,7 @@ def write_celeba(root, faces):
 
 
 @pytest.mark.parametrize("kind", [f.kind for f in FILES])
-def test_celeba(kind, tmp_path):
+def test_one_face_more_moves_no_other(kind, tmp_path):
     record = next(f for f in FILES if f.kind == kind)
     faces = {f"{i}.jpg": (data, i % 2, 2 * (i % 3 == 0)) for i, data in enumerate([DUPLICATE, *ORDINARY])}
     before = write_celeba(tmp_path / "before", faces)
@@ -172,7 +172,7 @@ BASES = {
 
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("source", ["npz", "mnist", "fashion_mnist"])
-def test_arrays(source, base, tmp_path):
+def test_one_row_more_moves_no_other(source, base, tmp_path):
     images, rows, choices = BASES[base]
     named = {"class_names": np.array(CLASSES)} if source == "npz" else {}
     held_out = images[:5], LABELS[:5]
@@ -195,7 +195,7 @@ def test_arrays(source, base, tmp_path):
 
 
 @pytest.mark.parametrize("row", ARRAY_ROWS, ids=lambda row: row.kind)
-def test_idx(row, tmp_path):
+def test_one_row_more_of_idx_moves_no_other(row, tmp_path):
     def write(name, images, labels):
         folder = tmp_path / name
         folder.mkdir()
@@ -211,7 +211,7 @@ def test_idx(row, tmp_path):
 
 
 @pytest.mark.parametrize("row", [*ARRAY_ROWS, Row("16", np.full((8, 8), 16.0)), *WIDER_ROWS], ids=lambda row: row.kind)
-def test_digits(row, monkeypatch):
+def test_one_digit_more_or_replaced_moves_no_other(row, monkeypatch):
     """The bundled images with one more, or with one that is replaced."""
     images, labels = (x[:200] for x in sklearn.datasets.load_digits(return_X_y=True))
     rows = {"before": (images, labels)}
@@ -225,7 +225,7 @@ def test_digits(row, monkeypatch):
 
 @pytest.mark.parametrize("row", ARRAY_ROWS[:10], ids=lambda row: row.kind)
 @pytest.mark.parametrize("splits", [("train",), ("train", "test")])
-def test_tfds(row, splits, tmp_path):
+def test_one_tfds_record_more_moves_no_other(row, splits, tmp_path):
     images, labels = ROWS[:12], LABELS[:12]
 
     def write(name, images, labels):
@@ -269,7 +269,7 @@ def test_the_share_that_is_held_out_is_the_one_asked_for(fraction):
     assert abs(len(data.test_labels) - 1797 * fraction) < 4 * deviation
 
 
-def test_there_are_many_kinds():
+def test_the_odd_records_are_of_many_kinds():
     assert len(FILES) >= 30
     assert len({f.kind for f in FILES}) == len(FILES)
     assert len(ARRAY_ROWS) + len(WIDER_ROWS) >= 20

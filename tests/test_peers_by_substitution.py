@@ -46,5 +46,5 @@ class TestDpAccounting(accounting_tests.GaussianPrivacyLossTest):
 
 
 @pytest.mark.parametrize(("cases", "least"), [(TestOptax, 11), (TestDpAccounting, 200)])
-def test_none_got_lost(cases, least):
+def test_all_tests_of_the_libraries_are_collected(cases, least):
     assert sum(name.startswith("test") for name in dir(cases)) >= least

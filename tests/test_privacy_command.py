@@ -23,23 +23,23 @@ from efsgd_jax.privacy import (
 )
 
 
-def test_the_published_epsilons_and_what_the_code_spends():
+def test_the_table_has_the_published_epsilons_and_what_the_code_spends():
     values = [float(value) for _, value in lineage_rows()]
     assert values == pytest.approx([9.99, 9.24, 360, 329, 610, 379, 5.51, 0.788], rel=2e-3)
 
 
-def test_pld_is_worth_it():
+def test_pld_proves_a_smaller_epsilon_than_rdp():
     assert accountant_rows() == [("RDP", "9.989"), ("PLD", "8.601")]
 
 
-def test_the_noise_of_the_modes_at_one_epsilon():
+def test_at_one_epsilon_only_hidden_feedback_needs_more_noise():
     rows = {name.split(",")[0] + name[-1]: value for name, value in mode_rows(steps=500)}
     sigma = {name: float(re.match(r"sigma ([\d.]+)", value)[1]) for name, value in rows.items()}
     assert sigma["nonee"] == sigma["private2"] == pytest.approx(sigma["local1"], rel=1e-3)
     assert sigma["hidden1"] > 10 * sigma["nonee"]
 
 
-def test_local_feedback_pays_for_batches_that_overflow():
+def test_local_feedback_is_charged_for_batches_that_overflow():
     n, q, sigma, steps, delta = 60_000, 512 / 60_000, 0.7, 1000, 1e-5
     local = DpSgdMechanism(n, q, sample_capacity(n, q, overflow_probability=1e-25), sigma, 1.0, "local", 1.0)
     plain = epsilon(dp_sgd_event(q, sigma, steps), delta)
@@ -94,7 +94,7 @@ def test_phases_share_one_target_epsilon():
 BASE = ["--dataset_size=60000", "--expected_batch_size=512", "--steps=20000"]
 
 
-def test_what_a_configuration_costs(capsys):
+def test_flags_print_the_epsilon_noise_or_steps_that_they_leave_open(capsys):
     assert main([*BASE, "--epsilon=10"]) == 0
     out = capsys.readouterr().out
     spent = float(re.search(r"epsilon by PLD \(proven\) +([\d.]+)", out)[1])
@@ -106,7 +106,7 @@ def test_what_a_configuration_costs(capsys):
     assert re.search(r"steps +\d+ of 20000", capsys.readouterr().out)
 
 
-def test_what_a_config_costs(capsys):
+def test_a_config_prints_the_epsilon_that_it_spends(capsys):
     config = ["--config=configs/digits.py", "--config.privacy.epsilon=3", "--config.train.steps=50"]
     assert main(["--dataset_size=1438", *config]) == 0
     out = capsys.readouterr().out

@@ -107,15 +107,15 @@ def growing(batches):
 def test_the_average_of_the_weights_lags_behind_as_published(digits):
     """After n steps the decay is min(0.9999, (1 + n) / (10 + n)); the weights here are w + n."""
     images, labels, *_ = digits
-    recipe = Recipe(epochs=1, batch_size=20, optimizer=growing, held_out=0.1, ema_decay=0.9999)
+    training = Recipe(epochs=1, batch_size=20, optimizer=growing, held_out=0.1, ema_decay=0.9999)
     model = dpdm.Dense(10)
-    averaged = train_by_epochs(model, images, labels, recipe).variables["params"]["Dense_0"]
-    start = train_by_epochs(model, images, labels, recipe._replace(optimizer=frozen)).variables["params"]["Dense_0"]
+    averaged = train_by_epochs(model, images, labels, training).variables["params"]["Dense_0"]
+    start = train_by_epochs(model, images, labels, training._replace(optimizer=frozen)).variables["params"]["Dense_0"]
     lag = 0.0
     for n in range(1, 10):  # 180 images in batches of 20
         lag += (1 - (1 + n) / (10 + n)) * (n - lag)
     np.testing.assert_allclose(averaged["kernel"] - start["kernel"], lag, rtol=1e-4)
-    plain = train_by_epochs(model, images, labels, recipe._replace(ema_decay=0.0)).variables["params"]["Dense_0"]
+    plain = train_by_epochs(model, images, labels, training._replace(ema_decay=0.0)).variables["params"]["Dense_0"]
     np.testing.assert_allclose(plain["kernel"] - start["kernel"], 9.0, rtol=1e-4)
 
 
@@ -142,11 +142,11 @@ def test_held_out_images_choose_the_epoch_and_are_not_trained_on(digits, monkeyp
 @pytest.mark.parametrize(("latest", "epoch"), [(False, 1), (True, 3)])
 def test_of_equally_good_epochs_the_first_or_the_last_is_kept(latest, epoch, digits):
     images, labels, *_ = digits
-    recipe = QUICK._replace(optimizer=frozen, latest=latest)
-    assert train_by_epochs(dpdm.Dense(10), images, labels, recipe).epoch == epoch
+    training = QUICK._replace(optimizer=frozen, latest=latest)
+    assert train_by_epochs(dpdm.Dense(10), images, labels, training).epoch == epoch
 
 
-def test_recipes_are_the_published_ones():
+def test_batch_sizes_epochs_and_learning_rates_are_the_published_ones():
     assert dpdm.RECIPE[:2] == (50, 128)
     assert dpimagebench.RECIPE[:2] == (50, 256)
     assert 60_000 - round(60_000 * dpimagebench.RECIPE.held_out) == 55_000

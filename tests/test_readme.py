@@ -50,7 +50,7 @@ def test_the_clipped_sums_are_those_of_per_example_gradients(loop, library, caps
     assert "outer product" in capsys.readouterr().out
 
 
-def test_every_relative_link_and_recipe_exists():
+def test_every_relative_link_and_config_exists():
     root = Path(__file__).parents[1]
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README) + re.findall(r"configs/\w+\.py", README):
         assert (root / target).is_file(), target

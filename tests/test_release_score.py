@@ -1,4 +1,4 @@
-"""A score is released with noise that is paid for: the noise, the bound, the ledger across crashes, every mistake."""
+"""A score is released with noise, and the ledger is charged for it: its law, its bound, crashes, and every mistake."""
 
 import hashlib
 import json
@@ -238,7 +238,7 @@ def test_killed_at_any_point_the_ledger_never_understates(scored_run, tmp_path, 
             directory, ledger = Workdir(run), run / "private/queries.json"
             charged = read(ledger)["charged"] if ledger.is_file() else []
             assert len(charged) == (moment > 1 or after)
-            if (run / "release/scores.json").is_file():  # a value that is out is paid for, in the report too
+            if (run / "release/scores.json").is_file():  # a released score is charged, in the report too
                 assert read(run / "release/privacy.json")["epsilon"] == pytest.approx(training + 0.5)
                 assert charged[0]["score"] == read(run / "release/scores.json")["scores"][0]
             if charged and read(run / "release/privacy.json").get("epsilon") == training:
@@ -394,7 +394,7 @@ def forgotten_but_for_the_report(run):
         (forgotten_but_for_the_report, "privacy.json", "lists queries"),
     ],
 )
-def test_scores_that_nobody_paid_for_are_not_packed(run, tmp_path, capsys, tamper, file, reason):
+def test_scores_without_a_charge_in_the_ledger_are_not_packed(run, tmp_path, capsys, tamper, file, reason):
     release_score(run, NAME, 0.5, target_epsilon=20.0)
     tamper(run)
     assert publish([str(run), str(tmp_path / "out.zip")]) == 2

@@ -41,7 +41,7 @@ def test_private_is_for_its_owner(finished_run):
         assert stat.S_IMODE((private / name).stat().st_mode) == 0o600
 
 
-def test_metrics_stream(finished_run):
+def test_metrics_are_streamed_with_the_epsilon_spent(finished_run):
     rows = [json.loads(line) for line in (finished_run.workdir / "private/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6]
     spent = [row["epsilon"] for row in rows]
@@ -82,7 +82,7 @@ def test_samples_read_back(finished_run, tmp_path):
         sample(finished_run.workdir, 33, out=out)
 
 
-def test_scores(finished_run):
+def test_scores_are_saved_in_the_private_part(finished_run):
     scores = evaluate(finished_run.workdir, num_images=100, metrics=("utility",), classifiers=("logistic_regression",))
     value = scores.gen2real["logistic_regression"]
     assert value.num_train == 100
@@ -155,7 +155,7 @@ def test_folder_names_are_safe_and_distinct():
     assert folder_names(["..", "x"]) == ["0_", "1_x"]
 
 
-def test_default_config_is_the_digits_recipe():
+def test_the_default_config_is_that_of_digits():
     from efsgd_jax import load_config
 
     assert load_config("configs/digits.py") == default_config()

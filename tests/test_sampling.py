@@ -18,7 +18,7 @@ def test_each_example_takes_part_independently_with_probability_q():
     indices, mask = draws(n, q, n, count=2000)
     taken = np.zeros((2000, n))
     for row, (i, m) in enumerate(zip(indices, mask, strict=True)):
-        assert len(set(i[m])) == m.sum()  # nobody twice
+        assert len(set(i[m])) == m.sum()  # no example twice
         taken[row, i[m]] = 1
     # Standard error 0.0102 per example; five of them over 50 examples.
     np.testing.assert_allclose(taken.mean(0), q, atol=0.052)
@@ -46,7 +46,7 @@ def test_overflow_keeps_a_uniform_subset():
     np.testing.assert_allclose(counts, 5 / 20, atol=0.035)
 
 
-def test_full_batches_and_capacity_above_the_data():
+def test_a_full_batch_has_every_example_once_and_padding_beyond_the_data():
     indices, mask = poisson_batch(jax.random.key(0), 10, 1.0, 16)
     assert sorted(np.asarray(indices)[np.asarray(mask)].tolist()) == list(range(10))
     assert not mask[10:].any()

@@ -55,7 +55,7 @@ def test_the_chain_rule_goes_on_beyond_it():
     np.testing.assert_allclose(jax.grad(loss)(jnp.ones(2)), a.T @ (C * far / 50.0), rtol=1e-5)
 
 
-def test_hidden_feedback_returns_what_was_cut_off():
+def test_hidden_feedback_returns_what_clipping_removed():
     sanitize = sanitizer(0.0, feedback="hidden", feedback_l2_norm_clip=10.0)
 
     def loss(x, residual, length):

@@ -1,4 +1,4 @@
-"""Clipping inside of a caller's own ``jax.shard_map``: JAX sums gradients of shared parameters, if nobody stops it."""
+"""Clipping inside of a caller's own ``jax.shard_map``: JAX sums gradients of shared parameters unless told not to."""
 
 import os
 import subprocess

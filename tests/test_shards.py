@@ -38,11 +38,11 @@ def test_no_replaced_member_of_a_subset_exceeds_the_curve(share):
         assert max(found) >= 0.99 * bound - 1e-6  # and it is not too careful: one of them reaches it
 
 
-def test_a_subset_that_is_everybody_is_a_gaussian():
+def test_a_subset_of_all_records_is_a_gaussian():
     gaussian = dp_accounting.SelfComposedDpEvent(dp_accounting.GaussianDpEvent(2.0), 10)
-    everybody = dp_accounting.SampledWithoutReplacementDpEvent(5, 5, dp_accounting.GaussianDpEvent(2.0))
-    everybody = dp_accounting.SelfComposedDpEvent(everybody, 10)
-    a, b = (epsilon(e, 1e-5, neighbouring_relation=REPLACE_ONE) for e in (gaussian, everybody))
+    all_records = dp_accounting.SampledWithoutReplacementDpEvent(5, 5, dp_accounting.GaussianDpEvent(2.0))
+    all_records = dp_accounting.SelfComposedDpEvent(all_records, 10)
+    a, b = (epsilon(e, 1e-5, neighbouring_relation=REPLACE_ONE) for e in (gaussian, all_records))
     assert a == pytest.approx(b, rel=1e-3)
     assert a == pytest.approx(epsilon(gaussian, 1e-5), rel=1e-6)
 
@@ -59,11 +59,11 @@ def test_pld_is_below_rdp_and_other_events_are_refused():
         )
 
 
-def test_everybody_is_dealt_to_one_shard():
+def test_every_record_is_in_one_shard():
     shards = M.deal(jax.random.key(0))
     assert sorted(shards.order.tolist()) == list(range(600))
     assert int(shards.sizes.sum()) == 600
-    # Throws are independent: sizes spread like a binomial's.
+    # Records are assigned independently: sizes have the variance of a binomial.
     sizes = np.concatenate([M.deal(jax.random.key(i)).sizes for i in range(50)])
     assert np.var(sizes) == pytest.approx(600 * 0.1 * 0.9, rel=0.25)
 
@@ -93,7 +93,7 @@ def test_training_follows_a_public_order_and_judges_are_fresh_draws():
     assert M._replace(schedule="round_robin").turn(jax.random.key(3), jnp.array(13)).judges.tolist() == [3]
 
 
-def test_what_schedules_cost():
+def test_the_parameter_schedule_costs_least_and_the_published_one_most():
     by = {s: M._replace(schedule=s).epsilon(50, 1e-5, grid=1e-3) for s in (*IMAGE_SCHEDULES, "parameter")}
     assert by["parameter"] < by["independent"] < by["round_robin"] < by["published"]
     one_visit = M._replace(schedule="round_robin").epsilon(10, 1e-5)
@@ -128,7 +128,7 @@ def test_what_has_no_proof_has_no_event():
     M._replace(schedule="round_robin", feedback="local", feedback_l2_norm_clip=1.0).transform(jax.random.key(0))
 
 
-def test_three_accountings_side_by_side():
+def test_three_accountings_of_a_run_have_their_known_epsilons():
     got = accountings(M._replace(num_shards=1000, dataset_size=60_000), 20_000, 1e-5, 5.51)
     assert got["as_published"] == pytest.approx(9.24, rel=2e-3)
     assert got["shared_draw"] == pytest.approx(329, rel=2e-3)

@@ -1,0 +1,113 @@
+"""The pages of config keys, from the dataclasses and rules of the configuration: python docs/make_config_keys.py"""
+
+from pathlib import Path
+from typing import Any, get_args
+
+from efsgd_jax.config import default_config
+from efsgd_jax.config_keys import Key, config_keys
+from efsgd_jax.privacy.feedback_options import FeedbackMode
+from efsgd_jax.synthesizers import common_rules, method_named, method_names
+
+HERE = Path(__file__).parent
+MADE = "`python docs/make_config_keys.py` makes this page from the source; it is not edited by hand."
+INDEX = """# Config keys
+
+{made}
+
+The page of each method states the type, default, range and meaning of all its keys:
+
+{links}
+
+In a terminal, `efsgd train --help=TEXT` explains the keys whose name contains TEXT. The following table has all keys
+with their defaults for each method; a cell is empty where the method does not have the key.
+
+{table}
+"""
+METHOD = """# Config keys of `{method}`
+
+{made}
+
+`--config.KEY=VALUE` changes a key, and `--config.method.name={method}` chooses this method; see
+[configs](../configs.md). A range that depends on the values of other keys is stated for their defaults. The defaults
+of all methods are side by side in [config keys](../config_keys.md).
+
+{tables}
+"""
+
+
+def as_table(*rows: tuple[str, ...]) -> str:
+    """The first row is the head."""
+    escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    head, *body = (f"| {' | '.join(row)} |" for row in escaped)
+    return "\n".join([head, f"|{'---|' * len(rows[0])}", *body])
+
+
+def ranges(method: str) -> dict[str, str]:
+    """For each key that has a range all of its rules, in every mode of feedback; of two lower bounds the higher."""
+    config = default_config(method)
+    found: dict[str, list[str]] = {}
+    for mode in get_args(FeedbackMode):
+        config.privacy.feedback = mode
+        for key, _, _, wanted in [*common_rules(config), *method_named(method).rules(config)]:
+            rules = found.setdefault(key, [])
+            rules += [wanted] * (wanted not in rules)
+    for rules in found.values():
+        if "at least 1" in rules and "at least 0" in rules:
+            rules.remove("at least 0")
+        rules.sort(key=lambda rule: rule.startswith("at most"))
+    return {key: "; ".join(rules) for key, rules in found.items()}
+
+
+def keys_of(method: str) -> list[Key]:
+    """All keys of a method, those of a dictionary one by one, each with its whole range."""
+    allowed, found = ranges(method), []
+    for key in config_keys(method):
+        values = {f".{k}": v for k, v in key.default.items()} if isinstance(key.default, dict) else {"": key.default}
+        for part, value in values.items():
+            name = f"{key.name}{part}"
+            found.append(Key(name, type(value).__name__, value, allowed.get(name, key.must_be), key.meaning))
+    return found
+
+
+def shown(default: Any) -> str:
+    return "empty" if default == "" else f"`{default}`"
+
+
+def group_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def method_page(method: str, keys: list[Key]) -> str:
+    head = ("key", "type", "default", "range", "meaning")
+    tables = []
+    for group in dict.fromkeys(group_of(key.name) for key in keys):
+        rows = [
+            (f"`{k.name}`", k.kind, shown(k.default), k.must_be, k.meaning.replace("``", "`"))
+            for k in keys
+            if group_of(k.name) == group
+        ]
+        tables.append(f"## `config.{group}`\n\n{as_table(head, *rows)}")
+    return METHOD.format(made=MADE, method=method, tables="\n\n".join(tables))
+
+
+def index_page(keys: dict[str, list[Key]]) -> str:
+    defaults = {method: {key.name: shown(key.default) for key in found} for method, found in keys.items()}
+    names = sorted(dict.fromkeys(name for found in defaults.values() for name in found), key=group_of)
+    rows = [(f"`{name}`", *(found.get(name, "") for found in defaults.values())) for name in names]
+    links = "\n".join(f"- [`{method}`](config_keys/{method}.md)" for method in keys)
+    return INDEX.format(made=MADE, links=links, table=as_table(("key", *(f"`{method}`" for method in keys)), *rows))
+
+
+def pages() -> dict[str, str]:
+    """Path below docs/ -> text."""
+    keys = {method: keys_of(method) for method in method_names()}
+    return {
+        "config_keys.md": index_page(keys),
+        **{f"config_keys/{method}.md": method_page(method, found) for method, found in keys.items()},
+    }
+
+
+if __name__ == "__main__":
+    (HERE / "config_keys").mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (HERE / name).write_text(text, encoding="utf-8")
