@@ -27,21 +27,28 @@ import numpy as np
 from grey_levels import level_sets
 from provenance import provenance
 from recorded_releases import ABSENT, CLIP, PIXELS, RELEASES, Recording
+from recorded_releases import record as record_releases
 from timing import write_record
 
 from efsgd_jax.privacy.exact_sums import exact_product
-from efsgd_jax.synthesizers.gaussian_mixture import fit as mixture_fit
-from efsgd_jax.synthesizers.gaussian_mixture import reranker as reranker
-from efsgd_jax.synthesizers.gaussian_mixture.fit import clip_rows
+from efsgd_jax.privacy.rounding import sum_of_squares
+from efsgd_jax.synthesizers.gaussian_mixture.fit import COUNT_LENGTH
+from efsgd_jax.training.compilation import compiler_options
 
-CLAIM = CLIP * math.hypot(1.0, mixture_fit.COUNT_LENGTH)
+CLAIM = CLIP * math.hypot(1.0, COUNT_LENGTH)
+
+
+def clip_rows(rows: jax.Array, l2_norm_clip: float) -> jax.Array:
+    """Each row ``[N, D]`` shortened to norm C at most, up to rounding."""
+    norms = jnp.sqrt(sum_of_squares(rows))[:, None]
+    return rows * (l2_norm_clip / jnp.maximum(norms, l2_norm_clip))
 
 
 @functools.partial(jax.jit, static_argnames="classes")
 def float_sums(levels: jax.Array, blank: jax.Array, classes: int) -> jax.Array:
     """Class sums and counts as this library made them: clipped rows, one product in float32."""
     x = jnp.broadcast_to(levels[:, None], (len(levels), PIXELS)) / 255.0
-    rows = jnp.concatenate([clip_rows(x, CLIP), jnp.full((len(x), 1), mixture_fit.COUNT_LENGTH * CLIP)], axis=1)
+    rows = jnp.concatenate([clip_rows(x, CLIP), jnp.full((len(x), 1), COUNT_LENGTH * CLIP)], axis=1)
     member = jax.nn.one_hot(jnp.where(jnp.arange(len(x)) == blank, ABSENT, 0), classes)
     return jnp.matmul(member.T, rows, precision=jax.lax.Precision.HIGHEST)
 
@@ -58,7 +65,7 @@ def whole_sums(name: str) -> Callable[[Any, Any], tuple[list[np.ndarray], list[f
     """``f(levels, blank)``: the whole numbers of a release, exactly, and how many standard deviations of noise 1 is."""
     scales: list[float] = []
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def numbers(levels: jax.Array, blank: jax.Array) -> list[Any]:
         Recording.numbers, Recording.blank = [], blank
         x = jnp.broadcast_to(levels[:, None], (len(levels), PIXELS)) / 255.0
@@ -163,7 +170,7 @@ def main() -> int:
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--out", help="JSON file of results")
     args = parser.parse_args()
-    mixture_fit.Release = reranker.Release = Recording  # type: ignore[misc]
+    record_releases()
     if args.part:
         kind, rows = args.part.split(":")
         print(

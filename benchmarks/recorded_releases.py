@@ -1,18 +1,25 @@
-"""The releases of full batches, which keep the whole numbers that they would noise."""
+"""The releases of full batches, by the phases that make them; they keep the whole numbers that they would noise."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from efsgd_jax.data import ImageSpec
+from efsgd_jax.privacy import FullBatchMechanism, PlannedPhase, sum_access
 from efsgd_jax.privacy.noise import NOISE_WIDTH
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release
-from efsgd_jax.synthesizers.gaussian_mixture import fit as mixture_fit
-from efsgd_jax.synthesizers.gaussian_mixture import reranker as reranker
-from efsgd_jax.synthesizers.gaussian_mixture.fit import FitOptions, clip_rows
+from efsgd_jax.privacy.sum_access import whole_factor
+from efsgd_jax.synthesizers.base import Phase
+from efsgd_jax.synthesizers.gaussian_mixture import reranker
+from efsgd_jax.synthesizers.gaussian_mixture.fit import ClassMeans, Vector, fit_phases
+from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, budget_shares
+from efsgd_jax.synthesizers.gaussian_mixture.space import Basis
 
-PIXELS, CLIP = 100, 10.0
+SIDE = 10
+PIXELS, CLIP = SIDE**2, 10.0
 ABSENT = -1
 
 
@@ -25,7 +32,7 @@ class NoNoise(NoiseSupply):
 
 
 class Recording(Release):
-    """Keeps the whole numbers that are noised, and takes one row out as if the record were absent."""
+    """Keeps the whole numbers that are noised, and blanks one row."""
 
     numbers: list[tuple[Any, float]]
     blank: Any = ABSENT
@@ -52,26 +59,51 @@ class Recording(Release):
         return super()._noised(total, unit, count, bits, symmetric=symmetric)
 
 
-K, M = 2, 2
-CENTRES = 0.2 * jax.random.normal(jax.random.key(7), (K, M, PIXELS))
-NONE = NoNoise()
+def record() -> None:
+    """From now on every access makes recording releases."""
+    sum_access.Release = Recording  # type: ignore[misc]
 
 
-def one_step_of_reranker(x: jax.Array, y: jax.Array) -> None:
-    features = jnp.concatenate([x / CLIP, jnp.full((len(x), 1), reranker.CONSTANT)], axis=1)
-    loop, jax.lax.fori_loop = jax.lax.fori_loop, lambda low, high, body, carry: body(0, carry)
-    try:
-        reranker.fit_reranker(jax.random.key(0), features, y, K, 1.0, steps=1, l2_norm_clip=0.5, learning_rate=1.0)
-    finally:
-        jax.lax.fori_loop = loop
+SPEC = ImageSpec(SIDE, 1, 2)
+OPTIONS = Hyperparameters(components=2, directions=PIXELS, mean_clip=CLIP, deviation_clip=6.0, cluster_steps=1)
+# A basis in which all coordinates are there and no vector is clipped by much.
+EARLIER = {
+    "class means": ClassMeans(jnp.zeros((2, PIXELS)), jnp.ones(2), jnp.float32(1.0)),
+    "basis": Basis(jnp.eye(PIXELS), jnp.full(PIXELS, 0.1), jnp.float32(0.1)),
+    "centres": 0.2 * jax.random.normal(jax.random.key(7), (2, 2, PIXELS)),
+}
+
+
+def _one_step(phase: Phase, records: Any) -> None:
+    mechanism = phase.plan.mechanism
+    assert mechanism is not None
+    access = mechanism.open(records, jax.random.key(0), jnp.int32(0), released=EARLIER)
+    phase.step(phase.init(jax.random.key(1), EARLIER), access, jax.random.key(2))
+
+
+def _plan(rows: int) -> dict[str, PlannedPhase]:
+    shares = budget_shares(OPTIONS)
+    return {n: PlannedPhase(n, FullBatchMechanism(rows, 1.0, share, t), t) for n, (share, t) in shares.items()}
+
+
+def _of_mixture(name: str, x: jax.Array, y: jax.Array) -> None:
+    named = {phase.name: phase for phase in fit_phases(SPEC, OPTIONS, _plan(len(x)))}
+    _one_step(named[name], Vector(x, y))
+
+
+def _of_reranker(x: jax.Array, y: jax.Array) -> None:
+    """On the pixels in the place of features; their number has to fit."""
+    reranker_phase = reranker.reranker_phase(SPEC, OPTIONS, _plan(len(x))["reranker"])
+    size = reranker.num_features(SPEC.shape)
+    wide = jnp.pad(x, ((0, 0), (0, max(0, size - PIXELS))))[:, :size] / CLIP
+    features = jax.vmap(lambda v: whole_factor(v, reranker.LONGEST))(wide)
+    _one_step(reranker_phase, reranker.Example(features, y))
 
 
 RELEASES: dict[str, Callable[[jax.Array, jax.Array], Any]] = {
-    "class means": lambda x, y: mixture_fit._class_means(NONE, x, y, K, CLIP, 1.0),
-    "second moment": lambda x, y: mixture_fit._principal_basis(NONE, x, FitOptions(directions=3), 1.0),
-    "k-means step": lambda x, y: mixture_fit._cluster_step(NONE, clip_rows(x / CLIP, 1.0), y, CENTRES, 1.0),
-    "moments": lambda x, y: mixture_fit._moments(
-        NONE, clip_rows(x / CLIP, 1.0), y, CENTRES, jnp.ones(PIXELS, bool), 0.8, 1.0
-    ),
-    "classifier's step": one_step_of_reranker,
+    "class means": functools.partial(_of_mixture, "class means"),
+    "second moment": functools.partial(_of_mixture, "basis"),
+    "k-means step": functools.partial(_of_mixture, "centres"),
+    "moments": functools.partial(_of_mixture, "moments"),
+    "classifier's step": _of_reranker,
 }

@@ -1,6 +1,7 @@
 """The compiler's options: they are known to it, change nothing but the speed, and give way to the user's."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,9 +10,9 @@ from efsgd_jax.training import compilation
 
 @pytest.fixture
 def options(monkeypatch):
-    """``compiler_options`` as on a CPU with several cores, not yet asked."""
-    monkeypatch.setattr(compilation, "cores", lambda: 2)
+    """``compiler_options``, not yet asked, without what these tests are run with."""
     monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.delenv(compilation.EFFORT_VARIABLE, raising=False)
     compilation.compiler_options.cache_clear()
     yield compilation.compiler_options
     compilation.compiler_options.cache_clear()
@@ -35,13 +36,25 @@ def test_an_option_that_xla_does_not_know_is_left_out(options, monkeypatch):
     assert set(options()) == {compilation.EFFORT}
 
 
-@pytest.mark.parametrize("reason", ["one core", "the user's flags"])
-def test_one_core_and_the_users_flags_keep_the_default_of_xla(options, monkeypatch, reason):
-    if reason == "one core":
-        monkeypatch.setattr(compilation, "cores", lambda: 1)
-    else:
-        monkeypatch.setenv("XLA_FLAGS", f"--{compilation.YNNPACK}=LIBRARY_FUSION_TYPE_DOT")
+def test_the_users_flags_go_first_and_a_variable_sets_the_effort(options, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", f"--{compilation.YNNPACK}=LIBRARY_FUSION_TYPE_DOT")
     assert set(options()) == {compilation.EFFORT}
+    compilation.compiler_options.cache_clear()
+    monkeypatch.setenv(compilation.EFFORT_VARIABLE, "0")
+    assert options() == {compilation.EFFORT: 0}
+    monkeypatch.delenv(compilation.EFFORT_VARIABLE)
     monkeypatch.setenv("XLA_FLAGS", f"--{compilation.YNNPACK}=X --{compilation.EFFORT}=2")
     compilation.compiler_options.cache_clear()
     assert options() == {}
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of the CPU backend")
+def test_a_softmax_of_a_product_with_zeros_is_a_number_however_often_it_is_compiled(options):
+    x = np.random.default_rng(0).uniform(size=(6001, 226)).astype(np.float32)
+    for i in range(6):  # with XLA's defaults four of five compilations give NaN
+
+        def error(x, i=i):
+            return jax.nn.softmax((0.04 + i) * x @ jnp.zeros((226, 2))) - jax.nn.one_hot(0, 2)
+
+        found = jax.jit(error, compiler_options=options())(x)
+        np.testing.assert_allclose(found, np.tile([-0.5, 0.5], (6001, 1)))

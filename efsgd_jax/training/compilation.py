@@ -14,24 +14,18 @@ EFFORT = "xla_backend_optimization_level"
 EFFORT_VARIABLE = "EFSGD_JAX_COMPILER_EFFORT"
 
 
-def cores() -> int:
-    """That this process may use, which is how many threads XLA takes."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @functools.cache
 def compiler_options() -> dict[str, str | int]:
     """Of a training step, for ``jax.jit``: empty on accelerators; ``XLA_FLAGS`` goes first in what it speaks of.
 
-    From jaxlib 0.10 on XLA leaves a CPU's convolutions to YNNPACK, which works on each with a single thread, where
-    XLA's own routine takes all cores. And with less effort of LLVM a step compiles in two thirds of the time, and runs
-    as fast (``benchmarks/compile.py``). The numbers are the same up to rounding.
+    From jaxlib 0.10 on XLA leaves some of a CPU's work to YNNPACK. Of some programs, such as a softmax of a product
+    with zeros, most compilations then give NaN (``benchmarks/compiler_faults.py``), and a convolution has a single
+    thread, where XLA's own routine takes all cores: it is left out. And with less effort of LLVM a step compiles in two
+    thirds of the time, and runs as fast (``benchmarks/compile.py``). The numbers are the same up to rounding.
     """
     if jax.default_backend() != "cpu":
         return {}
-    options: dict[str, str | int] = {EFFORT: 1}
-    if cores() > 1:
-        options[YNNPACK] = NOTHING
+    options: dict[str, str | int] = {EFFORT: 1, YNNPACK: NOTHING}
     flags, effort = os.environ.get("XLA_FLAGS", ""), os.environ.get(EFFORT_VARIABLE, "")
     options = {name: value for name, value in options.items() if name not in flags}
     if effort in ("0", "1", "2", "3"):
