@@ -168,7 +168,7 @@ def test_tensorboard_shows_the_run_that_counts(tmp_path):
     for first, steps in ((0, (2, 4, 6)), (4, (6,))):
         stream = MetricsStream(tmp_path / "metrics.jsonl", tmp_path / "board", first)
         for step in steps:
-            stream.write(step, {"loss": step / 8 + first, "nothing": math.nan})
+            stream.write(step, {"loss": step / 8 + first, "nothing": math.nan}, "training")
         stream.close()
     seen, restarts = [], []
     for file in (tmp_path / "board").iterdir():
