@@ -4,12 +4,13 @@ import dataclasses
 import inspect
 import re
 import textwrap
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from ml_collections import ConfigDict
 
 from efsgd_jax.config import default_config
 from efsgd_jax.config_groups import GROUPS
+from efsgd_jax.privacy.feedback_options import FeedbackMode
 from efsgd_jax.synthesizers import common_rules, method_named, method_names
 
 ENTRY = re.compile(r"^      (\w+): (.*(?:\n        .*)*)", re.M)
@@ -40,12 +41,25 @@ def _attributes(docstring: str) -> str:
     return textwrap.indent(textwrap.dedent(section), "      ")
 
 
+def ranges(method: str) -> dict[str, str]:
+    """For each key that has a range all of its rules, in every mode of feedback; of two lower bounds the higher."""
+    config = default_config(method)
+    found: dict[str, list[str]] = {}
+    for mode in get_args(FeedbackMode):
+        config.privacy.feedback = mode
+        for key, _, _, wanted in [*common_rules(config), *method_named(method).rules(config)]:
+            rules = found.setdefault(key, [])
+            rules += [wanted] * (wanted not in rules)
+    for rules in found.values():
+        if "at least 1" in rules and "at least 0" in rules:
+            rules.remove("at least 0")
+        rules.sort(key=lambda rule: rule.startswith("at most"))
+    return {key: "; ".join(rules) for key, rules in found.items()}
+
+
 def config_keys(method: str) -> list[Key]:
     """All keys of a method, in the order of the configuration."""
-    config = default_config(method)
-    rules: dict[str, str] = {}
-    for key, _, _, wanted in [*common_rules(config), *method_named(method).rules(config)]:
-        rules.setdefault(key, wanted)
+    config, rules = default_config(method), ranges(method)
     found = [Key("method.name", "str", method, f"one of {', '.join(method_names())}", "the synthesis method.")]
     for name, group in [*GROUPS.items(), *method_named(method).defaults().items()]:
         meanings = meanings_of(group)

@@ -118,7 +118,7 @@ def take_apart(loss: Callable[..., PyTree], params: PyTree, example: PyTree) -> 
             origins.update((v, origin if _differentiable(v) else frozenset()) for v in equation.outvars)
             inner.append(equation)
 
-    def as_function(invars: Sequence[Var], outvars: Sequence[Var]) -> tuple[Callable[..., list[jax.Array]], list]:
+    def as_function(invars: Sequence[Var], outvars: Sequence[Var]) -> tuple[Callable[..., list[jax.Array]], list[Any]]:
         """From the weights' side, what ``outvars`` need."""
         needed, equations = set(outvars), []
         for equation in reversed(inner):
@@ -180,7 +180,7 @@ def evaluate(equation: JaxprEqn, inputs: Sequence[jax.Array]) -> list[jax.Array]
     return list(jaxpr_as_fun(ClosedJaxpr(program, ()))(*(given[v] for v in variables)))
 
 
-def _program(constvars: Sequence[Var], invars: Sequence[Var], outvars: Sequence[Var], equations: list) -> Jaxpr:
+def _program(constvars: Sequence[Var], invars: Sequence[Var], outvars: Sequence[Var], equations: list[Any]) -> Jaxpr:
     effects = frozenset().union(*(e.effects for e in equations))
     return _empty_program().replace(
         constvars=list(constvars), invars=list(invars), outvars=list(outvars), eqns=equations, effects=effects

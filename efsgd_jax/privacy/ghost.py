@@ -144,7 +144,11 @@ def _component(component: Component, uses: Sequence[ParamUse], done: _Pass, leav
 
 
 def _outer_product(
-    use: ParamUse, met: list[jax.Array], cotangents: list[jax.Array], weights: dict, to_leaf: Callable[..., Any]
+    use: ParamUse,
+    met: list[jax.Array],
+    cotangents: list[jax.Array],
+    weights: dict[Any, Any],
+    to_leaf: Callable[..., Any],
 ) -> _Part:
     norms = jax.vmap(lambda met, d: outer_product_norm(use, met, d))(met, cotangents)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from efsgd_jax.evaluation.metrics.epochs import Predict, Recipe, train_by_epochs
+from efsgd_jax.evaluation.metrics.epochs import Predict, TrainingOptions, train_by_epochs
 from efsgd_jax.models.layers import Conv
 
 SMALLEST = 18  # what two convolutions and poolings leave one window of the third
@@ -24,7 +24,7 @@ def _adam(batches: int) -> optax.GradientTransformation:
     return optax.adam(3e-4)
 
 
-RECIPE = Recipe(epochs=50, batch_size=128, optimizer=_adam, held_out=0.1)
+OPTIONS = TrainingOptions(epochs=50, batch_size=128, optimizer=_adam, held_out=0.1)
 
 
 class Dense(nn.Module):
@@ -74,12 +74,12 @@ def _pooled(x: jax.Array) -> jax.Array:
 
 def dpdm_logistic_regression(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
     """DPDM's logistic regression; 0.2 ms for a step, 5 seconds."""
-    return train_by_epochs(Dense(num_classes), images, labels, RECIPE, seed).predict
+    return train_by_epochs(Dense(num_classes), images, labels, OPTIONS, seed).predict
 
 
 def dpdm_mlp(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
     """DPDM's MLP: one hidden layer of 100 units; 0.5 ms for a step, 11 seconds."""
-    return train_by_epochs(Dense(num_classes, (100,)), images, labels, RECIPE, seed).predict
+    return train_by_epochs(Dense(num_classes, (100,)), images, labels, OPTIONS, seed).predict
 
 
 def dpdm_cnn(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
@@ -87,4 +87,4 @@ def dpdm_cnn(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int
 
     Images smaller than 18x18 are enlarged by repeating pixels.
     """
-    return train_by_epochs(Cnn(num_classes), images, labels, RECIPE, seed).predict
+    return train_by_epochs(Cnn(num_classes), images, labels, OPTIONS, seed).predict

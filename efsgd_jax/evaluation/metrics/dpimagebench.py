@@ -11,7 +11,7 @@ took there.
 import numpy as np
 import optax
 
-from efsgd_jax.evaluation.metrics.epochs import Predict, Recipe, train_by_epochs
+from efsgd_jax.evaluation.metrics.epochs import Predict, TrainingOptions, train_by_epochs
 from efsgd_jax.evaluation.metrics.resnet import ResNet, ResNeXt, WideResNet
 
 
@@ -19,19 +19,19 @@ def _adam(batches: int) -> optax.GradientTransformation:
     return optax.adam(optax.exponential_decay(0.01, 20 * batches, 0.2, staircase=True))
 
 
-RECIPE = Recipe(epochs=50, batch_size=256, optimizer=_adam, held_out=5 / 60, latest=True, ema_decay=0.9999)
+OPTIONS = TrainingOptions(epochs=50, batch_size=256, optimizer=_adam, held_out=5 / 60, latest=True, ema_decay=0.9999)
 
 
 def dpimagebench_resnet(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
     """ResNet-110, 1.7 million parameters; 5.4 s for a step, 16 hours."""
-    return train_by_epochs(ResNet(num_classes), images, labels, RECIPE, seed).predict
+    return train_by_epochs(ResNet(num_classes), images, labels, OPTIONS, seed).predict
 
 
 def dpimagebench_wrn(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
     """WRN-40-4 with dropout 0.3, 8.9 million parameters; 13 s for a step, a day and a half."""
-    return train_by_epochs(WideResNet(num_classes), images, labels, RECIPE, seed).predict
+    return train_by_epochs(WideResNet(num_classes), images, labels, OPTIONS, seed).predict
 
 
 def dpimagebench_resnext(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
     """ResNeXt-29, 8x64d, 34.4 million parameters; 50 s for a step (from batches of 32), six days."""
-    return train_by_epochs(ResNeXt(num_classes), images, labels, RECIPE, seed).predict
+    return train_by_epochs(ResNeXt(num_classes), images, labels, OPTIONS, seed).predict

@@ -16,7 +16,7 @@ PyTree = Any
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-class Recipe(NamedTuple):
+class TrainingOptions(NamedTuple):
     """How a published classifier is trained, without augmentation.
 
     Attributes:
@@ -67,7 +67,7 @@ class _State(NamedTuple):
 
 
 def train_by_epochs(
-    model: nn.Module, images: np.ndarray, labels: np.ndarray, recipe: Recipe, seed: int = 0
+    model: nn.Module, images: np.ndarray, labels: np.ndarray, options: TrainingOptions, seed: int = 0
 ) -> TrainedNetwork:
     """The same arguments give the same network, up to the backend's rounding.
 
@@ -76,7 +76,7 @@ def train_by_epochs(
         it may have ``batch_stats`` and draw from the RNG stream ``"dropout"``.
       images: uint8 ``[N, S, S, C]``, N at least 2.
       labels: int ``[N]``.
-      recipe: see ``Recipe``.
+      options: see ``TrainingOptions``.
       seed: of the initial weights, the held-out part, the order and dropout.
 
     Formal guarantees:
@@ -84,33 +84,33 @@ def train_by_epochs(
     """
     rng, key = np.random.default_rng(seed), jax.random.key(seed)
     order = rng.permutation(len(labels))
-    held_out, rest = np.split(order, [max(1, round(recipe.held_out * len(labels)))])
-    batch_size = min(recipe.batch_size, len(rest))
+    held_out, rest = np.split(order, [max(1, round(options.held_out * len(labels)))])
+    batch_size = min(options.batch_size, len(rest))
     batches = len(rest) // batch_size
     x, y = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
 
-    state = _initial(model, recipe, batches, images[:1], key)
+    state = _initial(model, options, batches, images[:1], key)
     best = TrainedNetwork(model, {}, 0, -1.0)
-    for epoch in range(1, recipe.epochs + 1):
+    for epoch in range(1, options.epochs + 1):
         for rows in rng.permutation(rest)[: batches * batch_size].reshape(batches, batch_size):
-            state = _step(model, recipe, batches, state, x, y, rows, key)
+            state = _step(model, options, batches, state, x, y, rows, key)
         variables = {"params": state.average, **state.statistics}
         accuracy = float(np.mean(_predict(model, variables, images[held_out]) == labels[held_out]))
-        if accuracy > best.held_out_accuracy or (recipe.latest and accuracy == best.held_out_accuracy):
+        if accuracy > best.held_out_accuracy or (options.latest and accuracy == best.held_out_accuracy):
             best = TrainedNetwork(model, variables, epoch, accuracy)
     return best
 
 
-def _initial(model: nn.Module, recipe: Recipe, batches: int, image: np.ndarray, key: jax.Array) -> _State:
+def _initial(model: nn.Module, options: TrainingOptions, batches: int, image: np.ndarray, key: jax.Array) -> _State:
     statistics = dict(jax.jit(model.init, static_argnames="train")(key, _scaled(image), train=False))
     params = statistics.pop("params")
-    return _State(params, params, statistics, recipe.optimizer(batches).init(params), jnp.zeros((), jnp.int32))
+    return _State(params, params, statistics, options.optimizer(batches).init(params), jnp.zeros((), jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _step(
     model: nn.Module,
-    recipe: Recipe,
+    options: TrainingOptions,
     batches: int,
     state: _State,
     images: jax.Array,
@@ -129,10 +129,10 @@ def _step(
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean(), statistics
 
     gradient, statistics = jax.grad(loss, has_aux=True)(state.params)
-    updates, optimizer = recipe.optimizer(batches).update(gradient, state.optimizer, state.params)
+    updates, optimizer = options.optimizer(batches).update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     step = state.step + 1
-    decay = jnp.minimum(recipe.ema_decay, (1 + step) / (10 + step))
+    decay = jnp.minimum(options.ema_decay, (1 + step) / (10 + step))
     average = optax.incremental_update(params, state.average, 1 - decay)
     return _State(params, average, statistics, optimizer, step)
 
