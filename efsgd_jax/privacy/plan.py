@@ -23,6 +23,10 @@ class Budget(NamedTuple):
       name: phases that state the same one share it.
       share: of the target epsilon; those of all budgets add up to 1. When the phases of the first k budgets have
         ended, the run has spent at most the first k shares.
+
+    Examples:
+      >>> Budget("mixture", 0.4)
+      Budget(name='mixture', share=0.4)
     """
 
     name: str = "training"
@@ -37,6 +41,11 @@ class PlannedPhase(NamedTuple):
       mechanism: None for post-processing, which is free.
       steps: how often the mechanism is used.
       budget: that pays for it.
+
+    Examples:
+      >>> from efsgd_jax.privacy import FullBatchMechanism
+      >>> PlannedPhase("sums", FullBatchMechanism(1000, 0.0), steps=1).budget.share
+      1.0
     """
 
     name: str

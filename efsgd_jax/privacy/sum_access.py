@@ -44,6 +44,10 @@ class VectorSum(NamedTuple):
       count_weight: w, in the unit of the vectors; 0 for no counts.
 
     The sum is float32 ``[G, D]``, with counts a pair of that and ``[G]``, which are divided by w.
+
+    Examples:
+      >>> VectorSum(lambda record: record.image, l2_norm_clip=3.0, count_weight=4.0).length
+      5.0
     """
 
     of: Statistic
@@ -74,6 +78,10 @@ class SquareSum(NamedTuple):
       of: record -> float ``[D]``.
       l2_norm_clip: C.
       weight: of the matrix within the release, whose other terms share the noise.
+
+    Examples:
+      >>> SquareSum(lambda record: record.image, l2_norm_clip=3.0).length
+      9.0
     """
 
     of: Statistic
@@ -101,6 +109,10 @@ class OuterSum(NamedTuple):
       right: record -> float ``[Q]``, clipped to ``C / longest``.
       longest: of a, in its own unit.
       l2_norm_clip: C.
+
+    Examples:
+      >>> OuterSum(lambda r: r.features, lambda r: r.error, longest=2.0, l2_norm_clip=0.6).length
+      0.6
     """
 
     left: Statistic
