@@ -53,7 +53,7 @@ class ParamUse(NamedTuple):
 
 
 class Component(NamedTuple):
-    """A group of parameters of which no use depends on a parameter outside the group.
+    """A group of parameters. No use of any of them depends on parameters outside the group.
 
     Attributes:
       leaves: positions of the group's parameters among the leaves of all parameters.
