@@ -50,7 +50,7 @@ def program(main: Callable[[Sequence[str]], None]) -> Callable[..., int]:
             print(stop, file=sys.stderr)
             return STOPPED
         except KeyboardInterrupt:
-            print("interrupted; the same command continues a training run from its last checkpoint", file=sys.stderr)
+            print("interrupted; to continue a training run, run the same command again", file=sys.stderr)
             return 130
         return 0
 

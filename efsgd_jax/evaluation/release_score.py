@@ -21,7 +21,7 @@ REFUSED = {
     "real2gen": "its classifier is trained on real images, and one of them may change any number of answers",
     "fidelity": "it compares features of a network that is trained on real images, and no bound is known on what one "
     "image changes",
-    "copying": "it is about single training images: the worst case is what it measures",
+    "copying": "it measures how much is revealed about single training images",
 }
 
 

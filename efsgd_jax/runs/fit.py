@@ -97,8 +97,8 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
                     _release(config, setup, directory, *trained)
             except OSError as error:
                 raise UserError(
-                    f"cannot write in {directory.root} ({error.strerror or error}); the same command continues from "
-                    "the last checkpoint"
+                    f"cannot write in {directory.root} ({error.strerror or error}); run the same command again to "
+                    "continue from the last checkpoint"
                 ) from error
     steps = setup.ledger.steps
     report = (

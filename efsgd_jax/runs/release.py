@@ -132,7 +132,7 @@ def _check_report(directory: Workdir) -> None:
     if read_json(directory.run)["config"]["train"]["seed"] >= 0:
         _refuse(path, "claims a guarantee, but train.seed was set: anyone can subtract the noise")
     if "queries" in report and not directory.queries.is_file():
-        _refuse(path, f"lists queries, but {directory.queries}, which says what was paid for, is missing")
+        _refuse(path, f"lists queries, but {directory.queries}, which has the charged queries, is missing")
     steps, delta = report["steps"], report["delta"]
     training = _composition(directory, report).epsilon(steps, delta)
     proven = after_queries(training, [q["epsilon"] for q in report.get("queries", [])])
@@ -180,12 +180,12 @@ def _composition(directory: Workdir, report: dict[str, Any]) -> Composition:
 
 def _check_queries(directory: Workdir) -> None:
     """Refuses the report and the scores unless they match the charged queries in ``private/queries.json``."""
-    queries, mend = read_queries(directory), "ask efsgd_jax.release_score for the same score again to mend it"
+    queries, mend = read_queries(directory), "call efsgd_jax.release_score for the same score again to repair it"
     if read_json(directory.privacy_json).get("queries", []) != queries.report().get("queries", []):
         _refuse(directory.privacy_json, f"lists other queries than {directory.queries}; {mend}")
     for path, text in queries.files(directory).items():
         if path == directory.released_scores and path.read_bytes() != text.encode():
-            _refuse(path, f"is not what the queries of {directory.queries} paid for; {mend}")
+            _refuse(path, f"does not have the scores of the queries in {directory.queries}; {mend}")
 
 
 def _check_config(directory: Workdir) -> None:
@@ -256,6 +256,6 @@ def _check_grid(directory: Workdir, grid: np.ndarray) -> None:
         raise UserError(f"not released: {path} is not an image ({error})") from error
     wanted = np.asarray(enlarge(grid)).astype(int)
     if found.shape != wanted.shape or np.max(np.abs(found - wanted)) > PIXEL_TOLERANCE:
-        _refuse(path, "shows other images than the released generator draws; they may be real")
+        _refuse(path, "shows other images than the released generator generates; they may be real")
     if extra or not content.endswith(b"IEND\xaeB`\x82"):
         _refuse(path, "holds more than its pixels")

@@ -152,6 +152,6 @@ def check_finite(phase: Phase, parameters: PyTree, step: int) -> None:
         others = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise UserError(
             f"{broken[0]}{others} of the parameters are no longer finite at step {step} of {phase.name}; nothing is "
-            "released, and the last checkpoint is from before; lower the learning rates in config.method and use "
+            "released, and no checkpoint is saved at this step; lower the learning rates in config.method and use "
             "another --workdir"
         )

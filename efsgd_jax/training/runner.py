@@ -68,8 +68,8 @@ def train(
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
         raise UserError(
-            f"memory is not enough: {str(error).splitlines()[0][:200]}; what was kept is intact; lower what "
-            "config.method counts, such as microbatch_size or a width, or config.data.image_size"
+            f"memory is not enough: {str(error).splitlines()[0][:200]}; checkpoints are intact; lower a size "
+            "in config.method, such as microbatch_size or a width, or config.data.image_size"
         ) from error
 
 
@@ -201,7 +201,7 @@ class _Run:
                     self._keep(phase, begin + step, step, state, released)
                 if ends_early:
                     raise Stopped(
-                        f"stopped at step {begin + step} of {self.ends[-1]}, which is kept; the same command continues"
+                        f"stopped at step {begin + step} of {self.ends[-1]}; run the same command again to continue"
                     )
         return jax.device_get(phase.release(state))
 

@@ -142,7 +142,7 @@ def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:
         raise UserError(
             f"epsilon {p.epsilon:g} is unreachable: {before} with noise multiplier {composition.noise_multiplier:g} "
             f"spends {format_epsilon(ledger.spent(needed), 3)}; raise config.privacy.noise_multiplier, or set "
-            "it to 0 to have it solved for"
+            "it to 0 to calibrate it"
         )
     return ledger
 

@@ -77,8 +77,8 @@ def phases(
     size = vector_size(spec, hp)
     if size > MAX_SIZE:
         raise UserError(
-            f"config.method.name gaussian_mixture keeps a second moment of {size} numbers an image, and {MAX_SIZE} "
-            "are the most; set --config.method.low_pass=16 (16x16 coefficients) or a smaller --config.data.image_size"
+            f"config.method.name gaussian_mixture represents an image by {size} numbers, but at most {MAX_SIZE} are "
+            "supported; set --config.method.low_pass=16 (16x16 coefficients) or a smaller --config.data.image_size"
         )
     first = [reranker_phase(spec, hp, named["reranker"])] if "reranker" in named else []
     *fit, last = fit_phases(spec, hp, named)
