@@ -22,10 +22,11 @@ class PrivacyKeys:
 
     Attributes:
       l2_norm_clip: clip norm C of each gradient that leaves a shard.
-      schedule: which shards train and judge in each step: published, round_robin, independent or parameter; see
-        ``synthesizers/sanitized_gan/mechanism.py``.
+      schedule: which shards train in each step, and which are judges: published, round_robin, independent or parameter;
+        see ``synthesizers/sanitized_gan/mechanism.py``. A judge is a shard whose discriminator scores generated images
+        in this step.
       num_shards: number K of shards into which the training images are divided.
-      judges_per_step: number of shards that judge in a step, with schedule=parameter only.
+      judges_per_step: number of judges in a step, with schedule=parameter only.
       trained_per_step: number of shards that train in a step, in a public order, with schedule=independent or
         parameter only.
       allow_unproven: whether to train although no epsilon near the target is proven. Such a run cannot be released.

@@ -1,4 +1,7 @@
-"""The generator's inputs for each judge and, with reconstruction, the real images that its outputs should resemble."""
+"""The generator's inputs for each judge and, with reconstruction, the real images that its outputs should resemble.
+
+A judge is a shard whose discriminator scores generated images in this step.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -40,9 +40,9 @@ class Hyperparameters:
       classifier_learning_rate: Adam's learning rate for classifiers.
       reconstruction_weight: weight of the reconstruction in the generator's loss; 0 disables the encoders.
       reconstruction_from: ``codes`` adds |G(E(x), y) - x|^2 for half of the images, as published, with real images x
-        of the judge's shard. ``prior`` adds |G(z, y) - x|^2 for every image, with z from the prior; x is the image
-        whose code is nearest to z among images with label y that the judge reads. In image space only ``prior`` is
-        covered by the sanitiser, because its z does not depend on any image.
+        of the judge (the shard that scores the image). ``prior`` adds |G(z, y) - x|^2 for every image, with z from the
+        prior; x is the image whose code is nearest to z among images with label y that the judge reads. In image space
+        only ``prior`` is covered by the sanitiser, because its z does not depend on any image.
       candidates: number of real images that a judge reads for each image that it scores, with ``prior`` only.
       kl_weight: beta, the weight of the KL divergence in the encoder's loss.
       encoder_steps: number of steps of a shard's encoder each time the shard trains.
