@@ -105,7 +105,7 @@ def balance_section(
         return missing("balance", "Balance", "It is not known yet.", command, title=title)
     classifier, counts = found
     total = counts.sum()
-    num_test = real2gen[classifier].get("num_test", int(total))  # each image was counted once for each seed
+    num_test = real2gen[classifier].get("num_test", int(total))  # the counts are summed over the seeds
     widest = max(counts.sum(axis=0).max(), counts.sum(axis=1).max()) / total
     rows: list[list[str | Cell]] = []
     for k, name in enumerate(names):

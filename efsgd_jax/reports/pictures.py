@@ -43,7 +43,7 @@ def walks_section(released: Released) -> Section | None:
         return None
     frames = walks(released, min(len(names), MAX_CLASSES))
     figures = []
-    for name, images in zip(names, frames, strict=False):  # of the first classes
+    for name, images in zip(names, frames, strict=False):  # only the first classes have frames
         alt = f"{FRAMES} generated images of class {name}, each a little different from the last"
         figures.append((name, picture(strip(images), alt, width=WIDTH)))
     return Section("walks", "Interpolations", "walks.html", {"figures": figures, "num_classes": len(names)})

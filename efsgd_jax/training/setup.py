@@ -45,7 +45,7 @@ def dataset_of(config: ConfigDict) -> Dataset:
         channels=d.channels or None,
         attribute=d.attribute or None,
         test_fraction=d.test_fraction,
-        classes=d.get("classes") or None,  # not in the configuration of an older run
+        classes=d.get("classes") or None,  # runs of older versions lack this key
         value_range=d.get("value_range") or None,
     )
 

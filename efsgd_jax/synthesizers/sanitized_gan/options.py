@@ -36,7 +36,8 @@ class Hyperparameters:
       classifier_from: generator step from which shards train classifiers. The generator's loss includes them as soon
         as every shard that may judge has trained one.
       classifier_generated_steps: number of steps of a new classifier on generated images, each time the shard trains.
-      classifier_real_steps: number of steps of a new classifier on images of its shard, after those on generated ones.
+      classifier_real_steps: number of steps of a new classifier on images of its shard, after those on generated ones;
+        0 disables the classifier too.
       classifier_learning_rate: Adam's learning rate for classifiers.
       reconstruction_weight: weight of the reconstruction in the generator's loss; 0 disables the encoders.
       reconstruction_from: ``codes`` adds |G(E(x), y) - x|^2 for half of the images, as published, with real images x
