@@ -1,4 +1,4 @@
-"""Training a network by epochs over shuffled images, of which some are held out and choose the epoch."""
+"""Trains a network for epochs over shuffled images, and keeps the epoch that is best on held-out images."""
 
 import functools
 from collections.abc import Callable
@@ -20,14 +20,15 @@ class TrainingOptions(NamedTuple):
     """How a published classifier is trained, without augmentation.
 
     Attributes:
-      epochs: passes over the images that are not held out.
-      batch_size: images in a step; what does not fill a batch is left out of that epoch.
-      optimizer: from the number of steps in an epoch, for schedules that count epochs.
-      held_out: the share of the images, drawn at random, that is not trained on: the network of the epoch that got
-        most of them right is kept.
-      latest: whether among equally good epochs the last is kept, else the first.
-      ema_decay: of the average of the weights that is scored instead of them, 0 for none. After n steps it is at most
-        ``(1 + n) / (10 + n)``.
+      epochs: number of passes over the images that are not held out.
+      batch_size: number of images in a step; in each epoch, images that do not fill a batch are left out.
+      optimizer: function from the number of steps in an epoch (which learning-rate schedules may need) to the
+        optimiser.
+      held_out: share of the images that is held out, chosen at random. The network of the epoch with the best accuracy
+        on them is kept.
+      latest: whether the last of several equally good epochs is kept; otherwise the first is.
+      ema_decay: decay of the moving average of the weights, which is evaluated in place of the weights; 0 for the
+        weights themselves. After n steps the decay is at most ``(1 + n) / (10 + n)``.
     """
 
     epochs: int
@@ -42,10 +43,10 @@ class TrainedNetwork(NamedTuple):
     """The network of the epoch that was kept.
 
     Attributes:
-      model: its ``apply`` takes images in [-1, 1] and ``train``.
-      variables: averaged weights, and the statistics of the layers that normalise by batch.
-      epoch: from 1.
-      held_out_accuracy: in [0, 1], after that epoch.
+      model: the Flax module; its ``apply`` takes images in [-1, 1] and the flag ``train``.
+      variables: the averaged weights, and the statistics of batch normalisation.
+      epoch: number of the epoch, from 1.
+      held_out_accuracy: accuracy on the held-out images after that epoch, in [0, 1].
     """
 
     model: nn.Module
@@ -54,7 +55,7 @@ class TrainedNetwork(NamedTuple):
     held_out_accuracy: float
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """uint8 ``[N, S, S, C]`` -> int ``[N]``, the likeliest class."""
+        """The most probable class of each image: uint8 ``[N, S, S, C]`` -> int ``[N]``."""
         return _predict(self.model, self.variables, images)
 
 
@@ -69,15 +70,17 @@ class _State(NamedTuple):
 def train_by_epochs(
     model: nn.Module, images: np.ndarray, labels: np.ndarray, options: TrainingOptions, seed: int = 0
 ) -> TrainedNetwork:
-    """The same arguments give the same network, up to the backend's rounding.
+    """Trains a network and returns it as it was after its best epoch.
+
+    The same arguments give the same network, up to the backend's rounding.
 
     Args:
-      model: ``apply(variables, x, train)`` gives logits ``[B, K]`` for float images ``[B, S, S, C]`` in [-1, 1];
-        it may have ``batch_stats`` and draw from the RNG stream ``"dropout"``.
-      images: uint8 ``[N, S, S, C]``, N at least 2.
-      labels: int ``[N]``.
-      options: see ``TrainingOptions``.
-      seed: of the initial weights, the held-out part, the order and dropout.
+      model: Flax module whose ``apply(variables, x, train)`` returns logits ``[B, K]`` for float images
+        ``[B, S, S, C]`` in [-1, 1]. It may have ``batch_stats`` and use the RNG stream ``"dropout"``.
+      images: training images, uint8 ``[N, S, S, C]``, N at least 2.
+      labels: their classes, int ``[N]``.
+      options: how to train.
+      seed: seed of the initial weights, the choice of held-out images, the order of images and dropout.
 
     Formal guarantees:
       None: the network, and the epoch that is kept, are functions of the images, without noise.
@@ -138,7 +141,7 @@ def _step(
 
 
 def _predict(model: nn.Module, variables: PyTree, images: np.ndarray) -> np.ndarray:
-    """In chunks of one size, so that the network is compiled once."""
+    """The most probable classes, computed in chunks of one size, so that the network is compiled once."""
     size = min(CHUNK, len(images))
     chunks = [images[i : i + size] for i in range(0, len(images), size)]
     padded = [np.pad(chunk, [(0, size - len(chunk)), (0, 0), (0, 0), (0, 0)]) for chunk in chunks]
@@ -151,5 +154,5 @@ def _classes(model: nn.Module, variables: PyTree, images: jax.Array) -> jax.Arra
 
 
 def _scaled(images: jax.Array | np.ndarray) -> jax.Array:
-    """uint8 -> float32 in [-1, 1]."""
+    """Converts uint8 pixels to float32 in [-1, 1]."""
     return jnp.asarray(images, jnp.float32) / 127.5 - 1.0

@@ -1,4 +1,4 @@
-"""What reports say of a run with shards: its sampler, three accountings side by side, and why one may prove nothing."""
+"""The description of a run with shards for reports: its sampler, three accountings, and why nothing may be proven."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ SAMPLERS = {
 
 
 def describe(mechanism: "ShardMechanism", steps: int, delta: float, epsilon_spent: float) -> Description:
-    """Of ``steps`` steps that spent ``epsilon_spent``."""
+    """Describes a run that took ``steps`` steps and spent ``epsilon_spent``."""
     by_name = accountings(mechanism, steps, delta, epsilon_spent)
     unproven = mechanism.noise_multiplier > 0 and not mechanism.proven
     return Description(
@@ -45,7 +45,7 @@ def _summary(mechanism: "ShardMechanism") -> str:
 
 
 def _unproven(mechanism: "ShardMechanism", by_name: Mapping[str, float]) -> str:
-    """Why nothing near the target is proven."""
+    """The reason why no epsilon near the target is proven for this mechanism."""
     if mechanism.real_codes:
         return (
             "reconstruction in image space: the generator's derivative at the code of a real image gives that code "
