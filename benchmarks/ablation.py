@@ -58,7 +58,7 @@ def run(config_path: str, assignments: list[str], workdir: Path) -> dict:
     scores = evaluate(workdir, metrics=("utility",), classifiers=("logistic_regression", "cnn"), classifier_seeds=1)
     return {
         "epsilon": result.privacy["epsilon"],
-        "noise_multiplier": result.privacy["mechanism_parameters"]["noise_multiplier"],
+        "noise_multiplier": result.privacy["phases"][0]["mechanism_parameters"]["noise_multiplier"],
         "steps": result.steps,
         "clipped_share": clipped_share(result.workdir / "private" / "metrics.jsonl"),
         "train_seconds": seconds,

@@ -15,12 +15,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from arithmetic_sums import clip_rows
 from provenance import provenance
 from timing import in_turn, ratios, spread, write_record
 
 from efsgd_jax.privacy import noise
 from efsgd_jax.privacy.one_shot import FACTOR_BITS, NoiseSupply, Release, whole_rows
-from efsgd_jax.synthesizers.gaussian_mixture.fit import clip_rows
 
 CLASSES, SIZE, FEATURES = 10, 784, 442
 COMPONENTS, DIRECTIONS = 200, 120

@@ -21,13 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from provenance import provenance
-from timing import fastest, in_turn, ratios, spread, write_record
+from timing import cores, fastest, in_turn, ratios, spread, write_record
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.models import Discriminator
 from efsgd_jax.models.layers import Conv
 from efsgd_jax.privacy import clipped_grad
-from efsgd_jax.training.compilation import compiler_options, cores
+from efsgd_jax.privacy.rounding import margin
+from efsgd_jax.training.compilation import compiler_options
 
 SPEC = ImageSpec(28, 1, 10)
 FEATURES = 64
@@ -46,6 +47,8 @@ class Problem:
         self.labels = jnp.asarray(rng.integers(0, SPEC.num_classes, batch_size), jnp.int32)
         self.keys = jax.random.split(jax.random.key(0), batch_size)
         self.params = jax.jit(self.module.init)(jax.random.key(1), self.images[:1], self.labels[:1])
+        # Ours are clipped with a margin for rounding; for equal sums the peers have to clip to the same norm.
+        self.l2_norm_clip_of_peers = L2_NORM_CLIP / (1 + margin(self.params, batch_size))
 
     def sum_of_losses(self, params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
         judgement = self.module.apply(params, images, labels)
@@ -114,7 +117,10 @@ def of_jax_privacy(problem: Problem, microbatch_size: int) -> dict[str, Callable
     run = {}
     for name, size in (("jax-privacy", None), ("jax-privacy in microbatches", microbatch_size)):
         f = clipping.clipped_grad(
-            problem.sum_of_losses, l2_clip_norm=L2_NORM_CLIP, batch_argnums=(1, 2), microbatch_size=size
+            problem.sum_of_losses,
+            l2_clip_norm=problem.l2_norm_clip_of_peers,
+            batch_argnums=(1, 2),
+            microbatch_size=size,
         )
         # With the faster one of XLA's two sets of routines for a CPU.
         for options in ({}, compiler_options()):
@@ -135,8 +141,8 @@ def of_torch(problem: Problem) -> dict[str, Callable[[], Any]]:
     run = {}
     for name, make in (
         ("PyTorch plain", Plain),
-        ("Opacus hooks", functools.partial(Hooks, l2_norm_clip=L2_NORM_CLIP)),
-        ("Opacus ghost", functools.partial(Ghost, l2_norm_clip=L2_NORM_CLIP)),
+        ("Opacus hooks", functools.partial(Hooks, l2_norm_clip=problem.l2_norm_clip_of_peers)),
+        ("Opacus ghost", functools.partial(Ghost, l2_norm_clip=problem.l2_norm_clip_of_peers)),
     ):
         model = TorchDiscriminator(SPEC, problem.width, problem.max_width, FEATURES, row_major=make is not Plain)
         model.load(problem.params)

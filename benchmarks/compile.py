@@ -2,7 +2,7 @@
 
     python benchmarks/compile.py --out=benchmarks/results/compile.json
 
-Each number is of a process of its own, without a cache of compiled programs.
+Each number is of a process of its own, without a cache of compiled programs. Steps are those of the first phase.
 """
 
 import argparse
@@ -25,23 +25,24 @@ def child(config: str) -> None:
     """Prints what the first step, and later ones, took in this process."""
     import jax
     import jax.numpy as jnp
+    from first_step import state_and_inputs
 
     from efsgd_jax.cli.parser import read_config
-    from efsgd_jax.training.compilation import compiler_options
+    from efsgd_jax.synthesizers.base import Record
     from efsgd_jax.training.setup import prepare
     from efsgd_jax.training.update import make_update
 
     setup = prepare(read_config(config, []))
-    images, labels = jnp.asarray(setup.dataset.train_images), jnp.asarray(setup.dataset.train_labels)
+    phase = setup.phases[0]
+    records = Record(jnp.asarray(setup.dataset.train_images), jnp.asarray(setup.dataset.train_labels))
     start = time.perf_counter()
-    state = jax.jit(setup.synthesizer.init, compiler_options=compiler_options())(jax.random.key(0))
-    jax.block_until_ready(state)
+    state, inputs = jax.block_until_ready(state_and_inputs(phase, records))
     ready = time.perf_counter()
-    update = make_update(setup.synthesizer)
-    state, _ = jax.block_until_ready(update(state, jax.random.key(1), (images, labels)))
+    update = make_update(phase)
+    state, _ = jax.block_until_ready(update(state, jnp.int32(0), inputs))
     first = time.perf_counter()
-    for _ in range(STEPS):
-        state, _ = update(state, jax.random.key(1), (images, labels))
+    for step in range(1, STEPS + 1):
+        state, _ = update(state, jnp.int32(step), inputs)
     jax.block_until_ready(state)
     step = (time.perf_counter() - first) / STEPS
     print(json.dumps({"init": ready - start, "first_step": first - ready, "ms_per_step": 1e3 * step}))

@@ -64,7 +64,7 @@ def run(config_path: str, assignments: list[str], workdir: Path) -> dict:
     here, measures = provenance(), scores.fidelity["classifier"]
     return {
         "accountings": result.privacy["accountings"],
-        "noise_multiplier": result.privacy["mechanism_parameters"]["noise_multiplier"],
+        "noise_multiplier": result.privacy["phases"][0]["mechanism_parameters"]["noise_multiplier"],
         "guarantee": result.privacy["guarantee"],
         "steps": result.steps,
         "train_seconds": seconds,

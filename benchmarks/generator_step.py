@@ -27,21 +27,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from first_step import state_and_inputs
 from ml_collections import ConfigDict
 from provenance import provenance
+from timing import cores
 
-from efsgd_jax.cli.parser import Parser, program, read_config, split_overrides
+from efsgd_jax.cli.parser import program, read_config, split_overrides
 from efsgd_jax.config import validate
 from efsgd_jax.errors import UserError
 from efsgd_jax.models.critic import Critic
 from efsgd_jax.synthesizers import method_named
-from efsgd_jax.synthesizers.sanitized_gan.method import Hyperparameters, make_generator, sanitized_gan
-from efsgd_jax.training.compilation import cores
+from efsgd_jax.synthesizers.base import Record
+from efsgd_jax.synthesizers.sanitized_gan.method import make_generator
+from efsgd_jax.synthesizers.sanitized_gan.options import Hyperparameters
 from efsgd_jax.training.update import make_update
 
 try:
     import torch
-    from torch_family import SPEC, PlainLoop
+    from torch_family import SPEC, PlainLoop, critics_of
 except ImportError:
     print("error: this compares with PyTorch, which is missing: pip install 'efsgd_jax[bench]'", file=sys.stderr)
     sys.exit(2)
@@ -60,7 +63,7 @@ def check_alike(hp: Hyperparameters, state: Any, theirs: PlainLoop) -> dict[str,
     rng = np.random.default_rng(1)
     labels = rng.integers(0, SPEC.num_classes, 8)
     z, images = (rng.standard_normal(shape).astype(np.float32) for shape in ((8, hp.latent), (8, *SPEC.shape)))
-    first = jax.tree.map(lambda x: x[0], state.members.critic)
+    first = jax.tree.map(lambda x: x[0], critics_of(state))
     counts = {}
     for name, params, network in (
         ("generator", state.params, theirs.generator),
@@ -82,22 +85,23 @@ def check_alike(hp: Hyperparameters, state: Any, theirs: PlainLoop) -> dict[str,
 def compare(config: ConfigDict, rounds: int, steps: int) -> dict[str, Any]:
     """Milliseconds per step of every round, of ours and theirs in turn, theirs by the number of its threads."""
     method = method_named(config.method.name)
-    hp, mechanism = method.read(config.method.to_dict()), method.mechanism(config, EXAMPLES)
+    hp, plan = method.read(config.method.to_dict()), method.plan(config, EXAMPLES)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (EXAMPLES, *SPEC.shape), np.uint8)
     labels = rng.integers(0, SPEC.num_classes, EXAMPLES).astype(np.int32)
 
-    synthesizer = sanitized_gan(SPEC, hp, mechanism)
-    state = jax.jit(synthesizer.init)(jax.random.key(0))
-    data = synthesizer.arrange(jax.random.key(1), jnp.asarray(images), jnp.asarray(labels))
-    theirs = PlainLoop(hp, mechanism, state, images, labels)
+    (phase,) = method.phases(SPEC, hp, plan, None)
+    state, inputs = state_and_inputs(phase, Record(jnp.asarray(images), jnp.asarray(labels)))
+    theirs = PlainLoop(hp, phase.plan.mechanism, state, images, labels)
     counts = check_alike(hp, state, theirs)
-    update = make_update(synthesizer)
+    update = make_update(phase)
+    taken = 0
 
     def ours_steps() -> bool:
-        nonlocal state
+        nonlocal state, taken
         for _ in range(steps):
-            state, metrics = update(state, jax.random.key(2), data)
+            state, metrics = update(state, jnp.int32(taken), inputs)
+            taken += 1
         return bool(jnp.isfinite(jax.block_until_ready((state, metrics))[1]["generator"]))
 
     def torch_steps(threads: int) -> bool:
@@ -168,7 +172,7 @@ def configuration(args: argparse.Namespace, overrides: list[str], schedule: str)
 @program
 def main(argv: Sequence[str]) -> None:
     overrides, rest = split_overrides(argv)
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/sanitized_fmnist_small.py")
     parser.add_argument("--papers", action="store_true", help="the published widths, batches and critic steps")
     parser.add_argument("--members", type=int, help="K; the config's where not given")

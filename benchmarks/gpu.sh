@@ -22,5 +22,5 @@ fi
 
 # The private step, beside a plain one.
 [ "$(left)" -gt 60 ] && timeout "$(left)" "$PYTHON" benchmarks/training_step.py --rounds=3 \
-  --rivals=plain:0,ghost:0,ghost:256,vmap:256 --out="$OUT/training_step.json" | tee "$OUT/training_step.txt"
+  --baselines=plain:0,ghost:0,ghost:256,vmap:256 --out="$OUT/training_step.json" | tee "$OUT/training_step.txt"
 exit 0

@@ -88,7 +88,7 @@ def run(config_path: str, assignments: list[str], workdir: Path, metrics: tuple[
     return {
         "epsilon": result.privacy["epsilon"],
         "epsilon_by_rdp": result.privacy["epsilon_by_rdp_without_truncation"],
-        "noise_multiplier": result.privacy["mechanism_parameters"]["noise_multiplier"],
+        "noise_multiplier": result.privacy["phases"][0]["mechanism_parameters"]["noise_multiplier"],
         "train_seconds": round(trained - start, 1),
         "draw_seconds": round(drawn - trained, 1),
         "gen2real_cnn": scores.gen2real["cnn"].accuracy,

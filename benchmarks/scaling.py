@@ -27,9 +27,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 from provenance import provenance  # noqa: E402
 from timing import write_record  # noqa: E402
 
-from efsgd_jax.privacy import DpSgdMechanism, clipped_grad, error_feedback_aggregate, poisson_batch  # noqa: E402
-from efsgd_jax.synthesizers.efsgd_gan.method import efsgd_gan  # noqa: E402
+from efsgd_jax.privacy import (  # noqa: E402
+    DpSgdMechanism,
+    PlannedPhase,
+    clipped_grad,
+    error_feedback_aggregate,
+    poisson_batch,
+)
+from efsgd_jax.synthesizers.base import Record  # noqa: E402
+from efsgd_jax.synthesizers.efsgd_gan.method import phases  # noqa: E402
 from efsgd_jax.synthesizers.efsgd_gan.options import Hyperparameters  # noqa: E402
+from efsgd_jax.training.update import Inputs, take_step  # noqa: E402
 
 SPEC_N = 60_000
 BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1, "f64": 8, "u8": 1}
@@ -76,7 +84,7 @@ def private_update(batch_size: int, mesh: Mesh | None) -> dict[str, Any]:
         rows, mask = poisson_batch(key, SPEC_N, batch_size / SPEC_N, batch_size)
         batch = images[rows].astype(jnp.float32) / 127.5 - 1, labels[rows]
         clipped = gradient(params, batch, jax.random.split(key, batch_size), mask)
-        updates, state = tx.update(clipped, state, params, mask=mask)
+        updates, state = tx.update(clipped, state, params)
         return optax.apply_updates(params, updates), state
 
     params = problem.params
@@ -95,13 +103,13 @@ def whole_step(batch_size: int, mesh: Mesh | None) -> dict[str, Any]:
     hp = Hyperparameters(
         latent=16, max_width=32, features=64, generated_batch_size=batch_size // 4, microbatch_size=None
     )
-    made = efsgd_gan(SPEC, hp, mechanism, mesh)
+    (phase,) = phases(SPEC, hp, [PlannedPhase("training", mechanism, 1)], mesh)
     images = jax.ShapeDtypeStruct((SPEC_N, 28, 28, 1), jnp.uint8)
     labels = jax.ShapeDtypeStruct((SPEC_N,), jnp.int32)
-    state, key = (jax.eval_shape(f, jax.random.key(0)) for f in (made.init, lambda k: k))
-    result = account(
-        lambda state, key, data: made.step(state, made.batch(key, state.step, data)), mesh, state, key, (images, labels)
-    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(lambda key: phase.init(key, {}), key)
+    inputs = Inputs(key, key, Record(images, labels), {})
+    result = account(lambda state, inputs: take_step(phase, state, inputs, jnp.int32(0), mesh), mesh, state, inputs)
     return {**result, "parameter_bytes": sum(4 * x.size for x in jax.tree.leaves(state.params))}
 
 

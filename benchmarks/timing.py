@@ -1,11 +1,17 @@
 """Programs timed in turn, so that a slow minute of the machine slows all of them."""
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+
+def cores() -> int:
+    """That this process may use, which is how many threads XLA takes."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_turn(run: Mapping[str, Callable[[], Any]], rounds: int, repeats: int = 1) -> dict[str, list[float]]:

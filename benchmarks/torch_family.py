@@ -118,6 +118,11 @@ def _set_conv(conv: Any, params: Any) -> None:
     _set(conv.bias, params["bias"])
 
 
+def critics_of(state: Any) -> Any:
+    """Parameters of all shards' critics, leading axis K, out of the wrapper that keeps a phase from reading them."""
+    return state.members._value.critic
+
+
 class PlainLoop:
     """The same method as a person would write it in PyTorch, after the published code.
 
@@ -139,7 +144,7 @@ class PlainLoop:
         betas = (hp.adam_b1, hp.adam_b2)
         self.optimizer = torch.optim.Adam(self.generator.parameters(), hp.generator_learning_rate, betas)
         self.critics = [TorchCritic(SPEC, hp.critic_width) for _ in range(mechanism.num_shards)]
-        members = jax.device_get(state.members.critic["params"])
+        members = jax.device_get(critics_of(state)["params"])
         for k, critic in enumerate(self.critics):
             critic.load(jax.tree.map(lambda x, k=k: x[k], members))
         critic_rate = hp.critic_learning_rate

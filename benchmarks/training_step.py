@@ -15,39 +15,52 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from baselines import EXAMPLES, gradients_by, phase_by, random_records
+from first_step import state_and_inputs
+from ml_collections import ConfigDict
 from provenance import provenance
-from rivals import random_data, synthesizer
 from timing import fastest, in_turn, ratios, spread, write_record
 
 from efsgd_jax.cli.parser import read_config
+from efsgd_jax.privacy import PlannedPhase
+from efsgd_jax.synthesizers.base import Record
+from efsgd_jax.training.setup import make_ledger
 from efsgd_jax.training.update import make_update
 
 OVERHEAD_STEPS = 30
 
 
-class Rival:
-    """One way to take steps."""
+class Baseline:
+    """One way to take steps: with gradients by ``kind``."""
 
-    def __init__(self, config: Any, kind: str, microbatch_size: int | None, data: Any) -> None:
-        made = synthesizer(config, kind, microbatch_size)
-        self.state = jax.jit(made.init)(jax.random.key(0))
-        self.data = made.arrange(jax.random.key(1), *data)
-        update, self.key = make_update(made), jax.random.key(2)
-        start = time.perf_counter()
-        self.update = update.lower(self.state, self.key, self.data).compile()
+    def __init__(
+        self, kind: str, microbatch_size: int | None, config: ConfigDict, planned: PlannedPhase, records: Record
+    ) -> None:
+        self.steps = 0
+        with gradients_by(kind):
+            phase = phase_by(kind, microbatch_size, config, planned)
+            self.state, self.inputs = state_and_inputs(phase, records)
+            start = time.perf_counter()
+            self.update = make_update(phase).lower(self.state, jnp.int32(0), self.inputs).compile()
         self.compile_seconds = time.perf_counter() - start
 
+    def dispatch(self) -> Any:
+        """Asks for the next step: what it will give."""
+        self.state, metrics = self.update(self.state, jnp.int32(self.steps), self.inputs)
+        self.steps += 1
+        return self.state, metrics
+
     def __call__(self) -> None:
-        self.state, metrics = self.update(self.state, self.key, self.data)
-        jax.block_until_ready((self.state, metrics))
+        jax.block_until_ready(self.dispatch())
 
     def outside(self) -> float:
         """Share of time until the device has its next step, when it is asked only after the one before is done."""
         start, waited = time.perf_counter(), 0.0
         for _ in range(OVERHEAD_STEPS):
-            self.state, metrics = self.update(self.state, self.key, self.data)
+            given = self.dispatch()
             asked = time.perf_counter()
-            jax.block_until_ready((self.state, metrics))
+            jax.block_until_ready(given)
             waited += time.perf_counter() - asked
         return 1 - waited / (time.perf_counter() - start)
 
@@ -64,25 +77,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/efsgd_fmnist.py")
     parser.add_argument(
-        "--rivals", default="plain:32,plain:64,plain:0,ghost:32,ghost:64,vmap:32",
+        "--baselines", default="plain:32,plain:64,plain:0,ghost:32,ghost:64,vmap:32",
         help="kind:microbatch_size, 0 for the whole batch",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--repeats", type=int, default=3, help="steps in one turn")
     parser.add_argument("--out", help="JSON file of results")
     args = parser.parse_args()
-    config, data = read_config(args.config, []), random_data()
+    config, records = read_config(args.config, []), random_records()
+    (planned,) = make_ledger(config, EXAMPLES).mechanism.phases
     run = {}
-    for rival in args.rivals.split(","):
-        kind, size = rival.split(":")
+    for baseline in args.baselines.split(","):
+        kind, size = baseline.split(":")
         name = f"{kind}, {'microbatches of ' + size if int(size) else 'whole batch'}"
-        run[name] = Rival(config, kind, int(size) or None, data)
+        run[name] = Baseline(kind, int(size) or None, config, planned, records)
     times = in_turn(run, args.rounds, args.repeats)
     print(to_table(times))
     private = fastest(times, [name for name in times if name.startswith("ghost")])
     outside = [run[private].outside() for _ in range(5)]
     print(f"outside of compute, {private}: {100 * statistics.median(outside):.1f}% of the time")
-    seconds = {name: rival.compile_seconds for name, rival in run.items()}
+    seconds = {name: baseline.compile_seconds for name, baseline in run.items()}
     sizes = {k: v for k, v in vars(args).items() if k != "out"}
     write_record(
         args.out, {**provenance(), "sizes": sizes, "compile_seconds": seconds, "outside": outside, "ms": times}

@@ -1,8 +1,11 @@
-"""`efsgd_gan`'s training step, private and plain, for the benchmarks of the whole step."""
+"""`efsgd_gan`'s training step with other gradients than its own, for the benchmarks of the whole step."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +13,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from efsgd_jax.data.dataset import ImageSpec
-from efsgd_jax.privacy import ClippedSum, DpSgdMechanism, clipped_grad, sensitivity_of
+from efsgd_jax.privacy import ClippedSum, PlannedPhase, clipped_grad, gradient_access, sensitivity_of
 from efsgd_jax.synthesizers import method_named
-from efsgd_jax.synthesizers.base import Synthesizer
-from efsgd_jax.synthesizers.efsgd_gan import method as gan
+from efsgd_jax.synthesizers.base import Phase, Record
+from efsgd_jax.synthesizers.efsgd_gan import method as efsgd_gan
 
 EXAMPLES = 60_000
 SPEC = ImageSpec(28, 1, 10)
@@ -61,26 +64,26 @@ def plain_grad(loss: Callable[..., Any], l2_norm_clip: Any, *, microbatch_size: 
     return summed
 
 
-def synthesizer(config: ConfigDict, kind: str, microbatch_size: int | None) -> Synthesizer:
-    """`efsgd_gan` as ``config`` has it, its gradients by ``kind``: ghost, vmap, or plain (and then without noise)."""
+@contextlib.contextmanager
+def gradients_by(kind: str) -> Iterator[None]:
+    """``clipped_grad`` of real and of generated images is ghost, vmap or plain; for a step that is traced in here."""
+    other = plain_grad if kind == "plain" else functools.partial(clipped_grad, method=kind)
+    with mock.patch.object(gradient_access, "clipped_grad", other), mock.patch.object(efsgd_gan, "clipped_grad", other):
+        yield
+
+
+def phase_by(kind: str, microbatch_size: int | None, config: ConfigDict, planned: PlannedPhase) -> Phase:
+    """`efsgd_gan`'s phase, to be bound and traced within ``gradients_by(kind)``; a plain one is without noise."""
     method = method_named(config.method.name)
     hp = dataclasses.replace(method.read(config.method.to_dict()), microbatch_size=microbatch_size)
-    mechanism: DpSgdMechanism = method.mechanism(config, EXAMPLES)
+    assert planned.mechanism is not None
     if kind == "plain":
-        mechanism = mechanism._replace(noise_multiplier=0.0)
-    original = gan.clipped_grad
-    try:
-        gan.clipped_grad = plain_grad if kind == "plain" else _by(kind)
-        return gan.efsgd_gan(SPEC, hp, mechanism)
-    finally:
-        gan.clipped_grad = original
+        planned = planned._replace(mechanism=planned.mechanism.with_noise(0.0))
+    (phase,) = method.phases(SPEC, hp, [planned], None)
+    return phase
 
 
-def _by(method: str) -> Any:
-    return lambda loss, clip, **options: clipped_grad(loss, clip, **{**options, "method": method})
-
-
-def random_data() -> tuple[jax.Array, jax.Array]:
+def random_records() -> Record:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (EXAMPLES, *SPEC.shape), np.uint8)
-    return jnp.asarray(images), jnp.asarray(rng.integers(0, SPEC.num_classes, EXAMPLES), jnp.int32)
+    return Record(jnp.asarray(images), jnp.asarray(rng.integers(0, SPEC.num_classes, EXAMPLES), jnp.int32))

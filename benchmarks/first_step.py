@@ -1,0 +1,19 @@
+"""What the first step of a phase wants: its first state and its inputs, as the runner makes them."""
+
+from typing import Any
+
+import jax
+
+from efsgd_jax.synthesizers.base import Phase, Record
+from efsgd_jax.training.compilation import compiler_options
+from efsgd_jax.training.runner import view_all
+from efsgd_jax.training.update import Inputs, keys_of_phase
+
+
+def state_and_inputs(phase: Phase, records: Record) -> tuple[Any, Inputs]:
+    """Of a phase that reads ``records`` and comes first in its run."""
+    keys = keys_of_phase(jax.random.key(0), 0)
+    rows = view_all(phase.view, records) if phase.view else records
+    assert phase.plan.mechanism is not None
+    inputs = Inputs(keys.access, keys.step, phase.plan.mechanism.arrange(keys.arrange, rows), {})
+    return jax.jit(phase.init, compiler_options=compiler_options())(keys.init, {}), inputs
