@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from efsgd_jax.config import validate
 from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import atomic, read_json, write_json, write_text
@@ -23,9 +22,8 @@ from efsgd_jax.runs.workdir import Workdir, plain
 from efsgd_jax.synthesizers import method_named
 from efsgd_jax.training import memory
 from efsgd_jax.training.devices import from_first, is_first
-from efsgd_jax.training.progress import say
 from efsgd_jax.training.runner import train
-from efsgd_jax.training.setup import Setup, identity, mesh_for, prepare
+from efsgd_jax.training.setup import Setup, identity, prepare
 
 PyTree = Any
 
@@ -81,10 +79,8 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
       >>> [phase["name"] for phase in result.privacy["phases"]], result.epsilon <= 10
       (['class means', 'basis', 'moments'], True)
     """
-    validate(config)
-    mesh = mesh_for(config)
-    say("reading the data, solving for the noise", shown=progress and is_first())
-    setup = prepare(config, mesh)
+    progress = progress and is_first()
+    setup = prepare(config, shown=progress)
     directory = Workdir(workdir)
     seeded = config.train.seed >= 0
     with contextlib.ExitStack() as stack:
@@ -92,7 +88,7 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
             if seeded and is_first():
                 print("warning: train.seed is set: this run carries NO privacy guarantee", file=sys.stderr)
             try:
-                trained = train(config, setup, directory, progress and is_first(), mesh)
+                trained = train(config, setup, directory, progress)
                 if trained is not None:
                     _release(config, setup, directory, *trained)
             except OSError as error:
@@ -119,8 +115,8 @@ def _enter(config: ConfigDict, setup: Setup, directory: Workdir, stack: contextl
     Returns:
       Whether the run is finished already.
     """
-    run = identity(plain(config), setup.dataset)
     needed = memory.needed(setup.phases, setup.dataset)
+    run = identity(plain(config), setup.dataset)
     directory.check(run, bytes_needed=4 * needed.state + 2**25)
     if directory.finished:
         return True

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from efsgd_jax.errors import Stopped, UserError
@@ -49,9 +48,7 @@ class RunFiles(Protocol):
         """Makes everything private readable to its owner only."""
 
 
-def train(
-    config: ConfigDict, setup: Setup, directory: RunFiles, progress: bool, mesh: Mesh | None
-) -> tuple[PyTree, np.ndarray] | None:
+def train(config: ConfigDict, setup: Setup, directory: RunFiles, progress: bool) -> tuple[PyTree, np.ndarray] | None:
     """Takes the remaining steps of all phases. Every process takes every step; only the first one writes files.
 
     Returns:
@@ -63,7 +60,7 @@ def train(
     """
     try:
         with contextlib.ExitStack() as stack:
-            return _Run(config, setup, directory, progress, mesh, stack).phases()
+            return _Run(config, setup, directory, progress, stack).phases()
     except jax.errors.JaxRuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
@@ -109,10 +106,15 @@ class _Run:
         setup: Setup,
         directory: RunFiles,
         progress: bool,
-        mesh: Mesh | None,
         stack: contextlib.ExitStack,
     ):
-        self.config, self.setup, self.directory, self.progress, self.mesh = config, setup, directory, progress, mesh
+        self.config, self.setup, self.directory, self.progress, self.mesh = (
+            config,
+            setup,
+            directory,
+            progress,
+            setup.mesh,
+        )
         # All processes use the first one's key; the others' only has the right shape.
         self.root_key = from_first(directory.root_key(config.train.seed) if is_first() else jax.random.key(0))
         steps = [phase.plan.steps for phase in setup.phases]

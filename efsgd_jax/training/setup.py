@@ -17,6 +17,7 @@ from efsgd_jax.synthesizers import method_named
 from efsgd_jax.synthesizers.base import Generate, Phase
 from efsgd_jax.synthesizers.config_rules import without_noise
 from efsgd_jax.training.devices import data_mesh
+from efsgd_jax.training.progress import say
 
 
 class Setup(NamedTuple):
@@ -27,12 +28,14 @@ class Setup(NamedTuple):
       ledger: ledger of all phases; ``ledger.steps`` is the number of steps that read private data.
       phases: the phases, each with the number of steps that the ledger allows.
       generate: function that generates images from what the last phase releases.
+      mesh: the devices over which each batch is split; None for a single device.
     """
 
     dataset: Dataset
     ledger: Ledger[Composition]
     phases: tuple[Phase, ...]
     generate: Generate
+    mesh: Mesh | None
 
 
 def dataset_of(config: ConfigDict) -> Dataset:
@@ -62,18 +65,20 @@ def mesh_for(config: ConfigDict) -> Mesh | None:
     return mesh
 
 
-def prepare(config: ConfigDict, mesh: Mesh | None = None) -> Setup:
-    """Loads the data, calibrates the noise and builds the phases.
+def prepare(config: ConfigDict, *, shown: bool = False) -> Setup:
+    """Loads the data, calibrates the noise and builds the phases, on all devices that the method can use.
 
     Args:
       config: the run's configuration.
-      mesh: the devices to use, from ``mesh_for(config)``.
+      shown: whether to print a line before it, on standard error.
 
     Raises:
       UserError: the configuration is invalid, the data cannot be used, the batch is larger than the data, or the target
         epsilon cannot be reached.
     """
     validate(config)
+    mesh = mesh_for(config)
+    say("reading the data, solving for the noise", shown=shown)
     return bind(config, dataset_of(config), mesh=mesh)
 
 
@@ -111,7 +116,7 @@ def bind(
     except UserError as error:
         raise UserError(f"{dataset.source}: {error}") from error
     assert [p.plan for p in phases] == plan, f"{config.method.name} has other phases than it plans"
-    return Setup(dataset, ledger, phases, method.make_generate(dataset.spec, hyperparameters))
+    return Setup(dataset, ledger, phases, method.make_generate(dataset.spec, hyperparameters), mesh)
 
 
 def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:

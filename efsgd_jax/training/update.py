@@ -22,14 +22,12 @@ class PhaseKeys(NamedTuple):
       arrange: key of the mechanism's arrangement of the records, such as their assignment to shards.
       access: key of the accesses of all steps; see ``Inputs``.
       step: key of all steps; see ``Inputs``.
-      warm_up: reserved. Warm-up steps use the access and step keys, with negative step numbers.
     """
 
     init: jax.Array
     arrange: jax.Array
     access: jax.Array
     step: jax.Array
-    warm_up: jax.Array
 
 
 def keys_of_phase(root_key: jax.Array, index: int) -> PhaseKeys:
