@@ -61,7 +61,7 @@ def margin(params: PyTree, rows: int) -> float:
     d, r = max(math.prod(x.shape) for x in leaves), min(rows, ROWS)
     levels = max(1, math.ceil(math.log(d, ELEMENTS)))
     norms = min(d, ELEMENTS) * levels + len(leaves) + 16
-    result = (norms + 2 * (r + 12) * r + 12 * rows) * u + 4 * rows**3 * u**2  # the last of compensated sums
+    result = (norms + 2 * (r + 12) * r + 12 * rows) * u + 4 * rows**3 * u**2  # the last term: compensated sums
     if result > MAX_MARGIN:
         raise ValueError(
             f"a clipped sum of {rows} rows may move by {100 * result:.0f}% more than its clip norm through the "
