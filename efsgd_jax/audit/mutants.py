@@ -29,8 +29,9 @@ def _noise_on_the_first_channel_only() -> Patches:
     calls: list[None] = []
 
     def add_noise(tree: PyTree, std: Any, moved: Any, key: Any) -> PyTree:
+        # The noise of the residual channel is added first in every step; here it is left out.
         calls.append(None)
-        return tree if len(calls) % 2 else sound(tree, std, moved, key)  # the residual channel is first
+        return tree if len(calls) % 2 else sound(tree, std, moved, key)
 
     return {f"{FEEDBACK}.add_noise": add_noise}
 

@@ -108,7 +108,7 @@ class ShardGame:
             residual = jax.vmap(lambda x: transform.init(x).residual)(jnp.zeros((m.slots, self.width)))
         _, seen = jax.lax.scan(one_step, residual, jnp.arange(self.steps))
         parts = m.images_per_step if m.schedule in IMAGE_SCHEDULES else m.judges_per_step
-        agreed = 1 if m.schedule in IMAGE_SCHEDULES else m.judges_per_step  # clipped gradients in the sum of a release
+        agreed = 1 if m.schedule in IMAGE_SCHEDULES else m.judges_per_step  # clipped gradients that a release adds up
         white = (seen * parts + agreed * m.l2_norm_clip * direction) / (2 * m.l2_norm_clip * m.noise_multiplier)
         change = jnp.broadcast_to(direction / m.noise_multiplier, white.shape)
         if m.schedule == "round_robin":  # in which steps shard 0 is the judge is public

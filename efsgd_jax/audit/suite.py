@@ -45,7 +45,8 @@ def scales(mode: str, sampler: str, steps: int) -> tuple[float, ...]:
     if mode == "hidden":
         return (100.0,) * steps  # fills the residual and keeps it full
     if mode == "local" and sampler == "full batch":
-        return tuple(10.0 if t % 2 == 0 else -0.1 for t in range(steps))  # small ones use the residual
+        # Each small gradient uses the residual that the large one before it has left.
+        return tuple(10.0 if t % 2 == 0 else -0.1 for t in range(steps))
     return tuple(10.0 * (-1) ** t for t in range(steps))
 
 

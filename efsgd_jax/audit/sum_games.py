@@ -18,7 +18,8 @@ from efsgd_jax.privacy import epsilon as epsilon_of
 from efsgd_jax.privacy import gaussian_event
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release
 
-# The number of records of -1 over the clip norm in units: by so many more clip norms may the canary change the sum.
+# The number of rows of -1, divided by the canary's norm in units. A float32 sum loses these rows if the canary is
+# present, so that the canary can change the sum by this many clip norms more than its own.
 LOST = 2
 
 

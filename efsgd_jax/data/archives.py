@@ -4,7 +4,7 @@ from efsgd_jax.errors import UserError
 
 GIB = 2**30
 # Largest ratio of expanded to compressed size. Images compress to about a tenth of their size and blank images to a
-# hundredth; an archive that was made to fill a machine's memory can have a thousandth of its expanded size.
+# hundredth; an archive that was made to fill a machine's memory can be compressed to a thousandth.
 MAX_RATIO = 200
 MAX_MEMBER = GIB // 4
 

@@ -92,7 +92,7 @@ def decode_image(
         raise UserError(f"cannot decode the image {where} (it is in no known format); repair or remove it") from error
     except _OutOfRange as error:
         raise UserError(f"the image {where} {error}") from error
-    # Pillow's plugins meet damaged bytes with OSError, SyntaxError, ValueError, struct.error, IndexError and others.
+    # On damaged bytes Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, IndexError and others.
     except Exception as error:
         raise UserError(f"cannot decode the image {where} ({one_line(error)}); repair or remove the file") from error
     array = np.asarray(image if image_size is None else crop_and_resize(image, image_size))

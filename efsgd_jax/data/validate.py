@@ -165,7 +165,7 @@ def check_classes(
         names = ", ".join(repr(class_names[i]) for i in absent[:5]) + (", ..." if len(absent) > 5 else "")
         warnings.warn(
             f"{where}: {len(absent)} of {len(class_names)} classes have no training image ({names}); images of them "
-            "will be drawn from noise alone; if they are no classes, remove them or set --config.data.classes",
+            "will be generated from noise alone; if they are not classes, remove them or set --config.data.classes",
             stacklevel=2,
         )
     return class_names

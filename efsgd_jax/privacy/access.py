@@ -39,8 +39,8 @@ class Access:
       public: public data that was given to the method; None if there is none.
 
     Attributes:
-      released: see above.
-      public: see above.
+      released: the argument of that name; an empty mapping if it was None.
+      public: the argument of that name.
       recorded: the releases of this step, in order.
 
     Examples:

@@ -29,7 +29,7 @@ def check_clip_norm(l2_norm_clip: Any, outer_l2_norm_clip: Any = None) -> None:
             raise ValueError(f"{name} has shape {np.shape(clip)}; it is one number, or one for each top-level group.")
         number = known(clip)
         if number is not None and not number >= 0:
-            raise ValueError(f"{name} is {number:g}; a clip norm is a number of at least 0, and of 0 clips to nothing.")
+            raise ValueError(f"{name} is {number:g}; a clip norm is a number of at least 0, and 0 clips to zero.")
     if outer_l2_norm_clip is not None and all(known(c) == 0 for c in clips.values()):
         raise ValueError("l2_norm_clip is 0 with an outer_l2_norm_clip, which is a multiple of it; use a norm above 0.")
 

@@ -262,7 +262,10 @@ def _shorten(norms: jax.Array, l2_norm_clip: Any) -> jax.Array:
 
 
 def _spend(norms: jax.Array, carried: jax.Array, l2_norm_clip: jax.typing.ArrayLike) -> jax.Array:
-    """The norm of each contribution: that of the gradient plus the carried one, at most C; 0 without a direction."""
+    """The norm of each contribution: that of the gradient plus the carried one, at most C.
+
+    It is 0 for a gradient whose norm is at most ``NO_DIRECTION``.
+    """
     return jnp.where(norms > NO_DIRECTION, jnp.minimum(norms + carried, l2_norm_clip), 0.0)
 
 

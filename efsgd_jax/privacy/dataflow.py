@@ -29,7 +29,7 @@ CALLS = {
 
 
 class HiddenFlowError(ValueError):
-    """A loss with effects, such as writes to a mutable reference: some values do not pass as inputs of equations."""
+    """The loss has effects, such as writes to a mutable reference, through which values pass between equations."""
 
 
 class ParamUse(NamedTuple):

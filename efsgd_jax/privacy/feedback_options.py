@@ -90,8 +90,8 @@ def check(
         per_unit = name == "feedback_l2_norm_clip" and feedback == "local"  # the contribution is clipped again
         if "clip" in name and np.isinf(value) and bounded and not per_unit:
             raise ValueError(
-                f"{name} is infinite with noise_multiplier={noise}, feedback={feedback!r}: unbounded sums cannot be "
-                "noised, and where nothing is cut off there is nothing to feed back."
+                f"{name} is infinite with noise_multiplier={noise}, feedback={feedback!r}: noise does not protect "
+                "unbounded sums, and without clipping there is nothing to feed back."
             )
     norm = 0.0 if any(isinstance(c, jax.core.Tracer) for c in clips) else math.hypot(*clips)
     if feedback == "private" and not isinstance(feedback_clip, jax.core.Tracer) and feedback_clip <= norm:

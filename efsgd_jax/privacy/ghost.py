@@ -32,7 +32,7 @@ PyTree = Any
 
 
 class ExampleIndependentLossError(ValueError):
-    """A loss that does not depend on the example."""
+    """The loss does not depend on the example."""
 
 
 class _Pass(NamedTuple):

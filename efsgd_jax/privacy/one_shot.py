@@ -235,7 +235,7 @@ class Release:
             return to_floats(total) * unit
         if count * 2**bits * unit > 2**MAX_SUM_BITS * self._unit:
             raise ValueError(
-                f"the noise, of std {self.std:g}, is too little for a sum of {count} rows of length "
+                f"the noise, of std {self.std:g}, is too little for a sum of {count} rows of norm up to "
                 f"{2**bits * unit:g}: use a larger noise_multiplier, or 0 for none."
             )
         total = shifted(total, round(math.log2(unit / self._unit)))

@@ -1,6 +1,6 @@
 """The residuals of error feedback: one for each unit (mode ``local``), or one moving average (mode ``private``).
 
-A unit is one record, or a group of records, that keeps a residual of its own.
+A unit is what has a residual of its own: a record of ``DpSgdMechanism``, or a shard in methods with shards.
 """
 
 from collections.abc import Callable, Mapping

@@ -7,7 +7,7 @@ errors for all inputs. The margin is small because of how sums are computed: at 
 in an unknown order, and the blocks are added with compensated summation. Only one block can differ between S and S'.
 
 With u the unit roundoff (2^-24 in float32), B rows in the batch, r = min(B, ROWS) and d elements in the largest leaf,
-the margin is the sum of these terms, and of ``4 B^3 u^2`` for the compensated sums::
+the margin, which is relative to C, is the sum of these terms, and of ``4 B^3 u^2`` for the compensated sums::
 
     relative error of a row's norm:                  (min(d, 256) ceil(log_256 d) + leaves + 16) u
     excess over C of the difference of a block:      2 (r + 12) r u C
@@ -61,7 +61,7 @@ def margin(params: PyTree, rows: int) -> float:
     d, r = max(math.prod(x.shape) for x in leaves), min(rows, ROWS)
     levels = max(1, math.ceil(math.log(d, ELEMENTS)))
     norms = min(d, ELEMENTS) * levels + len(leaves) + 16
-    result = (norms + 2 * (r + 12) * r + 12 * rows) * u + 4 * rows**3 * u**2  # the last of compensated sums
+    result = (norms + 2 * (r + 12) * r + 12 * rows) * u + 4 * rows**3 * u**2  # the last term: compensated sums
     if result > MAX_MARGIN:
         raise ValueError(
             f"a clipped sum of {rows} rows may move by {100 * result:.0f}% more than its clip norm through the "

@@ -62,7 +62,8 @@ def poisson_batch(
       ((160,), True)
     """
     bits = jax.random.bits(key, (dataset_size,), jnp.uint32)
-    # The examples with the `capacity` smallest values; those below the threshold are a random subset of all of them.
+    # The examples with the `capacity` smallest values. If the values of more examples are below the threshold, these
+    # are a uniformly random subset of them.
     flipped, indices = jax.lax.top_k(~bits, min(capacity, dataset_size))
     if sampling_probability >= 1.0:
         mask = jnp.ones(indices.shape, bool)
