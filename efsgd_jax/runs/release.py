@@ -1,4 +1,4 @@
-"""``pack``: checks that a run's ``release/`` holds only what its ledger accounts for, and writes it to a zip file."""
+"""``pack``: checks that a run's ``release/`` holds only what its ledger accounts for, and writes a zip file of it."""
 
 import hashlib
 import io

@@ -1,8 +1,9 @@
 """The contract between a synthesis method and the runner: a list of phases, and a function that generates images.
 
-A phase of one kind reads private data, only through the access that its mechanism opens. A phase of the other kind is
-post-processing and never gets private data. Phases are pure functions. The runner compiles them, samples the PRNG keys,
-keeps checkpoints, and writes to the ledger before each block of steps. "Add a method" in the documentation builds one.
+A phase reads private data only through the access that its mechanism opens. A phase without a mechanism is
+post-processing and never gets private data. Phases are pure functions. The runner compiles them, derives their PRNG
+keys, saves checkpoints, and writes to the ledger before each block of steps. "Add a method" in the documentation has an
+example.
 """
 
 from collections.abc import Callable, Mapping, Sequence

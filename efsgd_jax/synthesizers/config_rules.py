@@ -83,7 +83,7 @@ def common_rules(config: ConfigDict) -> list[Rule]:
             "privacy.noise_multiplier",
             p.noise_multiplier,
             0 <= p.noise_multiplier <= MAX_NOISE_MULTIPLIER,
-            f"from 0, which solves for it, to {MAX_NOISE_MULTIPLIER:g}",
+            f"from 0, for a calibrated one, to {MAX_NOISE_MULTIPLIER:g}",
         ),
         ("privacy.feedback", p.feedback, p.feedback in modes, f"one of {', '.join(modes)}"),
         (

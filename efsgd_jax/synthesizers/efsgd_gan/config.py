@@ -48,7 +48,7 @@ def defaults() -> dict[str, Any]:
 
 
 def rules(config: ConfigDict) -> list[Rule]:
-    """The rules that the values of these keys must satisfy."""
+    """The rules that the values of the method's keys must satisfy."""
     m, clips = config.method, config.privacy.l2_norm_clip
     counts = ["latent", "generator_width", "discriminator_width", "encoder_width", "max_width", "features"]
     counts += ["private_steps_per_generator_step", "generated_batch_size", "augmentation_multiplicity"]

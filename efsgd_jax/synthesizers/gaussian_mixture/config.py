@@ -15,7 +15,7 @@ def defaults() -> dict[str, Any]:
 
 
 def rules(config: ConfigDict) -> list[Rule]:
-    """The rules that the values of these keys must satisfy."""
+    """The rules that the values of the method's keys must satisfy."""
     p, m = config.privacy, config.method
     positive = ["mean_clip", "deviation_clip", "contrast", "reranker_clip", "reranker_learning_rate"]
     shares = [k for k in m if k.endswith("_share")]

@@ -59,7 +59,7 @@ def defaults() -> dict[str, Any]:
 
 
 def rules(config: ConfigDict) -> list[Rule]:
-    """The rules that the values of these keys must satisfy."""
+    """The rules that the values of the method's keys must satisfy."""
     p, t, m = config.privacy, config.train, config.method
     schedules = get_args(Schedule)
     counts = [
@@ -94,7 +94,7 @@ def rules(config: ConfigDict) -> list[Rule]:
             "privacy.feedback",
             p.feedback,
             p.feedback != "local" or p.schedule == "round_robin",
-            "another than local unless schedule=round_robin: its proof needs a public order or independent draws",
+            "none, private or hidden; local only with schedule=round_robin, whose public order its proof needs",
         ),
         ("method.latent_prior", m.latent_prior, m.latent_prior in LATENT_PRIORS, f"one of {', '.join(LATENT_PRIORS)}"),
         (
@@ -157,7 +157,10 @@ _UNPROVEN = "--config.privacy.allow_unproven=True to train for comparison, witho
 
 def _unproven(asked: ShardMechanism) -> str:
     if asked.schedule == "published":
-        why = "config.privacy.schedule is published, whose draws are shared and remembered: its epsilon is not proven"
+        why = (
+            "config.privacy.schedule is published, in which all images of a step share a shard and shards depend on "
+            "earlier steps, so that its published epsilon is not proven"
+        )
     else:
         why = (
             f"config.method.reconstruction_from is codes with schedule={asked.schedule}: in image space the "

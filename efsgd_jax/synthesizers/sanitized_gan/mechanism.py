@@ -212,8 +212,8 @@ class ShardMechanism(NamedTuple):
         return self._replace(noise_multiplier=noise_multiplier)
 
     def prepared(self, steps: int, delta: float) -> "ShardMechanism":
-        """The mechanism with the best split of ``hidden`` feedback's noise; unchanged in other modes, without noise or
-        without a proof."""
+        """The mechanism with the split of ``hidden`` feedback's noise that has the lowest epsilon by RDP; unchanged in
+        other modes, without noise or without a proof."""
         if self.feedback != "hidden" or self.noise_multiplier == 0 or not self.proven:
             return self
         return self._replace(fresh_share=best_fresh_share(self, steps, delta))
