@@ -19,7 +19,11 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--target_epsilon", type=float, help="what training and queries may spend together; default: the run's target"
     )
-    parser.add_argument("--again", action="store_true", help="release a new noisy value of a released score, which spends its epsilon again")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="release a new value of a released score, which spends epsilon again",
+    )
     return parser
 
 

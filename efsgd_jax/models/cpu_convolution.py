@@ -241,7 +241,11 @@ def _by_taps(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 
 
 def _by_rows(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    """Every row of the window by itself, in one product, and then their sum."""
+    """Convolution by one matrix product.
+
+    The ``w`` horizontal shifts of the input are concatenated as channels, the product gives one output for each of the
+    kernel's ``h`` rows, and these outputs, shifted by their rows, are added.
+    """
     h, w, channels, features = kernel.shape
     x = pad(x, padding)
     height, width = x.shape[1] - h + 1, x.shape[2] - w + 1

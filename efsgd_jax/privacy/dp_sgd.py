@@ -136,7 +136,10 @@ class DpSgdMechanism(NamedTuple):
         return self._replace(noise_multiplier=noise_multiplier)
 
     def prepared(self, steps: int, delta: float) -> "DpSgdMechanism":
-        """The mechanism with the best ``fresh_share``, if it has ``hidden`` feedback and noise; otherwise unchanged."""
+        """With noise and feedback ``hidden``, the same mechanism with the best ``fresh_share``; otherwise unchanged.
+
+        The best is the one for which the epsilon of ``steps`` steps at ``delta`` is smallest.
+        """
         if self.feedback != "hidden" or self.noise_multiplier == 0:
             return self
         return self._replace(fresh_share=best_fresh_share(self, steps, delta))

@@ -48,11 +48,11 @@ def _unproven(mechanism: "ShardMechanism", by_name: Mapping[str, float]) -> str:
     """The reason why no epsilon near the target is proven for this mechanism."""
     if mechanism.real_codes:
         return (
-            "reconstruction in image space: the generator's derivative at the code of a real image gives that code "
-            "away, and no accounting covers it"
+            "the reconstruction loss is computed in image space: its gradient contains the generator's derivative at "
+            "the code of a real image, which reveals the code, and no accounting covers this"
         )
     return (
-        "the schedule is the published code's, whose draws are shared and remembered; epsilon "
-        f"{format_epsilon(by_name['as_published'])} is as published, and what is proven is "
-        f"{format_epsilon(by_name['proven'])}"
+        "the schedule is the published code's: all images of a step share one draw of a shard, and that shard's "
+        "networks depend on when it was drawn, so that subsampling does not amplify; the published accounting gives "
+        f"epsilon {format_epsilon(by_name['as_published'])}, and {format_epsilon(by_name['proven'])} is proven"
     )
