@@ -82,8 +82,9 @@ def _one_step(phase: Phase, records: Any) -> None:
 
 
 def _plan(rows: int) -> dict[str, PlannedPhase]:
-    shares = budget_shares(OPTIONS)
-    return {n: PlannedPhase(n, FullBatchMechanism(rows, 1.0, share, t), t) for n, (share, t) in shares.items()}
+    """Each phase with noise of its own sensitivity, as if it had the whole budget to itself."""
+    phases = budget_shares(OPTIONS).items()
+    return {name: PlannedPhase(name, FullBatchMechanism(rows, 1.0), steps) for name, (_, steps) in phases}
 
 
 def _of_mixture(name: str, x: jax.Array, y: jax.Array) -> None:
