@@ -82,9 +82,8 @@ def _one_step(phase: Phase, records: Any) -> None:
 
 
 def _plan(rows: int) -> dict[str, PlannedPhase]:
-    """Each phase with noise of its own sensitivity, as if it had the whole budget to itself."""
-    phases = budget_shares(OPTIONS).items()
-    return {name: PlannedPhase(name, FullBatchMechanism(rows, 1.0), steps) for name, (_, steps) in phases}
+    """Each phase with noise of one sensitivity in each step, whatever its share of a budget is."""
+    return {name: PlannedPhase(name, FullBatchMechanism(rows, 1.0), 1) for name in budget_shares(OPTIONS)}
 
 
 def _of_mixture(name: str, x: jax.Array, y: jax.Array) -> None:

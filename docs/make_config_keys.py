@@ -1,12 +1,10 @@
 """The pages of config keys, from the dataclasses and rules of the configuration: python docs/make_config_keys.py"""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from efsgd_jax.config import default_config
-from efsgd_jax.config_keys import Key, config_keys
-from efsgd_jax.privacy.feedback_options import FeedbackMode
-from efsgd_jax.synthesizers import common_rules, method_named, method_names
+from efsgd_jax.config_keys import Key, config_keys, ranges
+from efsgd_jax.synthesizers import method_names
 
 HERE = Path(__file__).parent
 MADE = "`python docs/make_config_keys.py` makes this page from the source; it is not edited by hand."
@@ -40,22 +38,6 @@ def as_table(*rows: tuple[str, ...]) -> str:
     escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]
     head, *body = (f"| {' | '.join(row)} |" for row in escaped)
     return "\n".join([head, f"|{'---|' * len(rows[0])}", *body])
-
-
-def ranges(method: str) -> dict[str, str]:
-    """For each key that has a range all of its rules, in every mode of feedback; of two lower bounds the higher."""
-    config = default_config(method)
-    found: dict[str, list[str]] = {}
-    for mode in get_args(FeedbackMode):
-        config.privacy.feedback = mode
-        for key, _, _, wanted in [*common_rules(config), *method_named(method).rules(config)]:
-            rules = found.setdefault(key, [])
-            rules += [wanted] * (wanted not in rules)
-    for rules in found.values():
-        if "at least 1" in rules and "at least 0" in rules:
-            rules.remove("at least 0")
-        rules.sort(key=lambda rule: rule.startswith("at most"))
-    return {key: "; ".join(rules) for key, rules in found.items()}
 
 
 def keys_of(method: str) -> list[Key]:

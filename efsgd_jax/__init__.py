@@ -1,7 +1,8 @@
-"""Differentially private image generation in JAX, with epsilons that are proven.
+"""Differentially private image generation in JAX, with proven epsilons.
 
-``fit`` (``python -m efsgd_jax.train``), ``sample``, ``evaluate``, ``report`` and ``compare`` are what the programs do;
-``error_feedback_aggregate`` is the optax transform. The rest of the privacy core is in ``efsgd_jax.privacy``.
+``fit`` (``python -m efsgd_jax.train``), ``sample``, ``evaluate``, ``report`` and ``compare`` are the functions behind
+the command-line programs. ``error_feedback_aggregate`` is the optax transform. All other functions for differential
+privacy are in ``efsgd_jax.privacy``.
 """
 
 import importlib
@@ -41,7 +42,7 @@ __all__ = [
     "sample",
 ]
 
-# Imported when first asked for: accounting alone needs neither Flax nor data.
+# The submodule of each name, which is imported on first use, so that accounting alone imports neither Flax nor data.
 _HOME = {
     "Comparison": "reports",
     "Dataset": "data",

@@ -1,4 +1,4 @@
-"""``python -m efsgd_jax COMMAND``, the same as ``efsgd COMMAND``."""
+"""Entry point of ``python -m efsgd_jax COMMAND``, which is the same as ``efsgd COMMAND``."""
 
 import sys
 

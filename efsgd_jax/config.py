@@ -1,4 +1,4 @@
-"""The configuration: built from the dataclasses of its groups, changed by files in ``configs/``, checked by rules."""
+"""The configuration: defaults from the dataclasses of its groups, changes by files in ``configs/``, and validation."""
 
 import dataclasses
 import difflib
@@ -19,10 +19,10 @@ PACKAGED = "preset:"
 
 
 def default_config(method: str = "efsgd_gan") -> ConfigDict:
-    """The embedded default of a method: for ``efsgd_gan``, scikit-learn's digits at epsilon 10.
+    """The default configuration of a method; for ``efsgd_gan``, scikit-learn's digits at epsilon 10.
 
     Raises:
-      UserError: no such method.
+      UserError: there is no such method.
 
     Examples:
       >>> default_config("gaussian_mixture").method.components
@@ -36,7 +36,7 @@ def default_config(method: str = "efsgd_gan") -> ConfigDict:
 
 
 def config_from(values: dict[str, Any]) -> ConfigDict:
-    """The configuration that a run's files hold: as JSON has it, where infinity is the string "inf"."""
+    """The configuration from the values in a run's JSON files, where infinity is the string "inf"."""
 
     def convert(value: Any) -> Any:
         if isinstance(value, dict):
@@ -47,10 +47,10 @@ def config_from(values: dict[str, Any]) -> ConfigDict:
 
 
 def with_method(config: ConfigDict, method: str) -> ConfigDict:
-    """The defaults of another method, on the data and for the epsilon and delta of ``config``.
+    """The default configuration of another method, with the data, epsilon, delta and seed of ``config``.
 
     Raises:
-      UserError: no such method.
+      UserError: there is no such method.
     """
     other = default_config(method)
     other.data.update(config.data)
@@ -60,16 +60,17 @@ def with_method(config: ConfigDict, method: str) -> ConfigDict:
 
 
 def load_config(path: str | Path, *, preset: str | None = None, epsilon: float | None = None) -> ConfigDict:
-    """Runs ``get_config()`` of a Python file.
+    """Loads a configuration: runs ``get_config()`` of a Python file.
 
     Args:
       path: the file, or ``preset:NAME`` for one of the configs that come with the package, such as ``preset:mnist``.
-      preset: for configs whose ``get_config`` has a parameter of this name, and that may list them in ``PRESETS``; None
-        for the config's own.
-      epsilon: the same: some settings suit only a large epsilon. Other configs have one for all, and it is only set.
+      preset: argument ``preset`` of ``get_config``, for configs that have this parameter; they may list the accepted
+        values in ``PRESETS``. None for the config's default.
+      epsilon: value of ``privacy.epsilon``; None for the config's own. It is also passed to ``get_config`` if it has a
+        parameter ``epsilon``, as configs have whose other settings depend on epsilon.
 
     Raises:
-      UserError: no such file, it does not run, it has no ``get_config``, or not that preset.
+      UserError: the file does not exist, it fails, it has no ``get_config``, or it does not have that preset.
 
     Examples:
       >>> load_config("preset:mnist", epsilon=1.0).privacy.epsilon
@@ -115,7 +116,7 @@ def packaged_configs() -> list[str]:
 
 
 def _config_directory() -> Path:
-    """In a wheel they are a part of the package, in a checkout they lie beside it."""
+    """The directory of the configs: in a wheel it is a part of the package, in a checkout it is beside it."""
     here = Path(__file__).parent
     return here / "presets" if (here / "presets").is_dir() else here.parent / "configs"
 
@@ -130,10 +131,10 @@ def _packaged(name: str) -> Path:
 
 
 def override(config: ConfigDict, key: str, text: str) -> None:
-    """Sets ``config.key`` (dotted) from text, as the type that the default has.
+    """Sets ``config.key`` (dotted) from text, converted to the type of the key's current value.
 
     Raises:
-      UserError: no such key, or the text is not of that type.
+      UserError: there is no such key, or the text is not of that type.
     """
     *parents, last = key.split(".")
     node: Any = config
@@ -145,14 +146,14 @@ def override(config: ConfigDict, key: str, text: str) -> None:
 
 
 def _unknown(key: str, config: ConfigDict, here: ConfigDict, prefix: str = "") -> UserError:
-    """Names the key that was probably meant, and those that there are in its group."""
+    """The error for an unknown key: it names the most similar key and all keys of the group."""
     close = difflib.get_close_matches(key, [prefix + k for k in _dotted(config)], n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return UserError(f"unknown config key {key!r}; {hint}known here: {', '.join(sorted(here))}")
 
 
 def _dotted(config: ConfigDict) -> list[str]:
-    """All keys, also those of groups."""
+    """All keys of a configuration, with dotted names for those in groups."""
     found = []
     for key, value in config.items():
         found += [f"{key}.{inner}" for inner in _dotted(value)] if isinstance(value, ConfigDict) else [key]
@@ -183,10 +184,10 @@ def _parse(key: str, text: str, current: Any) -> Any:
 
 
 def validate(config: ConfigDict) -> None:
-    """Checks what can be checked before the data is read.
+    """Checks everything about a configuration that can be checked before the data is read.
 
     Raises:
-      UserError: an unknown key, or a value outside its range; the message names both.
+      UserError: an unknown or missing key, or a value outside its range; the message names the key and the value.
     """
     name = config.method.get("name") if isinstance(config.get("method"), ConfigDict) else None
     if name is None:

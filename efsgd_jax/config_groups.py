@@ -1,4 +1,4 @@
-"""The keys of the configuration that every method has."""
+"""The groups of configuration keys that every method has; ``--help=KEY`` prints the text of their attributes."""
 
 import dataclasses
 from typing import Any
@@ -6,19 +6,21 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class DataKeys:
-    """``config.data``: which images.
+    """``config.data``: the data set and how its images are read.
 
     Attributes:
-      name: digits, mnist, fashion_mnist, npz, idx, folder, celeba or tfds:NAME.
-      path: file or directory; not needed for digits, mnist and fashion_mnist.
-      image_size: crop and resize to this side; 0 keeps the source's own.
-      channels: 1 (grey) or 3; 0 for 3 of image files (folder, celeba) and for what arrays have of the others.
-      attribute: the label of celeba and tfds.
-      classes: all classes, also one without an image: their number, or their names with commas between them. Empty for
-        those that the source names: its folders, an array class_names.
-      value_range: the values that become black and white, such as 0..16 or -1..1. Empty for 0..255 of integers and 0..1
-        of floats.
-      test_fraction: each image's chance to be held out where the source has no test part.
+      name: the data source: digits, mnist, fashion_mnist, npz, idx, folder, celeba or tfds:NAME.
+      path: file or directory of the data; not needed for digits, mnist and fashion_mnist.
+      image_size: height and width in pixels to which images are cropped and resized; 0 keeps the source's own size (32
+        for celeba).
+      channels: number of channels, 1 (grey) or 3 (RGB). 0 is 3 for image files (folder, celeba), and for the other
+        sources the number of channels of their arrays.
+      attribute: name of the attribute that is the label, for celeba and tfds.
+      classes: all classes, including any without an image, as their number or as their names with commas between them.
+        Empty for the classes that the source names by its folders or by an array class_names.
+      value_range: the values that become black and white, such as 0..16 or -1..1. Empty for 0..255 if the values are
+        integers and 0..1 if they are floats.
+      test_fraction: probability of each image to be held out as a test image, if the source has no test part.
     """
 
     name: str = "digits"
@@ -33,18 +35,20 @@ class DataKeys:
 
 @dataclasses.dataclass(frozen=True)
 class PrivacyKeys:
-    """``config.privacy``: what may be spent, and on what.
+    """``config.privacy``: the privacy budget, the noise and error feedback.
 
     Attributes:
-      epsilon: never exceeded; inf trains without noise and without any guarantee.
-      delta: of the same guarantee; below 1/N.
-      noise_multiplier: 0 solves for the smallest that lasts for all steps.
-      feedback: none; local (a residual per example, at no cost); private (a noised residual, at no cost); hidden (as
-        published, and expensive: its assumption-free epsilon is what counts).
-      feedback_l2_norm_clip: hidden: of the residual, on the scale of the sum; local: bound of one unit's residual;
-        private: the outer clip norm. 0 with none.
-      feedback_decay: local: of a residual when it is written; private: of the filter. -1 for the mode's default.
-      feedback_share: private: the residual channel's share of the budget. 0 for the mode's default.
+      epsilon: the target epsilon, which is never exceeded; inf trains without noise and without any guarantee.
+      delta: the delta of the guarantee; below 1/N.
+      noise_multiplier: standard deviation of the noise over the sensitivity; 0 solves for the smallest one with which
+        all steps stay within epsilon.
+      feedback: mode of error feedback. none; local (a residual per example, at no cost); private (a noised residual, at
+        no cost); hidden (as published; it costs much more, since its epsilon is computed without assumptions).
+      feedback_l2_norm_clip: for hidden the clip norm of the residual, on the scale of the sum; for local the bound of
+        one unit's residual; for private the outer clip norm. 0 for none.
+      feedback_decay: for local the factor of a residual when it is stored; for private the decay of the moving average.
+        -1 for the mode's default.
+      feedback_share: for private the share of the budget of the residual channel. 0 for the mode's default.
     """
 
     epsilon: float = 10.0
@@ -58,12 +62,12 @@ class PrivacyKeys:
 
 @dataclasses.dataclass(frozen=True)
 class TrainKeys:
-    """``config.train``: what is written on the way.
+    """``config.train``: how often metrics and checkpoints are written, and the seed.
 
     Attributes:
-      log_every: steps between two lines of metrics.
-      grid_every: steps between two checkpoints, each with a grid of samples.
-      seed: -1 for keys from the system's entropy. Anything else is for debugging: no guarantee.
+      log_every: number of steps between two lines of metrics.
+      grid_every: number of steps between two checkpoints, each with a grid of samples.
+      seed: -1 for keys from the system's entropy. Any other seed is for debugging and gives no guarantee.
     """
 
     log_every: int = 20

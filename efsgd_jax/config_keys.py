@@ -1,22 +1,31 @@
-"""Every key of a method's configuration, with its type, default, range and meaning: what ``--help=KEY`` prints."""
+"""All keys of a method's configuration, with type, default, range and meaning, as ``--help=KEY`` prints them."""
 
 import dataclasses
 import inspect
 import re
 import textwrap
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from ml_collections import ConfigDict
 
 from efsgd_jax.config import default_config
 from efsgd_jax.config_groups import GROUPS
+from efsgd_jax.privacy.feedback_options import FeedbackMode
 from efsgd_jax.synthesizers import common_rules, method_named, method_names
 
 ENTRY = re.compile(r"^      (\w+): (.*(?:\n        .*)*)", re.M)
 
 
 class Key(NamedTuple):
-    """One key: dotted ``name``, ``kind`` of value, ``default``, what it ``must_be`` ("" for anything), ``meaning``."""
+    """One key of the configuration.
+
+    Attributes:
+      name: dotted name of the key.
+      kind: name of the type of its value.
+      default: default value.
+      must_be: the range of values, in words; "" if any value is accepted.
+      meaning: the meaning of the key, from the docstring of its group.
+    """
 
     name: str
     kind: str
@@ -26,7 +35,7 @@ class Key(NamedTuple):
 
 
 def meanings_of(group: Any) -> dict[str, str]:
-    """What the docstrings of a dataclass and of its bases say of each field."""
+    """The meaning of each field of a dataclass, from the docstrings of the class and of its bases; "" if not stated."""
     found: dict[str, str] = {}
     for owner in reversed(type(group).__mro__):
         for name, text in ENTRY.findall(_attributes(inspect.getdoc(owner) or "")):
@@ -35,17 +44,33 @@ def meanings_of(group: Any) -> dict[str, str]:
 
 
 def _attributes(docstring: str) -> str:
-    """The section ``Attributes:``, indented as in the source."""
+    """The section ``Attributes:`` of a docstring, indented as in the source."""
     _, _, section = docstring.partition("Attributes:\n")
     return textwrap.indent(textwrap.dedent(section), "      ")
 
 
+def ranges(method: str) -> dict[str, str]:
+    """The range of each key that has one, in words: its rules in all feedback modes, joined by "; ".
+
+    If a key must be at least 0 by one rule and at least 1 by another, only the latter is listed.
+    """
+    config = default_config(method)
+    found: dict[str, list[str]] = {}
+    for mode in get_args(FeedbackMode):
+        config.privacy.feedback = mode
+        for key, _, _, wanted in [*common_rules(config), *method_named(method).rules(config)]:
+            rules = found.setdefault(key, [])
+            rules += [wanted] * (wanted not in rules)
+    for rules in found.values():
+        if "at least 1" in rules and "at least 0" in rules:
+            rules.remove("at least 0")
+        rules.sort(key=lambda rule: rule.startswith("at most"))
+    return {key: "; ".join(rules) for key, rules in found.items()}
+
+
 def config_keys(method: str) -> list[Key]:
     """All keys of a method, in the order of the configuration."""
-    config = default_config(method)
-    rules: dict[str, str] = {}
-    for key, _, _, wanted in [*common_rules(config), *method_named(method).rules(config)]:
-        rules.setdefault(key, wanted)
+    config, rules = default_config(method), ranges(method)
     found = [Key("method.name", "str", method, f"one of {', '.join(method_names())}", "the synthesis method.")]
     for name, group in [*GROUPS.items(), *method_named(method).defaults().items()]:
         meanings = meanings_of(group)
@@ -60,7 +85,7 @@ def config_keys(method: str) -> list[Key]:
 
 
 def explain(method: str, text: str) -> str:
-    """The keys whose name contains ``text``, for a terminal."""
+    """A description of the keys whose names contain ``text``, to be printed to a terminal."""
     lines = []
     for key in config_keys(method):
         if text in key.name:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and private ones that only their owner reads."""
+"""Files that are written atomically, and private files that only their owner can read."""
 
 import contextlib
 import json
@@ -14,9 +14,16 @@ TEMPORARY = ".tmp"
 
 @contextlib.contextmanager
 def atomic(path: Path, *, private: bool = False) -> Iterator[Path]:
-    """Yields a temporary sibling of ``path`` to write; it replaces ``path`` only if the block succeeds.
+    """Yields the path of a temporary file in the same directory, which replaces ``path`` only if the block succeeds.
 
-    Afterwards the file is on the disk, even if the power fails next.
+    Afterwards the file is flushed to the disk, so that it survives a power failure.
+
+    Args:
+      path: the file to write; its directory is created.
+      private: whether only the owner can read the file.
+
+    Raises:
+      UserError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
@@ -34,7 +41,7 @@ def atomic(path: Path, *, private: bool = False) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # where a directory is no file
+    if path.is_dir() and os.name == "nt":  # Windows cannot open a directory as a file
         return
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
     try:
@@ -44,16 +51,19 @@ def _sync(path: Path) -> None:
 
 
 def remove_temporary(directory: Path) -> None:
-    """What killed processes were writing in ``directory``; only for its owner."""
+    """Deletes the temporary files that killed processes have left in ``directory``.
+
+    Call it only if no other process writes there.
+    """
     for path in directory.glob(f".*{TEMPORARY}"):
         path.unlink(missing_ok=True)
 
 
 def check_new_directory(path: Path, what: str) -> None:
-    """Refuses a place where something lies already.
+    """Checks that ``path`` does not exist or is an empty directory; ``what`` names its content in the error.
 
     Raises:
-      UserError: it is a file, or a directory that is not empty.
+      UserError: ``path`` is a file, or a directory that is not empty.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path} exists and is not an empty directory; name another place for the {what}")

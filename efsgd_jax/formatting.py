@@ -1,29 +1,29 @@
-"""Numbers about privacy as text: a claim is never rounded down, and what an attack has shown is never rounded up."""
+"""Epsilons as text: claims are rounded up, and lower bounds from attacks are rounded down."""
 
 import decimal
 import math
 
 
 def format_epsilon(value: float, digits: int = 4) -> str:
-    """An epsilon that is claimed or spent, with ``digits`` significant digits and rounded up; ``inf`` as it is.
+    """Formats an epsilon that is claimed or spent, rounded up to ``digits`` significant digits; ``inf`` is "inf".
 
     Args:
-      value: at least 0.
-      digits: significant ones; at least all before the point are shown.
+      value: the epsilon, at least 0.
+      digits: number of significant digits; all digits before the decimal point are always shown.
 
     Formal guarantees:
-      The number that is shown is not below ``value``'s shortest decimal form, which stands for the same float. So 10 is
+      The number in the text is not below the shortest decimal form of ``value``, which denotes the same float. So 10 is
       "10", and 0.49940909 is "0.4995".
     """
     return _rounded(value, digits, decimal.ROUND_CEILING)
 
 
 def format_lower_bound(value: float, digits: int = 3) -> str:
-    """An epsilon that an attack has shown, with ``digits`` significant digits and rounded down.
+    """Formats an attack's lower bound of epsilon, rounded down to ``digits`` significant digits; ``inf`` is "inf".
 
     Args:
-      value: at least 0.
-      digits: significant ones; at least all before the point are shown.
+      value: the lower bound, at least 0.
+      digits: number of significant digits; all digits before the decimal point are always shown.
     """
     return _rounded(value, digits, decimal.ROUND_FLOOR)
 

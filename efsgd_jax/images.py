@@ -1,4 +1,4 @@
-"""Synthetic images on disk: a PNG grid, an npz with Keras' keys, class folders of PNGs."""
+"""Writing synthetic images to disk: a PNG grid, an npz file with Keras' keys, or class folders of PNG files."""
 
 import math
 import re
@@ -12,14 +12,21 @@ from efsgd_jax.files import atomic
 
 
 def to_pillow(image: np.ndarray) -> Image.Image:
-    """uint8 ``[H, W, 1 or 3]`` -> a Pillow image."""
+    """Converts uint8 ``[H, W, 1 or 3]`` to a Pillow image."""
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def class_grid(images: np.ndarray, labels: np.ndarray, num_classes: int, *, columns: int = 10) -> np.ndarray:
-    """One row per class, ``columns`` images each, one pixel between them; uint8 ``[H, W, C]``.
+    """A grid of images with one row per class, uint8 ``[H, W, C]``.
 
-    With many classes, several of them share a row, so that the grid stays near a square.
+    A class has up to ``columns`` images, with a gap of one pixel between images. If there are more classes than
+    ``columns``, several classes can share a row, so that the grid is approximately square.
+
+    Args:
+      images: uint8 ``[n, S, S, C]``.
+      labels: int ``[n]``.
+      num_classes: number of classes.
+      columns: number of images of each class.
     """
     groups = max(1, round(math.sqrt(num_classes / columns))) if num_classes > columns else 1
     size, channels = images.shape[1], images.shape[3]
@@ -34,27 +41,27 @@ def class_grid(images: np.ndarray, labels: np.ndarray, num_classes: int, *, colu
 
 
 def enlarge(grid: np.ndarray) -> Image.Image:
-    """Each pixel by a whole factor, to about 800 pixels of width."""
+    """Enlarges a grid by a whole factor from 1 to 8, to a width of at most 800 pixels unless it is wider already."""
     factor = max(1, min(8, 800 // grid.shape[1]))
     image = to_pillow(grid)
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def save_grid(path: Path, grid: np.ndarray) -> None:
-    """The enlarged grid as PNG."""
+    """Writes the enlarged grid as a PNG file."""
     with atomic(path) as temporary:
         enlarge(grid).save(temporary, format="PNG")
 
 
 def save_npz(path: Path, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> None:
-    """``x_train`` uint8 ``[n, S, S, C]`` (``[n, S, S]`` if gray, as Keras has it), ``y_train``, ``class_names``."""
+    """Writes an npz file: ``x_train`` uint8 ``[n, S, S, C]`` (``[n, S, S]`` if grey), ``y_train``, ``class_names``."""
     pixels = images[..., 0] if images.shape[-1] == 1 else images
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, x_train=pixels, y_train=labels, class_names=np.array(class_names))
 
 
 def save_class_folders(directory: Path, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> None:
-    """``directory/CLASS/000000.png`` and so on, a layout that the ``folder`` source reads back."""
+    """Writes ``directory/CLASS/000000.png`` and so on, a layout that the data source ``folder`` can read."""
     for label, name in enumerate(folder_names(class_names)):
         folder = directory / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +70,7 @@ def save_class_folders(directory: Path, images: np.ndarray, labels: np.ndarray, 
 
 
 def folder_names(class_names: Sequence[str]) -> list[str]:
-    """Names that every file system takes, still distinct and in the classes' order: "T-shirt/top" -> "T-shirt_top"."""
+    """Folder names that all file systems accept, distinct and in the order of the classes, such as "T-shirt_top"."""
     names = [re.sub(r"[^\w. -]", "_", name).strip(" .")[:80] for name in class_names]
     if len({n.lower() for n in names}) < len(names) or not all(names):
         width = len(str(len(names) - 1))

@@ -1,4 +1,4 @@
-"""``python -m efsgd_jax.train`` trains a generator; from Python, ``efsgd_jax.fit``."""
+"""Entry point of ``python -m efsgd_jax.train``, which trains a generator; the Python function is ``efsgd_jax.fit``."""
 
 import sys
 

@@ -155,7 +155,7 @@ class SynthesizerContract:
         """A run that nothing interrupted: its setup, its files, and what it released."""
         setup, directory = bind(config, data_set(0)), Workdir(tmp_path_factory.mktemp("contract") / "run")
         directory.create()
-        return setup, directory, train(config, setup, directory, False, None)[0]
+        return setup, directory, train(config, setup, directory, False)[0]
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -194,10 +194,10 @@ class SynthesizerContract:
                 runner, "preemption", lambda at=stop: contextlib.nullcontext(lambda position: position == at)
             )
             with pytest.raises(Stopped, match=f"step {stop} of"):
-                train(config, setup, stopped, False, None)
+                train(config, setup, stopped, False)
             charged.append(steps_charged(stopped))
         monkeypatch.undo()
-        assert same(train(config, setup, stopped, False, None)[0], wanted)
+        assert same(train(config, setup, stopped, False)[0], wanted)
         # The ledger ran ahead of each stop, but never into a phase that had not begun.
         private = np.cumsum([p.plan.steps if p.plan.mechanism else 0 for p in setup.phases])
         for stop, steps in zip(stops, charged, strict=True):
@@ -234,10 +234,12 @@ class SynthesizerContract:
         with without_noise(kept := []):
             programs, moved = Programs(config), []
             _, earlier = programs.run(data_set(0), steps=1)
-            for replacement in (None, "white", "noise", "stripes"):
+            tried = [(7, None), *((7, what) for what in ("white", "noise", "stripes"))]
+            tried += [(row, "white") for row in range(0, N, 3)]  # a step may read some records only
+            for row, replacement in tried:
                 jax.effects_barrier()
                 kept.clear()
-                programs.run(with_record(data_set(0), replacement), steps=1, earlier=earlier)
+                programs.run(with_record(data_set(0), row, replacement), steps=1, earlier=earlier)
                 jax.effects_barrier()
                 moved.append(list(kept))
         before, *others = moved
@@ -324,14 +326,14 @@ def steps_charged(directory):
     return json.loads(directory.begun.read_text())["steps"] if directory.begun.is_file() else 0
 
 
-def with_record(data, replacement):
+def with_record(data, row, replacement):
     """The data with another record in the place of one."""
     images, labels = data.train_images.copy(), data.train_labels.copy()
     if replacement is not None:
-        labels[7] = (labels[7] + 1) % CLASSES
-        images[7] = {
+        labels[row] = (labels[row] + 1) % CLASSES
+        images[row] = {
             "white": 255,
-            "noise": np.random.default_rng(3).integers(0, 256, images[7].shape),
+            "noise": np.random.default_rng(3).integers(0, 256, images[row].shape),
             "stripes": 255 * (np.arange(SIZE) % 2)[:, None, None],
         }[replacement]
     return dataclasses.replace(data, train_images=images, train_labels=labels)

@@ -7,10 +7,14 @@ import pytest
 
 from efsgd_jax import load_dataset
 from efsgd_jax.data import ImageSpec
-from efsgd_jax.synthesizers.gaussian_mixture.appearance import AppearanceOptions, to_image, to_vectors, vector_size
+from efsgd_jax.synthesizers.gaussian_mixture.appearance import AppearanceOptions, to_image, to_vector, vector_size
 from efsgd_jax.synthesizers.gaussian_mixture.pose import RANGES, find_pose, from_frame, places, to_frame
 
 SPEC = ImageSpec(32, 1, 2)
+
+
+def to_vectors(images, options):
+    return jax.vmap(lambda image: to_vector(image, options))(images)
 
 
 def blob(side=32, x=0.0, y=0.0, width=0.1, height=0.14, shear=0.0):

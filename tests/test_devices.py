@@ -115,7 +115,7 @@ def test_what_devices_cannot_share_is_refused(monkeypatch):
     mesh = jax.sharding.AbstractMesh((3,), ("data",))
     monkeypatch.setattr("efsgd_jax.training.setup.data_mesh", lambda: mesh)
     with pytest.raises(UserError, match=r"generated_batch_size is 64.*3 devices.*multiple of 3"):
-        mesh_for(default_config())
+        prepare(default_config())
     assert mesh_for(default_config("sanitized_gan")) is None
     with pytest.raises(ValueError, match="'data'"):
         clipped_grad(lambda *_: (0.0, None), 1.0, mesh=jax.sharding.AbstractMesh((3,), ("rows",)))

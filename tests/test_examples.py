@@ -20,8 +20,8 @@ MODULES = sorted(
 # Types that functions return, a protocol, an error; and what a page of the documentation shows at length.
 WITHOUT = {
     "ClippedSum", "Comparison", "Dataset", "ErrorFeedbackState", "FitResult", "Mechanism", "ReleasedScore", "Samples",
-    "Scores", "UserError", "clipping_plan", "compare", "evaluate_samples", "outer_clip", "release_score",
-    "unit_lengths",
+    "Scores", "UndeclaredReleaseError", "UserError", "clipping_plan", "compare", "evaluate_samples", "outer_clip",
+    "release_score", "unit_lengths",
 }  # fmt: skip
 
 

@@ -140,21 +140,21 @@ def assert_state(found, step):
 
 
 def test_states_come_back(kept):
-    assert_state(Checkpoints(kept).restore(STATE), 3)
+    assert_state(Checkpoints(kept).restore(lambda step: STATE), 3)
     with pytest.raises(UserError, match="another version"):
-        Checkpoints(kept).restore({**STATE, "w": np.zeros((50, 40), np.float32)})
-    assert Checkpoints(kept / "none").restore(STATE) == (0, STATE)
+        Checkpoints(kept).restore(lambda step: {**STATE, "w": np.zeros((50, 40), np.float32)})
+    assert Checkpoints(kept / "none").restore(lambda step: STATE) == (0, None)
 
 
 @pytest.mark.parametrize("how", ["truncated", "flipped", "emptied"])
 def test_a_damaged_checkpoint_leaves_the_one_before(how, kept, capsys):
     damage(kept / "000000003.msgpack", how)
-    assert_state(Checkpoints(kept).restore(STATE), 2)
+    assert_state(Checkpoints(kept).restore(lambda step: STATE), 2)
     assert "000000003.msgpack is damaged" in capsys.readouterr().err
     assert not (kept / "000000003.msgpack").exists()
     damage(kept / "000000002.msgpack", how)
     with pytest.raises(UserError, match=r"000000002\.msgpack is damaged, and there is no whole checkpoint"):
-        Checkpoints(kept).restore(STATE)
+        Checkpoints(kept).restore(lambda step: STATE)
 
 
 def test_every_flipped_bit_is_seen(kept):
@@ -162,7 +162,7 @@ def test_every_flipped_bit_is_seen(kept):
     content = file.read_bytes()
     for at in [*range(0, 80), *range(80, len(content), 97), len(content) - 1]:
         file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        assert_state(Checkpoints(kept).restore(STATE), 2)
+        assert_state(Checkpoints(kept).restore(lambda step: STATE), 2)
 
 
 def test_a_run_goes_on_from_the_checkpoint_before(unfinished, whole, capsys):

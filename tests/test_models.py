@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from efsgd_jax.data import ImageSpec
+from efsgd_jax.errors import UserError
 from efsgd_jax.models import Discriminator, Encoder, Generator, Posterior
-from efsgd_jax.models.convolution import convolve
+from efsgd_jax.models.convolution import VARIABLE, convolve
+from efsgd_jax.models.cpu_convolution import conv_general_dilated
 from efsgd_jax.models.layers import Conv, UpsamplingConv, upsample
 from efsgd_jax.models.sizes import base_and_stages
+from efsgd_jax.privacy import clipping_plan
 
 
 def size(params):
@@ -175,3 +178,66 @@ def test_convolution_of_an_upsampled_map_needs_no_upsampled_map():
 
     got, want = loss(UpsamplingConv(6).apply), loss(lambda p, x: Conv(6).apply(p, upsample(x)))
     chex.assert_trees_all_close(got, want, rtol=1e-3, atol=1e-4)
+
+
+NETWORKS = [
+    (Generator, (jnp.ones((1, 6)), jnp.array([1]))),
+    (Discriminator, (jnp.ones((1, 8, 8, 1)), jnp.array([1]))),
+]
+
+
+@pytest.mark.parametrize(("network", "inputs"), NETWORKS)
+def test_both_convolutions_have_the_same_parameters_and_gradients_and_are_recognised(network, inputs, monkeypatch):
+    module = network(ImageSpec(8, 1, 3), 4, 8)
+
+    def loss_traced_anew():
+        def loss(params, example, key):
+            outputs = module.apply(params, *(x[None] for x in example), rngs={"noise": key})
+            return sum(jnp.sum(jnp.sin(3 * x)) for x in jax.tree.leaves(outputs)), None
+
+        return loss
+
+    example, key = jax.tree.map(lambda x: x[0], inputs), jax.random.key(3)
+    found = {}
+    for choice in ("cpu", "xla"):
+        monkeypatch.setenv(VARIABLE, choice)
+        loss, params = loss_traced_anew(), init(module, *inputs)
+        traced = str(jax.make_jaxpr(loss)(params, example, key))
+        assert ("convolve[" in traced) == (choice == "cpu")
+        assert ("conv_general_dilated[" in traced) == (choice == "xla")
+        plan = clipping_plan(loss, params, example, key)
+        kernels = {path: how for path, how in plan.items() if "Conv" in path and "kernel" in path}
+        upsampled = [path for path in kernels if "Block" in path and "Conv_1" in path] if choice == "cpu" else []
+        assert all(how == "patches" for path, how in kernels.items() if path not in upsampled), kernels
+        found[choice] = params, jax.grad(loss, has_aux=True)(params, example, key)[0]
+    chex.assert_trees_all_equal(found["cpu"][0], found["xla"][0])
+    chex.assert_trees_all_close(found["cpu"][1], found["xla"][1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_convolution_that_does_not_exist_is_refused(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "flax")
+    with pytest.raises(UserError, match="EFSGD_JAX_CONVOLUTION is 'flax'"):
+        convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), 1, ((1, 1), (1, 1)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": "SAME"},
+        {"padding": "VALID", "strides": 2},
+        {"strides": (2, 1)},
+        {"kernel_size": (1, 1), "strides": 2},
+        {"feature_group_count": 2},
+        {"kernel_dilation": 2},
+        {"input_dilation": 2, "padding": 1},
+        {"precision": "highest"},
+        {"kernel_size": (3,)},
+    ],
+    ids=str,
+)
+def test_every_layer_of_flax_may_use_our_convolution(options):
+    x = jax.random.normal(jax.random.key(0), (2, 5, 6, 4))
+    options = {"features": 6, "kernel_size": (3, 3), **options}
+    reference, layer = nn.Conv(**options), nn.Conv(**options, conv_general_dilated_cls=lambda: conv_general_dilated)
+    params = reference.init(jax.random.key(1), x)
+    np.testing.assert_allclose(layer.apply(params, x), reference.apply(params, x), rtol=1e-5, atol=1e-5)

@@ -1,18 +1,28 @@
 """Full-batch releases: the noise has the law that is claimed, and no example moves a sum further than is claimed."""
 
+import functools
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mixture_releases import MIXTURE, NoNoise, one_step, plan_of, release_of_mixture, release_of_reranker
 
+from efsgd_jax.data import ImageSpec
+from efsgd_jax.privacy import sum_access
 from efsgd_jax.privacy.accounting import epsilon, gaussian_event
 from efsgd_jax.privacy.noise import NOISE_WIDTH
-from efsgd_jax.privacy.one_shot import NoiseSupply, Release, gaussian_release, share_noise
-from efsgd_jax.synthesizers.gaussian_mixture import fit as mixture_fit
-from efsgd_jax.synthesizers.gaussian_mixture import reranker as reranker
-from efsgd_jax.synthesizers.gaussian_mixture.fit import FitOptions, clip_rows
+from efsgd_jax.privacy.one_shot import Release, gaussian_release, share_noise
+from efsgd_jax.synthesizers.base import Record
+from efsgd_jax.synthesizers.gaussian_mixture import reranker
+from efsgd_jax.synthesizers.gaussian_mixture.fit import Vector
+from efsgd_jax.synthesizers.gaussian_mixture.method import phases
+from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
+from efsgd_jax.synthesizers.gaussian_mixture.space import Latent
+from efsgd_jax.training.compilation import compiler_options
 
-D, K, M = 6, 3, 2
+D, K, M = 9, 3, 2
 
 
 def test_noise_is_isotropic_in_the_frobenius_norm():
@@ -44,89 +54,84 @@ def test_shares_compose_to_the_whole():
 
 def test_rows_are_clipped_and_what_is_not_finite_is_nothing():
     rows = jnp.array([[3.0, 4.0], [0.3, 0.4], [jnp.nan, 1.0], [jnp.inf, 0.0]])
-    np.testing.assert_allclose(clip_rows(rows, 1.0), [[0.6, 0.8], [0.3, 0.4], [0, 0], [0, 0]], rtol=1e-6)
+    space = Latent(jnp.zeros((1, 2)), jnp.eye(2), jnp.ones(2), jnp.ones(2))
+    codes = jax.vmap(lambda x: space.code(Vector(x, 0)))(rows)
+    np.testing.assert_allclose(codes, [[0.6, 0.8], [0.3, 0.4], [0, 0], [0, 0]], rtol=1e-6)
 
 
-@pytest.fixture
-def recorded(monkeypatch):
-    """What each release of sigma 1 would be without noise, in standard deviations of the noise, as one vector in which
-    the l2 norm is what counts: so that one example must move it by at most 1."""
-    releases = []
+class Recording(Release):
+    """What each release of sigma 1 would be without noise, in standard deviations of the noise."""
 
-    class Recording(Release):
-        def __init__(self, noise, sensitivity, noise_multiplier):
-            super().__init__(noise, sensitivity, noise_multiplier)
-            releases.append([])
-            self._supply = NoNoise()
+    kept: ClassVar[list] = []
 
-        def _noised(self, total, unit, count, bits, *, symmetric=False):
-            value = super()._noised(total, unit, count, bits, symmetric=symmetric)
-            releases[-1].append(np.ravel(np.float64(value)) / (self._unit * NOISE_WIDTH))
-            return value
+    def __init__(self, noise, sensitivity, noise_multiplier):
+        super().__init__(NoNoise(), sensitivity, noise_multiplier)
 
-    for module in (mixture_fit, reranker):
-        monkeypatch.setattr(module, "Release", Recording)
-    return releases
+    def _noised(self, total, unit, count, bits, *, symmetric=False):
+        value = super()._noised(total, unit, count, bits, symmetric=symmetric)
+        self.kept.append((jnp.ravel(value), 1 / (self._unit * NOISE_WIDTH)))
+        return value
 
 
-class NoNoise(NoiseSupply):
-    def __init__(self):
-        pass
+@functools.cache
+def recorded(release):
+    """``f(*arrays)``: the vectors of a release, in whose l2 norm one example must move them by at most 1."""
+    scales = []
 
-    def take(self, shape):
-        return jnp.zeros(shape, jnp.int32)
+    @functools.partial(jax.jit, compiler_options=compiler_options())
+    def values(*arrays):
+        Recording.kept.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sum_access, "Release", Recording)
+            release(*arrays)
+        scales[:] = [scale for _, scale in Recording.kept]
+        return [value for value, _ in Recording.kept]
+
+    def scaled(*arrays):
+        found = values(*arrays)
+        return np.concatenate([np.float64(v) * s for v, s in zip(found, scales, strict=True)])
+
+    return scaled
 
 
-def moved(releases):
-    before, after = (np.concatenate(parts) for parts in releases)
-    return np.linalg.norm(after - before)
-
-
-NONE = NoNoise()
-RELEASES = {
-    "means": lambda x, y: mixture_fit._class_means(NONE, x, y, K, 0.7, 1.0),
-    "basis": lambda x, y: mixture_fit._principal_basis(NONE, x, FitOptions(directions=3, deviation_clip=0.9), 1.0),
-    "clusters": lambda x, y: mixture_fit._cluster_step(NONE, clip_rows(x, 1.0), y, CENTRES, 1.0),
-    "moments": lambda x, y: mixture_fit._moments(NONE, clip_rows(x, 1.0), y, CENTRES, jnp.ones(D, bool), 0.8, 1.0),
-}
 CENTRES = 0.4 * jax.random.normal(jax.random.key(7), (K, M, D))
 
 
-@pytest.mark.parametrize("name", RELEASES)
+@functools.cache
+def of_mixture(name):
+    return recorded(lambda x, y: release_of_mixture(name, x, y, K, CENTRES, mean_clip=0.7, deviation_clip=0.9))
+
+
+@pytest.mark.parametrize("name", MIXTURE)
 @pytest.mark.parametrize("length", [0.1, 1.0, 1e6])
-def test_an_example_moves_no_sum_of_the_mixture_further_than_claimed(recorded, name, length):
+def test_an_example_moves_no_sum_of_the_mixture_further_than_claimed(name, length):
     x = jax.random.normal(jax.random.key(1), (30, D))
     y = jax.random.randint(jax.random.key(2), (30,), 0, K)
     moves = []
     for seed in range(20):
         one = length * jax.random.normal(jax.random.key(100 + seed), (1, D))
-        recorded.clear()
-        RELEASES[name](x, y)
-        RELEASES[name](jnp.concatenate([x, one]), jnp.concatenate([y, jnp.array([seed % K])]))
-        moves.append(moved(recorded))
+        more = jnp.concatenate([x, one]), jnp.append(y, seed % K)
+        moves.append(np.linalg.norm(of_mixture(name)(x, y) - of_mixture(name)(*more)))
     assert max(moves) <= 1
     if length > 1:
         assert max(moves) > 0.6  # the claim is not far from the truth
 
 
-def test_an_example_moves_no_step_of_the_reranker_further_than_claimed(recorded, monkeypatch):
+def test_an_example_moves_no_step_of_the_reranker_further_than_claimed():
     # Weights must not depend on the example, as they do not once they are given: so one step from zero.
-    features = jax.random.normal(jax.random.key(0), (30, D))
-    labels = jax.random.randint(jax.random.key(1), (30,), 0, K)
-    monkeypatch.setattr(jax.lax, "fori_loop", lambda low, high, body, carry: body(0, carry))
-    for scale in (0.1, 100.0):
-        recorded.clear()
-        one = scale * jnp.ones((1, D))
-        options = {"steps": 1, "l2_norm_clip": 0.6, "learning_rate": 1.0}
-        reranker.fit_reranker(jax.random.key(0), features, labels, K, 1.0, **options)
-        more = jnp.concatenate([features, one]), jnp.concatenate([labels, jnp.array([1])])
-        reranker.fit_reranker(jax.random.key(0), *more, K, 1.0, **options)
-        move = moved(recorded)
+    spec = ImageSpec(8, 1, K)
+    features = reranker.oriented_gradients(jax.random.uniform(jax.random.key(0), (31, 8, 8, 1)))
+    labels = jax.random.randint(jax.random.key(1), (31,), 0, K)
+    values = recorded(lambda x, y: release_of_reranker(x, y, spec, reranker_clip=0.6))
+    for length, short in ((1.0, False), (0.01, True)):
+        rows = features.at[30].multiply(length)
+        move = np.linalg.norm(values(rows, labels) - values(rows[:30], labels[:30]))
         assert move <= 1
-        assert move == pytest.approx(1.0, rel=0.01) if scale > 1 else move < 1
+        assert move < 0.1 if short else move == pytest.approx(1.0, rel=0.01)
 
 
-def test_a_fit_spends_what_it_is_given(monkeypatch):
+@pytest.mark.parametrize("components", [1, 2])
+def test_a_fit_spends_what_it_is_given(components, monkeypatch):
     """The noise multipliers of all releases of a fit compose to the one asked for."""
     spent = []
 
@@ -135,20 +140,16 @@ def test_a_fit_spends_what_it_is_given(monkeypatch):
             spent.append(noise_multiplier)
             super().__init__(noise, sensitivity, noise_multiplier)
 
-    monkeypatch.setattr(mixture_fit, "Release", Counting)
-    monkeypatch.setattr(reranker, "Release", Counting)
-    images = jax.random.randint(jax.random.key(0), (50, 4, 4, 1), 0, 256).astype(jnp.uint8)
-    labels = jnp.arange(50) % K
-    for components in (1, 2):
-        spent.clear()
-        options = FitOptions(components=components, directions=3)
-        mixture_fit.fit_mixture(jax.random.key(0), images.reshape(50, -1) / 255, labels, K, 0.7, options)
-        assert len(spent) == (3 if components == 1 else 3 + options.cluster_steps)
-        assert sum(s**-2 for s in spent) == pytest.approx(0.7**-2)
-    spent.clear()
-    monkeypatch.setattr(
-        jax.lax, "fori_loop", lambda low, high, body, carry: [body(t, carry) for t in range(low, high)][-1]
-    )
-    features = reranker.oriented_gradients(images / 255.0)
-    reranker.fit_reranker(jax.random.key(0), features, labels, K, 0.7, steps=5, l2_norm_clip=1.0, learning_rate=1.0)
+    monkeypatch.setattr(sum_access, "Release", Counting)
+    images = jax.random.randint(jax.random.key(0), (50, 8, 8, 1), 0, 256).astype(jnp.uint8)
+    records = Record(images, jnp.arange(50) % K)
+    hp = Hyperparameters(components=components, directions=3, reranker_steps=2, cluster_steps=3)
+    plan = list(plan_of(hp, 50, 0.7).values())
+    released = {}
+    for phase in phases(ImageSpec(8, 1, K), hp, plan):
+        rows = jax.vmap(phase.view)(records)
+        for _ in range(phase.plan.steps):
+            state = one_step(phase, rows, released)
+        released[phase.name] = phase.release(state)
+    assert len(spent) == 2 + 3 + (components > 1) * 3
     assert sum(s**-2 for s in spent) == pytest.approx(0.7**-2)

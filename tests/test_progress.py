@@ -73,6 +73,6 @@ def test_a_run_in_a_pipe_says_plain_lines(small_config, tmp_path, capsys):
     said = capsys.readouterr().err
     lines = said.splitlines()
     assert lines[0] == "reading the data, solving for the noise"
-    assert "compiling a step" in lines
-    assert lines[-1].startswith("step 6 of 6, ")
+    assert "training: compiling a step" in lines
+    assert lines[-1].startswith("training: step 6 of 6, ")
     assert "\r" not in said

@@ -17,7 +17,7 @@ from efsgd_jax.evaluation.metrics import (
     protocol_lines,
     utility,
 )
-from efsgd_jax.evaluation.metrics.epochs import Recipe, train_by_epochs
+from efsgd_jax.evaluation.metrics.epochs import TrainingOptions, train_by_epochs
 from efsgd_jax.evaluation.metrics.resnet import Convolution, ResNet, ResNeXt, WideResNet
 
 
@@ -25,7 +25,7 @@ def adam(batches):
     return optax.adam(1e-2)
 
 
-QUICK = Recipe(epochs=3, batch_size=32, optimizer=adam, held_out=0.2)
+QUICK = TrainingOptions(epochs=3, batch_size=32, optimizer=adam, held_out=0.2)
 LONGER = QUICK._replace(epochs=8)
 
 
@@ -107,7 +107,7 @@ def growing(batches):
 def test_the_average_of_the_weights_lags_behind_as_published(digits):
     """After n steps the decay is min(0.9999, (1 + n) / (10 + n)); the weights here are w + n."""
     images, labels, *_ = digits
-    training = Recipe(epochs=1, batch_size=20, optimizer=growing, held_out=0.1, ema_decay=0.9999)
+    training = TrainingOptions(epochs=1, batch_size=20, optimizer=growing, held_out=0.1, ema_decay=0.9999)
     model = dpdm.Dense(10)
     averaged = train_by_epochs(model, images, labels, training).variables["params"]["Dense_0"]
     start = train_by_epochs(model, images, labels, training._replace(optimizer=frozen)).variables["params"]["Dense_0"]
@@ -147,11 +147,11 @@ def test_of_equally_good_epochs_the_first_or_the_last_is_kept(latest, epoch, dig
 
 
 def test_batch_sizes_epochs_and_learning_rates_are_the_published_ones():
-    assert dpdm.RECIPE[:2] == (50, 128)
-    assert dpimagebench.RECIPE[:2] == (50, 256)
-    assert 60_000 - round(60_000 * dpimagebench.RECIPE.held_out) == 55_000
+    assert dpdm.OPTIONS[:2] == (50, 128)
+    assert dpimagebench.OPTIONS[:2] == (50, 256)
+    assert 60_000 - round(60_000 * dpimagebench.OPTIONS.held_out) == 55_000
     params = {"w": np.zeros(1, np.float32)}
-    optimizer = dpimagebench.RECIPE.optimizer(1)  # an epoch is one step
+    optimizer = dpimagebench.OPTIONS.optimizer(1)  # an epoch is one step
     state, sizes = optimizer.init(params), []
     for _ in range(41):
         updates, state = optimizer.update({"w": np.ones(1, np.float32)}, state, params)

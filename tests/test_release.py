@@ -134,6 +134,17 @@ def report(**changes):
     return lambda run: edit_json(run / "release/privacy.json", lambda r: r.update(changes))
 
 
+def phase_of_report(**changes):
+    return lambda run: edit_json(run / "release/privacy.json", lambda r: r["phases"][0].update(changes))
+
+
+def parameter_of_report(**changes):
+    def change(r):
+        r["phases"][0]["mechanism_parameters"].update(changes)
+
+    return lambda run: edit_json(run / "release/privacy.json", change)
+
+
 def a_seed_that_the_report_hides(run):
     edit_json(run / "private/run.json", lambda r: r["config"]["train"].update(seed=3))
 
@@ -166,7 +177,11 @@ def quieter_report(run):
         (config(lambda c: c["train"].update(steps=5)), "config.json", "not the configuration"),
         (report(gen2real=0.9), "privacy.json", "gen2real"),
         (report(epsilon=1.0), "privacy.json", "its mechanism spends"),
-        (report(steps=3, epsilon=9.0), "PRIVACY.md", "does not say"),
+        (report(steps=3), "privacy.json", "counts 3 steps"),
+        (report(epsilon=11.0), "PRIVACY.md", "does not say"),
+        (phase_of_report(name="another"), "privacy.json", "has others"),
+        (parameter_of_report(sampling_probability=0.001), "privacy.json", "the run's configuration says"),
+        (parameter_of_report(note="a record"), "privacy.json", "another mechanism"),
         (report(guarantee=False, reason_for_no_guarantee="it was late"), "privacy.json", "no guarantee"),
         (a_seed_that_the_report_hides, "privacy.json", "train.seed was set"),
         (quieter_report, "PRIVACY.md", "does not say"),

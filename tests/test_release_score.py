@@ -21,7 +21,7 @@ from efsgd_jax.evaluation import release_score as release_score_module
 from efsgd_jax.evaluation.metrics import CLASSIFIERS
 from efsgd_jax.evaluation.release_score import release_score
 from efsgd_jax.formatting import format_epsilon
-from efsgd_jax.privacy import Ledger
+from efsgd_jax.privacy import Composition, Ledger, PlannedPhase
 from efsgd_jax.privacy.noisy_count import discrete_laplace, noisy_mean, noisy_total
 from efsgd_jax.runs import queries as queries_module
 from efsgd_jax.runs.ownership import sole_owner
@@ -180,7 +180,8 @@ def test_a_finished_run_that_is_trained_again_reports_its_queries(run, small_con
 
 
 def test_the_report_of_a_sanitised_run_lists_queries_too():
-    ledger = Ledger(ShardMechanism(1000, 10, "round_robin", 5.0, images_per_step=2), 10.0, 1e-5, 5)
+    mechanism = ShardMechanism(1000, 10, "round_robin", 5.0, images_per_step=2)
+    ledger = Ledger(Composition((PlannedPhase("training", mechanism, 5),)), 10.0, 1e-5, 5)
     public = public_facts(1000, {"image_size": 8, "channels": 1, "class_names": ["a", "b"]}, "0..16")
     training = privacy_report(ledger, 5, debugging_seed=False, public=public)
     report = with_queries(training, [{"name": NAME, "epsilon": 0.1, "score": None}], 10.0)

@@ -1,6 +1,7 @@
 """Rows of whole numbers: rounded and clipped, none is longer than the clip norm, and no image moves a release of the
 mixture further than its noise assumes."""
 
+import functools
 import math
 from fractions import Fraction
 
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mixture_releases import MIXTURE, NoNoise, release_of_mixture
 from test_exact_sums import whole
 
+from efsgd_jax.privacy import sum_access
 from efsgd_jax.privacy.noise import NOISE_WIDTH
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release, whole_rows
-from efsgd_jax.synthesizers.gaussian_mixture import fit as mixture_fit
-from efsgd_jax.synthesizers.gaussian_mixture.fit import FitOptions, clip_rows
+from efsgd_jax.training.compilation import compiler_options
 
 NUMBERS = st.one_of(
     st.floats(width=32, allow_nan=True, allow_infinity=True),
@@ -92,19 +94,14 @@ def test_squares_are_symmetric_with_noise_of_one_std_in_the_frobenius_norm():
     assert np.std(residual[:, *np.triu_indices(d, 1)]) == pytest.approx(6.0 / 2**0.5, rel=0.03)
 
 
-class NoNoise(NoiseSupply):
-    def __init__(self):
-        pass
-
-    def take(self, shape):
-        return jnp.zeros(shape, jnp.int32)
-
-
 class Recording(Release):
     """Keeps the whole numbers, and what 1 is in standard deviations of noise; leaves one row out."""
 
     numbers: list = []  # noqa: RUF012
     blank = -1
+
+    def __init__(self, noise, sensitivity, noise_multiplier):
+        super().__init__(NoNoise(), sensitivity, noise_multiplier)
 
     def _noised(self, total, unit, count, bits, *, symmetric=False):
         self.numbers.append((total, unit / (self._unit * NOISE_WIDTH)))
@@ -119,13 +116,6 @@ class Recording(Release):
 
 COUNT, D = 3000, 16
 CENTRES = 0.2 * jax.random.normal(jax.random.key(7), (1, 2, D))
-NONE = NoNoise()
-RELEASES = {
-    "means": lambda x, y: mixture_fit._class_means(NONE, x, y, 1, 4.0, 1.0),
-    "basis": lambda x, y: mixture_fit._principal_basis(NONE, x, FitOptions(directions=3, deviation_clip=4.0), 1.0),
-    "clusters": lambda x, y: mixture_fit._cluster_step(NONE, clip_rows(x / 4, 1.0), y, CENTRES, 1.0),
-    "moments": lambda x, y: mixture_fit._moments(NONE, clip_rows(x / 4, 1.0), y, CENTRES, jnp.ones(D, bool), 0.8, 1.0),
-}
 
 
 def level_sets():
@@ -136,16 +126,17 @@ def level_sets():
     yield 255 - i // 12 % 256
 
 
-@pytest.mark.parametrize("name", RELEASES)
+@pytest.mark.parametrize("name", MIXTURE)
 def test_a_white_image_moves_no_release_further_than_claimed(name, monkeypatch):
-    monkeypatch.setattr(mixture_fit, "Release", Recording)
+    monkeypatch.setattr(sum_access, "Release", Recording)
     scales = []
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def numbers(levels, blank):
         monkeypatch.setattr(Recording, "numbers", [])
         monkeypatch.setattr(Recording, "blank", blank)
-        RELEASES[name](jnp.broadcast_to(levels[:, None] / 255.0, (COUNT, D)), jnp.zeros(COUNT, jnp.int32))
+        x = jnp.broadcast_to(levels[:, None] / 255.0, (COUNT, D)) / (1 if name in ("means", "basis") else 4)
+        release_of_mixture(name, x, jnp.zeros(COUNT, jnp.int32), 1, CENTRES, mean_clip=4.0, deviation_clip=4.0)
         scales[:] = [scale for _, scale in Recording.numbers]
         return [total for total, _ in Recording.numbers]
 

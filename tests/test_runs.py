@@ -107,8 +107,8 @@ def test_hidden_feedback_reports_its_assumption_free_epsilon(small_config, finis
     config.privacy.update(feedback="hidden", feedback_l2_norm_clip=0.2)
     result = fit(config, tmp_path / "run", progress=False)
     assert result.epsilon <= 10
-    assert "assumption-free" in result.privacy["mechanism"]
-    sigma, plain = (r.privacy["mechanism_parameters"]["noise_multiplier"] for r in (result, finished_run))
+    assert "assumption-free" in result.privacy["phases"][0]["mechanism"]
+    sigma, plain = (r.privacy["phases"][0]["mechanism_parameters"]["noise_multiplier"] for r in (result, finished_run))
     assert sigma > 1.1 * plain  # plain: feedback none
 
 
@@ -168,7 +168,7 @@ def test_tensorboard_shows_the_run_that_counts(tmp_path):
     for first, steps in ((0, (2, 4, 6)), (4, (6,))):
         stream = MetricsStream(tmp_path / "metrics.jsonl", tmp_path / "board", first)
         for step in steps:
-            stream.write(step, {"loss": step / 8 + first, "nothing": math.nan})
+            stream.write(step, {"loss": step / 8 + first, "nothing": math.nan}, "training")
         stream.close()
     seen, restarts = [], []
     for file in (tmp_path / "board").iterdir():

@@ -1,4 +1,4 @@
-"""Attacks on what the rest of the library claims: empirical lower bounds of epsilon, beside the proven upper ones."""
+"""Audits: attacks on the library's mechanisms give empirical lower bounds of epsilon, to compare with the claims."""
 
 from efsgd_jax.audit.bounds import lower_bound
 from efsgd_jax.audit.games import Game, play

@@ -1,4 +1,4 @@
-"""Lower bounds of epsilon from attack scores, by jax-privacy's auditor."""
+"""Lower bounds of epsilon from the scores of attacks, computed by jax-privacy's auditor."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from efsgd_jax.errors import UserError
 
 
 def statistics() -> Any:
-    """jax-privacy's ``auditing``.
+    """Returns jax-privacy's module ``auditing``.
 
     Raises:
-      UserError: it is not installed.
+      UserError: jax-privacy is not installed.
     """
     try:
         from jax_privacy import auditing
@@ -27,44 +27,45 @@ def _auditor(present: np.ndarray, absent: np.ndarray) -> Any:
 
 
 def lower_bound(present: np.ndarray, absent: np.ndarray, delta: float, *, significance: float = 0.05) -> float:
-    """Epsilon is at least this, from many independent runs with the canary and many without.
+    """A lower bound of epsilon, from many independent runs with the canary and many without.
 
-    Half of the scores choose a threshold, the other half gives Clopper-Pearson bounds of both error rates there
-    (Nasr et al., 2021, arXiv 2101.04535).
+    Half of the scores choose a threshold. The other half gives Clopper-Pearson bounds of both error rates at that
+    threshold (Nasr et al., 2021, arXiv 2101.04535).
 
     Args:
-      present: ``[R]``, the attack's score of each run on the data with the canary; higher for "present".
-      absent: ``[R']``, of each run without it.
-      delta: of the claim.
-      significance: the chance that the bound exceeds the true epsilon.
+      present: ``[R]``, the attack's score for each run on the data with the canary; higher scores mean "present".
+      absent: ``[R']``, the attack's score for each run without the canary.
+      delta: the delta at which the bound holds.
+      significance: the probability that the bound exceeds the true epsilon.
 
     Raises:
       UserError: jax-privacy is not installed.
     """
-    split = statistics().Split(0.5, seed=0)  # of scores that are in random order already
+    split = statistics().Split(0.5, seed=0)  # a fixed seed suffices: the scores are in random order already
     auditor = _auditor(present, absent)
     return float(auditor.epsilon_clopper_pearson(significance, delta, one_sided=False, threshold_strategy=split))
 
 
 def one_run_lower_bound(present: np.ndarray, absent: np.ndarray, delta: float, *, significance: float = 0.05) -> float:
-    """Epsilon is at least this, from one run in which each of many canaries took part by the toss of a fair coin.
+    """A lower bound of epsilon, from one run in which each of many canaries took part with probability 1/2.
 
-    Steinke, Nasr & Jagielski, 2023, arXiv 2305.08846; one score for each canary, Bonferroni over all thresholds.
+    The method is that of Steinke, Nasr & Jagielski, 2023, arXiv 2305.08846, with one score for each canary and a
+    Bonferroni correction over all thresholds.
 
     Args:
-      present: ``[m]``, scores of the canaries that took part.
-      absent: ``[m']``, scores of the others.
-      delta: of the claim, above 0.
-      significance: the chance that the bound exceeds the true epsilon.
+      present: ``[m]``, the scores of the canaries that took part.
+      absent: ``[m']``, the scores of the canaries that did not.
+      delta: the delta at which the bound holds, above 0.
+      significance: the probability that the bound exceeds the true epsilon.
     """
     return float(_auditor(present, absent).epsilon_one_run(significance, delta))
 
 
 def area_under_curve(present: np.ndarray, absent: np.ndarray) -> float:
-    """Chance that a present canary scores above an absent one; 0.5 is a coin."""
+    """Area under the ROC curve: the probability that a present canary scores above an absent one; 0.5 is guessing."""
     return float(_auditor(present, absent).attack_auroc())
 
 
 def true_positive_rate(present: np.ndarray, absent: np.ndarray, false_positive_rate: float) -> float:
-    """Share of the present canaries that the attack finds when it accuses that share of the absent ones."""
+    """The attack's true positive rate at the given false positive rate."""
     return float(_auditor(present, absent).tpr_at_given_fpr(false_positive_rate))

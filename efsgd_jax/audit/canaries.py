@@ -1,4 +1,4 @@
-"""One training run with canaries in it: each takes part or not by the toss of a coin; the attack guesses which."""
+"""Audit of one training run: each canary takes part with probability 1/2, and the attack guesses which ones did."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -27,15 +27,15 @@ CHUNK = 50
 
 
 class RunAudit(NamedTuple):
-    """What one run with canaries showed.
+    """The result of auditing one run with canaries.
 
     Attributes:
-      claimed: the run's epsilon at ``delta``.
-      delta: of the claim and of the bounds.
-      steps: private steps taken.
-      canaries: how many could have taken part.
-      bounds: epsilon is at least this, for each attack, at 95% confidence for both together.
-      curves: area under the attack's ROC curve; 0.5 is a coin.
+      claimed: the run's epsilon at ``delta``, by the accountant.
+      delta: the delta at which the claim and the bounds hold.
+      steps: number of private steps that were taken.
+      canaries: number of canaries, of which about half took part.
+      bounds: for each attack, by name, a lower bound of epsilon; the confidence is 95% for all of them together.
+      curves: for each attack, by name, the area under its ROC curve; 0.5 is guessing.
     """
 
     claimed: float
@@ -47,7 +47,14 @@ class RunAudit(NamedTuple):
 
 
 class _Together(NamedTuple):
-    """Canaries, then records; whether each is in the data, and whether it is a canary; and the canaries again."""
+    """The canaries and the training records as one table.
+
+    Attributes:
+      record: the canaries, followed by the training records.
+      present: bool, for each row of ``record``: whether it takes part.
+      canary: bool, for each row of ``record``: whether it is a canary.
+      canaries: the canaries alone.
+    """
 
     record: Record
     present: jax.Array
@@ -56,16 +63,17 @@ class _Together(NamedTuple):
 
 
 class _RecordingAccess(GradientAccess):
-    """The same access, to the records that are present; it keeps what the attacker needs.
+    """``GradientAccess`` to the records that are present, which also records what the attack needs.
 
     Attributes:
-      seen: for the m canaries' own clipped gradients C ``[m, d]`` and the surprise y, which is the released gradient
-        less what all other records added: ``C y``, ``C C^T`` and the mean of ``y^2``.
+      seen: ``C y``, ``C C^T`` and the mean of ``y^2``. C, ``[m, d]``, holds the clipped gradients of the m canaries; y
+        is the released noisy sum of gradients minus the contributions of all records that are not canaries.
     """
 
     def __init__(self, mechanism: DpSgdMechanism, records: _Together, key: jax.Array, **shared: Any):
         super().__init__(mechanism, records.record, key, **shared)
-        # Drawn but absent: the same as not in the data, since draws are independent.
+        # A record that is sampled but not present is masked out. Since records are sampled independently, this is the
+        # same as if it were not in the data.
         self._mask = self._mask & records.present[self._rows]
         self._others = self._mask & ~records.canary[self._rows]
         self._all = records
@@ -75,7 +83,7 @@ class _RecordingAccess(GradientAccess):
         self, loss: ExampleLoss, params: PyTree, residual: PyTree, *, microbatch_size: int | None = None
     ) -> tuple[PyTree, PyTree]:
         gradient, new = super().clipped_gradient(loss, params, residual, microbatch_size=microbatch_size)
-        # The other records' part is known to the adversary of the definition.
+        # The adversary in the definition of differential privacy knows the other records, and so their contribution.
         known = self._clipped_sum(loss, params, residual, microbatch_size, self._others).clipped_sum
         of_one = clipped_grad(loss, self._mechanism.l2_norm_clip)
         key = jax.random.fold_in(self._loss_key, 1)
@@ -91,7 +99,7 @@ class _RecordingAccess(GradientAccess):
 
 
 class _Recording(DpSgdMechanism):
-    """The same mechanism, whose access records."""
+    """``DpSgdMechanism`` whose ``open`` returns a ``_RecordingAccess``."""
 
     def open(self, records: Any, key: jax.Array, step: jax.Array, **shared: Any) -> _RecordingAccess:
         del step
@@ -99,10 +107,15 @@ class _Recording(DpSgdMechanism):
 
 
 def make_canaries(spec: ImageSpec, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Images unlike any record: random black and white blocks, with random labels.
+    """Makes images that are unlike any training record: random black and white blocks, with random labels.
+
+    Args:
+      spec: size, channels and number of classes of the data set.
+      count: number of canaries.
+      rng: source of randomness.
 
     Returns:
-      uint8 ``[count, S, S, C]`` and int32 ``[count]``.
+      The images, uint8 ``[count, S, S, C]``, and their labels, int32 ``[count]``.
     """
     blocks = rng.integers(2, size=(count, 4, 4, spec.channels), dtype=np.uint8) * 255
     rows = np.arange(spec.image_size) * 4 // spec.image_size
@@ -110,28 +123,30 @@ def make_canaries(spec: ImageSpec, count: int, rng: np.random.Generator) -> tupl
 
 
 def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = None, progress: bool = True) -> RunAudit:
-    """Trains once, as ``fit`` would, on the data and about half of the canaries, and attacks the transcript.
+    """Trains once, as ``fit`` would, on the data and about half of the canaries, and attacks all released values.
 
-    Two attacks score each canary. *White box*: least squares on the noisy gradients of all steps, less what all others
-    added, by the canaries' own clipped gradients at the parameters of the time. This is the adversary of the
-    definition. *Black box*: how near the released generator's images come to the canary.
+    Two attacks score each canary. *White box*: a least-squares regression of the noisy gradients of all steps, minus
+    the contributions of all records that are not canaries, on the canaries' own clipped gradients at the same
+    parameters. This is the adversary in the definition of differential privacy. *Black box*: the distance from the
+    canary to the nearest image of the released generator.
 
     Args:
-      config: of the run; its epsilon is calibrated for the data with the canaries.
-      canaries: m.
-      seed: of coins, batches and noise, to see a run again; None takes the system's entropy. Nothing is released.
+      config: the configuration of the run; its noise is calibrated for the data including the canaries.
+      canaries: m, the number of canaries, at least 20.
+      seed: seed of the canaries, of who takes part, and of batches and noise, to reproduce a run; None takes the
+        system's entropy.
       progress: show a progress bar on standard error.
 
     Raises:
-      UserError: a bad configuration, too few canaries, or jax-privacy is not installed.
+      UserError: a bad configuration, a phase that is not DP-SGD, too few canaries, or jax-privacy is not installed.
 
     Formal guarantees:
       Canaries take part independently, each with probability 1/2, which is what the bound needs (Steinke et al., 2023).
-      Nothing is written to disk, and nothing of the run may be released: it leaves no guarantee behind.
+      Nothing is written to disk. Nothing of the run may be released, since no guarantee covers it.
     """
     if canaries < 20:
         raise UserError(f"{canaries} canaries cannot show anything; use at least 20")
-    statistics()  # it would be missed after training otherwise
+    statistics()  # raises before the training if jax-privacy is not installed
     validate(config)
     dataset = dataset_of(config)
     rng = np.random.default_rng(seed)
@@ -173,7 +188,10 @@ def _recording(mechanism: Any) -> Any:
 
 
 def _train(setup: Setup, present: np.ndarray, key: jax.Array, progress: bool) -> tuple[PyTree, np.ndarray]:
-    """What is released, and the white-box score of each canary. Canaries are the first rows."""
+    """Trains, and returns what the last phase releases and the white-box score of each canary.
+
+    The canaries are the first rows of the data set; ``present`` says which of them take part.
+    """
     data, count, n = setup.dataset, len(present), len(setup.dataset.train_labels)
     every = Record(jnp.asarray(data.train_images), jnp.asarray(data.train_labels, jnp.int32))
     records = _Together(
@@ -209,14 +227,18 @@ def _train(setup: Setup, present: np.ndarray, key: jax.Array, progress: bool) ->
 
 
 def _guess(agreement: np.ndarray, gram: np.ndarray, variance: float, q: float) -> np.ndarray:
-    """All coins at once, since canaries' gradients are alike: the mean of ``b`` given ``sum_t y_t = q C_t' b + noise``.
+    """Scores of the canaries: estimates of b, where b_i is 1 if canary i takes part and 0 otherwise.
+
+    The model is ``y_t = q C_t' b + noise`` in every step t; the result is the posterior mean of b, as for Gaussians.
+    All b_i are estimated together, since the canaries' gradients are correlated.
 
     Args:
-      agreement: ``[m]``, ``sum_t C_t y_t`` for the ``[m, d]`` canaries' gradients ``C_t``.
+      agreement: ``[m]``, ``sum_t C_t y_t``, where ``C_t``, ``[m, d]``, holds the canaries' gradients.
       gram: ``[m, m]``, ``sum_t C_t C_t'``.
-      variance: of a coordinate of ``y_t``, as it was seen: noise that is missing is noticed.
+      variance: the observed variance of a coordinate of ``y_t``; it is not taken from the claim, so that missing noise
+        is noticed.
       q: sampling probability.
     """
-    # A coin has mean 1/2 and variance 1/4; the last term keeps the system regular where there is no noise.
+    # Each b_i has mean 1/2 and variance 1/4; the last term keeps the system regular if there is no noise.
     ridge = 4 * variance + 1e-6 * q**2 * np.trace(gram) / len(gram)
     return np.linalg.solve(q**2 * gram + ridge * np.eye(len(gram)), q * agreement + ridge / 2)

@@ -1,7 +1,8 @@
-"""Distinguishing games: one tiny adversarial problem, with a canary and without, seen by whoever holds the release.
+"""Distinguishing games: a small adversarial problem is run with a canary or without it, and an attack guesses which.
 
-The adversary is the one of the definition: it chooses every gradient, knows the mechanism, sees every noisy sum and
-tells from them whether the canary was there. It does not know the keys. Row 0 of the table of gradients is the canary.
+The adversary is the one in the definition of differential privacy. It chooses every gradient, knows the mechanism and
+sees every noisy sum, and decides from these whether the canary took part. It does not know the PRNG keys. Row 0 of the
+table of gradients is the canary.
 """
 
 import dataclasses
@@ -26,7 +27,14 @@ PyTree = Any
 def poisson(
     key: jax.Array, step: jax.Array, present: jax.Array, mechanism: DpSgdMechanism
 ) -> tuple[jax.Array, jax.Array]:
-    """Rows and mask of one step, as training draws them, from all rows or from all but the canary."""
+    """Rows and mask of one step's Poisson batch: from all rows if ``present``, otherwise from all but the canary.
+
+    Args:
+      key: typed PRNG key of the run's batches.
+      step: number of the step.
+      present: bool scalar, whether the canary takes part in the run.
+      mechanism: the mechanism; its ``dataset_size`` counts the canary.
+    """
     key = jax.random.fold_in(key, step)
     others = mechanism._replace(dataset_size=mechanism.dataset_size - 1).sample(key)
     everything = mechanism.sample(key)
@@ -39,20 +47,23 @@ class Game:
     """One mechanism and one adversary.
 
     Attributes:
-      name: for the table.
-      mechanism: what is attacked; ``dataset_size`` counts the canary.
+      name: name of the game, for the table.
+      mechanism: the mechanism under attack; its ``dataset_size`` counts the canary.
       scales: for each step, the canary's gradient in multiples of the clip norm.
-      others: the gradient of every other row in those multiples; against the canary if negative.
-      width: coordinates of each of the two groups of parameters.
-      clipping: which code computes the clipped sum.
-      unit_residual: of mode ``local``.
-      members: of an ensemble under ``vmap``, all released; the canary's gradient alternates between them.
-      tight: nothing is lost between the claim and this adversary, so that its bound should come close.
-      score: the release ``[T, k]`` of all steps, scaled to white noise of variance 1, what the canary adds to it
-        ``[T, k]``, and q -> the attack's score.
-      sample: rows and mask of one step.
-      wrap: what is done to the transform: nothing.
-      divide: what is done to the mean with the batch's mask: nothing.
+      others: the gradient of every other row in the same multiples; opposite to the canary's direction if negative.
+      width: number of coordinates of each of the two groups of parameters.
+      clipping: which code computes the clipped sum: the transform from per-example gradients, or ``clipped_grad`` with
+        the whole batch at once ("vmap") or in microbatches of 2 ("microbatched").
+      unit_residual: the option of that name of mode ``local``.
+      members: number of members of an ensemble under ``vmap``, all of which are released; the sign of the canary's
+        gradient alternates between them.
+      tight: whether the claim is exact for this adversary, so that its lower bound should come close to the claim.
+      score: function of three arguments that returns the attack's score: the releases of all steps ``[T, k]``, scaled
+        so that their noise has variance 1; what the canary adds to them ``[T, k]``; and the sampling probability q.
+      sample: function that returns the rows and the mask of one step; see ``poisson``.
+      wrap: function that is applied to the transform; the identity, unless a fault is to be injected.
+      divide: function of the mean and of the batch's mask that is applied to the released mean; it returns the mean
+        unchanged, unless a fault is to be injected.
     """
 
     name: str
@@ -72,17 +83,17 @@ class Game:
     divide: Callable[[PyTree, jax.Array], PyTree] = lambda mean, mask: mean
 
     def claimed(self, delta: float) -> float:
-        """The upper bound under attack: what the accountant says of the game's mechanism."""
+        """The upper bound under attack: the accountant's epsilon of the game's mechanism at ``delta``."""
         releases = len(self.scales) * self.members
         return Ledger(self.mechanism, math.inf, delta, releases).spent(releases, grid=FINE)
 
     def trial(self, present: jax.Array, key: jax.Array) -> jax.Array:
-        """The attack's score of one run."""
+        """The attack's score of one run, with the canary if ``present``."""
         return _trial(self, present, key)
 
 
 class Playable(Protocol):
-    """What every game is: ``Game``, ``shard_games.ShardGame``."""
+    """Protocol of all games, such as ``Game`` and ``shard_games.ShardGame``."""
 
     @property
     def name(self) -> str: ...
@@ -96,22 +107,22 @@ class Playable(Protocol):
 
 
 def play(game: Playable, present: jax.Array, absent: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-    """The attack's score of one run for each key.
+    """Plays a game once for each key.
 
     Args:
-      game: what is played.
+      game: the game to play.
       present: typed PRNG keys ``[R]`` of the runs with the canary.
-      absent: typed PRNG keys ``[R']`` of the runs without it.
+      absent: typed PRNG keys ``[R']`` of the runs without the canary.
 
     Returns:
-      float ``[R]`` and ``[R']``.
+      The attack's scores: float ``[R]`` of the runs with the canary, and float ``[R']`` of those without.
     """
     run = jax.jit(jax.vmap(game.trial, in_axes=(None, 0)))
     return np.asarray(run(jnp.array(True), present)), np.asarray(run(jnp.array(False), absent))
 
 
 def contribution(game: Game) -> PyTree:
-    """The longest vector that one example can add to the sum, along the canary's gradient."""
+    """The vector of largest norm that one example can add to the sum; the canary's gradients are multiples of it."""
     clip = game.mechanism.l2_norm_clip
     if isinstance(clip, Mapping):
         return {k: jnp.full(game.width, c / math.sqrt(game.width)) for k, c in clip.items()}
@@ -134,7 +145,7 @@ def _trial(game: Game, present: jax.Array, key: jax.Array) -> jax.Array:
         rows, mask = game.sample(sampling_key, step, present, mechanism)
         grads = jax.tree.map(lambda g: g[rows], per_row(step, sign))
         total = _clipped(game, grads, mask, rows, state)
-        given = {"mask": mask} if total is grads else {}  # clipped sums have it already
+        given = {"mask": mask} if total is grads else {}  # a ClippedSum has applied the mask already
         mean, new = transform.update(total, state, params, indices=rows, **given)
         mean = game.divide(mean, mask)
         return new, _normalised(mechanism, mean, state, new)
@@ -182,7 +193,7 @@ def _clipped(game: Game, grads: PyTree, mask: jax.Array, rows: jax.Array, state:
 
 
 def _normalised(m: DpSgdMechanism, mean: PyTree, before: ErrorFeedbackState, after: ErrorFeedbackState) -> jax.Array:
-    """The release of one step ``[k]``, scaled so that its noise has variance 1: of ``private``, both channels."""
+    """The release of one step ``[k]``, scaled so that its noise has variance 1; with ``private``, both channels."""
     noisy = _flat(mean) * m.expected_batch_size
     if m.feedback != "private":
         return noisy / (m.noise_multiplier * sensitivity_of(m.l2_norm_clip))
@@ -193,7 +204,7 @@ def _normalised(m: DpSgdMechanism, mean: PyTree, before: ErrorFeedbackState, aft
 
 
 def _change(game: Game, step: int) -> jax.Array:
-    """What the canary, if it takes part, adds to ``_normalised`` at most."""
+    """The largest change that the canary makes to the result of ``_normalised`` in a step, if it takes part in it."""
     m = game.mechanism
     unit = jnp.sign(game.scales[step]) * _flat(contribution(game))
     length = sensitivity_of(m.l2_norm_clip)
@@ -208,7 +219,7 @@ def _change(game: Game, step: int) -> jax.Array:
 
 
 def _stds(m: DpSgdMechanism) -> tuple[jax.Array, jax.Array]:
-    """Noise of the two channels of ``private``."""
+    """Standard deviations of the noise of mode ``private``: on the clipped sum, and on the residual channel."""
     assert m.feedback_l2_norm_clip is not None
     length, share = sensitivity_of(m.l2_norm_clip), share_of(m.feedback_share)
     return (

@@ -1,4 +1,4 @@
-"""Black-box membership inference: do released images lie nearer to those that were trained on than to others?"""
+"""Black-box membership inference: are the released images nearer to training images than to test images?"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,15 +15,16 @@ MAX_IMAGES = 10_000
 
 
 class Membership(NamedTuple):
-    """What the released images say about who was trained on.
+    """The result of a membership inference attack on the released images.
 
     Attributes:
-      claimed: the run's epsilon at ``delta``; ``inf`` without a guarantee.
-      delta: of the claim.
-      bound: epsilon is at least this at 95% confidence, if train and test images were told apart by coins.
-      curve: area under the ROC curve; 0.5 is a coin.
-      rate: true positives at 1% false positives.
-      images: how many of each side were tested.
+      claimed: the run's epsilon at ``delta``; ``inf`` if the run has no guarantee.
+      delta: the delta at which the claim and the bound hold.
+      bound: a lower bound of epsilon at 95% confidence, which assumes that each image was assigned to the training or
+        the test part independently, with probability 1/2.
+      curve: area under the ROC curve; 0.5 is guessing.
+      rate: true positive rate at a false positive rate of 1%.
+      images: number of training images that were tested, and of test images.
     """
 
     claimed: float
@@ -35,16 +36,16 @@ class Membership(NamedTuple):
 
 
 def nearness(images: np.ndarray, labels: np.ndarray, drawn: np.ndarray, drawn_labels: np.ndarray) -> np.ndarray:
-    """Minus the L2 distance, in pixels of [0, 1], from each image to the nearest drawn one of its class.
+    """Minus the L2 distance from each image to the nearest generated image of its class, for pixel values in [0, 1].
 
     Args:
-      images: uint8 ``[n, S, S, C]``.
-      labels: int ``[n]``.
-      drawn: uint8 ``[m, S, S, C]``.
-      drawn_labels: int ``[m]``; a class without any gives ``-inf``.
+      images: the images to score, uint8 ``[n, S, S, C]``.
+      labels: their labels, int ``[n]``.
+      drawn: the generated images, uint8 ``[m, S, S, C]``.
+      drawn_labels: the labels of the generated images, int ``[m]``.
 
     Returns:
-      float ``[n]``.
+      float ``[n]``; ``-inf`` for images of a class without a generated image.
     """
     result = np.full(len(labels), -np.inf)
     for label in np.unique(labels):
@@ -60,18 +61,20 @@ def _flat(images: np.ndarray) -> np.ndarray:
 
 
 def audit_release(workdir: str | Path, *, seed: int = 0) -> Membership:
-    """Attacks a finished run with nothing but its released generator.
+    """Attacks a finished run; the attack uses nothing but the released generator.
 
     Args:
-      workdir: of the run, with its ``private/`` part and its data, which say who was trained on.
-      seed: of the drawn images.
+      workdir: the run's working directory, with its ``private/`` part; the run's data must be available, since it says
+        which images were trained on.
+      seed: seed of the generated images and of the choice of the images that are tested.
 
     Raises:
       UserError: the run is not finished, its data is gone or changed, or jax-privacy is not installed.
 
     Formal guarantees:
-      None: it reads real images; the result is not covered by the run's epsilon. The bound treats the train/test
-      split as fair coins; of a split that is not random it says nothing.
+      None: real images are read, and the result is not covered by the run's epsilon. The bound assumes that each image
+      was assigned to the training or the test part independently, with probability 1/2. If the split was not random,
+      the bound has no meaning.
     """
     directory, data = finished_run(workdir)
     fake = sample(workdir, min(len(data.train_labels), MAX_IMAGES), seed=seed)

@@ -1,4 +1,4 @@
-"""A fault and the game that shows it."""
+"""Mutants: deliberate faults, each with the audit game that must detect it."""
 
 import contextlib
 import dataclasses
@@ -12,13 +12,13 @@ Patches = dict[str, Callable[..., Any]]
 
 
 class Mutant(NamedTuple):
-    """A fault and the game that shows it.
+    """A deliberate fault and the audit game that must detect it.
 
     Attributes:
-      name: the fault.
-      game: with sound code, which must survive it.
-      changes: of the game's fields: faults of the caller.
-      patches: of the library's functions, by their full name: faults of its code.
+      name: name of the fault.
+      game: the audit game on the correct code, in which no violation may be found.
+      changes: replacement values for fields of the game: errors of the calling code.
+      patches: replacements for library functions, by full dotted name: errors of the library.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Mutant(NamedTuple):
 
     @contextlib.contextmanager
     def broken(self) -> Iterator[Playable]:
-        """The game, played while the fault is in place."""
+        """Applies the fault within the block, and yields the game with the fault; play it inside of the block."""
         with contextlib.ExitStack() as stack:
             for target, replacement in self.patches.items():
                 stack.enter_context(mock.patch(target, replacement))

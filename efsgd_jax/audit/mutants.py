@@ -1,4 +1,4 @@
-"""Mechanisms with one fault each, of the kind that real code has had. An audit that passes one of them is worthless."""
+"""The mutants: mechanisms with one fault each, of kinds that have occurred in real code; the audit must detect all."""
 
 from typing import Any
 
@@ -29,8 +29,9 @@ def _noise_on_the_first_channel_only() -> Patches:
     calls: list[None] = []
 
     def add_noise(tree: PyTree, std: Any, moved: Any, key: Any) -> PyTree:
+        # The noise of the residual channel is added first in every step; here it is left out.
         calls.append(None)
-        return tree if len(calls) % 2 else sound(tree, std, moved, key)  # the residual's noise comes first
+        return tree if len(calls) % 2 else sound(tree, std, moved, key)
 
     return {f"{FEEDBACK}.add_noise": add_noise}
 
@@ -53,13 +54,13 @@ def _one_draw(key: jax.Array, step: jax.Array, present: jax.Array, m: DpSgdMecha
 
 
 def shuffled(key: jax.Array, step: jax.Array, present: jax.Array, m: DpSgdMechanism) -> tuple[jax.Array, jax.Array]:
-    """Batches of one from a random order of all rows; without the canary, its batch is empty."""
+    """Batches of one row each, in a random order of all rows; in a run without the canary, its batch is empty."""
     row = jax.random.permutation(key, m.dataset_size)[step]
     return row[None], (present | (row != 0))[None]
 
 
 def _one_step_differs(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
-    """Likelihood ratio if every step has -1 but one, which has +1 with the canary and 0 without."""
+    """Log likelihood ratio if one unknown step differs: it has +1 with the canary and 0 without; all others have -1."""
     del q
     size = jnp.linalg.norm(change, axis=1)
     x = jnp.sum(seen * change, axis=1) / size + size
@@ -71,20 +72,20 @@ def _one_step_differs(seen: jax.Array, change: jax.Array, q: float) -> jax.Array
 
 
 def _second_channel(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
-    """What the residual of ``private`` shows by itself."""
+    """A score from the residual channel of mode ``private`` alone."""
     del q
     half = seen.shape[1] // 2
     return jnp.sum(seen[:, half:] * change[:, half:])
 
 
 def _length(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
-    """Small noise says: divided by a large batch."""
+    """Minus the norm of the release: small noise shows that the sum was divided by the size of a larger batch."""
     del change, q
     return -jnp.linalg.norm(seen)
 
 
 def mutants() -> list[Mutant]:
-    """One for each fault that the audit must see."""
+    """All mutants, one for each fault that the audit must detect."""
     full = Game("one step", mechanism("none", "full batch", 1.0))
     carried = Game("two steps", mechanism("hidden", "full batch", 2.0), scales=(100.0, 100.0))
     alternating = Game("two steps", mechanism("none", "full batch", 1.5), scales=(10.0, -10.0))

@@ -1,4 +1,8 @@
-"""Scores of attacks: likelihood ratios, and what needs no statistics because noise cancels or is missing."""
+"""Scores of attacks: likelihood ratios, and exact tests for noise that cancels, is missing, or is a float32 normal.
+
+In every score ``seen`` is the release of all steps ``[T, k]``, scaled so that its noise has variance 1, ``change`` is
+what the canary adds to it in a step in which it takes part, and ``q`` is the sampling probability.
+"""
 
 from typing import Any
 
@@ -6,26 +10,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# In standard deviations of the noise: closer than this is no accident, and rounding is less.
+# Two numbers that differ by less than this, in standard deviations of the noise, count as equal. Rounding errors are
+# smaller, and independent noise is rarely that close.
 TOLERANCE = 2e-5
-# Weight of such a find against a log likelihood ratio.
+# Weight of one such coincidence in comparison with a log likelihood ratio.
 CERTAIN = 100.0
-# How many values ``jax.random.normal`` has, and how many are tried next to the one that was seen.
+# How many values ``jax.random.normal`` can take, and how many are tried on either side of the released one.
 NORMAL_NUMBERS, NEIGHBOURS = 2**23, 16
 
 
 def likelihood_ratio(seen: jax.Array, change: jax.Array, q: Any) -> jax.Array:
-    """Log of the densities' ratio if the canary takes part in each step with chance q: the best score there is."""
+    """The log likelihood ratio if the canary takes part in each step with probability q: the most powerful score."""
     each = jnp.sum(seen * change - change**2 / 2, axis=1)
     return jnp.sum(jnp.logaddexp(jnp.log1p(-q), jnp.log(q) + each))
 
 
 def every_coordinate(seen: jax.Array, change: jax.Array, q: Any) -> jax.Array:
-    """``likelihood_ratio``, and every pair of coordinates of the whole run, with zero as one more of them.
+    """``likelihood_ratio``, plus a test of every pair of coordinates of the whole run for the same or no noise.
 
-    Two coordinates with the same noise differ by what the canary adds to one more than to the other, or by nothing; a
-    coordinate without noise is what the canary adds, or zero. Noise that is independent looks like that once in some
-    thousand pairs, in either world.
+    If two coordinates have the same noise, their difference is exactly the difference of what the canary adds to them
+    if it is present, and 0 if it is absent. Zero is included as one more coordinate: a coordinate without noise is
+    exactly what the canary adds, or 0. With independent noise such a coincidence happens in about one of some thousand
+    pairs, with the canary as well as without.
     """
     x, c = (jnp.append(v.reshape(-1), 0.0) for v in (seen, change))
     i, j = np.triu_indices(len(x), 1)
@@ -37,7 +43,7 @@ def every_coordinate(seen: jax.Array, change: jax.Array, q: Any) -> jax.Array:
 
 
 def normal_of(number: jax.Array) -> jax.Array:
-    """``jax.random.normal`` of the ``number``-th of its 2^23 uniform numbers, as it computes them."""
+    """The value that ``jax.random.normal`` computes from the ``number``-th of its 2^23 uniform numbers."""
     unit = jax.lax.bitcast_convert_type(number.astype(jnp.uint32) | np.uint32(0x3F800000), jnp.float32) - 1.0
     low = np.nextafter(np.float32(-1.0), np.float32(0.0))
     uniform = jnp.maximum(low, unit * (np.float32(1.0) - low) + low)
@@ -45,9 +51,10 @@ def normal_of(number: jax.Array) -> jax.Array:
 
 
 def not_a_float32_normal(seen: jax.Array, change: jax.Array, q: Any) -> jax.Array:
-    """How many coordinates are none of the numbers that ``jax.random.normal`` can be (Mironov, 2012).
+    """The number of coordinates that are not among the values of ``jax.random.normal`` (Mironov, 2012).
 
-    What it has noised is one only if what was noised is zero: the last bits tell.
+    If its float32 noise is added to zero, the result is one of these values. If it is added to another number, the low
+    bits of the result usually show that it is not.
     """
     del change, q
     x = seen.reshape(-1, 1)

@@ -1,4 +1,7 @@
-"""Distinguishing games for sanitised gradients: one shard of K says the opposite of all others, or the same."""
+"""Distinguishing games for sanitised gradients: one of K shards gives the opposite gradient of all others, or the same.
+
+A judge is the shard whose discriminator evaluates an image, or contributes to the gradient, in a step.
+"""
 
 import dataclasses
 import math
@@ -15,29 +18,29 @@ from efsgd_jax.privacy.feedback import ErrorFeedbackState
 from efsgd_jax.synthesizers.sanitized_gan.mechanism import IMAGE_SCHEDULES, ShardMechanism, Turn
 from efsgd_jax.synthesizers.sanitized_gan.sanitizer import make_sanitizer
 
-# Gradients of the adversary, in clip norms: far beyond them.
+# Norm of the adversary's gradients in multiples of the clip norm.
 LENGTH = 10.0
 
 
 def pooled(seen: jax.Array, change: jax.Array, q: jax.Array) -> jax.Array:
-    """Likelihood ratio if all releases of a step share their draw: the best score against that fault."""
+    """Log likelihood ratio if all releases of a step have the same judge: the most powerful score for that fault."""
     each = jnp.sum(seen * change - change**2 / 2, axis=(1, 2))
     return jnp.sum(jnp.logaddexp(jnp.log1p(-q), jnp.log(q) + each))
 
 
 def one_by_one(seen: jax.Array, change: jax.Array, q: jax.Array) -> jax.Array:
-    """Likelihood ratio if every release has a draw of its own."""
+    """Log likelihood ratio if the judge is chosen independently for every release."""
     width = seen.shape[-1]
     return likelihood_ratio(seen.reshape(-1, width), change.reshape(-1, width), q)
 
 
 def as_scheduled(key: jax.Array, step: jax.Array, mechanism: ShardMechanism) -> Turn:
-    """The library's draws."""
+    """The judges of a step as the library chooses them."""
     return mechanism.turn(key, step)
 
 
 def one_draw_for_all(key: jax.Array, step: jax.Array, mechanism: ShardMechanism) -> Turn:
-    """The published code's: one judge for all images of a step."""
+    """The judges of a step as the published code chooses them: one judge for all images."""
     turn = mechanism.turn(key, step)
     return turn._replace(judges=jnp.broadcast_to(turn.judges[:1], turn.judges.shape))
 
@@ -47,14 +50,14 @@ class ShardGame:
     """One schedule and one adversary, who owns every discriminator and sees every sanitised gradient.
 
     Attributes:
-      name: for the table.
-      mechanism: what is attacked.
-      steps: T.
-      width: coordinates of an image, or of the parameters.
-      tight: nothing is lost between the claim and this adversary.
-      score: releases ``[T, slots, width]`` scaled to white noise, what the changed shard adds to them, and the chance
-        that it is asked -> the attack's score.
-      turn: who judges.
+      name: name of the game, for the table.
+      mechanism: the mechanism under attack.
+      steps: T, the number of steps.
+      width: number of coordinates of an image, or of the parameters.
+      tight: whether the claim is exact for this adversary, so that its lower bound should come close to the claim.
+      score: function of three arguments that returns the attack's score: the releases ``[T, slots, width]``, scaled so
+        that their noise has variance 1; what the changed shard adds to them; and the probability that it is a judge.
+      turn: function that returns the judges of a step; see ``as_scheduled``.
     """
 
     name: str
@@ -66,11 +69,14 @@ class ShardGame:
     turn: Callable[[jax.Array, jax.Array, ShardMechanism], Turn] = as_scheduled
 
     def claimed(self, delta: float) -> float:
-        """The upper bound under attack."""
+        """The upper bound under attack: the accountant's epsilon of the game's mechanism at ``delta``."""
         return Ledger(self.mechanism, math.inf, delta, self.steps).spent(self.steps, grid=FINE)
 
     def trial(self, present: jax.Array, key: jax.Array) -> jax.Array:
-        """The attack's score of one run: shard 0 says the opposite of the others if ``present``, else the same."""
+        """The attack's score of one run.
+
+        If ``present``, shard 0 gives the opposite of the other shards' gradient, otherwise the same gradient.
+        """
         m = self.mechanism
         turn_key, noise_key = jax.random.split(key)
         transform = m.transform(noise_key)
@@ -102,10 +108,10 @@ class ShardGame:
             residual = jax.vmap(lambda x: transform.init(x).residual)(jnp.zeros((m.slots, self.width)))
         _, seen = jax.lax.scan(one_step, residual, jnp.arange(self.steps))
         parts = m.images_per_step if m.schedule in IMAGE_SCHEDULES else m.judges_per_step
-        agreed = 1 if m.schedule in IMAGE_SCHEDULES else m.judges_per_step  # what a release is if all say the same
+        agreed = 1 if m.schedule in IMAGE_SCHEDULES else m.judges_per_step  # clipped gradients that a release adds up
         white = (seen * parts + agreed * m.l2_norm_clip * direction) / (2 * m.l2_norm_clip * m.noise_multiplier)
         change = jnp.broadcast_to(direction / m.noise_multiplier, white.shape)
-        if m.schedule == "round_robin":  # it is public when it is shard 0's turn
+        if m.schedule == "round_robin":  # in which steps shard 0 is the judge is public
             asked = jnp.arange(self.steps) % m.num_shards == 0
             return self.score(white, jnp.where(asked[:, None, None], change, 0.0), jnp.array(1.0))
         return self.score(
@@ -114,7 +120,7 @@ class ShardGame:
 
 
 def shard_games() -> list[ShardGame]:
-    """Every schedule that has a proof."""
+    """Games on every schedule that has a proof."""
     independent = ShardMechanism(10, 10, "independent", 1.0, images_per_step=8)
     parameter = ShardMechanism(10, 10, "parameter", 0.7, judges_per_step=2)
     turns = ShardMechanism(10, 2, "round_robin", 3.0, images_per_step=4)

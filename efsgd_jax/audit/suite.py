@@ -1,4 +1,8 @@
-"""The games that every sound mechanism must survive: modes x samplers x clipping, leaves and losses, sums, shards."""
+"""All audit games on the correct code, in which no violation may be found.
+
+They cover all combinations of feedback modes, samplers and clipping methods; parameters of several leaves and different
+losses; full-batch sums; and methods with shards.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +21,7 @@ MODES = {
     "local": {"feedback": "local", "feedback_l2_norm_clip": 3.0, "feedback_decay": 0.9},
     "private": {"feedback": "private", "feedback_l2_norm_clip": 2.0, "feedback_decay": 0.5},
 }
-# N, q, capacity
+# The data set's size N, the sampling probability q, and the capacity of a batch.
 SAMPLERS = {
     "full batch": (4, 1.0, 4),
     "Poisson": (4, 0.25, 4),
@@ -37,31 +41,36 @@ def mechanism(mode: str, sampler: str, noise_multiplier: float, clip: object = 1
 
 
 def scales(mode: str, sampler: str, steps: int) -> tuple[float, ...]:
-    """The canary's gradients: long ones that alternate; of modes with a memory, such as use it."""
+    """The canary's gradients in clip norms: of large norm and alternating sign, or such that they use the residual."""
     if mode == "hidden":
         return (100.0,) * steps  # fills the residual and keeps it full
     if mode == "local" and sampler == "full batch":
-        return tuple(10.0 if t % 2 == 0 else -0.1 for t in range(steps))  # spends at once what was cut off before
+        # Each small gradient uses the residual that the large one before it has left.
+        return tuple(10.0 if t % 2 == 0 else -0.1 for t in range(steps))
     return tuple(10.0 * (-1) ** t for t in range(steps))
 
 
 def _sum(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
-    """For ``hidden`` with q < 1: its residual shows in steps in which the canary takes no part."""
+    """A score for ``hidden`` with q < 1, where the residual shows the canary also in steps without it."""
     del q
     return jnp.sum(seen * change)
 
 
 def sound_games(*, quick: bool = False) -> list[Playable]:
-    """All modes, samplers and clipping methods; one step with all records where the claim is tight, more elsewhere.
+    """The games of all modes, samplers and clipping methods, and those on trees, sums and shards.
+
+    With full batches there is a game of one step, where the claim is tight, and for per-example gradients also one of
+    four steps. With the other samplers all games have four steps. There are none of ``local`` with truncated batches,
+    whose event holds only if no batch overflows.
 
     Args:
-      quick: per-example gradients and one clip norm only.
+      quick: of the clipping methods, play only per-example gradients with one clip norm.
     """
     games: list[Playable] = []
     for mode in MODES:
         for sampler in SAMPLERS:
             if (mode, sampler) == ("local", "truncated Poisson"):
-                continue  # it is only accounted for if no batch overflows
+                continue  # the event of ``local`` holds only if no batch overflows
             for name, clip in CLIPPINGS.items():
                 if quick and name != "per example":
                     continue
@@ -73,7 +82,7 @@ def sound_games(*, quick: bool = False) -> list[Playable]:
                             f"{mode}, {sampler}, {name}, T = {steps}",
                             mechanism(mode, sampler, 1.0 if steps == 1 else 1.5, clip),
                             scales=scales(mode, sampler, steps),
-                            # In `hidden`, others pull the residual one way and the canary turns it around.
+                            # In `hidden`, the other rows fill the residual in one direction; the canary reverses it.
                             others=-5.0 if mode == "hidden" else 0.0,
                             clipping=clipping,  # type: ignore[arg-type]
                             tight=full and steps == 1,

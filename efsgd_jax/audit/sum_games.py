@@ -1,9 +1,9 @@
-"""Games on sums over all records that are released once, with a batch of which no float32 sum is right.
+"""Games on sums over all records that are released once, with records that a float32 sum does not add correctly.
 
-Whoever chooses the records chooses which of them are lost. The first ones bring a float32 sum to 2^24, where the gap
-between two floats becomes 2; then come as many of -1 as it takes. Below 2^24 each counts; above, where one more record
-lifts the sum, each is rounded away. So that record moves a sum that is made one by one by several times what it is long
-(Casacuberta et al., 2022, arXiv 2207.10635).
+The adversary chooses the records. Without the canary the first ones bring a float32 sum to 2^24, above which the gap
+between two floats is 2. Many records of -1 follow. Below 2^24 each of them is added. If the canary is present, it lifts
+the sum above 2^24, where each -1 is lost by rounding. The canary thus changes a float32 sum that is computed row by row
+by several times its own norm (Casacuberta et al., 2022, arXiv 2207.10635).
 """
 
 import dataclasses
@@ -18,12 +18,13 @@ from efsgd_jax.privacy import epsilon as epsilon_of
 from efsgd_jax.privacy import gaussian_event
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release
 
-# Records of -1 for each that is clipped, that is by how many clip norms more the sum may move.
+# The number of rows of -1, divided by the canary's norm in units. A float32 sum loses these rows if the canary is
+# present, so that the canary can change the sum by this many clip norms more than its own.
 LOST = 2
 
 
 def adversarial_rows(clipped: int) -> np.ndarray:
-    """Whole numbers ``[N, 1]``, the canary first: none is above ``clipped``, which is what the canary is."""
+    """Whole numbers ``[N, 1]`` with absolute values of at most ``clipped``; row 0, the canary, is ``clipped``."""
     whole, rest = divmod(2**24, clipped)
     rows = [clipped, *[clipped] * whole, rest, *[-1] * (LOST * clipped)]
     return np.array(rows, np.float32)[:, None]
@@ -31,12 +32,12 @@ def adversarial_rows(clipped: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class SumGame:
-    """One ``Release`` of one sum; without the canary its row is zero.
+    """A game on one ``Release`` of one sum; in runs without the canary its row is zero.
 
     Attributes:
-      name: for the table.
+      name: name of the game, for the table.
       noise_multiplier: sigma.
-      tight: nothing is lost between the claim and this adversary.
+      tight: whether the claim is exact for this adversary, so that its lower bound should come close to the claim.
     """
 
     name: str
@@ -44,11 +45,11 @@ class SumGame:
     tight: bool = True
 
     def claimed(self, delta: float) -> float:
-        """The upper bound under attack."""
+        """The upper bound under attack: the accountant's epsilon of the release at ``delta``."""
         return epsilon_of(gaussian_event(self.noise_multiplier), delta)
 
     def trial(self, present: jax.Array, key: jax.Array) -> jax.Array:
-        """The likelihood ratio of one run's release."""
+        """The attack's score of one run: the log likelihood ratio of its release."""
         release = Release(NoiseSupply(key, 1), 1.0, self.noise_multiplier)
         with jax.ensure_compile_time_eval():
             longest = release.rows(jnp.ones((1, 1)), 1.0)
@@ -61,5 +62,5 @@ class SumGame:
 
 
 def sum_games() -> list[SumGame]:
-    """What sound code must survive."""
+    """The games on sums on the correct code, in which no violation may be found."""
     return [SumGame("a full-batch sum of float32's worst rows", 1.0)]

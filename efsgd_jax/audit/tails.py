@@ -1,9 +1,9 @@
-"""The tails of the noise: releases that one world has and the other one cannot have, at the delta of practice.
+"""An attack on the tails of the noise, at a realistic delta: releases that are possible only with the canary.
 
-No number of runs reaches delta 1e-5 by counting likely events. But noise that ends does: whatever lies beyond
-``reach``, the largest noise there is, is impossible without the canary; if it happens with the canary more often than
-delta, every epsilon is refuted. The canary moves one coordinate by 1 / sigma standard deviations: enough for tails that
-end where those of float32 normals do.
+Counting likely events in a feasible number of runs shows nothing at delta = 1e-5. But noise with a bounded support can
+be attacked. A release beyond ``reach``, the largest possible noise, is impossible without the canary. If such releases
+happen with the canary more often than delta, every epsilon is refuted. The canary changes one coordinate by 1 / sigma
+standard deviations, which is enough to detect noise whose tails end where those of float32 normals do.
 """
 
 import math
@@ -22,17 +22,20 @@ from efsgd_jax.privacy.gaussian_table import LARGEST
 from efsgd_jax.privacy.noise import BASE, DIGITS, NOISE_WIDTH
 
 DELTA = 1e-5
-# The largest noise, in standard deviations: ours, and of ``jax.random.normal``, which ends at -5.42 and 5.22.
+# The largest noise in standard deviations: of the library (REACH), and of ``jax.random.normal``, whose values lie
+# between -5.42 and 5.22 (NORMAL_REACH).
 REACH = LARGEST * sum(BASE**j for j in range(DIGITS)) / NOISE_WIDTH
 NORMAL_REACH = 5.4201
 
 
 class Tails(NamedTuple):
-    """A claim and two attacks on it.
+    """The results of two attacks on the same claim.
 
     Attributes:
-      beyond: of the noise's reach: an infinite bound if that happens more often than delta.
-      counted: of the reach of float32 normals, with the events counted in both worlds: for noise that goes on.
+      beyond: the attack that counts scores beyond the reach of the noise in use; its bound is infinite if they happen
+        more often than delta.
+      counted: the attack that counts scores beyond the reach of float32 normals, with the canary and without: for
+        noise whose support extends further.
     """
 
     beyond: Row
@@ -40,7 +43,7 @@ class Tails(NamedTuple):
 
 
 def tail_game(noise_multiplier: float = 0.5) -> TreeGame:
-    """One coordinate, which the canary moves by 1 / sigma; the score is where it is."""
+    """A game with one coordinate, which the canary changes by 1 / sigma; the score is the coordinate's value."""
     shape = {"w": jnp.zeros(1)}
     records = {"w": jnp.array([[100.0], [0.0]])}
     return TreeGame(
@@ -56,15 +59,22 @@ def tail_game(noise_multiplier: float = 0.5) -> TreeGame:
 def tail_bound(
     present: np.ndarray, absent: np.ndarray, threshold: float, reach: float, delta: float, significance: float
 ) -> float:
-    """Epsilon is at least this, from how many scores are above a threshold that was chosen beforehand.
+    """A lower bound of epsilon, from the number of scores above a threshold that was chosen beforehand.
 
     Args:
-      present: scores with the canary.
-      absent: scores without it.
-      threshold: in standard deviations.
-      reach: scores without the canary are never above it, for certain.
-      delta: of the claim.
-      significance: chance that the bound exceeds the true epsilon; Clopper-Pearson, half of it for each world.
+      present: scores of the runs with the canary.
+      absent: scores of the runs without the canary.
+      threshold: the threshold, in standard deviations of the noise.
+      reach: a value that no score without the canary can exceed; ``inf`` if there is none.
+      delta: the delta at which the bound holds.
+      significance: probability that the bound exceeds the true epsilon. Half of it is for the Clopper-Pearson bound
+        with the canary, half for the one without.
+
+    Returns:
+      The bound; ``inf`` if the threshold is at least ``reach`` and more scores than ``delta`` allows are above it.
+
+    Raises:
+      ValueError: the threshold is at least ``reach``, but a score without the canary is above it.
     """
     hits, false_hits = int(np.sum(present > threshold)), int(np.sum(absent > threshold))
     often = stats.beta.ppf(significance / 2, hits, len(present) - hits + 1) if hits else 0.0
@@ -79,13 +89,14 @@ def tail_bound(
 
 
 def attack_tails(*, trials: int, key: jax.Array, reach: float = REACH, significance: float = 0.05) -> Tails:
-    """Plays ``tail_game`` with the code as it is.
+    """Plays ``tail_game`` and computes both bounds.
 
     Args:
-      trials: runs with the canary, and as many without; some 10,000 show the end of float32 normals.
+      trials: number of runs with the canary, and of runs without; some 10,000 are enough to detect the bounded support
+        of float32 normals.
       key: typed PRNG key of the trials.
-      reach: of the noise in use, in standard deviations.
-      significance: as for ``tail_bound``, for both bounds together.
+      reach: the largest noise of the code in use, in standard deviations.
+      significance: probability that any of the two bounds exceeds the true epsilon.
     """
     game = tail_game()
     scores = play(game, *(jax.random.split(jax.random.fold_in(key, i), trials) for i in (0, 1)))

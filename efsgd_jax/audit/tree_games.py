@@ -1,7 +1,8 @@
 """Games on parameters of several leaves, through ``clipped_grad`` of a loss: padded microbatches, bad records, meshes.
 
-``games.Game`` gives the transform gradients; here the library finds them itself, by every path that it has.
-The adversary chooses records and loss. Record 0 is the canary; what the others add is known and taken off what is seen.
+In ``games.Game`` the gradients are given; here the library computes them from a loss, by each of its methods. The
+adversary chooses the records and the loss. Record 0 is the canary. The contributions of the other records are known to
+the adversary and subtracted from the release.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from efsgd_jax.privacy.accounting import FINE
 from efsgd_jax.privacy.devices import DATA
 
 PyTree = Any
-# The canary's gradient, in clip norms.
+# Norm of the canary's gradient in multiples of the clip norm.
 LENGTH = 10.0
 SHAPES = {"a": (3,), "b": (3,), "c": (2, 2), "d": ()}
 
@@ -32,7 +33,7 @@ def given(params: PyTree, gradient: PyTree, key: jax.Array) -> tuple[jax.Array, 
 
 
 def convolved(params: PyTree, record: PyTree, key: jax.Array) -> tuple[jax.Array, None]:
-    """A convolution, whose kernel's gradient is the record's image correlated with its weights."""
+    """A loss with a convolution; the kernel's gradient is the correlation of the record's image and its weights."""
     del key
     out = jax.lax.conv_general_dilated(
         record["image"][None], params["kernel"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -41,7 +42,7 @@ def convolved(params: PyTree, record: PyTree, key: jax.Array) -> tuple[jax.Array
 
 
 def looped(params: PyTree, record: PyTree, key: jax.Array) -> tuple[jax.Array, None]:
-    """A matrix that is used in every turn of a loop, and a scale that is used in every turn of another one."""
+    """A loss with two loops: one multiplies by the same matrix in every iteration, one by the same scale."""
     del key
     h = jax.lax.fori_loop(0, 3, lambda _, h: h @ params["matrix"], record["x"])
     h, _ = jax.lax.scan(lambda h, shift: (h * params["scale"] + shift, None), h, record["shifts"])
@@ -53,17 +54,18 @@ class TreeGame:
     """One loss, one table of records and one adversary who sees every coordinate of every release.
 
     Attributes:
-      name: for the table.
-      mechanism: what is attacked, without feedback; ``dataset_size`` counts the canary.
+      name: name of the game, for the table.
+      mechanism: the mechanism under attack, without feedback; its ``dataset_size`` counts the canary.
       loss: ``loss(params, record, key) -> (scalar, None)``.
-      params: where gradients are taken.
-      records: pytree of ``[N, ...]``.
-      steps: T.
-      method: of ``clipped_grad``.
-      microbatch_size: of ``clipped_grad``; the last microbatch has padding if it does not divide the capacity.
-      devices: that share a batch; above 1 they must be there.
-      tight: nothing is lost between the claim and this adversary.
-      score: as for ``games.Game``.
+      params: the parameters at which gradients are computed.
+      records: pytree of the records, each leaf ``[N, ...]``; record 0 is the canary.
+      steps: T, the number of steps.
+      method: the argument of that name of ``clipped_grad``.
+      microbatch_size: the argument of that name of ``clipped_grad``; the last microbatch has padding if it does not
+        divide the capacity.
+      devices: number of devices among which a batch is divided; so many must exist.
+      tight: whether the claim is exact for this adversary, so that its lower bound should come close to the claim.
+      score: function that returns the attack's score; see ``games.Game``.
     """
 
     name: str
@@ -79,11 +81,11 @@ class TreeGame:
     score: Callable[[jax.Array, jax.Array, Any], jax.Array] = every_coordinate
 
     def claimed(self, delta: float) -> float:
-        """The upper bound under attack."""
+        """The upper bound under attack: the accountant's epsilon of the game's mechanism at ``delta``."""
         return Ledger(self.mechanism, math.inf, delta, self.steps).spent(self.steps, grid=FINE)
 
     def trial(self, present: jax.Array, key: jax.Array) -> jax.Array:
-        """The attack's score of one run."""
+        """The attack's score of one run, with the canary if ``present``."""
         m = self.mechanism
         noise_key, sampling_key = jax.random.split(key)
         transform = m.transform(noise_key)
@@ -105,7 +107,7 @@ class TreeGame:
         return self.score(seen, change, m.sampling_probability)
 
     def _added(self) -> jax.Array:
-        """What each record adds to a clipped sum by definition: ``[N, d]``; nothing if its gradient is not finite."""
+        """What each record adds to a clipped sum by definition, ``[N, d]``; zeros if its gradient is not finite."""
 
         def gradient(record: PyTree) -> jax.Array:
             return _flat(jax.grad(self.loss, has_aux=True)(self.params, record, jax.random.key(0))[0])
@@ -128,7 +130,7 @@ def _flat(tree: PyTree) -> jax.Array:
 
 
 def direction() -> dict[str, jax.Array]:
-    """Four leaves, together of length 1, each of another sign than the one before."""
+    """A pytree of four leaves with joint norm 1; the leaves have alternating signs."""
     size = sum(math.prod(shape) for shape in SHAPES.values())
     return {k: jnp.full(shape, (-1.0) ** i / math.sqrt(size)) for i, (k, shape) in enumerate(SHAPES.items())}
 
@@ -139,11 +141,11 @@ def of_leaves(
     """A game on four leaves, two of one shape; all gradients are along ``direction``.
 
     Args:
-      name: of the game.
-      mechanism: of ``dataset_size`` records.
-      canary: length of its gradient in clip norms; NaN for one that is none.
-      others: of the others', 0 for those that are not given.
-      options: of ``TreeGame``.
+      name: name of the game.
+      mechanism: the mechanism under attack; the game has ``mechanism.dataset_size`` records.
+      canary: norm of the canary's gradient in clip norms (with a sign), or NaN for a gradient that is not finite.
+      others: the same of the other records; 0 for those that are not given.
+      options: further fields of ``TreeGame``.
     """
     unit = direction()
     lengths = jnp.zeros(mechanism.dataset_size).at[: 1 + len(others)].set(jnp.array([canary, *others]))
@@ -153,7 +155,7 @@ def of_leaves(
 
 
 def of_convolution(name: str, mechanism: DpSgdMechanism, **options: Any) -> TreeGame:
-    """A game on a convolution's kernel and bias; the other records are small images."""
+    """A game on a convolution's kernel and bias; the other records are images with small values."""
     n = mechanism.dataset_size
     size = jnp.where(jnp.arange(n) == 0, LENGTH, 0.1)[:, None, None, None]
     image = size * jnp.array([[1.0, -2.0, 0.5], [3.0, 1.0, -1.0], [0.5, 2.0, 1.0]])[None, :, :, None]
@@ -163,7 +165,7 @@ def of_convolution(name: str, mechanism: DpSgdMechanism, **options: Any) -> Tree
 
 
 def of_loops(name: str, mechanism: DpSgdMechanism, **options: Any) -> TreeGame:
-    """A game on a matrix in a ``fori_loop`` and a scale in a ``scan``; the other records are small."""
+    """A game on a matrix in a ``fori_loop`` and a scale in a ``scan``; the other records have small values."""
     n = mechanism.dataset_size
     size = jnp.where(jnp.arange(n) == 0, LENGTH, 0.1)[:, None]
     records = {
@@ -176,12 +178,15 @@ def of_loops(name: str, mechanism: DpSgdMechanism, **options: Any) -> TreeGame:
 
 
 def devices_at_hand() -> int:
-    """How many devices the games on a mesh use: there is none on one."""
+    """The number of devices that games on a mesh use, at most 4; with a single device there are no such games."""
     return min(4, jax.device_count())
 
 
 def tree_games() -> list[TreeGame]:
-    """What sound code must survive; on a mesh, if there are several devices."""
+    """The games on trees on the correct code, in which no violation may be found.
+
+    A game on a mesh is included if there are several devices.
+    """
     full, sampled = DpSgdMechanism(5, 1.0, 5, 1.0), DpSgdMechanism(6, 0.25, 5, 1.5)
     bad = (math.nan, 0.5, math.inf, -3.0)
     games = [

@@ -1,4 +1,4 @@
-"""Faults that show only where there are several coordinates, leaves, microbatches, devices or records that are odd."""
+"""Mutants whose faults show only with several coordinates, leaves, microbatches or devices, or with unusual records."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ class _Numpy:
 
 
 def float32_noise(tree: PyTree, std: Any, sensitivity: Any, key: jax.Array) -> PyTree:
-    """What most libraries add: ``jax.random.normal``, which has 2^23 values, none beyond 5.42."""
+    """The noise that most libraries add: ``jax.random.normal``, which has 2^23 values, none beyond 5.42 deviations."""
     del sensitivity
     keys = jax.random.split(key, len(jax.tree.leaves(tree)))
     keys = jax.tree.unflatten(jax.tree.structure(tree), list(keys))
@@ -40,7 +40,7 @@ def float32_noise(tree: PyTree, std: Any, sensitivity: Any, key: jax.Array) -> P
 
 
 def noise_on_the_first_coordinates(tree: PyTree, std: Any, sensitivity: Any, key: jax.Array) -> PyTree:
-    """Of each leaf, the first."""
+    """Noise on the first coordinate of each leaf only."""
 
     def one(x: jax.Array, noisy: jax.Array) -> jax.Array:
         return x.reshape(-1).at[0].set(noisy.reshape(-1)[0]).reshape(x.shape)
@@ -49,52 +49,52 @@ def noise_on_the_first_coordinates(tree: PyTree, std: Any, sensitivity: Any, key
 
 
 def one_key_for_all_leaves(key: jax.Array, tree: PyTree) -> PyTree:
-    """Leaves of one shape have the same noise."""
+    """Noise from one key for all leaves: leaves of the same shape get the same noise."""
     return jax.tree.map(lambda x: lattice_noise(key, x.shape), tree)
 
 
 def shares_of_the_noise(tree: PyTree, std: Any, sensitivity: Any, key: jax.Array) -> PyTree:
-    """As n devices would that add one n-th of the deviation each, by keys of their own: in all 1 / sqrt(n) of it."""
+    """The noise of n devices that each add 1 / n of the standard deviation independently: 1 / sqrt(n) of it in all."""
     for device_key in jax.random.split(key, devices_at_hand()):
         tree = _add_noise(tree, std / devices_at_hand(), sensitivity, device_key)
     return tree
 
 
 def halved_norm_of_convolutions(*args: Any) -> Any:
-    """Ghost clipping that measures a kernel's gradient at half of its length."""
+    """Ghost clipping that computes half of the norm of a kernel's gradient."""
     part = _convolution(*args)
     return part._replace(squared_norms=[x / 4 for x in part.squared_norms])
 
 
 def float32_sums(rows: jax.Array, groups: jax.Array, num_groups: int, bits: int) -> Integers:
-    """Rows added up one after the other, in floats."""
+    """Sums of the rows of each group, in floating point."""
     del bits
     return to_integers(jax.ops.segment_sum(rows, groups, num_groups))
 
 
 def one_residual(residual: PyTree, indices: jax.Array) -> PyTree:
-    """All units spend what was cut off from any of them."""
+    """Every unit gets the sum of the residuals of all units."""
     return jax.tree.map(lambda r: jnp.full(indices.shape, jnp.sum(r)), residual)
 
 
 _add_noise, _convolution = feedback.add_noise, ghost._convolution
-# Padding repeats row 0, and counts.
+# Padding rows of microbatches, which repeat row 0, are not masked out.
 COUNTED_PADDING: Patches = {
     f"{PRIVACY}.clipping.jnp": _Numpy(pad=lambda mask, width: jnp.pad(mask, width, constant_values=True))  # type: ignore[dict-item]
 }
 KEPT_NAN: Patches = {f"{PRIVACY}.clipped_sum.jnp": _Numpy(isfinite=lambda x: jnp.ones_like(x, bool))}  # type: ignore[dict-item]
-# The sum over devices that JAX makes by itself where gradients are of parameters that all devices have.
+# The gradients are summed over the devices before they are clipped, as JAX does for replicated parameters.
 SUMMED_BEFORE_THE_CLIP: Patches = {f"{PRIVACY}.clipping.round_once": lambda tree: jax.lax.psum(tree, DATA)}
 
 
 def _less_of_the_others(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
-    """A canary that is no number makes the whole sum none, and what is released of that is zero, with noise."""
+    """A score for a canary with a NaN gradient: if it is not dropped, the sum is NaN, and 0 plus noise is released."""
     del change, q
     return -jnp.sum(seen @ ravel_pytree(direction())[0])
 
 
 def tree_mutants() -> list[Mutant]:
-    """One for each; those of a mesh if there are several devices."""
+    """All mutants of this module; those of a mesh are included if there are several devices."""
     full = DpSgdMechanism(5, 1.0, 5, 1.0)
     leaves = of_leaves("four leaves, microbatches of 4", full, microbatch_size=4)
     found = [

@@ -1,4 +1,4 @@
-"""Plays games many times and sets the bound that the attack proves beside the one that the accountant claims."""
+"""Plays games many times, and compares the attack's lower bounds of epsilon with the accountant's claims."""
 
 import functools
 from collections.abc import Iterable
@@ -16,11 +16,11 @@ class Row(NamedTuple):
     """One line of the table.
 
     Attributes:
-      name: of the game.
+      name: name of the audit game.
       tight: whether ``bound`` should come close to ``claimed``.
-      claimed: epsilon at ``delta`` by the accountant.
-      bound: epsilon is at least this, by attack.
-      delta: of both.
+      claimed: epsilon at ``delta``, by the accountant.
+      bound: the attack's lower bound of epsilon.
+      delta: the delta at which ``claimed`` and ``bound`` hold.
     """
 
     name: str
@@ -31,21 +31,22 @@ class Row(NamedTuple):
 
     @property
     def refuted(self) -> bool:
-        """The attack proves more than the claim allows: the mechanism is not what it says."""
+        """Whether the attack's lower bound exceeds the claimed epsilon, so that the claim is wrong."""
         return self.bound > self.claimed
 
 
 def audit(
     games: Iterable[Playable], *, trials: int, delta: float, key: jax.Array, significance: float = 0.05
 ) -> Iterable[Row]:
-    """One row for each game, as they finish.
+    """Plays the games, and yields one row for each when it is finished.
 
     Args:
-      games: what to play.
-      trials: runs with the canary, and as many without.
-      delta: at which epsilons are compared; trials must be able to reach it, so 1e-2 rather than 1e-5.
-      key: typed PRNG key of the trials; need not be secret, as nothing real is protected here.
-      significance: chance that any bound of the table exceeds its game's true epsilon (Bonferroni over the games).
+      games: the games to play.
+      trials: number of runs with the canary, and of runs without, for each game.
+      delta: the delta at which claims and bounds are compared; it must be large enough for the number of trials, such
+        as 1e-2 rather than 1e-5.
+      key: typed PRNG key of the trials; it need not be secret, since no real data is protected here.
+      significance: probability that any bound of the table exceeds its game's true epsilon (Bonferroni over the games).
 
     Raises:
       UserError: jax-privacy is not installed.
@@ -59,7 +60,7 @@ def audit(
 
 
 def to_table(rows: Iterable[Row]) -> str:
-    """Markdown."""
+    """Returns the rows as a Markdown table."""
     lines = ["| mechanism | lower bound | claimed epsilon | of it | |", "|---|---|---|---|---|"]
     for row in rows:
         verdict = "REFUTED" if row.refuted else ("tight" if row.tight else "")
@@ -71,7 +72,13 @@ def to_table(rows: Iterable[Row]) -> str:
 
 
 class Fault(NamedTuple):
-    """One line of the mutants' table: the same game with sound code and with broken code."""
+    """One line of the mutants' table.
+
+    Attributes:
+      name: name of the fault.
+      sound: the result of the mutant's game on the correct code.
+      broken: the result of the same game with the fault.
+    """
 
     name: str
     sound: Row
@@ -81,9 +88,19 @@ class Fault(NamedTuple):
 def attack_mutants(
     *, trials: int, delta: float, key: jax.Array, significance: float = 0.05, only: str = ""
 ) -> Iterable[Fault]:
-    """One line for each mutant whose name contains ``only``, as they finish; arguments as for ``audit``."""
+    """Attacks the mutants whose names contain ``only``, and yields one line for each when it is finished.
+
+    A game that several mutants share is played once on the correct code.
+
+    Args:
+      trials: see ``audit``.
+      delta: see ``audit``.
+      key: see ``audit``.
+      significance: probability that any bound exceeds the true epsilon of what was attacked (Bonferroni).
+      only: part of the names of the mutants to attack; "" for all.
+    """
     chosen = [m for m in mutants() if only in m.name]
-    survived: dict[int, Row] = {}  # of a game that several faults share, played once
+    survived: dict[int, Row] = {}  # the results on the correct code, by game
     for i, mutant in enumerate(chosen):
         attack = functools.partial(
             audit,
@@ -100,7 +117,7 @@ def attack_mutants(
 
 
 def mutants_table(faults: Iterable[Fault]) -> str:
-    """Markdown."""
+    """Returns the lines as a Markdown table."""
     lines = [
         "| fault | claimed epsilon | lower bound, sound code | lower bound, with the fault | |",
         "|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""The command line: one file for each command of ``efsgd COMMAND``, the same as ``python -m efsgd_jax COMMAND``.
+"""The command line: a module for each command of ``efsgd COMMAND`` (the same as ``python -m efsgd_jax COMMAND``).
 
-Each is imported by itself: training needs no scores and no pages.
+Only the module of the command that runs is imported, so that training does not import evaluation and reports.
 """

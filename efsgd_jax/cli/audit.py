@@ -1,9 +1,9 @@
-"""``python -m efsgd_jax audit``: attacks what the library claims, and prints how much the attacks prove.
+"""``python -m efsgd_jax audit``: attacks the claimed epsilons, and prints the lower bounds that the attacks prove.
 
-Without --config or --workdir: distinguishing games on the private step itself, every mode, sampler and clipping method,
-on losses with several leaves, convolutions and loops, and on sums that are released once.
-With --config: one training run of that config with canaries in it. With --workdir: membership inference on the images
-of a finished run.
+Without --config or --workdir: distinguishing games on the private step itself, for every feedback mode, sampler and
+clipping method, on losses with several parameter arrays, convolutions and loops, and on full-batch releases.
+With --config: one training run of that config with canaries. With --workdir: membership inference on the images of a
+finished run.
 """
 
 import argparse
@@ -28,7 +28,7 @@ EXAMPLES = """examples:
 
 
 def step(args: argparse.Namespace) -> None:
-    """The private step; raises if a claim is refuted."""
+    """Plays distinguishing games on the private step; raises ``UserError`` if a claimed epsilon is refuted."""
     games = sound_games(quick=args.quick)
     print(f"{len(games)} games, {args.trials} runs of each world, delta {args.delta:g}, 95% for all games together")
     rows = []
@@ -45,7 +45,10 @@ def step(args: argparse.Namespace) -> None:
 
 
 def faults(args: argparse.Namespace) -> None:
-    """The mutants; raises if one goes unseen."""
+    """Plays the games on mutants, which have a fault each, and tests the tails of the noise.
+
+    Raises ``UserError`` if the audit does not detect a mutant, or if it refutes the tails.
+    """
     rows = list(attack_mutants(trials=args.trials, delta=args.delta, key=fresh_key()))
     print(mutants_table(rows))
     missed = [row.name for row in rows if not row.broken.refuted]
@@ -62,7 +65,7 @@ def faults(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """A training run with canaries."""
+    """Audits a training run with canaries; raises ``UserError`` if its epsilon is refuted."""
     from efsgd_jax.audit.canaries import audit_run
 
     result = audit_run(read_config(args.config, overrides), canaries=args.canaries)
@@ -80,7 +83,10 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def release(args: argparse.Namespace) -> None:
-    """A finished run's images; the result is kept for the run's report."""
+    """Audits the images of a finished run, and saves the result for the run's report.
+
+    Raises ``UserError`` if the run's epsilon is refuted.
+    """
     from efsgd_jax.audit.membership import audit_release
     from efsgd_jax.files import write_json
     from efsgd_jax.runs.workdir import Workdir

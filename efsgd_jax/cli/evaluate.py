@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax evaluate``: parse, call, print."""
+"""The command line of ``python -m efsgd_jax evaluate``: parses arguments, calls ``evaluate`` and prints the scores."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax export``: parse, call, print."""
+"""The command line of ``python -m efsgd_jax export``: parses arguments, calls ``export`` and prints the files."""
 
 from collections.abc import Sequence
 

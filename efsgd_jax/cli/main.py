@@ -1,4 +1,4 @@
-"""``efsgd``: all programs under one name, with completion for shells."""
+"""``efsgd``: runs the command that its first argument names, and prints completion scripts for shells."""
 
 import argparse
 import importlib
@@ -11,7 +11,7 @@ from efsgd_jax.cli.parser import PREFIX, program
 from efsgd_jax.errors import UserError
 from efsgd_jax.versions import version_of
 
-# The command, the module that has its ``main`` and ``make_parser``, and what it is for.
+# Name of each command -> the module with its ``main`` and ``make_parser``, and a description for the help.
 COMMANDS = {
     "train": ("efsgd_jax.cli.train", "train a private generator, or continue a run"),
     "sample": ("efsgd_jax.cli.sample", "draw synthetic images from a finished run"),
@@ -37,7 +37,7 @@ efsgd COMMAND --help says more. Begin with: efsgd train --config=preset:digits -
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status of the command in ``argv``."""
+    """Runs the command in ``argv`` (None for the program's arguments), and returns its exit status."""
     first, *rest = [*(sys.argv[1:] if argv is None else argv), ""]
     if first in COMMANDS:
         return importlib.import_module(COMMANDS[first][0]).main(rest[:-1])
@@ -62,7 +62,7 @@ def _about(argv: Sequence[str]) -> None:
 
 
 def _all_commands() -> argparse.ArgumentParser:
-    """Every command's flags, the configs, and every key of the configuration."""
+    """A parser with the flags of every command, the packaged configs and all config keys, for completion scripts."""
     import shtab
 
     from efsgd_jax.config import PACKAGED, default_config, packaged_configs

@@ -1,4 +1,4 @@
-"""What all command lines share: a person's mistake is one line on standard error and status 2, never a traceback."""
+"""The parts that all commands share: parsing flags and configs, and printing user errors as one line with status 2."""
 
 import argparse
 import functools
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 PREFIX = "--config."
-STOPPED = 128 + 15  # as a shell says that a program ended by SIGTERM
+STOPPED = 128 + 15  # the exit status by which shells report that a program was ended by SIGTERM
 EPSILON, METHOD = "privacy.epsilon", "method.name"
 
 
 class Parser(argparse.ArgumentParser):
-    """An ``ArgumentParser`` of one command that raises ``UserError``; flags are not abbreviated."""
+    """The ``ArgumentParser`` of one command. It raises ``UserError``, and does not accept abbreviated flags."""
 
     def __init__(self, command: str, **options: Any):
         module = "efsgd_jax.train" if command == "train" else f"efsgd_jax {command}"
@@ -33,11 +33,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def program(main: Callable[[Sequence[str]], None]) -> Callable[..., int]:
-    """Turns what a person can get wrong into one line and an exit status."""
+    """Decorates the ``main`` of a command: user errors become one line on standard error and an exit status."""
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
-        # RDP orders that do not converge are left out, which is sound and not worth a line.
+        # dp-accounting logs RDP orders that do not converge. Leaving them out is sound, so that this is not shown.
         absl.logging.set_verbosity(absl.logging.ERROR)
         warnings.simplefilter("ignore", RuntimeWarning)
         warnings.showwarning = _one_line_warning  # type: ignore[assignment]
@@ -50,7 +50,7 @@ def program(main: Callable[[Sequence[str]], None]) -> Callable[..., int]:
             print(stop, file=sys.stderr)
             return STOPPED
         except KeyboardInterrupt:
-            print("interrupted; the same command continues a training run from its last checkpoint", file=sys.stderr)
+            print("interrupted; to continue a training run, run the same command again", file=sys.stderr)
             return 130
         return 0
 
@@ -63,7 +63,10 @@ def _one_line_warning(message: Any, category: type[Warning], *rest: Any) -> None
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The ``--config.KEY=VALUE`` and ``--config.KEY VALUE`` arguments as ``KEY=VALUE``, and the others."""
+    """Splits arguments into config overrides, as ``KEY=VALUE``, and all others.
+
+    Overrides are given as ``--config.KEY=VALUE`` or ``--config.KEY VALUE``.
+    """
     overrides, others = [], []
     left = list(argv)
     while left:
@@ -78,14 +81,15 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def read_config(path: str | None, overrides: Iterable[str]) -> "ConfigDict":
-    """The config at ``path``, or the default, with each ``KEY=VALUE`` applied.
+    """Reads the config file at ``path``, or takes the default configuration, and applies each override ``KEY=VALUE``.
 
-    A config may have presets, chosen by ``preset=NAME``, and may suit its settings to ``privacy.epsilon``.
+    ``preset=NAME`` chooses a preset, if the config file has any. The file may choose its settings by the value of
+    ``privacy.epsilon``, which is therefore passed to it. ``method.name`` changes the method before other overrides.
 
     Raises:
-      UserError: no such config, preset or key, or a value of another type.
+      UserError: there is no such config, preset or key, or a value has the wrong type.
     """
-    # Not at the top: accounting alone starts faster without Flax.
+    # Imported here, because accounting alone starts faster without Flax.
     from efsgd_jax.config import default_config, load_config, override, with_method
 
     values: dict[str, str] = {}

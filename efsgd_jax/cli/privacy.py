@@ -1,4 +1,4 @@
-"""``python -m efsgd_jax privacy``: what a configuration costs, without touching data."""
+"""``python -m efsgd_jax privacy``: computes the epsilon or the noise of a configuration, without reading data."""
 
 import argparse
 import math
@@ -26,7 +26,7 @@ EXAMPLES = """examples:
 
 
 def mechanism(args: argparse.Namespace) -> DpSgdMechanism:
-    """The mechanism that the command line describes; its noise still 0 if it is to be solved for."""
+    """The mechanism that the flags describe; its noise multiplier is 0 if it has to be calibrated."""
     q = args.expected_batch_size / args.dataset_size
     overflow = LOCAL_OVERFLOW if args.feedback == "local" else None
     capacity = args.capacity or sample_capacity(args.dataset_size, q, overflow_probability=overflow)
@@ -42,7 +42,7 @@ def mechanism(args: argparse.Namespace) -> DpSgdMechanism:
 
 
 def ledger_of(args: argparse.Namespace, overrides: Sequence[str]) -> Ledger[Composition]:
-    """What the flags describe, or what training would do with the config."""
+    """The ledger of the mechanism that the flags describe or, if there is a config, of a training run with it."""
     if args.config or overrides:
         from efsgd_jax.config import validate
         from efsgd_jax.training.setup import make_ledger
@@ -58,7 +58,7 @@ def ledger_of(args: argparse.Namespace, overrides: Sequence[str]) -> Ledger[Comp
 
 
 def cost(ledger: Ledger[Composition]) -> list[tuple[str, str]]:
-    """Rows of name and value for one configuration."""
+    """The rows to print, each a name and a value, for one configuration."""
     plan, delta, planned = ledger.mechanism, ledger.delta, ledger.planned_steps
     spent = ledger.spent(ledger.steps)
     described = [(p.name, count, m.describe(count, delta, spent)) for p, m, count in plan.taken(ledger.steps)]
@@ -99,7 +99,7 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def lineage_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
-    """GS-WGAN and DP-GAN-DPAC, by every accounting."""
+    """Epsilons of GS-WGAN and DP-GAN-DPAC with their published settings, by every accounting and schedule."""
     form = SanitizedGan()
     schedules = ShardMechanism(60_000, form.num_shards, "published", form.noise_multiplier)
     values = {
@@ -116,7 +116,7 @@ def lineage_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
 
 
 def accountant_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
-    """PLD against RDP."""
+    """Epsilon of the same DP-SGD run by RDP and by PLD."""
     event = dp_sgd_event(256 / 60_000, 0.5433, 4000)
     return [
         ("RDP", format_epsilon(epsilon(event, delta, accountant="rdp", orders=FINE_ORDERS))),
@@ -127,7 +127,7 @@ def accountant_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
 def mode_rows(
     dataset_size: int = 60_000, batch: int = 512, steps: int = 5000, target: float = 10.0, delta: float = 1e-5
 ) -> list[tuple[str, str]]:
-    """The noise of each mode with C = 1: what stands beside the summed gradients, in units of C."""
+    """The noise multiplier of each feedback mode that reaches the target epsilon, for clip norm C = 1."""
     q = batch / dataset_size
     plain = DpSgdMechanism(dataset_size, q, sample_capacity(dataset_size, q), 0.0)
     padded = sample_capacity(dataset_size, q, overflow_probability=LOCAL_OVERFLOW)

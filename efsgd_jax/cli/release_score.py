@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax release_score``: parse, call, print."""
+"""The command line of ``python -m efsgd_jax release_score``: parses arguments, releases a score and prints it."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,11 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--target_epsilon", type=float, help="what training and queries may spend together; default: the run's target"
     )
-    parser.add_argument("--again", action="store_true", help="draw, and pay for, a new value of a released score")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="release a new value of a released score, which spends epsilon again",
+    )
     return parser
 
 
@@ -32,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     s, p = released.score, released.privacy
     low, high = (100 * x for x in s["interval_95"])
     if not released.charged:
-        print(f"{args.score} was paid for before; nothing is spent (--again draws a new value)")
+        print(f"{args.score} was released before; nothing is spent (--again releases a new value)")
     print(
         f"{args.score}  {100 * s['accuracy']:.1f}%  (95% interval {low:.1f} to {high:.1f}; "
         f"epsilon {format_epsilon(s['epsilon'])})"

@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax sample``: parse, call, print."""
+"""The command line of ``python -m efsgd_jax sample``: parses arguments, calls ``sample`` and prints the result."""
 
 from collections.abc import Sequence
 

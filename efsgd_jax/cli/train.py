@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax.train``: parse, call, print."""
+"""The command line of ``python -m efsgd_jax.train``: parses arguments, calls ``fit`` and prints what was spent."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ def make_parser() -> Parser:
 
 
 def _keys(text: str, rest: Sequence[str], overrides: Sequence[str]) -> str:
-    """What ``--help=TEXT`` prints, for the method of the configuration that the other flags describe.
+    """The text that ``--help=TEXT`` prints: the keys that contain TEXT, for the method that the other flags configure.
 
     Raises:
       UserError: no key contains the text.

@@ -1,24 +1,24 @@
-"""What an archive may do to the machine that reads it: nothing is extracted, and nothing grows without measure."""
+"""Checks that protect against malicious or damaged archives: expansion in memory, large members, and bad names."""
 
 from efsgd_jax.errors import UserError
 
 GIB = 2**30
-# Images compress to a tenth, and a blank one to a hundredth, of their size; an archive that is made to fill a machine's
-# memory to a thousandth.
+# Largest ratio of expanded to compressed size. Images compress to about a tenth of their size and blank images to a
+# hundredth; an archive that was made to fill a machine's memory can be compressed to a thousandth.
 MAX_RATIO = 200
 MAX_MEMBER = GIB // 4
 
 
 def check_expansion(compressed: int, expanded: int, where: str) -> None:
-    """Refuses what is larger than a gibibyte and compressed as no set of images is.
+    """Checks that a file of more than a gibibyte in memory is not compressed more than images can be.
 
     Args:
-      compressed: bytes as they lie on the disk.
-      expanded: bytes as they would lie in memory.
-      where: the file, for the error.
+      compressed: size on the disk, in bytes.
+      expanded: size in memory, in bytes.
+      where: name of the file, for the error.
 
     Raises:
-      UserError: it is such a file.
+      UserError: the file is larger than a gibibyte in memory and more than ``MAX_RATIO`` times its size on the disk.
     """
     if expanded > GIB and expanded > MAX_RATIO * compressed:
         raise UserError(
@@ -28,20 +28,20 @@ def check_expansion(compressed: int, expanded: int, where: str) -> None:
 
 
 def check_member(size: int, where: str) -> None:
-    """Refuses a single image file of more than 256 MiB, before it is read.
+    """Checks, before a single image file is read, that it has at most 256 MiB.
 
     Raises:
-      UserError: it is larger.
+      UserError: the file is larger.
     """
     if size > MAX_MEMBER:
         raise UserError(f"{where} has {size / 2**20:.0f} MiB, too much for one image; repair or remove the file")
 
 
 def check_name(name: str, where: str) -> None:
-    """Refuses a name that points out of its archive or directory, or that is no text.
+    """Checks a name in an archive or a list.
 
     Raises:
-      UserError: it does.
+      UserError: the name refers to a place outside of the archive or directory, or is not valid UTF-8.
     """
     parts = name.replace("\\", "/").split("/")
     if ".." in parts or name.startswith("/") or "\0" in name:

@@ -1,4 +1,4 @@
-"""CelebA in its own file format: aligned faces, 40 binary attributes, an official partition."""
+"""The source ``celeba``: CelebA in its own file format, with aligned faces, binary attributes and a partition."""
 
 import difflib
 from collections.abc import Callable
@@ -27,20 +27,21 @@ def read_celeba(
     channels: int | None,
     value_range: Range | None = None,
 ) -> RawDataset:
-    """CelebA's official training partition (0) and test partition (2); the validation partition (1) is not read.
+    """Reads CelebA's official training partition (0) and test partition (2), but not the validation partition (1).
 
     The lists may also lie in ``Anno/`` and ``Eval/`` and the faces in ``Img/img_align_celeba/``, as in the official
     archive. An aligned face of 178x218 is cropped to its central 178x178 and resized with antialiasing.
 
     Args:
       path: the root directory.
-      attribute: which attribute labels the faces, 1 where it is present; default "Male".
-      image_size: default 32.
+      attribute: name of the attribute that is the label, which is 1 if the attribute is present; default "Male".
+      image_size: height and width of the images; default 32.
       channels: 1 or 3; None means 3.
-      value_range: of the numbers in the files; None for all that their bits can hold.
+      value_range: the range of the numbers in the image files; None for the full range of their bits.
 
     Raises:
-      UserError: a list or a face is missing or malformed, a face is another one by a link, or the attribute is unknown.
+      UserError: a list or a face is missing or malformed, two faces are links to the same file, or the attribute is
+        unknown.
     """
     root = check_path(path, "celeba", WHAT)
     faces = _find(root, "Img", "img_align_celeba", Path.is_dir)
@@ -63,7 +64,7 @@ def read_celeba(
             )
     seen = Seen()
     for name in names:
-        if (faces / name).is_file():  # what is missing is named when it is read
+        if (faces / name).is_file():  # a missing file is reported when it is read
             seen.check(faces / name)
     target = channels or 3
     images, gray, hashes = decode_all(
@@ -85,15 +86,19 @@ def read_celeba(
         test_labels=numbers[cut:],
         class_names=(f"not {wanted}", wanted),
         source=source,
-        value_range=BYTES if value_range else None,  # they are scaled already
+        value_range=BYTES if value_range else None,  # the images are scaled already
         hashes=hashes,
     )
 
 
 def read_attribute(file: Path, attribute: str) -> dict[str, int]:
-    """File name -> 0 or 1 for one attribute of ``list_attr_celeba.txt``.
+    """Reads one attribute of ``list_attr_celeba.txt``: a dictionary from the file name to 0 or 1.
 
-    The first line is the number of images, the second the attributes' names, then ``000001.jpg -1 1 ...``.
+    The first line of the file is the number of images and the second the names of the attributes. Each further line is
+    of the form ``000001.jpg -1 1 ...``.
+
+    Raises:
+      UserError: the file is malformed or has no such attribute.
     """
     lines = _lines(file)
     if len(lines) < 3 or not lines[0].isdigit():
@@ -122,7 +127,11 @@ def read_attribute(file: Path, attribute: str) -> dict[str, int]:
 
 
 def read_partition(file: Path) -> dict[str, int]:
-    """File name -> 0 (train), 1 (validation) or 2 (test) from ``list_eval_partition.txt``."""
+    """Reads ``list_eval_partition.txt``: a dictionary from the file name to 0 (train), 1 (validation) or 2 (test).
+
+    Raises:
+      UserError: the file is malformed.
+    """
     partition = {}
     for number, line in enumerate(_lines(file), start=1):
         fields = line.split()

@@ -1,4 +1,4 @@
-"""What every source returns: one frozen ``Dataset`` of uint8 images and integer labels."""
+"""``Dataset``, the frozen class of uint8 images and integer labels that every data source returns."""
 
 import dataclasses
 import hashlib
@@ -8,7 +8,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class ImageSpec:
-    """The public shape of a data set: what a model needs to know before it sees an image."""
+    """The public properties of a data set that a model depends on.
+
+    Attributes:
+      image_size: height and width of the images, in pixels.
+      channels: number of channels, 1 (grey) or 3 (RGB).
+      num_classes: number of classes.
+    """
 
     image_size: int
     channels: int
@@ -22,9 +28,9 @@ class ImageSpec:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Dataset:
-    """Images and labels, split into the part that is trained on and the part that never is.
+    """Images and labels, divided into a training part and a test part, which is never trained on.
 
-    Shown in a notebook it is a summary, without a pixel.
+    Its ``repr``, as a notebook shows it, is a summary without any image data.
 
     Attributes:
       train_images: uint8 ``[N, S, S, C]``, C in {1, 3}, 0..255.
@@ -32,7 +38,7 @@ class Dataset:
       test_images: uint8 ``[M, S, S, C]``.
       test_labels: int32 ``[M]``.
       class_names: one name per label value.
-      source: where the images came from, for people ("npz:/data/mnist.npz").
+      source: description of where the images came from, such as "npz:/data/mnist.npz".
     """
 
     train_images: np.ndarray
@@ -53,7 +59,7 @@ class Dataset:
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 of the training part: tells a resumed run that its data changed. Private: never release it."""
+        """SHA-256 of the training part, by which a resumed run detects changed data. Private: never release it."""
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels):
             digest.update(str(array.shape).encode())
@@ -62,10 +68,10 @@ class Dataset:
 
 
 def to_unit_range(images: np.ndarray) -> np.ndarray:
-    """uint8 0..255 -> float32 in [-1, 1], the range that every model works in."""
+    """Converts uint8 0..255 to float32 in [-1, 1], the range that all models use."""
     return images.astype(np.float32) / 127.5 - 1.0
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """float in [-1, 1] -> uint8 0..255, rounded, values outside the range clamped."""
+    """Converts floats in [-1, 1] to uint8 0..255, rounded; values outside of the range are clamped."""
     return np.clip(np.rint((np.asarray(images) + 1.0) * 127.5), 0, 255).astype(np.uint8)

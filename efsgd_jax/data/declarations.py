@@ -1,4 +1,4 @@
-"""What an owner declares about a data set, which is public: the range of its values and its classes."""
+"""Public declarations of a data set's owner: the range of its values and its classes."""
 
 import math
 
@@ -8,10 +8,10 @@ MAX_CLASSES = 100_000
 
 
 def parse_value_range(text: str) -> tuple[float, float] | None:
-    """``config.data.value_range`` as two numbers; None for "", which leaves the range to the type of the values.
+    """Parses ``config.data.value_range`` into two numbers; "" gives None, for the default range of the values' type.
 
     Raises:
-      UserError: it is not two finite numbers with two dots between them, the smaller one first.
+      UserError: ``text`` is not two finite numbers with two dots between them, the smaller one first.
     """
     if not text:
         return None
@@ -28,10 +28,10 @@ def parse_value_range(text: str) -> tuple[float, float] | None:
 
 
 def parse_classes(text: str) -> int | tuple[str, ...] | None:
-    """``config.data.classes`` as a number of classes or as their names; None for "", which declares nothing.
+    """Parses ``config.data.classes`` into a number of classes or their names; "" gives None: nothing is declared.
 
     Raises:
-      UserError: fewer than two classes, or names that are empty or repeated.
+      UserError: fewer than two or more than ``MAX_CLASSES`` classes, or names that are empty or repeated.
     """
     if not text:
         return None
@@ -54,15 +54,15 @@ def declared_classes(
     """The names of the classes, from what was declared and from the names that the source has.
 
     Args:
-      declared: see ``parse_classes``.
-      own: the names that the source has, in the order of its labels; None for labels without names.
+      declared: the declared classes, as ``parse_classes`` returns them.
+      own: the names that the source has, in the order of its labels; None if its labels have no names.
       where: the source, for the error.
 
     Returns:
-      One name for each label; None where neither says anything.
+      One name for each label; None if nothing was declared and the source has no names.
 
     Raises:
-      UserError: the two differ in number.
+      UserError: the declared number of classes differs from that of the source.
     """
     if declared is None:
         return own
@@ -80,12 +80,14 @@ def declared_folders(declared: int | tuple[str, ...] | None, folders: list[str],
     """The names of the classes of a source whose labels are the names of folders.
 
     Args:
-      declared: see ``parse_classes``; names may be of folders that are not there: classes without an image.
-      folders: the names that were found, in sorted order.
+      declared: the declared classes, as ``parse_classes`` returns them. A declared name without a folder is a class
+        without an image.
+      folders: the names of the folders that were found, in sorted order.
       where: the source, for the error.
 
     Raises:
-      UserError: a folder that was not declared, or another number of folders.
+      UserError: there is a folder whose name was not declared, or a number of classes was declared that is not the
+        number of folders.
     """
     if isinstance(declared, tuple):
         unknown = [name for name in folders if name not in declared]

@@ -1,4 +1,4 @@
-"""One encoded image -> one uint8 array, and thousands of them in order, decoded in a thread pool."""
+"""Decoding of image files to uint8 arrays: a single file, or many in order, in a thread pool."""
 
 import functools
 import io
@@ -21,19 +21,25 @@ Item = TypeVar("Item")
 
 _GRAY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
-# Formats that Pillow lists but only identifies, or hands to another program.
+# Formats that Pillow lists but can only identify, or for which it calls another program.
 _NOT_PHOTOGRAPHS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 @functools.cache
 def image_extensions() -> frozenset[str]:
-    """Lower-case file name extensions, with the dot, that this Pillow can decode."""
+    """The file name extensions, in lower case and with the dot, that the installed Pillow can decode."""
     registered = Image.registered_extensions()  # also fills Image.OPEN
     return frozenset(ext for ext, fmt in registered.items() if fmt in Image.OPEN and fmt not in _NOT_PHOTOGRAPHS)
 
 
 class Decoded(NamedTuple):
-    """One image: uint8 ``[H, W, C]``, whether its file is grey, and the hash of the file's bytes."""
+    """One decoded image.
+
+    Attributes:
+      pixels: uint8 ``[H, W, C]``.
+      gray: whether the file has a grey image.
+      hash: hash of the file's bytes.
+    """
 
     pixels: np.ndarray
     gray: bool
@@ -41,7 +47,13 @@ class Decoded(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Several: uint8 ``[N, H, W, C]``, which of their files are grey (bool ``[N]``), and their hashes."""
+    """Several decoded images.
+
+    Attributes:
+      pixels: uint8 ``[N, H, W, C]``.
+      gray: bool ``[N]``, whether each file has a grey image.
+      hashes: the hashes of the files' bytes.
+    """
 
     pixels: np.ndarray
     gray: np.ndarray
@@ -51,21 +63,23 @@ class Images(NamedTuple):
 def decode_image(
     data: bytes, where: str, image_size: int | None, channels: int, value_range: Range | None = None
 ) -> Decoded:
-    """Decode one image.
+    """Decodes one image.
 
-    EXIF orientation is applied; transparency is composited on white; palettes, CMYK and other colour spaces become
-    RGB; 16-bit gray is scaled to 8 bits; of an animation the first frame counts.
+    EXIF orientation is applied. Transparent images are composited on white, except those with 16 or 32 bits per pixel.
+    Palettes, CMYK and other colour spaces are converted to RGB, or to grey if ``channels`` is 1. 16-bit grey is scaled
+    to 8 bits. The first frame of an animation is used.
 
     Args:
       data: the file's bytes.
       where: the file's name, for the error.
-      image_size: centre-crop to a square and resize to this side; None keeps the image's own size.
-      channels: 1 or 3.
-      value_range: of the numbers in the file that become 0 and 255; None for all that its bits can hold.
+      image_size: height and width to which the image is centre-cropped and resized; None keeps its own size.
+      channels: number of channels of the result, 1 or 3.
+      value_range: the range of the numbers in the file whose ends become 0 and 255; None for the full range of its
+        bits.
 
     Raises:
-      UserError: the bytes are no image, damaged, truncated, of a depth that has no single 8-bit reading, or have a
-        value out of the range.
+      UserError: the bytes are not an image, are damaged or truncated, have 32 bits per pixel without a
+        ``value_range``, or have a value out of the range.
     """
     if not data:
         raise UserError(f"the image {where} is empty (0 bytes); repair or remove the file")
@@ -78,7 +92,7 @@ def decode_image(
         raise UserError(f"cannot decode the image {where} (it is in no known format); repair or remove it") from error
     except _OutOfRange as error:
         raise UserError(f"the image {where} {error}") from error
-    # Pillow's plugins meet damaged bytes with OSError, SyntaxError, ValueError, struct.error, IndexError and others.
+    # On damaged bytes Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, IndexError and others.
     except Exception as error:
         raise UserError(f"cannot decode the image {where} ({one_line(error)}); repair or remove the file") from error
     array = np.asarray(image if image_size is None else crop_and_resize(image, image_size))
@@ -128,15 +142,16 @@ def decode_all(
     channels: int,
     value_range: Range | None = None,
 ) -> Images:
-    """Read and decode every item, in order and each by itself.
+    """Reads and decodes all items, in order; each image is decoded independently of the others.
 
     Args:
-      items: what to read, at least one.
-      read: item -> the file's bytes; may raise OSError or a UserError of its own. Called from several threads.
-      name: item -> the file's name, for errors.
-      image_size: as in ``decode_image``; None demands that all images have one size.
-      channels: 1 or 3.
-      value_range: as in ``decode_image``.
+      items: the items to read, at least one.
+      read: function from an item to the file's bytes; it may raise OSError or UserError, and is called from several
+        threads.
+      name: function from an item to the file's name, for errors.
+      image_size: see ``decode_image``; if None, all images must have the same size.
+      channels: number of channels of the result, 1 or 3.
+      value_range: see ``decode_image``.
 
     Raises:
       UserError: a file cannot be read or decoded, or two have different sizes and ``image_size`` is None.
@@ -150,8 +165,8 @@ def decode_all(
         return decode_image(data, name(item), image_size, channels, value_range)
 
     found: list[Decoded] = []
-    # Pillow warns of odd metadata; the pixels are either read or an error. Here and not in the threads, which would
-    # restore the filters in any order and could leave all later warnings of the process unheard.
+    # Pillow warns of unusual metadata, but either reads the pixels or raises an error. The warnings are suppressed here
+    # and not in the threads, which would restore the filters in any order and could suppress all later warnings.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for item, decoded in zip(items, _in_threads(load, items), strict=True):
@@ -166,13 +181,15 @@ def decode_all(
 
 
 def warn_of_conversion(gray: np.ndarray, channels: int, declared: int | None, where: str) -> None:
-    """Tells the owner, who alone sees warnings, of grey files among colour and the other way around.
+    """Warns if grey and colour images are mixed, or if grey images are read as RGB by default.
+
+    Warnings depend on private data; only the owner of the data sees them.
 
     Args:
-      gray: bool ``[N]``, of each file.
-      channels: that all were converted to.
-      declared: by the owner; None if ``channels`` is the source's default.
-      where: the source.
+      gray: bool ``[N]``, whether each file has a grey image.
+      channels: number of channels to which all images were converted.
+      declared: number of channels that the owner declared; None if ``channels`` is the source's default.
+      where: the source, for the warning.
     """
     count, total = int(gray.sum()), len(gray)
     if channels == 3 and declared is None and count == total:
@@ -193,7 +210,7 @@ def warn_of_conversion(gray: np.ndarray, channels: int, declared: int | None, wh
 
 def _in_threads(load: Callable[[Item], Decoded], items: Sequence[Item]) -> Iterator[Decoded]:
     workers = min(8, os.cpu_count() or 1)
-    block = 64 * workers  # bounds what is in flight, and how much is decoded in vain before an error is seen
+    block = 64 * workers  # bounds the memory, and the number of images decoded after an error
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(items), block):
             yield from pool.map(load, items[start : start + block])

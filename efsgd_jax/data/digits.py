@@ -1,4 +1,4 @@
-"""scikit-learn's bundled 8x8 digits: 1,797 real images, no download."""
+"""The source ``digits``: scikit-learn's bundled 8x8 digits, 1,797 real images without a download."""
 
 from efsgd_jax.data.raw import RawDataset
 
@@ -6,7 +6,7 @@ CLASS_NAMES = tuple(str(i) for i in range(10))
 
 
 def read_digits() -> RawDataset:
-    """All 1,797 digits, 8x8 gray, their 0..16 stretched to 0..255 and rounded. They come without a test part."""
+    """Reads all 1,797 digits, 8x8 grey images with values in 0..16; they have no test part."""
     from sklearn.datasets import (
         load_digits,
     )  # scikit-learn takes a second to import; only this source needs it here.

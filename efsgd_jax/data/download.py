@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST by name: from a given path, from the cache, or by a checksummed download."""
+"""The sources ``mnist`` and ``fashion_mnist``: from a given path, the cache, or a download with checksums."""
 
 import logging
 import os
@@ -49,10 +49,11 @@ CHECKSUMS = {
 
 
 def read_known(name: str, path: Path | str | None) -> RawDataset:
-    """``mnist`` or ``fashion_mnist``.
+    """Reads ``mnist`` or ``fashion_mnist``.
 
-    Tried in this order: ``path`` (an .npz with Keras' keys, or a directory of idx files); in the cache directory
-    (``$EFSGD_JAX_DATA``, else the system's cache folder) ``NAME.npz``, then ``NAME/*.gz``; a download into the latter.
+    If ``path`` is given, it is read (an .npz file with Keras' keys, or a directory of idx files). Otherwise the data is
+    taken from the cache directory (``$EFSGD_JAX_DATA``, or the system's cache folder): from ``NAME.npz`` if it exists,
+    or else from the idx files in ``NAME/``, which are downloaded if they are missing.
 
     Raises:
       UserError: the path is unusable, or nothing is cached and the download failed.
@@ -67,15 +68,18 @@ def read_known(name: str, path: Path | str | None) -> RawDataset:
 
 
 def cache_directory() -> Path:
-    """Where downloads, and what is derived from them, are kept."""
+    """The directory of downloads and of files that are derived from them."""
     return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("efsgd_jax")).expanduser()
 
 
 def fetch(name: str, directory: Path) -> Path:
-    """Make sure that ``directory`` holds the four files of ``name`` with the right checksums; download what is not.
+    """Downloads those of the four files of ``name`` that are not in ``directory`` with the right checksums.
+
+    Returns:
+      ``directory``.
 
     Raises:
-      UserError: every mirror failed, or the directory cannot be written.
+      UserError: all mirrors failed, or the directory cannot be written.
     """
     logger = pooch.get_logger()
     level = logger.level

@@ -1,4 +1,4 @@
-"""A directory or a .zip of class folders, optionally below train/ and test/."""
+"""The source ``folder``: a directory or a .zip file of class folders, optionally below train/ and test/."""
 
 import contextlib
 import os
@@ -30,25 +30,25 @@ def read_folder(
     classes: int | tuple[str, ...] | None = None,
     value_range: Range | None = None,
 ) -> RawDataset:
-    """Every image below ``path``, labelled by its class folder.
+    """Reads all images below ``path``; the label of an image is its class folder.
 
-    Layouts: ``<class>/**/<image>`` or ``{train,test}/<class>/**/<image>``; one wrapping directory around either is
-    skipped. Beside ``train``, the test part is the first of ``test``, ``testing``, ``val``, ``valid``, ``validation``
-    that exists; a further one is not read. Without any, the test part is split off later. The layout follows from the
-    names of the directories alone. The classes are the directories' names, of both parts and with an image or without,
-    in sorted order, or those that were declared, in their order. Hidden files, ``__MACOSX`` and files without an
-    image's extension are ignored. A zip is read in memory and never extracted.
+    The layout is ``<class>/**/<image>`` or ``{train,test}/<class>/**/<image>``; a single directory around either is
+    skipped. The training part may also be named ``training``. The test part is the first of ``test``, ``testing``,
+    ``val``, ``valid``, ``validation`` that exists; further ones are not read. If there is none, the test part is split
+    off later. The layout depends on the names of directories only. The classes are the names of the class folders of
+    both parts, also of those without an image, in sorted order; or the declared classes, in their order. Hidden files,
+    ``__MACOSX`` and files without an image's extension are ignored. A zip file is read in memory and never extracted.
 
     Args:
-      path: the directory or .zip.
-      image_size: side of the square images; None demands that all images have one size.
-      channels: 1 or 3; None means 3.
-      classes: declared; see ``parse_classes``.
-      value_range: of the numbers in the files; None for all that their bits can hold.
+      path: the directory or .zip file.
+      image_size: height and width to which images are cropped and resized; if None, all images must have the same size.
+      channels: number of channels, 1 or 3; None means 3.
+      classes: the declared classes, as ``parse_classes`` returns them.
+      value_range: the range of the numbers in the files; None for the full range of their bits.
 
     Raises:
-      UserError: nothing there, no class folders, one that was not declared, an undecodable image, a file that is there
-        twice by a link, or unequal sizes without ``image_size``.
+      UserError: there are no images or no class folders, a class folder was not declared, an image cannot be decoded,
+        two files are links to the same file, or sizes differ without ``image_size``.
     """
     root = check_path(path, "folder", WHAT)
     with _open(root) as (members, directories, read):
@@ -75,14 +75,19 @@ def read_folder(
         test_labels=numbers[cut:] if layout.test else None,
         class_names=names,
         source=source,
-        value_range=BYTES if value_range else None,  # they are scaled already
+        value_range=BYTES if value_range else None,  # the images are scaled already
         hashes=hashes,
     )
 
 
 @contextlib.contextmanager
 def _open(root: Path) -> Iterator[tuple[list[Parts], set[Parts], Callable[[Parts], bytes]]]:
-    """The image files below ``root`` as sorted tuples of path parts, the directories, and how to read an image."""
+    """Opens ``root``, a directory or a .zip file.
+
+    Yields:
+      The image files as sorted tuples of path parts, the directories that are not hidden, and a function that reads a
+      file.
+    """
     if root.is_dir():
 
         def read_file(parts: Parts) -> bytes:
@@ -123,7 +128,7 @@ def _open(root: Path) -> Iterator[tuple[list[Parts], set[Parts], Callable[[Parts
 
 
 def _walk(root: Path, directories: set[Parts]) -> Iterator[Parts]:
-    """Every file below ``root``, through links too; notes the directories that are not hidden."""
+    """Yields all files below ``root``, following links, and adds the directories that are not hidden to a set."""
     seen = Seen()
 
     def unreadable(error: OSError) -> NoReturn:

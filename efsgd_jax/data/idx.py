@@ -1,4 +1,4 @@
-"""MNIST's own file format: a directory of idx files, plain or gzipped."""
+"""The source ``idx``: a directory of files in MNIST's own format, plain or gzipped."""
 
 import gzip
 import math
@@ -17,12 +17,16 @@ _UINT8 = 0x08
 
 
 def read_idx(path: Path | str | None, class_names: tuple[str, ...] | None = None) -> RawDataset:
-    """``train-*`` as the training part and, where present, ``t10k-*`` as the test part.
+    """Reads the files ``train-*`` as the training part and, if they exist, ``t10k-*`` as the test part.
 
     Names may be written ``train-images-idx3-ubyte`` or ``train-images.idx3-ubyte``, each with or without ``.gz``.
 
+    Args:
+      path: the directory.
+      class_names: one name per label; None if the classes are declared elsewhere.
+
     Raises:
-      UserError: not a directory, a file missing or damaged.
+      UserError: ``path`` is not a directory, or a file is missing or damaged.
     """
     root = check_path(path, "idx", WHAT)
     if not root.is_dir():
@@ -51,13 +55,14 @@ def read_idx(path: Path | str | None, class_names: tuple[str, ...] | None = None
 
 
 def read_idx_file(file: Path, ndim: int) -> np.ndarray:
-    """One idx file of unsigned bytes with ``ndim`` dimensions.
+    """Reads one idx file of unsigned bytes with ``ndim`` dimensions.
 
-    The header is two zero bytes, the type (8: unsigned byte), the number of dimensions, then each dimension as a
-    big-endian 32-bit integer; the values follow in C order.
+    The header is two zero bytes, the type (8 for unsigned bytes), the number of dimensions, and the size of each
+    dimension as a big-endian 32-bit integer. The values follow in C order.
 
     Raises:
-      UserError: unreadable, another type or number of dimensions, or not as long as its header says.
+      UserError: the file is unreadable, has another type or number of dimensions, or does not hold as many values as
+        its header says.
     """
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:

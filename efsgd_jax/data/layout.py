@@ -1,4 +1,4 @@
-"""How class folders lie below a root: read from the names of directories alone, which are public, never from files."""
+"""The layout of class folders below a root directory; it depends on the names of directories only, which are public."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ Parts = tuple[str, ...]
 
 
 class Layout(NamedTuple):
-    """Where the parts of a data set are.
+    """The directories of a data set's parts.
 
     Attributes:
-      train: the path of the directory that holds the training part's class folders, as parts below the root.
-      test: the same of the test part; None if there is none.
-      classes: the names of the class folders of both, in sorted order.
-      root: for errors.
+      train: path of the directory with the class folders of the training part, as path parts below the root.
+      test: the same for the test part; None if there is no test part.
+      classes: the names of the class folders of both parts, in sorted order.
+      root: the root directory or .zip file, for errors.
     """
 
     train: Parts
@@ -29,10 +29,10 @@ class Layout(NamedTuple):
     root: Path
 
     def below(self, members: Sequence[Parts], part: Parts) -> list[Parts]:
-        """The images below one of the two directories.
+        """The images below the directory ``part``, which is ``train`` or ``test``.
 
         Raises:
-          UserError: one lies in no class folder, or beside the directories of the parts.
+          UserError: an image is not in a class folder, or is beside the directories of the two parts.
         """
         found = []
         for member in members:
@@ -48,17 +48,18 @@ class Layout(NamedTuple):
         return found
 
     def class_of(self, member: Parts) -> str:
-        """The name of the class folder that an image lies in."""
+        """The name of the class folder of an image."""
         inside_test = self.test is not None and member[: len(self.test)] == self.test
         part = self.test if inside_test and self.test is not None else self.train
         return member[len(part)]
 
 
 def layout_of(directories: set[Parts], root: Path) -> Layout:
-    """The layout that directories, none of them hidden, have below ``root``.
+    """Determines the layout from the names of all directories below ``root`` that are not hidden.
 
     Raises:
-      UserError: no class folder, a test part without a training part, or class folders beside the two.
+      UserError: there is a test part without a training part, there are class folders beside a training and a test
+        part, or a name is not valid.
     """
     above: Parts = ()
     tops = _children(directories, above)

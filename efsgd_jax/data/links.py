@@ -1,4 +1,7 @@
-"""One file must be one record: what is reached twice by links would count, and be protected, as two."""
+"""Detection of files that are reached twice by links.
+
+A file must be one record: if it were read twice, it would count as two records, and be protected as two.
+"""
 
 from pathlib import Path
 
@@ -6,16 +9,16 @@ from efsgd_jax.errors import UserError
 
 
 class Seen:
-    """The files and directories that were met so far, each with the place it lies at on the disk."""
+    """The files and directories that were checked so far, with their locations on the disk."""
 
     def __init__(self) -> None:
         self.places: dict[tuple[int, int], Path] = {}
 
     def check(self, path: Path) -> None:
-        """Notes ``path``.
+        """Adds ``path`` to the checked files and directories.
 
         Raises:
-          UserError: it is one that was met before, by a soft or a hard link.
+          UserError: by a symbolic or hard link, it is the same as one that was checked before.
         """
         status = path.stat()
         place = (status.st_dev, status.st_ino)

@@ -1,4 +1,4 @@
-"""``load_dataset``: the name of a source -> one ``Dataset``."""
+"""``load_dataset``, which reads a data source by its name into a ``Dataset``."""
 
 import difflib
 from pathlib import Path
@@ -17,7 +17,7 @@ from efsgd_jax.data.tfds import read_tfds
 from efsgd_jax.errors import UserError
 
 SOURCES = ("digits", "mnist", "fashion_mnist", "npz", "idx", "folder", "celeba", "tfds:NAME")
-MAX_SIDE = 1024  # what anybody has made with privacy is far smaller, and memory ends
+MAX_SIDE = 1024  # far above the sizes that are feasible with privacy; it bounds the memory
 
 
 def load_dataset(
@@ -31,27 +31,32 @@ def load_dataset(
     classes: str | None = None,
     value_range: str | None = None,
 ) -> Dataset:
-    """Read a labelled image set. How a record is read, and on which side it is, depends on that record alone.
+    """Reads a labelled image set.
+
+    How a record is read, and whether it is in the training or the test part, depends on that record alone and on public
+    settings.
 
     Args:
       name: ``digits`` (bundled, 8x8), ``mnist`` and ``fashion_mnist`` (path, cache or download), ``npz``, ``idx``,
         ``folder`` (a directory or .zip), ``celeba``, or ``tfds:NAME``.
       path: the file or directory; for ``tfds:NAME`` the data_dir.
-      image_size: side of the square images to return, centre-cropped and resized; None keeps the source's own
+      image_size: height and width to which images are centre-cropped and resized; None keeps the source's own size
         (32 for CelebA).
-      channels: 1 (gray) or 3 (RGB), to which every image is converted; None means 3 for files of images (``folder``,
-        ``celeba``), and what the arrays have for the others.
-      attribute: the label, for ``celeba`` (default "Male") and ``tfds:NAME`` (default "label").
-      test_fraction: each record's chance to be held out, decided by its own bytes, where the source has no test part.
-      classes: the number of classes or their names with commas between them; None for those that the source names:
-        folders, an array ``class_names``.
-      value_range: whose ends become black and white, such as ``0..16``; None for 0..255 of integers and 0..1 of floats.
+      channels: number of channels, 1 (grey) or 3 (RGB), to which every image is converted; None means 3 for image files
+        (``folder``, ``celeba``), and for the other sources the number of channels of their arrays.
+      attribute: name of the label, for ``celeba`` (default "Male") and ``tfds:NAME`` (default "label").
+      test_fraction: probability of each record to be held out, if the source has no test part; the choice depends on
+        the record's own bytes.
+      classes: the number of classes or their names with commas between them; None for the classes that the source names
+        by its folders or by an array ``class_names``.
+      value_range: the values that become black and white, such as ``0..16``; None for 0..255 if the values are integers
+        and 0..1 if they are floats.
 
     Returns:
       A ``Dataset``; classes without an image are possible.
 
     Raises:
-      UserError: anything the caller can fix, in one line.
+      UserError: the arguments or the data are not usable; the message says in one line what to do.
 
     Examples:
       >>> data = load_dataset("digits")

@@ -1,4 +1,4 @@
-"""A NumPy archive with Keras' keys: x_train, y_train and, optionally, x_test, y_test, class_names."""
+"""The source ``npz``: a NumPy archive with Keras' keys x_train, y_train, x_test, y_test; optionally class_names."""
 
 import zipfile
 import zlib
@@ -16,13 +16,13 @@ WHAT = "an .npz file with x_train, y_train (and x_test, y_test)"
 
 
 def read_npz(path: Path | str | None, class_names: tuple[str, ...] | None = None) -> RawDataset:
-    """The arrays of ``path``: images ``[N, H, W]`` or ``[N, H, W, C]``, labels ``[N]`` or ``[N, 1]``.
+    """Reads the arrays of ``path``: images ``[N, H, W]`` or ``[N, H, W, C]``, labels ``[N]`` or ``[N, 1]``.
 
-    An array ``class_names`` of K texts names the labels 0..K-1, unless ``class_names`` is given here.
-    Pickled (object) arrays are refused: unpickling runs code that the file chooses.
+    An array ``class_names`` of K strings in the file names the labels 0..K-1, unless the argument ``class_names`` is
+    given. Pickled (object) arrays are never loaded, since unpickling can run arbitrary code from the file.
 
     Raises:
-      UserError: no such file, not an archive, damaged, object arrays, or keys missing.
+      UserError: the file does not exist, is not an archive or is damaged, has object arrays, or lacks a key.
     """
     file = check_path(path, "npz", WHAT)
     try:
@@ -73,7 +73,8 @@ def _array(archive: Any, key: str, file: Path) -> np.ndarray:
                 "save it as a plain uint8 or integer array"
             ) from error
         raise UserError(f"{file}: array {key} is damaged ({one_line(error)}); make the file again") from error
-    # MemoryError: of a header that promises more than there is; TypeError, RuntimeError: encrypted, or no array.
+    # MemoryError: the header states a size that does not fit in memory; TypeError, RuntimeError: encrypted, or not an
+    # array.
     except (
         OSError, EOFError, KeyError, TypeError, RuntimeError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error,
     ) as error:  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a source hands over before anything is checked, and the one road from there to a ``Dataset``."""
+"""``RawDataset``, the unchecked data that a source returns, and its conversion to a ``Dataset``."""
 
 import dataclasses
 
@@ -15,17 +15,18 @@ from efsgd_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class RawDataset:
-    """Arrays as a source found them, unchecked.
+    """The arrays that a source has read, without any checks.
 
     Attributes:
       train_images: ``[N, H, W]`` or ``[N, H, W, C]``, uint8 or a float or integer type that ``check_images`` accepts.
       train_labels: ``[N]`` or ``[N, 1]``.
-      source: where they came from, for people; every error message begins with it.
-      test_images: like the training images, or None: then some of the training part are held out, each by itself.
-      test_labels: like the training labels, None together with ``test_images``.
-      class_names: one per label value, or None: then they must be declared.
-      value_range: whose ends become 0 and 255, if the source knows it.
-      hashes: of the records as they were stored, training part first; None for those of the arrays' rows.
+      source: description of where the arrays came from; error messages begin with it.
+      test_images: test images, like the training images; None if the source has no test part, so that some of the
+        training images are held out, each independently of the others.
+      test_labels: test labels, like the training labels; None if there are no test images.
+      class_names: one name per label value; None if the classes must be declared.
+      value_range: the values that become 0 and 255; None if the source does not determine them.
+      hashes: the hashes of the stored records, training part first; None for the hashes of the arrays' rows.
     """
 
     train_images: np.ndarray
@@ -38,7 +39,7 @@ class RawDataset:
     hashes: list[bytes] | None = None
 
     def record_hashes(self) -> list[bytes]:
-        """One for each record, training part first."""
+        """The hash of each record, training part first."""
         if self.hashes is not None:
             return self.hashes
         test = [] if self.test_images is None else array_hashes(self.test_images)
@@ -55,16 +56,18 @@ def to_dataset(
     value_range: Range | None = None,
     names_duplicates: bool = True,
 ) -> Dataset:
-    """Check, split, crop, resize and convert ``raw``: of each record by that record and by what is declared.
+    """Checks, splits, crops, resizes and converts ``raw``.
+
+    The result for each record depends on that record and on declared settings only.
 
     Args:
-      raw: what the source read.
-      image_size: the side of the square images to return; None keeps the source's own, which must then be square.
-      channels: 1 or 3; None keeps the source's own.
-      test_fraction: each record's chance to be held out where the source has no test part.
-      classes: declared; see ``parse_classes``.
-      value_range: declared; the source's own comes first.
-      names_duplicates: whether to warn of records that are there twice.
+      raw: the data that the source has read.
+      image_size: height and width of the images to return; None keeps the source's own size, which must be square.
+      channels: number of channels to return, 1 or 3; None keeps the source's own.
+      test_fraction: probability of each record to be held out, if the source has no test part.
+      classes: the declared classes, as ``parse_classes`` returns them.
+      value_range: the declared range of values; it is used if the source does not determine the range.
+      names_duplicates: whether to warn about records that occur more than once.
 
     Raises:
       UserError: the images or labels are not usable; the message says which and what to do.
@@ -75,7 +78,7 @@ def to_dataset(
     if raw.test_images is None or raw.test_labels is None:
         (images,) = check_images([raw.train_images], ["training images"], where, value_range)
         labels = check_labels(raw.train_labels, len(images), "training labels", where)
-        # Labels are checked before the split, so that an index in a message is an index into the user's own array.
+        # Labels are checked before the split, so that the indices in messages are those of the user's own array.
         class_names = check_classes(labels, labels[:0], names, where)
         hashes = raw.record_hashes()
         train, test = split_by_record(hashes, test_fraction, where)

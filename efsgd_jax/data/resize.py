@@ -1,4 +1,4 @@
-"""Centre-crop to a square, resize with antialiasing, gray <-> RGB: for one Pillow image or a whole array."""
+"""Centre-cropping to a square and resizing with antialiasing, for Pillow images and arrays; grey and RGB conversion."""
 
 import numpy as np
 from PIL import Image
@@ -7,7 +7,7 @@ RESAMPLING = Image.Resampling.BICUBIC
 
 
 def crop_and_resize(image: Image.Image, size: int) -> Image.Image:
-    """The largest centred square of ``image`` at ``size`` x ``size``. Pillow's filters antialias when they shrink."""
+    """Crops to the largest centred square and resizes it to ``size`` x ``size``; Pillow's filter antialiases."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
@@ -17,7 +17,7 @@ def crop_and_resize(image: Image.Image, size: int) -> Image.Image:
 
 
 def resize_square(images: np.ndarray, size: int) -> np.ndarray:
-    """uint8 ``[N, H, W, C]`` -> uint8 ``[N, size, size, C]``; the same array if it already has that size."""
+    """Crops and resizes uint8 ``[N, H, W, C]`` to ``[N, size, size, C]``; the same array if it has that size."""
     if images.shape[1:3] == (size, size):
         return images
     result = np.empty((len(images), size, size, images.shape[3]), np.uint8)
@@ -28,9 +28,9 @@ def resize_square(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def convert_channels(images: np.ndarray, channels: int | None) -> np.ndarray:
-    """uint8 ``[N, S, S, 1 or 3]`` -> uint8 ``[N, S, S, channels]``; None keeps what is there.
+    """Converts uint8 ``[N, S, S, 1 or 3]`` to ``[N, S, S, channels]``; None keeps the number of channels.
 
-    Gray is repeated over R, G and B; colour becomes luma by ITU-R 601 with Pillow's integer weights.
+    Grey values are repeated for R, G and B. Colours become luma by ITU-R 601 with Pillow's integer weights.
     """
     if channels is None or images.shape[3] == channels:
         return images

@@ -1,4 +1,7 @@
-"""Numbers of any type -> uint8 0..255, by the range that was declared or that belongs to the type, never by values."""
+"""Scaling of numbers of any type to uint8 0..255, by a declared range or that of their type.
+
+The range never depends on the values of the images, which are private.
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -8,21 +11,21 @@ import numpy as np
 from efsgd_jax.errors import UserError
 
 BYTES, UNIT = (0.0, 255.0), (0.0, 1.0)
-DARK = 16  # images of integers up to here look nearly black on the scale of 0..255
+DARK = 16  # if no integer is above this value, images look nearly black on the scale of 0..255
 BLOCK = 1024
 
 Range = tuple[float, float]
 
 
 def range_of(dtype: np.dtype, declared: Range | None) -> Range:
-    """The range whose ends become 0 and 255: the declared one; else 0..255 for integers and 0..1 for floats."""
+    """The range whose ends become 0 and 255: the declared one, or 0..255 for integers and 0..1 for floats."""
     if declared is not None:
         return declared
     return UNIT if dtype.kind == "f" else BYTES
 
 
 def to_bytes(values: np.ndarray, declared: Range | None) -> np.ndarray:
-    """``values``, all within their range, as uint8: linear, and rounded. Each number by itself."""
+    """Scales values that are within their range linearly to uint8, rounded; each number independently of the others."""
     low, high = range_of(values.dtype, declared)
     if (low, high) == BYTES and values.dtype.kind != "f":
         return values.astype(np.uint8, copy=False)
@@ -34,7 +37,7 @@ def to_bytes(values: np.ndarray, declared: Range | None) -> np.ndarray:
 
 
 def first_outside(values: np.ndarray, declared: Range | None) -> tuple[int, float] | None:
-    """The index of the first record with a value out of its range, and that value; None if there is none."""
+    """The index of the first record with a value outside of the range, and that value; None if there is none."""
     low, high = range_of(values.dtype, declared)
     for start in range(0, len(values), BLOCK):
         block = values[start : start + BLOCK]
@@ -46,7 +49,7 @@ def first_outside(values: np.ndarray, declared: Range | None) -> tuple[int, floa
 
 
 def describe(dtype: np.dtype, declared: Range | None) -> str:
-    """What the range is and why, for an error: "0..1, the range of floats"."""
+    """The range and its origin in words, for an error, such as "0..1, the range of floats"."""
     low, high = range_of(dtype, declared)
     why = (
         "the declared range"
@@ -57,7 +60,7 @@ def describe(dtype: np.dtype, declared: Range | None) -> str:
 
 
 def advice(value: float) -> str:
-    """What to declare so that ``value`` is inside: a suggestion to the owner, who knows what all images can have."""
+    """Advice for the owner of the data in an error: the range to declare if ``value`` is a possible value."""
     if value < 0:
         wider = "-1..1" if value >= -1 else f"{value:g}..{-value:g}"
     else:
@@ -69,7 +72,7 @@ def advice(value: float) -> str:
 
 
 def refuse_outside(parts: Sequence[np.ndarray], names: Sequence[str], where: str, declared: Range | None) -> None:
-    """Raises ``UserError`` for the first value out of its range, with its index and what to do."""
+    """Raises ``UserError`` for the first value outside of the range, with the image's index and advice."""
     for part, name in zip(parts, names, strict=True):
         outside = first_outside(part, declared)
         if outside:
@@ -81,7 +84,7 @@ def refuse_outside(parts: Sequence[np.ndarray], names: Sequence[str], where: str
 
 
 def warn_if_dark(parts: Sequence[np.ndarray], where: str, declared: Range | None) -> None:
-    """Tells the owner, who alone sees warnings, of integers that are likely on another scale than 0..255."""
+    """Warns if integers are probably on another scale than 0..255; only the owner of the data sees warnings."""
     if declared is not None or any(part.dtype.kind == "f" for part in parts):
         return
     largest = max(int(part.max()) for part in parts)

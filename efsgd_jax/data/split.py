@@ -1,4 +1,4 @@
-"""The train/test split for sources that come without one: each record's side is decided by that record alone."""
+"""The train/test split for sources without a test part: the part of each record depends on that record alone."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ SPLIT_KEY = b"efsgd_jax train/test split 1\0"
 
 
 def record_hash(*content: bytes) -> bytes:
-    """SHA-256 of a public constant and of a record as it was stored. Private, like the record."""
+    """SHA-256 of a public constant and of the stored bytes of a record. It is private, like the record."""
     digest = hashlib.sha256(SPLIT_KEY)
     for part in content:
         digest.update(part)
@@ -19,28 +19,32 @@ def record_hash(*content: bytes) -> bytes:
 
 
 def array_hashes(images: np.ndarray) -> list[bytes]:
-    """The hash of each row with its shape: of its numbers in one type, since one wider row gives all a wider type."""
+    """The hash of each row's shape and values.
+
+    All values are hashed as float64, since one row that needs a wider type can change the type of the whole array.
+    """
     kind = f"{images.shape[1:]}\0".encode()
     return [record_hash(kind, row.astype("<f8").tobytes()) for row in images]
 
 
 def split_by_record(hashes: Sequence[bytes], test_fraction: float, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Which records are trained on and which are held out.
+    """Divides records into a training and a test part.
 
-    A record is held out if its hash, as a number from 0 to 1, is below ``test_fraction``. So adding, removing or
-    changing a record moves no other one, and equal images are on one side. Nothing else plays a role: neither the
-    label, nor the place in the source, nor how images are resized.
+    A record is in the test part if its hash, as a number from 0 to 1, is below ``test_fraction``. Therefore adding,
+    removing or changing a record does not change the part of any other record, and equal images are in the same part.
+    The split does not depend on labels, on the order of the records, or on how images are resized.
 
     Args:
-      hashes: see ``record_hash``.
-      test_fraction: the chance of each record to be held out.
+      hashes: the hash of each record; see ``record_hash``.
+      test_fraction: probability of each record to be in the test part.
       where: the source, for the error.
 
     Returns:
-      Two sorted int arrays, disjoint, together ``0..len(hashes) - 1``.
+      The indices of the training part and those of the test part: two sorted, disjoint int arrays, which together are
+      ``0..len(hashes) - 1``.
 
     Raises:
-      UserError: one of the two is empty.
+      UserError: one of the two parts is empty.
     """
     held_out = np.array([int.from_bytes(h[:8], "big") / 2**64 < test_fraction for h in hashes], bool)
     for empty, part in ((held_out.all(), "training"), (not held_out.any(), "test")):

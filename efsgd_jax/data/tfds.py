@@ -1,4 +1,4 @@
-"""A TensorFlow Datasets image set that is already prepared as array_record, read without TensorFlow."""
+"""The source ``tfds:NAME``: an image data set that TFDS has prepared as array_record, read without TensorFlow."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,19 @@ TEST_SPLITS = ("test", "validation")
 
 
 def read_tfds(name: str, path: Path | str | None, attribute: str | None) -> RawDataset:
-    """The splits ``train`` and ``test`` (else ``validation``, else none) of a prepared data set.
+    """Reads the split ``train`` of a prepared data set, and as test part ``test``, or ``validation`` if there is none.
+
+    If the data set has neither, the test part is split off from ``train`` later.
 
     Args:
-      name: what TFDS calls it, such as ``mnist``, ``emnist/letters`` or ``mnist:3.0.1``.
-      path: the ``data_dir`` it was prepared in; None means TFDS' own default.
-      attribute: the feature that is the label, default ``label``; or a boolean within the feature ``attributes``.
+      name: name of the data set in TFDS, such as ``mnist``, ``emnist/letters`` or ``mnist:3.0.1``.
+      path: the ``data_dir`` in which it was prepared; None means TFDS' own default.
+      attribute: name of the feature that is the label, default ``label``; or of a boolean in the feature
+        ``attributes``.
 
     Raises:
-      UserError: not prepared, prepared in another format, or without an image and a label of one size and kind.
+      UserError: the data set is not prepared or is in another format, has no split ``train``, or its examples have no
+        image, no label, or images of different sizes or types.
     """
     if path is not None:
         check_path(path, f"tfds:{name}", "the data_dir that TFDS prepared it in")
@@ -50,7 +54,7 @@ def read_tfds(name: str, path: Path | str | None, attribute: str | None) -> RawD
 
 
 def _open(name: str, path: Path | str | None) -> dict[str, Any]:
-    """Split name -> random-access source."""
+    """Opens a data set: a dictionary from the name of a split to a random-access source."""
     advice = (
         f"on a machine with TensorFlow run python -c \"import tensorflow_datasets as tfds; tfds.builder('{name}', "
         "data_dir='DIR', file_format='array_record').download_and_prepare()\" and set --config.data.path=DIR"
@@ -62,8 +66,9 @@ def _open(name: str, path: Path | str | None) -> dict[str, Any]:
     try:
         with _quiet():
             return dict(tfds.data_source(name, data_dir=path, download=False))
-    # TFDS reports a set that is absent, half prepared or prepared as tfrecord by NotImplementedError, ValueError,
-    # AssertionError, DatasetNotFoundError or, inside the builder's own code, an import of TensorFlow.
+    # For a data set that does not exist, is partly prepared or is prepared as tfrecord, TFDS raises
+    # NotImplementedError, ValueError, AssertionError or DatasetNotFoundError, or the builder's own code imports
+    # TensorFlow.
     except Exception as error:
         raise UserError(
             f"tfds:{name} is not prepared as array_record in {path or 'the default data_dir'} "
@@ -113,7 +118,7 @@ def _class_names(features: Any, attribute: str | None) -> tuple[str, ...] | None
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """TFDS warns through absl's logger about OpenCV and unprepared folders; the errors here say what matters."""
+    """Suppresses TFDS' warnings about OpenCV and unprepared folders, which go through absl's logger."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

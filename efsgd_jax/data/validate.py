@@ -1,4 +1,4 @@
-"""What every source must satisfy: images, labels, classes and files, each with an error a person can act on."""
+"""Checks of paths, images, labels and classes for all data sources; their errors say what the user can do."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,16 +11,21 @@ from efsgd_jax.errors import UserError
 
 
 def one_line(error: object) -> str:
-    """The text of a foreign exception without line breaks and cut to a readable length."""
+    """The text of an exception of another library, without line breaks and truncated to 200 characters."""
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else text[:197] + "..."
 
 
 def check_path(path: Path | str | None, source: str, what: str) -> Path:
-    """``path`` as an existing file or directory.
+    """Checks that ``path`` is an existing file or directory, and returns it with ``~`` expanded.
+
+    Args:
+      path: the path, or None if none was given.
+      source: name of the data source, for errors.
+      what: what the path should be, for errors.
 
     Raises:
-      UserError: no path was given or nothing is there.
+      UserError: no path was given, or it does not exist or cannot be read.
     """
     if path is None or not str(path):
         raise UserError(f"data source {source!r} needs a path to {what}; set --config.data.path=PATH")
@@ -37,19 +42,19 @@ def check_path(path: Path | str | None, source: str, what: str) -> Path:
 def check_images(
     parts: Sequence[np.ndarray], names: Sequence[str], where: str, value_range: Range | None = None
 ) -> list[np.ndarray]:
-    """Each part as uint8 ``[N, H, W, C]``, C in {1, 3}.
+    """Checks the images and converts each part to uint8 ``[N, H, W, C]`` with C in {1, 3}.
 
-    Integers are read as 0..255 and floats as 0..1, unless another range was declared. No image is read by the values
-    of another one.
+    Integers are scaled from 0..255 and floats from 0..1, unless another range was declared. How an image is scaled does
+    not depend on other images.
 
     Args:
       parts: the training part, and the test part if there is one.
-      names: of the parts, for errors.
+      names: names of the parts, for errors.
       where: the source, for errors.
-      value_range: declared; its ends become 0 and 255.
+      value_range: the declared range, whose ends become 0 and 255; None if none was declared.
 
     Raises:
-      UserError: another type or shape, a value out of its range, a NaN, or an empty part.
+      UserError: a part is empty or has another type or shape, or a value is outside of the range or not finite.
     """
     parts = [_check_shape(part, name, where) for part, name in zip(parts, names, strict=True)]
     for part, name in zip(parts, names, strict=True):
@@ -93,10 +98,12 @@ def _check_finite(images: np.ndarray, name: str, where: str) -> None:
 
 
 def check_labels(labels: np.ndarray, num_images: int, name: str, where: str) -> np.ndarray:
-    """``labels`` as int32 ``[N]``; their values are the business of ``check_classes``.
+    """Checks that there is one whole number per image, and returns the labels as int32 ``[N]``.
+
+    ``check_classes`` checks the values of the labels.
 
     Raises:
-      UserError: not one whole number per image.
+      UserError: the labels are not one whole number per image, or one is beyond the range of int32.
     """
     if labels.dtype.kind not in "uifb":
         raise UserError(f"{where}: the {name} have dtype {labels.dtype}; store one integer 0..K-1 per image")
@@ -123,10 +130,13 @@ def check_labels(labels: np.ndarray, num_images: int, name: str, where: str) -> 
 def check_classes(
     train_labels: np.ndarray, test_labels: np.ndarray, class_names: tuple[str, ...] | None, where: str
 ) -> tuple[str, ...]:
-    """The class names, once every label is in ``0..K-1``. A class without an image is allowed, and said in a warning.
+    """Checks the class names and that every label is in ``0..K-1``, and returns the names.
+
+    A class without a training image is allowed; a warning names it.
 
     Raises:
-      UserError: no names, a negative label, one beyond the names, a single class, or names that are empty or repeated.
+      UserError: there are no names or fewer than two classes, a label is negative or has no name, or names are empty or
+        repeated.
     """
     if class_names is None:
         most = max(int(labels.max(initial=0)) for labels in (train_labels, test_labels))
@@ -155,14 +165,14 @@ def check_classes(
         names = ", ".join(repr(class_names[i]) for i in absent[:5]) + (", ..." if len(absent) > 5 else "")
         warnings.warn(
             f"{where}: {len(absent)} of {len(class_names)} classes have no training image ({names}); images of them "
-            "will be drawn from noise alone; if they are no classes, remove them or set --config.data.classes",
+            "will be generated from noise alone; if they are not classes, remove them or set --config.data.classes",
             stacklevel=2,
         )
     return class_names
 
 
 def warn_of_duplicates(hashes: Sequence[bytes], where: str) -> None:
-    """Tells the owner, who alone sees warnings, how many records are another one once more."""
+    """Warns about records that are the same as another one; only the owner of the data sees warnings."""
     repeated = len(hashes) - len(set(hashes))
     if repeated:
         warnings.warn(

@@ -1,1 +1,1 @@
-"""Scores of a finished run: computed, cached, and released with noise."""
+"""Evaluates the images of a finished run: computes scores, caches them, and releases single ones with noise."""

@@ -1,22 +1,22 @@
 """Published gen2real accuracies of CNNs on MNIST and Fashion-MNIST, as reference points.
 
-Each comes from another classifier, number of images and choice of the best run, so that no two papers' numbers compare
-to the point; the delta is 1e-5 throughout.
+The papers differ in the classifier, in the number of images and in how the best run was chosen, so that small
+differences between their numbers mean nothing. The delta is 1e-5 in all of them.
 """
 
 from typing import NamedTuple
 
 
 class Anchor(NamedTuple):
-    """One number of a paper.
+    """One published accuracy.
 
     Attributes:
-      method: its name.
-      data: ``mnist`` or ``fashion_mnist``.
-      epsilon: as the paper states it.
-      accuracy: gen2real of its CNN, in [0, 1].
+      method: name of the synthesis method.
+      data: the data set, ``mnist`` or ``fashion_mnist``.
+      epsilon: epsilon as the paper states it.
+      accuracy: gen2real accuracy of the paper's CNN, in [0, 1].
       paper: the paper that the number is from.
-      protocol: what a reader must know to compare.
+      protocol: how the number was obtained, as far as it matters for a comparison.
     """
 
     method: str
@@ -60,7 +60,7 @@ ANCHORS = (
 
 
 def anchors_of(data: str, image_size: int, channels: int) -> list[Anchor]:
-    """Those of a data set in its own shape; none of any other."""
+    """The published accuracies for a data set; empty if the images do not have its original shape, 28x28x1."""
     if (image_size, channels) != (28, 1):
         return []
     return [anchor for anchor in ANCHORS if anchor.data == data]

@@ -1,4 +1,4 @@
-"""``evaluate``: how useful, how faithful and how new a run's images are, by its real data."""
+"""``evaluate``: compares a run's synthetic images with its real data, for utility, fidelity and copying."""
 
 from pathlib import Path
 from typing import Any
@@ -44,28 +44,35 @@ def evaluate(
 ) -> Scores:
     """Scores a finished run against the data set it was trained on; writes ``private/scores.json``.
 
-    ``utility``: gen2real, trained on synthetic images and tested on the real test split; real2gen, trained on the real
-    training split and tested on synthetic images. ``fidelity``: FID, KID, inception score, precision, recall, density
-    and coverage, over a CNN's features that is trained on the real training split; of at most as many real training
-    images. ``copying``: nearest training images against nearest held-out ones. What was computed before is taken from
-    the cache directory, where it is readable to its owner only.
+    The metrics are:
+
+    - ``utility``: accuracies of classifiers. gen2real: trained on synthetic images and tested on the real test split.
+      real2gen: trained on the real training split and tested on synthetic images.
+    - ``fidelity``: FID, KID, inception score, precision, recall, density and coverage, over the features of a CNN that
+      is trained on the real training split. As many synthetic images are compared with as many real training images,
+      at most 10,000 or the protocol's number.
+    - ``copying``: whether synthetic images are closer to training images than to held-out ones.
+
+    Scores that were computed before are read from the cache directory, whose files only their owner can read.
 
     Args:
-      workdir: a finished run, with its ``private/``.
-      num_images: synthetic images; None for the protocol's number, or for as many as there are real training images,
-        at most 10,000. Without a protocol real2gen trains on as many real images, of a fixed random choice.
-      metrics: some of ``METRICS``; None for all, with a protocol utility and fidelity.
-      classifiers: which of ``CLASSIFIERS``; None for the protocol's, or ``DEFAULT_CLASSIFIERS``.
-      classifier_seeds: how many of each are trained; None for the protocol's one, or 3.
-      protocol: a key of ``PROTOCOLS``, which says all but the number of images, and under which its scores are filed,
-        beside those without a protocol.
-      inception: the file with InceptionV3's weights, or ``"download"``: also compare that network's features; slow.
-      seed: of the synthetic images.
-      progress: whether to show a bar on standard error.
+      workdir: the directory of a finished run, with its ``private/``.
+      num_images: number of synthetic images. None for the protocol's number; without a protocol, for as many as there
+        are real training images, at most 10,000. Without a protocol, real2gen trains on a fixed random subset of as
+        many real images.
+      metrics: some of ``METRICS``. None for all of them or, with a protocol, for utility and fidelity.
+      classifiers: some of ``CLASSIFIERS``. None for the protocol's or, without a protocol, for ``DEFAULT_CLASSIFIERS``.
+      classifier_seeds: number of seeds with which each classifier is trained. None for 1 with a protocol, 3 without.
+      protocol: a key of ``PROTOCOLS``, which sets everything but the number of images. Its scores are stored under its
+        name, beside those without a protocol.
+      inception: the file with InceptionV3's weights, or ``"download"``, to compare the features of this network too
+        (slow). None to leave them out.
+      seed: seed of the synthetic images.
+      progress: whether to show a progress bar on standard error.
 
     Raises:
-      UserError: the run is not finished, its data is no longer there, an unknown metric, classifier or protocol, too
-        few images.
+      UserError: the run is not finished, its data cannot be found, a metric, classifier or protocol is unknown, or
+        there are too few images.
 
     Formal guarantees:
       None: scores read real images and are not covered by the run's epsilon.
@@ -99,17 +106,19 @@ def evaluate_samples(
     inception: str | Path | None = None,
     progress: bool = False,
 ) -> Scores:
-    """``evaluate`` for images from a file, of whatever system, against the data set of ``config``; writes nothing.
+    """Scores images from a file, made by any system, against the data set of ``config``, and returns the scores.
+
+    The scores are not written to a run.
 
     Args:
       samples: an .npz file with ``x_train`` and ``y_train``, as ``sample`` writes it.
-      config: its ``data`` group is read.
+      config: a configuration whose ``data`` group names the data set.
 
-    The others are as for ``evaluate``.
+    The other arguments are those of ``evaluate``.
 
     Raises:
-      UserError: a damaged file, images of another shape than the data set's, a class without images, and what
-        ``evaluate`` raises.
+      UserError: the file is damaged, its images do not have the data set's shape, a class has no image, or an error of
+        ``evaluate``.
     """
     _check(metrics, classifiers, classifier_seeds, protocol)
     validate(config)
@@ -183,7 +192,11 @@ def _remarked(scores: Scores, protocol: str | None, data: Dataset, delta: float 
 
 
 def _filed(path: Path, scores: Scores, of_generator: dict[str, Any]) -> dict[str, Any]:
-    """The file's new content: each protocol's scores under its name, those without one at the top."""
+    """The new content of the file of scores.
+
+    Scores of a protocol are stored under its name; those without a protocol at the top level. Other stored scores of
+    protocols are kept.
+    """
     try:
         earlier = read_json(path)
     except UserError:  # absent or damaged: there is nothing to keep

@@ -1,4 +1,4 @@
-"""Classifiers trained on real images, kept on disk: every run on the same data is scored with the same network."""
+"""A cache on disk of classifiers trained on real images, so that all runs on the same data use the same network."""
 
 import hashlib
 import warnings
@@ -14,17 +14,18 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.evaluation.metrics.feature_classifier import FeatureClassifier, Training, train_feature_classifier
 from efsgd_jax.files import atomic
 
-VERSION = 2  # of the network, its training and the file; raise it when any of them changes
+VERSION = 2  # part of the cache's key; increase it if the network, its training or the file format changes
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def trained_on_real(
     images: np.ndarray, labels: np.ndarray, num_classes: int, training: Training | None = None
 ) -> FeatureClassifier:
-    """``train_feature_classifier`` of real images, or what an earlier call with the same arguments left in the cache.
+    """``train_feature_classifier`` for real images; the result is cached by the arguments.
 
-    The cache is ``classifiers/`` in the directory of the data downloads (``$EFSGD_JAX_DATA``, else the system's cache
-    folder). A damaged file is trained and written again; a cache that cannot be written is a warning.
+    The cache is the folder ``classifiers/`` in the directory of the data downloads (``$EFSGD_JAX_DATA``, else the
+    system's cache folder). If a file is damaged, the network is trained and written again. If the cache cannot be
+    written, there is a warning.
 
     Formal guarantees:
       None: the network is a function of real images without noise. Its file is readable to its owner only, and must
@@ -47,7 +48,7 @@ def _key(images: np.ndarray, labels: np.ndarray, num_classes: int, training: Tra
 
 
 def _read(path: Path) -> optax.Params | None:
-    """The parameters, or None if the file is absent or its bytes are not those that were written."""
+    """The parameters in a file of the cache, or None if there is no such file or its checksum is wrong."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""``release_score``: one accuracy on real data, published with noise that the run's epsilon pays for."""
+"""``release_score``: publishes an accuracy on real data, with noise, and charges its epsilon to the run."""
 
 import math
 from pathlib import Path
@@ -14,19 +14,26 @@ from efsgd_jax.runs.queries import Queries, publish, read_queries, write_queries
 from efsgd_jax.runs.release import check
 from efsgd_jax.runs.workdir import Workdir
 
-# A query above this has noise in name only.
+# Largest epsilon of a query. Above it, the noise would be negligible.
 MAX_EPSILON = 100.0
 KIND = "gen2real"
 REFUSED = {
     "real2gen": "its classifier is trained on real images, and one of them may change any number of answers",
     "fidelity": "it compares features of a network that is trained on real images, and no bound is known on what one "
     "image changes",
-    "copying": "it is about single training images: the worst case is what it measures",
+    "copying": "it measures how much is revealed about single training images",
 }
 
 
 class Answers(NamedTuple):
-    """Right answers of a classifier on the real test split, ``right`` of all ``rounds``; and what may be said of it."""
+    """The correct predictions of a classifier on the real test split.
+
+    Attributes:
+      right: number of correct predictions, summed over all rounds.
+      rounds: number of classifiers, one for each seed.
+      num_test: number of test images.
+      public: values that may be published with the score, such as the number of test images.
+    """
 
     right: int
     rounds: int
@@ -38,9 +45,9 @@ class ReleasedScore(NamedTuple):
     """A score that may be published.
 
     Attributes:
-      score: as in ``release/scores.json``.
-      privacy: the run's whole report, as in ``release/privacy.json``.
-      charged: False if it was paid for before.
+      score: the score, as in ``release/scores.json``.
+      privacy: the run's privacy report, as in ``release/privacy.json``.
+      charged: whether this call spent epsilon; False if an earlier call had already been charged for the score.
     """
 
     score: dict[str, Any]
@@ -54,26 +61,28 @@ def release_score(
     """Publishes a noisy gen2real accuracy in ``release/scores.json`` and charges it to the run.
 
     Args:
-      workdir: a finished run with its ``private/``, scored by ``evaluate``.
+      workdir: the directory of a finished run, with its ``private/``, that ``evaluate`` has scored.
       name: ``gen2real.CLASSIFIER``, or ``PROTOCOL.gen2real.CLASSIFIER``. Decide which one before you look at scores.
-      epsilon: of this query; the noise of the accuracy has a standard deviation of about 1.4 / (epsilon M) for M test
-        images.
-      target_epsilon: what training and queries may spend together from now on; None for the run's own target.
-      again: draw a new value, and pay for it, where one was released before.
+      epsilon: epsilon of this query. The noise on the accuracy has a standard deviation of about 1.4 / (epsilon M) for
+        M test images.
+      target_epsilon: the epsilon that training and all queries together may spend from now on; None for the run's
+        present target.
+      again: if the score was released before, whether to release a new noisy value and to charge for it. Otherwise the
+        value that was released is returned.
 
     Raises:
-      UserError: another score, a run without a guarantee or with a release that could not be packed, no such score of
-        this generator, or more than the target; nothing is spent.
+      UserError: the score cannot be released, the run is not finished, has no guarantee or could not be packed,
+        ``evaluate`` has no such score of this generator, or the target would be exceeded. Nothing is spent then.
 
     Formal guarantees:
       Everything in ``release/``, the generator and all released scores, is ``(privacy["epsilon"], delta)``-
       differentially private for any image with its label, of the training or of the test split, under the report's
-      neighbouring relation. Given the generator, the images drawn from it with a public seed and the classifiers
-      trained on them are constants, and the accuracy is ``noisy_mean`` of their right answers on the test split:
-      ``(epsilon, 0)``. Composition is sequential (``accounting.after_queries``), so that it holds too if one image is
-      in both splits. A query is on the disk as spent before its noise is drawn, and its value is in the record before
-      it is in ``release/``; from the record a later call completes what a killed one began. One charge never gives two
-      values.
+      neighbouring relation. Given the generator, the images generated with a public seed and the classifiers trained on
+      them are constants, and the accuracy is ``noisy_mean`` of their correct predictions on the test split:
+      ``(epsilon, 0)``. Composition is sequential (``accounting.after_queries``), so that it also holds if one image is
+      in both splits. A query is recorded on disk as spent before its noise is sampled, and its value is recorded before
+      it is written to ``release/``. If a call is killed, a later call completes it from the record. One charge never
+      gives two values.
     """
     _check_arguments(name, epsilon, target_epsilon)
     directory = Workdir(workdir)
@@ -82,7 +91,7 @@ def release_score(
     with sole_owner(directory):
         queries = read_queries(directory)
         if queries.charged:
-            publish(directory, queries)  # what a killed call left undone
+            publish(directory, queries)  # completes an earlier call that was killed
         check(directory)
         asked = [q for q in queries.charged if q["name"] == name][-1:]
         if asked and asked[0]["score"] and not again:
@@ -113,7 +122,7 @@ def _check_arguments(name: str, epsilon: float, target_epsilon: float | None) ->
 
 
 def _parts(name: str) -> tuple[str, str, str]:
-    """Protocol or "", kind, and what follows."""
+    """Splits the name of a score into the protocol (or ""), the kind, such as gen2real, and the classifier."""
     first, _, rest = name.partition(".")
     protocol, name = (first, rest) if first in PROTOCOLS else ("", name)
     kind, _, classifier = name.partition(".")
@@ -121,10 +130,10 @@ def _parts(name: str) -> tuple[str, str, str]:
 
 
 def read_answers(directory: Workdir, name: str) -> Answers:
-    """What ``evaluate`` counted, of this generator.
+    """Reads the correct predictions that ``evaluate`` counted for a score of the released generator.
 
     Raises:
-      UserError: it did not, or the file is damaged.
+      UserError: ``evaluate`` has no such score of this generator, or its file is damaged.
     """
     protocol, kind, classifier = _parts(name)
     flags = f" --protocol={protocol}" if protocol else ""
@@ -154,10 +163,10 @@ def read_answers(directory: Workdir, name: str) -> Answers:
 
 
 def _charge(queries: Queries, name: str, epsilon: float, target_epsilon: float | None) -> Queries:
-    """``queries`` with one more, the last, that is paid for and has no value yet.
+    """Returns ``queries`` with a new query at the end, which is charged and has no value yet.
 
     Raises:
-      UserError: it would spend more than the target.
+      UserError: the query would exceed the target.
     """
     total, spent = queries.spent(epsilon), queries.spent()
     target = queries.target_epsilon if target_epsilon is None else target_epsilon
@@ -172,7 +181,7 @@ def _charge(queries: Queries, name: str, epsilon: float, target_epsilon: float |
 
 
 def _drawn(name: str, epsilon: float, answers: Answers) -> dict[str, Any]:
-    """The noisy value with what is published beside it."""
+    """Samples the noisy accuracy and returns it with the other published values."""
     value = noisy_mean(answers.right, answers.num_test, epsilon, rounds=answers.rounds)
     return {
         "name": name,

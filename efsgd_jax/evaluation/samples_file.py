@@ -1,4 +1,4 @@
-"""Labelled images of any origin from an .npz file, for scoring against a data set."""
+"""Reads labelled images, made by any system, from an .npz file, to score them against a data set."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from efsgd_jax.runs.sampling import Samples
 
 
 def read_samples(path: str | Path, data: Dataset) -> Samples:
-    """``x_train`` and ``y_train`` of ``path``, as ``sample`` writes them.
+    """Reads the images ``x_train`` and labels ``y_train`` of a file, as ``sample`` writes it.
 
     Args:
-      path: the file.
-      data: whose shape and classes they must have.
+      path: the .npz file.
+      data: the data set whose image shape and classes the samples must have.
 
     Raises:
-      UserError: no such file, a damaged one, a NaN, another image size or number of channels, a label outside of the
-        classes, a class without images.
+      UserError: there is no such file, it is damaged, an image has a NaN, the images have another size or number of
+        channels, a label is none of the classes, or a class has no image.
     """
     file = Path(path).expanduser()
     if not file.is_file():

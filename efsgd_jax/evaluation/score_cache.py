@@ -1,4 +1,4 @@
-"""Scores that were computed before: the same images are not scored twice."""
+"""A cache on disk of computed scores, so that the same images are not scored twice."""
 
 import hashlib
 import json
@@ -13,11 +13,11 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.files import write_json
 from efsgd_jax.versions import version_of
 
-VERSION = 1  # of what is computed from the same arguments; raise it when any score changes its meaning
+VERSION = 1  # part of the cache's key; increase it if any score is computed differently
 
 
 def digest(*parts: Any) -> str:
-    """SHA-256 of arrays (shape, type and bytes) and of anything whose text says what it is."""
+    """SHA-256 over arrays (shape, dtype and bytes) and over the ``repr`` of anything else."""
     total = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -29,14 +29,15 @@ def digest(*parts: Any) -> str:
 
 
 def cached(key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
-    """``compute()``, a value of JSON, or what an earlier call with the same key left in ``scores/`` of the cache.
+    """Returns ``compute()``, or its cached value from an earlier call with the same key.
 
-    The cache is in the directory of the data downloads (``$EFSGD_JAX_DATA``, else the system's cache folder). A
-    damaged file is computed and written again; a cache that cannot be written is a warning.
+    The cache is the folder ``scores/`` in the directory of the data downloads (``$EFSGD_JAX_DATA``, else the system's
+    cache folder). If a file is damaged, the value is computed and written again. If the cache cannot be written, there
+    is a warning.
 
     Args:
-      key: texts, numbers and arrays that the value is a function of.
-      compute: called if there is no value yet.
+      key: strings, numbers and arrays that determine the value.
+      compute: function that computes the value, which must be representable in JSON.
 
     Formal guarantees:
       None: scores are functions of real images without noise. The files are readable to their owner only.

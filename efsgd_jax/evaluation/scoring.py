@@ -1,4 +1,4 @@
-"""Scores of labelled images against a data set, from the cache where they were computed before."""
+"""Scores labelled images against a data set; scores that were computed before are read from the cache."""
 
 import functools
 from collections.abc import Callable
@@ -32,17 +32,18 @@ CLOSEST = 12
 
 
 class Plan(NamedTuple):
-    """What to compute.
+    """The scores to compute.
 
     Attributes:
       metrics: some of ``METRICS``.
-      classifiers: of gen2real and real2gen, keys of ``CLASSIFIERS``.
-      seeds: of their training.
-      num_real: real images that real2gen trains on, at most; None for all.
-      num_fidelity: images, of either kind, whose features are compared, at most.
-      inception: also compare the features of this network.
-      splits: of the inception score.
-      real2gen: whether real2gen is wanted too.
+      classifiers: classifiers of gen2real and real2gen, keys of ``CLASSIFIERS``.
+      seeds: seeds of the classifiers' training.
+      num_real: largest number of real images that real2gen trains on; None for all.
+      num_fidelity: largest number of real images, and of synthetic ones, whose features are compared. It is also the
+        largest number of synthetic images that are tested for copying.
+      inception: InceptionV3, to compare its features in addition to those of the CNN; None to leave it out.
+      splits: number of parts of the inception score.
+      real2gen: whether to compute real2gen in addition to gen2real.
     """
 
     metrics: tuple[str, ...]
@@ -56,13 +57,14 @@ class Plan(NamedTuple):
 
 
 def score_images(fake: Samples, data: Dataset, plan: Plan, *, progress: bool = False) -> Scores:
-    """Every score of ``plan``.
+    """Computes all scores of ``plan``, or reads them from the cache.
 
     Args:
-      fake: synthetic images of the data set's shape, its classes in its order.
-      data: its test split is what gen2real is tested on; everything else looks at its training split.
-      plan: which scores.
-      progress: whether to show a bar on standard error.
+      fake: synthetic images, with the data set's shape and classes.
+      data: the data set. gen2real is tested on its test split, with which copying is compared too; all other scores
+        read the training split.
+      plan: the scores to compute.
+      progress: whether to show a progress bar on standard error.
 
     Formal guarantees:
       None: scores read real images and are not covered by any epsilon; neither is what is cached, for its owner only.
@@ -89,7 +91,10 @@ Stages = dict[tuple[str, str, tuple[Any, ...]], Callable[[], Any]]
 
 
 def _stages(fake: Samples, data: Dataset, plan: Plan) -> Stages:
-    """``(kind, name, options) -> compute``; the options are what the value depends on beside the images."""
+    """Maps ``(kind, name, options)`` of each score to the function that computes it.
+
+    The options are what the score depends on in addition to the images.
+    """
     k = data.spec.num_classes
     generated, real_test = (fake.images, fake.labels), (data.test_images, data.test_labels)
     rows = np.sort(some(plan.num_real or len(data.train_labels), len(data.train_labels)))
@@ -125,7 +130,7 @@ def _compute_utility(
     classifier: str,
     seeds: tuple[int, ...],
 ) -> dict[str, Any]:
-    if kind == "real2gen" and classifier == "cnn":  # other runs on the same data are scored with the same networks
+    if kind == "real2gen" and classifier == "cnn":  # its networks are cached for other runs on the same data
         networks = [trained_on_real(*train, num_classes, Training(seed=seed)) for seed in seeds]
         value = score([n.predict(test[0]) for n in networks], test[1], num_classes, len(train[1]))
     else:
@@ -140,7 +145,8 @@ def _utility(value: dict[str, Any]) -> Utility:
 
 def _fidelity(network: FeatureClassifier | InceptionV3, fake: Samples, data: Dataset, plan: Plan) -> dict[str, float]:
     count = min(plan.num_fidelity, len(fake.labels), len(data.train_labels))
-    shuffled = fake.images[some(len(fake.images), len(fake.images))]  # inception score's splits must not be classes
+    # Shuffled, because the parts of the inception score are contiguous and the images may be sorted by class.
+    shuffled = fake.images[some(len(fake.images), len(fake.images))]
     real = data.train_images[some(count, len(data.train_images))]
     features, probabilities = network.features_and_probabilities(shuffled)
     real_features, _ = network.features_and_probabilities(real)
@@ -176,5 +182,5 @@ def _copying(fake: Samples, data: Dataset, most: int) -> dict[str, Any]:
 
 
 def some(count: int, total: int) -> np.ndarray:
-    """Up to ``count`` of ``range(total)``, shuffled, always the same: images may be sorted by class."""
+    """A fixed random choice of up to ``count`` of the indices ``range(total)``, since images may be sorted by class."""
     return np.random.default_rng(0).permutation(total)[:count]

@@ -1,12 +1,15 @@
-"""Shared building blocks: convolutions, resampling, noise injection, normalisation."""
+"""Shared building blocks, from the layers of Flax: convolutions, resampling, noise injection, normalisation."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.models.convolution import convolve
+from efsgd_jax.models.convolution import convolution, ours
+from efsgd_jax.models.cpu_convolution import convolve_upsampled
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
@@ -14,7 +17,7 @@ def leaky_relu(x: jax.Array) -> jax.Array:
 
 
 class Conv(nn.Module):
-    """Square convolution with symmetric zero padding, NHWC; parameters as in ``flax.linen.Conv``.
+    """``flax.linen.Conv`` with a square kernel and symmetric zero padding; parameters are its own.
 
     Attributes:
       features: channels of the result.
@@ -28,42 +31,45 @@ class Conv(nn.Module):
     stride: int = 1
     kernel_init: Callable = nn.initializers.he_normal()
 
-    @nn.compact
+    def setup(self) -> None:
+        self.conv = nn.Conv(
+            self.features,
+            (self.kernel_size, self.kernel_size),
+            self.stride,
+            padding=self.kernel_size // 2,
+            kernel_init=self.kernel_init,
+            conv_general_dilated_cls=convolution,
+        )
+        nn.share_scope(self, self.conv)
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        k, c = self.kernel_size, x.shape[-1]
-        padding = ((k // 2, k // 2), (k // 2, k // 2))
-        kernel = self.param("kernel", self.kernel_init, (k, k, c, self.features))
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        return convolve(x, kernel, self.stride, padding) + bias
+        return self.conv(x)
 
 
 class UpsamplingConv(nn.Module):
-    """``Conv(features)(upsample(x))`` without the larger map: exact, with 2.25 times less work.
-
-    In the doubled map a 3x3 window sees only 2x2 different pixels: for each of the four positions of a pixel within its
-    cell a 2x2 convolution of ``x`` with sums of the kernel's rows and columns. Parameters are those of ``Conv``.
-    """
+    """``Conv(features)(upsample(x))``, with the parameters of ``Conv``."""
 
     features: int
     kernel_init: Callable = nn.initializers.he_normal()
 
-    @nn.compact
+    def setup(self) -> None:
+        self.conv = nn.Conv(
+            self.features,
+            (3, 3),
+            padding=1,
+            kernel_init=self.kernel_init,
+            conv_general_dilated_cls=lambda: _convolve_upsampled,
+        )
+        nn.share_scope(self, self.conv)
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        return self.conv(x)
 
-        def fold(kernel: jax.Array, odd: int, axis: int) -> jax.Array:
-            first, middle, last = jnp.split(kernel, 3, axis)
-            return jnp.concatenate([first + middle, last] if odd else [first, middle + last], axis)
 
-        cells = [
-            convolve(x, fold(fold(kernel, row, 0), column, 1), 1, ((1 - row, row), (1 - column, column)))
-            for row in (0, 1)
-            for column in (0, 1)
-        ]
-        n, height, width, features = cells[0].shape
-        y = jnp.stack(cells).reshape(2, 2, n, height, width, features).transpose(2, 3, 0, 4, 1, 5)
-        return y.reshape(n, 2 * height, 2 * width, features) + bias
+def _convolve_upsampled(x: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any) -> jax.Array:
+    if ours():
+        return convolve_upsampled(x, kernel)
+    return jax.lax.conv_general_dilated(upsample(x), kernel, *arguments, **options)
 
 
 def upsample(x: jax.Array) -> jax.Array:
@@ -76,7 +82,7 @@ class NoiseInjection(nn.Module):
 
     ``y[b, h, w, c] = x[b, h, w, c] + scale[c] * n[b, h, w]`` with ``n ~ N(0, 1)`` from the RNG stream
     ``"noise"``. This is the generator's noise injection of arXiv 2601.15061 (after StyleGAN,
-    arXiv 1812.04948); it makes images varied, it is not a privacy mechanism.
+    arXiv 1812.04948); it makes images varied, it is not a privacy mechanism. By hand: Flax has no such layer.
     """
 
     initial_scale: float = 0.05
@@ -88,10 +94,5 @@ class NoiseInjection(nn.Module):
         return x + scale * noise
 
 
-class PixelNorm(nn.Module):
-    """Divides each pixel's feature vector by its root mean square (no statistics across examples)."""
-
-    epsilon: float = 1e-6
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
+# Divides each pixel's feature vector by its root mean square: no parameters, no statistics across examples.
+PixelNorm = functools.partial(nn.RMSNorm, epsilon=1e-6, use_scale=False)

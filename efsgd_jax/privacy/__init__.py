@@ -1,4 +1,7 @@
-"""Per-example clipping, error feedback, noise, Poisson sampling and accounting; knows nothing of images or of Flax."""
+"""Per-example clipping, error feedback, noise, Poisson sampling and accounting, for any data and any parameters.
+
+Nothing in this package depends on images or on Flax.
+"""
 
 from efsgd_jax.privacy.access import Access, UndeclaredReleaseError
 from efsgd_jax.privacy.accounting import epsilon, gaussian_event

@@ -1,9 +1,9 @@
-"""Access to private records: the only route by which a phase of a method reads them.
+"""Access to private records: the only interface through which a phase of a method reads them.
 
-An access is made inside of the compiled step (``mechanism.open``), from traced arrays, so that a phase stays a pure
-function. What it returns has passed the mechanism; what it computes of raw records beside (losses, norms) is kept
-apart, in ``private_metrics``. It also keeps the books: each release is recorded while the step is traced, and one that
-the mechanism did not declare is refused before the first step is taken.
+An access object is created inside of the compiled step (``mechanism.open``), from traced arrays, so that a phase stays
+a pure function. What its methods return has passed the mechanism. Other functions of raw records (losses, norms) are
+kept separately, in ``private_metrics``. An access also records each release while the step is traced. A release that
+the mechanism did not declare raises ``UndeclaredReleaseError`` before the first step is taken.
 """
 
 from collections.abc import Mapping
@@ -20,20 +20,27 @@ class UndeclaredReleaseError(ValueError):
 
 
 class Recorded(NamedTuple):
-    """One release of a step: what it is, and the part of what the mechanism declared for a step that it takes."""
+    """One release of a step.
+
+    Attributes:
+      what: what is released, in words.
+      share: the part of what the mechanism declared for one step that this release uses.
+    """
 
     what: str
     share: float
 
 
 class Access:
-    """What a step may read. This one has no private records: it is that of post-processing.
+    """The data that a step may read. This base class has no private records; it is the access of post-processing.
 
     Args:
-      released: by phase, what earlier phases of the run released; everyone may see it.
-      public: public data, whatever the method was given; None if there is none.
+      released: what earlier phases of the run released, by the name of the phase; it is public.
+      public: public data that was given to the method; None if there is none.
 
     Attributes:
+      released: the argument of that name; an empty mapping if it was None.
+      public: the argument of that name.
       recorded: the releases of this step, in order.
 
     Examples:
@@ -49,15 +56,19 @@ class Access:
         self._trace = get_opaque_trace_state(convention="flax")
 
     def private_metrics(self) -> dict[str, jax.Array]:
-        """Scalars that are functions of raw records, such as losses: for ``private/`` only."""
+        """Scalars that are functions of raw records, such as losses, by name; to be written to ``private/`` only."""
         return self._metrics
 
     def _record(self, what: str, share: float = 1.0) -> None:
-        """Enters a release into the books.
+        """Records a release.
+
+        Args:
+          what: what is released, in words.
+          share: the part of what the mechanism declared for one step that this release uses.
 
         Raises:
           UndeclaredReleaseError: the step releases more than was declared, or the call is inside of a loop, a
-            conditional or another transformation, where it would be traced once and made any number of times.
+            conditional or another transformation, where it is traced once but may be executed any number of times.
         """
         if get_opaque_trace_state(convention="flax") != self._trace:
             raise UndeclaredReleaseError(

@@ -1,4 +1,4 @@
-"""``DpEvent`` -> epsilon, by PLD and by RDP; composition over the phases of a run."""
+"""Epsilon of a ``DpEvent``, by PLD or RDP, also with a failure probability and with queries after a training."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,14 +13,16 @@ from efsgd_jax.privacy.grid import FINE as FINE
 from efsgd_jax.privacy.subset import PLDAccountant
 
 Accountant = Literal["pld", "rdp"]
-# Of RDP. The coarse ones are for searching. The fine ones are for a third digit: dp-accounting's own orders are sparse
-# near 1, where the best one is if epsilon is large, but orders that are not whole are slow.
+# Orders of RDP. The coarse ones are for searching. The fine ones give epsilon to about three digits: dp-accounting's
+# own orders are sparse near 1, where the best order is if epsilon is large. Orders that are not integers are slow.
 COARSE_ORDERS = [1.25, 1.5, 1.75, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 128, 256, 512]
 FINE_ORDERS = [*np.arange(1.01, 1.2, 0.01), *np.arange(1.2, 4, 0.02), *range(4, 64)]
 
 
 def gaussian_event(noise_multiplier: float, steps: int = 1) -> dp_accounting.DpEvent:
-    """``steps`` releases of a Gaussian mechanism on all records: exactly one with ``sigma / sqrt(steps)``.
+    """The event of ``steps`` Gaussian releases on all records: one Gaussian release with ``sigma / sqrt(steps)``.
+
+    The two are exactly equivalent.
 
     Examples:
       >>> gaussian_event(2.0, steps=4)
@@ -41,12 +43,13 @@ def epsilon(
     """Epsilon of ``event`` at ``delta``; ``inf`` if there is no bound.
 
     Args:
-      event: what was done to the data.
-      delta: in (0, 1).
+      event: the event to be accounted for.
+      delta: the delta of the guarantee, in (0, 1).
       accountant: ``"pld"`` (tight) or ``"rdp"``.
-      grid: discretisation of the privacy loss for PLD; finer where a step's losses are small. Any gives an upper bound.
-      orders: of RDP; None for dp-accounting's. Any give an upper bound.
-      neighbouring_relation: add or remove one example, unless told otherwise.
+      grid: for PLD, the step of the grid of privacy losses; the grid is refined if the losses of a step are small.
+        Every grid gives an upper bound.
+      orders: for RDP, the orders; None for those of dp-accounting. All give an upper bound.
+      neighbouring_relation: the neighbouring relation; by default to add or remove one example.
 
     Raises:
       ValueError: the accountant does not support the event.
@@ -76,15 +79,24 @@ def epsilon_with_failure(
     grid: float = FINE,
     neighbouring_relation: dp_accounting.NeighboringRelation = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
 ) -> float:
-    """Epsilon of something that is ``event`` but with a small probability; ``inf`` where that is too large.
+    """Epsilon of a mechanism that equals ``event`` except with a small failure probability.
 
     Args:
-      failure_share: the part of delta that is kept for it, in [0, 1).
-      failure: the probability, on each of two neighbours.
+      event: the event that holds unless there is a failure.
+      delta: the delta of the guarantee, in (0, 1).
+      failure_share: the part of delta that is reserved for the failure, in [0, 1).
+      failure: the probability p of a failure, on each of two neighbouring data sets.
+      accountant: see ``epsilon``.
+      grid: see ``epsilon``.
+      neighbouring_relation: see ``epsilon``.
+
+    Returns:
+      Epsilon; ``inf`` if the reserved part of delta does not cover the failure.
 
     Formal guarantees:
-      Without the failure, ``(epsilon, delta_0)`` for both neighbours; hence ``delta = delta_0 + (1 + exp(epsilon)) p``
-      with it. Here delta_0 is ``(1 - failure_share) delta``, and the rest must suffice.
+      If ``event`` satisfies ``(epsilon, delta_0)``, in both directions, the mechanism satisfies it with
+      ``delta = delta_0 + (1 + exp(epsilon)) p``. Here delta_0 is ``(1 - failure_share) delta``, and
+      ``(1 + exp(epsilon)) p`` must be at most ``failure_share delta``.
     """
     spent = epsilon(
         event, (1 - failure_share) * delta, accountant=accountant, grid=grid,
@@ -93,20 +105,24 @@ def epsilon_with_failure(
     if failure == 0:
         return spent
     allowed = failure_share * delta
-    # In logarithms: exp(epsilon) overflows where the noise is nearly nothing.
+    # In logarithms, since exp(epsilon) overflows if there is hardly any noise.
     too_often = allowed == 0 or math.log(failure) + float(np.logaddexp(0.0, spent)) > math.log(allowed)
     return math.inf if too_often else spent
 
 
 def after_queries(training: float, queries: Iterable[float]) -> float:
-    """Epsilon of a training, at its delta, and of queries after it that spend these epsilons at delta 0: the sum.
+    """Epsilon of a training and of queries after it, at the training's delta: the sum of their epsilons.
+
+    Args:
+      training: epsilon of the training, at its delta.
+      queries: epsilons of the queries, each at delta 0.
 
     Formal guarantees:
-      Holds if every query, its epsilon, and whether there is a next one are chosen by what was released before. For
-      neighbours D and D', an outcome S of both, and a generator g, let h(g) be the chance that the answers complete g
-      to an element of S. What the answers to g amount to is at most exp(sum) times as likely under D as under D', so
-      ``P(S) = E_D h_D <= e^training E_D' h_D + delta <= e^(training + sum) E_D' h_D' + delta``: h is in [0, 1]. PLD
-      would add less, but is proven for epsilons that are fixed beforehand (Rogers, Roth, Ullman, Vadhan, 2016, arXiv
-      1605.08294), and whoever sees a value decides about the next.
+      Every query, its epsilon, and whether there is a next query may be chosen from what was released before. For
+      neighbours D and D', a set S of outcomes (a generator with all answers) and a generator g, let h_D(g) be the
+      probability that g with the answers computed on D is in S. It is in [0, 1] and at most exp(sum) h_D'(g). Hence
+      ``P(S) = E_D h_D <= e^training E_D' h_D + delta <= e^(training + sum) E_D' h_D' + delta``. PLD would give a
+      smaller epsilon, but it is proven for epsilons that are fixed beforehand (Rogers, Roth, Ullman, Vadhan, 2016,
+      arXiv 1605.08294), whereas here whoever sees an answer decides about the next query.
     """
     return math.fsum([training, *queries])

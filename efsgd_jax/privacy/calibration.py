@@ -1,4 +1,4 @@
-"""Inverting the accountant: the noise, the number of steps or the split of one budget for a target epsilon."""
+"""Calibration: the noise multiplier or the number of steps for a target epsilon."""
 
 import functools
 import math
@@ -17,8 +17,8 @@ from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE
 
 M = TypeVar("M", bound=Accounted)
 MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER = 1e-2, 1e4
-MIN_DELTA = 1e-18  # far below it, what is cut off the losses of a step is all that is seen
-MAX_EPSILON = 200.0  # its promise is that odds change at most exp(200) times
+MIN_DELTA = 1e-18  # far below it, delta is dominated by the truncation of privacy losses
+MAX_EPSILON = 200.0  # a guarantee that odds change by a factor of at most exp(200)
 
 
 def calibrate_noise_multiplier(
@@ -31,21 +31,22 @@ def calibrate_noise_multiplier(
 ) -> float:
     """The smallest noise multiplier whose event spends at most ``target_epsilon``.
 
-    The answer is bracketed from above, where noise is large and PLD is fast; epsilon is close to a power of the noise.
+    The search begins at large noise, where PLD is fast, and interpolates in logarithms, since epsilon is approximately
+    a power of the noise multiplier.
 
     Args:
-      make_event: noise multiplier -> event.
-      target_epsilon: > 0.
-      delta: in (0, 1).
-      neighbouring_relation: of the accountant.
-      tolerance: the part of the noise that may be wasted.
+      make_event: function from a noise multiplier to the event.
+      target_epsilon: the target, above 0.
+      delta: the delta of the guarantee, in (0, 1).
+      neighbouring_relation: the neighbouring relation of the accountant.
+      tolerance: relative tolerance of the noise multiplier.
 
     Raises:
-      UserError: above ``MAX_EPSILON``, below ``MIN_DELTA``, or not reachable with a noise multiplier up to
-        ``MAX_NOISE_MULTIPLIER``.
+      UserError: the target is above ``MAX_EPSILON``, delta is below ``MIN_DELTA``, or the target is not reachable with
+        a noise multiplier up to ``MAX_NOISE_MULTIPLIER``.
 
     Formal guarantees:
-      Epsilon was computed for the noise multiplier that is returned, on the coarse grid, and is at most the target.
+      Epsilon was computed for the returned noise multiplier, on the coarse grid, and is at most the target.
 
     Examples:
       >>> from efsgd_jax.privacy.accounting import gaussian_event
@@ -101,7 +102,7 @@ def rough_noise_multiplier(
     delta: float,
     neighbouring_relation: dp_accounting.NeighboringRelation = ADD_OR_REMOVE_ONE,
 ) -> float:
-    """``calibrate_noise_multiplier`` by RDP, to 0.01: for accountings that were published with it."""
+    """Like ``calibrate_noise_multiplier``, but by RDP and to 0.01: for methods whose published accounting uses RDP."""
     _check_target(target_epsilon)
     largest = epsilon(
         make_event(MAX_NOISE_MULTIPLIER), delta, accountant="rdp", orders=COARSE_ORDERS,
@@ -123,9 +124,9 @@ def calibrate_steps(spent: Callable[[int], float], target_epsilon: float, max_st
     """The largest number of steps, at most ``max_steps``, with ``spent(steps) <= target_epsilon``.
 
     Args:
-      spent: steps -> epsilon, not decreasing.
-      target_epsilon: > 0.
-      max_steps: >= 0.
+      spent: function from a number of steps to the epsilon spent by them; it must not decrease.
+      target_epsilon: the target, above 0.
+      max_steps: the largest number of steps to consider, at least 0.
 
     Examples:
       >>> calibrate_steps(lambda steps: 0.3 * steps, target_epsilon=1.0, max_steps=10)
@@ -143,9 +144,19 @@ def calibrate_steps(spent: Callable[[int], float], target_epsilon: float, max_st
 def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: float) -> M:
     """``mechanism`` with the noise multiplier with which ``steps`` steps spend at most ``target_epsilon``.
 
-    What the mechanism chooses for its number of steps (``prepared``), such as ``hidden`` feedback's split of the noise,
-    it chooses for the noise that is found. For ``local`` on Poisson samples the noise is solved for under the delta
-    that overflowing batches leave.
+    Parameters that the mechanism chooses for a number of steps (``prepared``), such as ``hidden`` feedback's split of
+    the noise, are chosen for the noise multiplier that is found. With ``local`` feedback the noise is solved for with
+    the part of delta that is not reserved for batches that overflow.
+
+    Args:
+      mechanism: the mechanism whose noise multiplier is solved for.
+      steps: the number of steps.
+      target_epsilon: the target, above 0.
+      delta: the delta of the guarantee, in (0, 1).
+
+    Raises:
+      UserError: the target is not reachable (see ``calibrate_noise_multiplier``), or batches of ``local`` feedback
+        overflow too often for it.
 
     Examples:
       >>> from efsgd_jax.privacy import FullBatchMechanism
@@ -170,7 +181,7 @@ def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: 
     rough = mechanism.with_noise(1.0)
     if rough.prepared(steps, whole_delta) == rough:
         found = solved(mechanism)
-    else:  # what is best depends on the noise a little
+    else:  # the best parameters depend slightly on the noise
         found = solved(solved(mechanism, tolerance=0.1).prepared(steps, whole_delta))
         found = found.prepared(steps, whole_delta)
         while epsilon(found.event(steps), delta, grid=COARSE, neighbouring_relation=relation) > target_epsilon:

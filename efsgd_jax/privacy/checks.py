@@ -1,4 +1,4 @@
-"""What clipping is given, checked while it is traced: shapes, dtypes and numbers that are known."""
+"""Checks of the arguments of clipping while the program is traced: shapes, dtypes, and numbers that are not traced."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,12 +12,15 @@ PyTree = Any
 
 
 def known(x: Any) -> float | None:
-    """The number, unless it is traced."""
+    """The value of a number, or None if it is a traced value."""
     return None if isinstance(x, jax.core.Tracer) else float(np.asarray(x))
 
 
 def check_clip_norm(l2_norm_clip: Any, outer_l2_norm_clip: Any = None) -> None:
-    """Raises ``ValueError`` for a clip norm that is negative or NaN, as far as it is known."""
+    """Raises ``ValueError`` for a clip norm that is not a scalar, or that is known to be negative or NaN.
+
+    It also raises if all of ``l2_norm_clip`` is known to be 0 and there is an outer clip norm.
+    """
     clips = dict(l2_norm_clip) if isinstance(l2_norm_clip, Mapping) else {"": l2_norm_clip}
     named = [(f"l2_norm_clip{f'[{k!r}]' if k else ''}", c) for k, c in clips.items()]
     named += [] if outer_l2_norm_clip is None else [("outer_l2_norm_clip", outer_l2_norm_clip)]
@@ -26,13 +29,13 @@ def check_clip_norm(l2_norm_clip: Any, outer_l2_norm_clip: Any = None) -> None:
             raise ValueError(f"{name} has shape {np.shape(clip)}; it is one number, or one for each top-level group.")
         number = known(clip)
         if number is not None and not number >= 0:
-            raise ValueError(f"{name} is {number:g}; a clip norm is a number of at least 0, and of 0 clips to nothing.")
+            raise ValueError(f"{name} is {number:g}; a clip norm is a number of at least 0, and 0 clips to zero.")
     if outer_l2_norm_clip is not None and all(known(c) == 0 for c in clips.values()):
         raise ValueError("l2_norm_clip is 0 with an outer_l2_norm_clip, which is a multiple of it; use a norm above 0.")
 
 
 def check_leaves(tree: PyTree, what: str) -> None:
-    """Raises ``ValueError`` for leaves that have no gradient of which a norm could be bounded."""
+    """Raises ``ValueError`` for leaves that are not real floating-point arrays; ``what`` names the tree."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
@@ -48,10 +51,10 @@ def check_leaves(tree: PyTree, what: str) -> None:
 
 
 def check_gradients(per_example_grads: PyTree) -> int:
-    """The number of rows of per-example gradients.
+    """Checks per-example gradients and returns their number of rows.
 
     Raises:
-      ValueError: no leaves, leaves without one and the same leading axis, or leaves that are not floating-point.
+      ValueError: there are no leaves, the leaves do not have the same leading axis, or they are not floating-point.
     """
     leaves = jax.tree.leaves(per_example_grads)
     shapes = [jnp.shape(g) for g in leaves]
@@ -65,7 +68,7 @@ def check_gradients(per_example_grads: PyTree) -> int:
 
 
 def check_rows(rows: int, mask: Any, carried: PyTree) -> None:
-    """Raises ``ValueError`` for a mask or carried lengths of another number of rows."""
+    """Raises ``ValueError`` for a mask or carried norms of another shape, or a mask that is not bool."""
     if mask is not None:
         if np.shape(mask) != (rows,):
             raise ValueError(
@@ -79,10 +82,10 @@ def check_rows(rows: int, mask: Any, carried: PyTree) -> None:
 
 
 def check_batch(batch: PyTree, keys: Any, mask: Any, carried: PyTree) -> int:
-    """The number of rows of a batch.
+    """Checks a batch and returns its number of rows.
 
     Raises:
-      ValueError: its leaves, keys, mask and carried lengths do not agree on it.
+      ValueError: batch, keys, mask and carried norms have different numbers of rows, or ``keys`` are not PRNG keys.
     """
     legacy = isinstance(keys, jax.Array | np.ndarray) and keys.dtype == np.uint32
     if not legacy and not (isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)):
@@ -103,7 +106,7 @@ def check_batch(batch: PyTree, keys: Any, mask: Any, carried: PyTree) -> int:
 
 
 def checked_loss(loss: Callable[..., Any]) -> Callable[..., tuple[jax.Array, PyTree]]:
-    """``loss``, which raises ``ValueError`` where it returns anything but a real scalar and an aux."""
+    """Wraps ``loss`` so that it raises ``ValueError`` if it returns anything but a real scalar and an aux."""
 
     def contract(params: PyTree, example: PyTree, key: jax.Array) -> tuple[jax.Array, PyTree]:
         result = loss(params, example, key)
@@ -134,5 +137,5 @@ def check_microbatch_size(size: Any) -> None:
 
 
 def close(a: float, b: float) -> bool:
-    """Equal up to float32's rounding of what a user wrote."""
+    """Whether two numbers are equal up to a relative difference of 1e-5, as after rounding to float32."""
     return a == b or math.isclose(a, b, rel_tol=1e-5)

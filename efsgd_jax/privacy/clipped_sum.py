@@ -1,4 +1,4 @@
-"""The clipped sum of per-example gradients, and what clipping cut off."""
+"""The clipped sum of per-example gradients, and the clipping excess: the norm by which clipping shortens each one."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,10 +15,11 @@ from efsgd_jax.privacy.varying import check_not_summed
 PyTree = Any
 ClipNorm = jax.typing.ArrayLike | Mapping[str, float]
 
-# Below this norm a gradient is not stretched: squares of float32 coordinates under 1e-19 vanish, so that the norm of a
-# gradient that short can be wrong by any factor, and the stretched one longer than C.
+# Below this norm a gradient is not scaled up by a carried residual. The squares of float32 coordinates under 1e-19
+# underflow, so that the computed norm of so small a gradient can be wrong by any factor, and the norm of the scaled
+# gradient could exceed C.
 NO_DIRECTION = 1e-12
-# Below this clip norm everything is clipped to zero: norms of float32 numbers that small are not known.
+# Below this clip norm everything is clipped to zero: norms of such small float32 numbers cannot be computed reliably.
 SMALLEST_CLIP_NORM = 1e-9
 
 
@@ -28,15 +29,18 @@ class ClippedSum(NamedTuple):
     Attributes:
       clipped_sum: pytree like the parameters, ``sum_i clip(g_i, C)``, at least float32.
       outer_sum: the same with ``outer_l2_norm_clip`` in the place of C (error feedback needs it), or None.
-      clipping_excess: with ``carried``, float32 ``[B]``: what clipping takes from the length of each gradient and what
-        it carried; alike for each group. Else None.
+      clipping_excess: with ``carried``, float32 ``[B]``: the norm of each gradient, plus its carried norm, minus the
+        norm of its contribution to ``clipped_sum``; 0 where masked out or not finite. With groups, such an array for
+        each group. None without ``carried``.
       l2_norms: float32 ``[B]``, the norm of each gradient before clipping; 0 where masked out or not finite.
-      clipped: bool ``[B]``, True where that norm is above C; alike for each group.
+      clipped: bool ``[B]``, True where that norm is above C (less the margin for rounding), False where masked out or
+        not finite. With groups, such an array for each group.
       losses: float32 ``[B]``, 0 where masked out.
-      aux: what the loss returned beside its value, each leaf with a leading ``[B]`` axis; 0 where masked out.
-      finite: bool ``[B]``, False where a gradient had a NaN or an infinite norm (its contribution is 0).
-      sensitivity: the largest L2 norm one example can add to ``clipped_sum``: the clip norm that it was made with. The
-        transform that noises the sum has its own, and refuses one of another.
+      aux: the auxiliary output of the loss, each leaf with a leading ``[B]`` axis; 0 where masked out.
+      finite: bool ``[B]``, False where a gradient had a NaN or an infinite norm (its contribution is 0); True where
+        masked out.
+      sensitivity: the largest L2 norm one example can add to ``clipped_sum``: the joint clip norm that the sum was
+        clipped to. The transform that adds the noise checks that it is the transform's own clip norm.
       outer_l2_norm_clip: the clip norm of ``outer_sum``, or None.
     """
 
@@ -53,14 +57,16 @@ class ClippedSum(NamedTuple):
 
 
 class PerExample(NamedTuple):
-    """A batch's losses and what clipping needs to know of its gradients, which need not exist.
+    """The losses of a batch, and its per-example gradients as clipping needs them; they may never be formed.
 
     Attributes:
-      losses: ``[B]``.
-      aux: what the loss returned beside its value, each leaf with a leading ``[B]`` axis.
-      squared_norms: pytree like the parameters; float32 ``[B]`` for each leaf: of its gradient, for each example.
-      sum_with: ``f(weights, keep)`` with weights float32 ``[B]`` for each leaf, and bool ``[B]``: a pytree like the
-        parameters, ``sum_i keep_i * weights_i * g_i``, at least float32. What is not kept may be NaN.
+      losses: ``[B]``, the losses.
+      aux: the auxiliary output of the loss, each leaf with a leading ``[B]`` axis.
+      squared_norms: pytree like the parameters; each leaf is float32 ``[B]``, the squared norms of the gradients of
+        all examples with respect to that parameter.
+      sum_with: function ``f(weights, keep)`` that returns ``sum_i keep_i * weights_i * g_i``, a pytree like the
+        parameters, at least float32. ``weights`` is float32 ``[B]`` for each parameter; ``keep`` is bool ``[B]``.
+        Gradients of rows that are not kept may be NaN.
     """
 
     losses: jax.Array
@@ -79,7 +85,7 @@ def sensitivity_of(l2_norm_clip: ClipNorm) -> Any:
     clips = list(l2_norm_clip.values()) if isinstance(l2_norm_clip, Mapping) else [l2_norm_clip]
     if any(isinstance(c, jax.Array) for c in clips):
         return jnp.sqrt(sum(jnp.square(jnp.asarray(c, jnp.float32)) for c in clips))
-    return np.float32(math.hypot(*clips))  # a number that is known stays one: it can be checked while tracing
+    return np.float32(math.hypot(*clips))  # not a traced array, so that it can be checked while the program is traced
 
 
 def clip_and_sum(
@@ -99,21 +105,25 @@ def clip_and_sum(
       mask: bool ``[B]``; False rows (padding) contribute nothing. None keeps all.
       outer_l2_norm_clip: also return the sum clipped to this joint norm, ``inf`` for the raw sum. With groups, each
         has the same multiple of its ``C_m``.
-      carried: float32 ``[B]``, or ``[B]`` for each group: lengths >= 0 that are added to the gradients' before
-        clipping, so that row i contributes ``g_i / ||g_i|| * min(C, ||g_i|| + carried_i)``; the rest is
-        ``clipping_excess``.
+      carried: float32 ``[B]``, or such an array for each group: norms >= 0 that are added to those of the gradients
+        before clipping, so that row i contributes ``g_i / ||g_i|| * min(C, ||g_i|| + carried_i)``. What remains of
+        ``||g_i|| + carried_i`` is ``clipping_excess``. A gradient whose norm is at most ``NO_DIRECTION`` contributes
+        nothing.
 
     Returns:
-      A ``ClippedSum``; its losses and aux are empty.
+      A ``ClippedSum``; its losses are zeros and its aux is None.
 
     Raises:
-      ValueError: the leaves do not share one leading axis, or a mapping whose keys are not the groups'.
+      ValueError: the leaves do not share one leading axis or are not floating-point, a mask or ``carried`` of another
+        shape or dtype, a clip norm that is negative or NaN, a mapping whose keys are not the groups', or gradients
+        that ``jax.shard_map`` has already summed over devices.
 
     Formal guarantees:
-      Replacing one row by zeros (or flipping its mask) changes ``clipped_sum`` by at most ``sensitivity`` in L2 norm,
-      in float32 and with its rounding (``rounding.margin``: rows are clipped that much shorter), whatever the gradients
-      and ``carried`` are: a gradient that is not finite, in any leaf, contributes exactly zero to both sums.
-      ``outer_sum`` has that bound for ``outer_l2_norm_clip``. The per-example fields have none; they are private.
+      Replacing one row by zeros (or flipping its mask) changes ``clipped_sum`` by at most ``sensitivity`` in L2 norm.
+      This holds in float32, rounding included (rows are clipped to a norm that is smaller by ``rounding.margin``), and
+      whatever the gradients and ``carried`` are: a gradient that is not finite, in any leaf, contributes exactly zero
+      to both sums. ``outer_sum`` has the same bound with ``outer_l2_norm_clip``. The per-example fields have no such
+      bound; they are private.
 
     Examples:
       >>> gradients = {"w": jnp.array([[3.0, 4.0], [0.3, 0.4]])}
@@ -145,16 +155,19 @@ def clip_gradients(
     outer_l2_norm_clip: jax.typing.ArrayLike | None = None,
     carried: PyTree | None = None,
 ) -> ClippedSum:
-    """``clip_and_sum`` of gradients that are known by their norms and their weighted sums.
+    """``clip_and_sum`` of gradients that are given by their norms and their weighted sums.
 
     Args:
-      gradients: of a batch, or of a microbatch of it.
-      l2_norm_clip: C.
-      slack: ``rounding.margin`` of the whole batch's sum.
-      mask: as for ``clip_and_sum``, and so are the others.
+      gradients: the gradients of a batch, or of a microbatch of it.
+      l2_norm_clip: see ``clip_and_sum``.
+      slack: ``rounding.margin`` for the sum over the whole batch.
+      mask: see ``clip_and_sum``.
+      outer_l2_norm_clip: see ``clip_and_sum``.
+      carried: see ``clip_and_sum``.
 
     Formal guarantees:
-      Those of ``clip_and_sum``, if ``gradients.squared_norms`` are those of what ``gradients.sum_with`` adds up.
+      Those of ``clip_and_sum``, if ``gradients.squared_norms`` are the squared norms of the gradients that
+      ``gradients.sum_with`` adds up.
     """
     (batch,) = gradients.losses.shape
     check_clip_norm(l2_norm_clip, outer_l2_norm_clip)
@@ -165,7 +178,7 @@ def clip_gradients(
         raise ValueError(f"l2_norm_clip names the groups {sorted(l2_norm_clip)}; the gradients have {sorted(squares)}.")
 
     def of_groups(f: Any, *trees: Any) -> Any:
-        """``f`` of everything, or of each group where every group has its own clip norm."""
+        """``f(*trees)``, or, if every group has its own clip norm, ``f`` of each group's part of the trees."""
         if isinstance(l2_norm_clip, Mapping):
             return {k: f(*(t[k] for t in trees)) for k in l2_norm_clip}
         return f(*trees)
@@ -217,7 +230,7 @@ def clip_by_norm(tree: PyTree, l2_norm: jax.typing.ArrayLike) -> PyTree:
     """``tree * min(1, l2_norm / ||tree||)`` in float32 or wider; zero if the tree's norm is not finite.
 
     Formal guarantees:
-      The norm of the result is at most ``l2_norm``, with the rounding of the norm and of the product.
+      The norm of the result is at most ``l2_norm``, including the rounding of the norm and of the product.
 
     Examples:
       >>> jnp.round(10 * clip_by_norm({"w": jnp.array([3.0, 4.0])}, 1.0)["w"])
@@ -231,7 +244,7 @@ def clip_by_norm(tree: PyTree, l2_norm: jax.typing.ArrayLike) -> PyTree:
 
 
 def squared_norm(gradients: jax.Array) -> jax.Array:
-    """``[B, ...]`` gives the ``[B]`` squared norms, at least float32."""
+    """The squared norms ``[B]``, at least float32, of the rows of an array ``[B, ...]``."""
     return sum_of_squares(gradients.reshape(gradients.shape[0], math.prod(gradients.shape[1:])))
 
 
@@ -240,24 +253,30 @@ def as_number(x: Any) -> Any:
 
 
 def _shorten(norms: jax.Array, l2_norm_clip: Any) -> jax.Array:
-    """``min(1, C / norm)``, without 0 / 0; an infinite C means "do not clip", one below the smallest "nothing"."""
+    """The factors ``min(1, C / norm)``, without 0 / 0.
+
+    All factors are 1 if C is infinite (no clipping), and 0 if C is below ``SMALLEST_CLIP_NORM``.
+    """
     factor = l2_norm_clip / jnp.maximum(jnp.maximum(norms, l2_norm_clip), SMALLEST_CLIP_NORM)
     return jnp.where(jnp.isinf(l2_norm_clip), 1.0, jnp.where(l2_norm_clip < SMALLEST_CLIP_NORM, 0.0, factor))
 
 
 def _spend(norms: jax.Array, carried: jax.Array, l2_norm_clip: jax.typing.ArrayLike) -> jax.Array:
-    """The length of each contribution: the gradient's own and the carried one, at most C."""
+    """The norm of each contribution: that of the gradient plus the carried one, at most C.
+
+    It is 0 for a gradient whose norm is at most ``NO_DIRECTION``.
+    """
     return jnp.where(norms > NO_DIRECTION, jnp.minimum(norms + carried, l2_norm_clip), 0.0)
 
 
 def masked_sum(weights: jax.Array, keep: jax.Array, leaf: jax.Array) -> jax.Array:
-    """``sum_i weights_i * leaf_i`` of the rows to keep."""
+    """``sum_i weights_i * leaf_i`` over the rows i with ``keep_i``."""
 
     def some(block: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         weights, keep, leaf = block
-        # The select comes before the product: 0 * NaN would be NaN and one bad example would poison the sum.
+        # The select comes before the product: 0 * NaN is NaN, so that one such example would make the whole sum NaN.
         kept = jnp.where(keep.reshape((-1,) + (1,) * (leaf.ndim - 1)), leaf, 0)
-        # Accelerators round float32 factors by default, and a rounded term can be longer than its bound.
+        # Accelerators round float32 factors by default, and the norm of a rounded term can exceed its bound.
         return jnp.tensordot(weights, wide(kept), axes=1, precision=jax.lax.Precision.HIGHEST)
 
     return sum_in_blocks(some, (weights, keep, leaf))

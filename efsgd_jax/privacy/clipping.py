@@ -1,4 +1,4 @@
-"""Per-example gradients and their clipped sum, microbatched so that memory stays flat."""
+"""Per-example gradients and their clipped sum, in microbatches, so that memory does not grow with the batch."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from efsgd_jax.privacy.rounding import compensated, margin, round_once
 from efsgd_jax.privacy.varying import axes_of, varying_like, zeros_like
 
 PyTree = Any
-# What a ``ClippedSum`` has once, and not for each example.
+# The fields of a ``ClippedSum`` that are not per example.
 SUMMED = ("clipped_sum", "outer_sum", "sensitivity", "outer_l2_norm_clip")
 
 
@@ -43,22 +43,24 @@ def clipped_grad(
     Args:
       loss: ``loss(params, example, key) -> (scalar, aux)`` for *one* example (no batch axis anywhere).
       l2_norm_clip: see ``clip_and_sum``.
-      method: ``vmap`` forms every example's whole gradient. ``ghost`` finds where in the traced loss parameters meet
-        the example, and forms what it must only (``ghost_gradients``); a parameter in a loop, used twice or through a
-        function of it has its gradient formed per example like ``vmap``'s, so that the result is always that of
-        ``vmap``. ``clipping_plan`` says which. ``auto`` is ``ghost``, except for a loss in which no
-        parameter meets the example, or that has effects, such as a mutable reference.
-      microbatch_size: examples of which gradients, or what is needed of them, exist at one time; ``None`` for all at
-        once; ``"auto"`` for equal parts of at most 64 on a CPU, where small ones stay in cache and are also the
-        fastest, and at most 1,024 elsewhere. Microbatches are summed in a ``lax.scan``; on several devices they are
-        of each device.
+      method: ``vmap`` forms every per-example gradient. ``ghost`` finds the equations of the traced loss that combine
+        parameters with example data, and forms only those per-example gradients that it must (``ghost_gradients``).
+        The gradient of a parameter that is in a loop, is used twice or is used through a function of it is formed for
+        each example as by ``vmap``, so that the result is always that of ``vmap``. ``clipping_plan`` lists what is done
+        for each parameter. ``auto`` is ``ghost``, except that it is ``vmap`` for a loss that does not depend on the
+        example, or that has effects, such as a mutable reference.
+      microbatch_size: number of examples whose gradients (or, with ``ghost``, whose activations and cotangents) exist
+        at one time. ``None`` is for the whole batch at once. ``"auto"`` is for equal parts of at most 64 on a CPU,
+        where small parts stay in the cache and are also the fastest, and at most 1,024 elsewhere. Microbatches are
+        summed in a ``lax.scan``; on several devices each device divides its own rows.
       outer_l2_norm_clip: see ``clip_and_sum``.
-      mesh: with an axis ``data`` over whose devices the batch is distributed; None for one device.
+      mesh: mesh with an axis ``data``, among whose devices the batch is divided; None if a single device is used.
 
     Raises:
-      ValueError: an unknown method, a ``microbatch_size`` below 1, a clip norm that is negative or NaN; and when the
-        result is called: leaves, keys, mask and carried lengths of different numbers of rows, parameters that are not
-        real floating-point numbers, a loss that does not return one such number and an aux.
+      ValueError: an unknown method, a ``microbatch_size`` below 1, a clip norm that is negative or NaN, a mesh without
+        an axis ``data``; and when the result is called: batch, keys, mask and carried norms with different numbers of
+        rows, parameters that are not real floating-point numbers, a loss that does not return one such number and an
+        aux.
 
     Returns:
       ``f(params, batch, keys, mask=None, carried=None) -> ClippedSum`` where each leaf of ``batch`` is
@@ -66,8 +68,8 @@ def clipped_grad(
       multiple of ``microbatch_size``.
 
     Formal guarantees:
-      Those of ``clip_and_sum``, provided that ``loss`` sees nothing of other examples; it cannot, since it
-      is mapped over the batch and has no collective axis. Inside of ``jax.shard_map`` each device clips its own rows.
+      Those of ``clip_and_sum``, provided that ``loss`` reads nothing of other examples; it cannot, since it is mapped
+      over the batch and has no collective axis. Inside of ``jax.shard_map`` each device clips its own rows.
 
     Examples:
       >>> def loss(params, example, key):
@@ -99,7 +101,7 @@ def clipped_grad(
         mask = jnp.ones(size, bool) if mask is None else jnp.asarray(mask)
         at_once = _equal_parts(size) if microbatch_size == "auto" else microbatch_size
         at_once = max(1, min(size, at_once or size))
-        # Sums over the devices of a caller's own ``jax.shard_map`` are rounded too.
+        # Inside of a caller's own ``jax.shard_map``, the margin also covers the sum over its devices.
         parts = math.prod(jax.lax.axis_size(axis) for axis in axes_of((batch, keys)))
         slack = margin(params, whole or parts * size)
 
@@ -117,7 +119,7 @@ def clipped_grad(
             return one_microbatch(batch, keys, mask, carried)
 
         count = -(-size // at_once)
-        # Padding repeats row 0 under a False mask: real values, so that no NaN is made, and no contribution.
+        # Padding repeats row 0 under a False mask: it contributes nothing, and real values cause no NaN.
         rows = jnp.arange(count * at_once)
         rows = jnp.where(rows < size, rows, 0).reshape(count, at_once)
         masks = jnp.pad(mask, (0, count * at_once - size)).reshape(rows.shape)
@@ -131,7 +133,7 @@ def clipped_grad(
         nothing = zeros._replace(finite=~zeros.finite)
 
         def add(totals: PyTree, inputs: tuple[jax.Array, jax.Array]) -> tuple[PyTree, PyTree]:
-            # Poisson batches are padded far above their mean, with the padding last: skip what is padding only.
+            # Poisson batches are padded far above their mean, with the padding last: skip microbatches of padding only.
             part = jax.lax.cond(jnp.any(inputs[1]), compute, lambda *_: nothing, *inputs)
             sums, errors = totals
             return compensated(sums, errors, _sums(part)), part._replace(**dict.fromkeys(SUMMED))
@@ -154,13 +156,13 @@ def _sums(total: ClippedSum) -> tuple[PyTree, PyTree]:
 
 
 def _equal_parts(size: int) -> int:
-    """Of a batch: as few as there may be, so that few rows are padding."""
+    """The size of equal microbatches of a batch: as few as possible, so that few rows are padding."""
     largest = 64 if jax.default_backend() == "cpu" else 1024
     return -(-size // max(1, -(-size // largest)))
 
 
 def vmap_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[..., PerExample]:
-    """``f(params, batch, keys) -> PerExample`` of gradients that are all formed, one for each example."""
+    """``f(params, batch, keys) -> PerExample``, which forms the gradient of every example."""
     value_and_grad = jax.vmap(jax.value_and_grad(loss, has_aux=True), in_axes=(None, 0, 0))
 
     def per_example(params: PyTree, batch: PyTree, keys: jax.Array) -> PerExample:

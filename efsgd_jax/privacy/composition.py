@@ -1,9 +1,10 @@
-"""Epsilon of many privacy losses together, exact in the far tail where a small delta is.
+"""Epsilon of a composition of privacy loss distributions, accurate in the far tail that decides a small delta.
 
-dp-accounting convolves with one FFT, whose rounding errors are about 1e-16 times the number of steps wherever the loss
-is, and adds 1e-15 to delta for the tails that it cuts. Both are nothing beside a delta of 1e-5, and all there is of one
-of 1e-15. Here the losses are tilted first, as in importance sampling: weighted by ``exp(tilt * loss)`` such that the
-composed loss is about epsilon in the mean. The FFT is then exact to many digits where delta is decided.
+dp-accounting convolves with one FFT, whose rounding errors are about 1e-16 times the number of steps at every value of
+the loss, and adds 1e-15 to delta for the tails that it truncates. Both are negligible for a delta of 1e-5, but not for
+one of 1e-15. Here the losses are tilted first, as in importance sampling: their probabilities are weighted by
+``exp(tilt * loss)``, such that the mean of the composed loss is about epsilon. The FFT then has many correct digits at
+the losses that decide delta.
 """
 
 import math
@@ -14,17 +15,18 @@ import numpy as np
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 from scipy import fft, optimize, signal
 
-# What the tails that are cut may add to delta, as a part of it.
+# Largest share of delta that the truncated tails may add to it.
 CUT = 1e-6
-# Of a probability over delta: above it is nothing but rounding errors, which count as if they were likely.
+# Largest exponent of the factors that undo the tilt, in units of delta. Where the exponent is larger the result of the
+# FFT is rounding errors only; with the factor exp(MAX_EXPONENT) they still count as if they were likely.
 MAX_EXPONENT = 500.0
-# Unit of rounding errors, four times that of a double.
+# Unit of rounding errors of the FFT, four times that of a double.
 ROUNDING = 2.0**-51
-# In points of the grid: all that is likely is one point.
+# Variance of the composed loss, in squared points of the grid, up to which it is not tilted.
 NO_VARIANCE = 1e-9
-# Points of a composition, lest it fill memory.
+# Largest number of points of a composition, to bound its memory.
 MAX_WINDOW = 2**23
-# Of a frequency's part in a composition whose probabilities add up to 1.
+# Logarithm of a frequency's magnitude, for probabilities that add up to 1, below which it is set to 0.
 LOG_NOTHING = -90.0
 
 
@@ -33,7 +35,14 @@ class WideLossError(ValueError):
 
 
 class Factor(NamedTuple):
-    """A discrete privacy loss, ``times`` times: ``logs[i]`` is the log-probability of ``grid * (first + i)``."""
+    """A discrete privacy loss distribution and how often it is composed.
+
+    Attributes:
+      first: the smallest finite loss, in points of the grid.
+      logs: ``logs[i]`` is the log-probability of the loss ``grid * (first + i)``.
+      infinite: the probability of an infinite loss.
+      times: how often it is composed.
+    """
 
     first: float
     logs: np.ndarray
@@ -45,17 +54,17 @@ class Factor(NamedTuple):
         return np.exp(self.logs)
 
     def log_moment(self, tilt: float) -> float:
-        """``log E exp(tilt * loss)`` of one, losses counted in points of the grid."""
+        """``log E exp(tilt * loss)`` of a single loss, over finite losses, counted in points of the grid."""
         terms = self.logs + tilt * np.arange(len(self.logs))
         most = terms.max()
         return float(most + math.log(np.exp(terms - most).sum()) + tilt * self.first)
 
     def tilted(self, tilt: float, log_moment: float) -> "Factor":
-        """With probabilities in proportion to ``exp(tilt * loss)``."""
+        """The distribution with its probabilities multiplied by ``exp(tilt * loss - log_moment)``."""
         return self._replace(logs=self.logs + tilt * (self.first + np.arange(len(self.logs))) - log_moment)
 
     def coarser(self, stride: int) -> "Factor":
-        """About the same on fewer points, ``stride`` times as far apart; for searching only."""
+        """An approximation on fewer points, ``stride`` times as far apart; used only to search for a tilt."""
         starts = np.arange(0, len(self.logs), stride)
         with np.errstate(divide="ignore"):
             logs = np.log(np.add.reduceat(self.probabilities, starts))
@@ -63,23 +72,24 @@ class Factor(NamedTuple):
 
 
 def epsilon_at(losses: Sequence[tuple[PrivacyLossDistribution, int]], grid: float, delta: float) -> float:
-    """The smallest epsilon at ``delta`` of all ``losses`` composed, each as often as it says.
+    """The smallest epsilon at ``delta`` of the composition of ``losses``.
 
     Args:
-      losses: pessimistic estimates on ``grid``.
-      grid: of all of them.
+      losses: pairs of a pessimistic estimate of a privacy loss distribution and how often it is composed.
+      grid: distance between two points of the grid that all of the distributions have.
       delta: in (0, 1).
 
     Returns:
-      Epsilon; ``inf`` if infinite losses alone are as likely as ``delta``.
+      Epsilon; ``inf`` if the probability of an infinite loss alone is at least ``delta``.
 
     Formal guarantees:
-      An upper bound. What is cut at the upper end is bounded by Chernoff and counts as infinite loss; what wraps around
-      from the lower end counts as a larger loss than it is. Rounding errors of the FFT are added to what is likely;
-      they are small relative to delta: about 1e-15 times the number of steps.
+      An upper bound. The probability that is truncated at the upper end is bounded by Chernoff's bound and counts as
+      infinite loss. The probability that wraps around from the lower end counts as a larger loss than it is. A bound
+      on the rounding errors of the FFT is added to the probabilities; it is small relative to delta: about 1e-15 times
+      the number of steps.
 
     Raises:
-      WideLossError: there are too many points; a coarser grid has fewer.
+      WideLossError: the composition has too many points; a coarser grid has fewer.
     """
     symmetric = all(loss._symmetric for loss, _ in losses)
     directions = [[(loss._pmf_remove, count) for loss, count in losses]]
@@ -106,12 +116,17 @@ def _epsilon(factors: Sequence[Factor], grid: float, delta: float) -> float:
 
 
 def _tilt(factors: Sequence[Factor], log_chance: float, sign: int = 1) -> float:
-    """Where Chernoff's bound on what the loss exceeds with this chance is lowest; its mean under that tilt.
+    """The tilt that minimises Chernoff's bound on the value which the composed loss exceeds with a given probability.
+
+    At the minimum the bound is the mean of the composed loss under that tilt.
 
     Args:
-      factors: of the composition.
-      log_chance: logarithm of the chance.
-      sign: 1 for the upper end of the losses, -1 for the lower.
+      factors: the factors of the composition.
+      log_chance: logarithm of the probability.
+      sign: 1 for the upper end of the losses, -1 for the lower, whose tilts are negative.
+
+    Returns:
+      The tilt per point of the grid; 0 if the composed loss has next to no variance.
     """
     stride = max(1, max(len(f.probabilities) for f in factors) // 2048)
     factors = [f.coarser(stride) for f in factors]
@@ -124,7 +139,7 @@ def _tilt(factors: Sequence[Factor], log_chance: float, sign: int = 1) -> float:
         tilt = math.exp(log_tilt)
         return (sum(f.times * f.log_moment(sign * tilt) for f in factors) - log_chance) / tilt
 
-    most = min(guess + 7, math.log(stride))  # a tilt by 1 from a point to the next leaves one point of all
+    most = min(guess + 7, math.log(stride))  # a tilt of 1 per point of the grid leaves one likely point
     bounds = (min(guess, most) - 7, most)
     found = optimize.minimize_scalar(bound, bounds=bounds, method="bounded", options={"xatol": 0.05})
     return sign * math.exp(found.x) / stride
@@ -139,7 +154,7 @@ def _mean_and_variance(factor: Factor) -> tuple[float, float]:
 
 
 def _tilted_epsilon(factors: Sequence[Factor], grid: float, delta: float, infinite: float, tilt: float) -> float | None:
-    """Epsilon, if it is within the losses that are likely under ``tilt``; always, without a tilt."""
+    """Epsilon, or None if it is not among the losses that are computed with this tilt; never None if ``tilt`` is 0."""
     moments = [f.log_moment(tilt) for f in factors]
     log_moment = sum(f.times * m for f, m in zip(factors, moments, strict=True))
     tilted = [f.tilted(tilt, m) for f, m in zip(factors, moments, strict=True)]
@@ -150,22 +165,30 @@ def _tilted_epsilon(factors: Sequence[Factor], grid: float, delta: float, infini
     if last - first > MAX_WINDOW:
         raise WideLossError
     likely = _convolved(tilted, first, last)
-    # Untilted, in units of delta.
+    # The probabilities without the tilt, divided by what is left of delta.
     target = delta - infinite
     log_weights = log_moment - math.log(target) - tilt * np.arange(first, last + 1)
     weights = likely * np.exp(np.minimum(log_weights, MAX_EXPONENT))
     above = np.cumsum(weights[::-1])[::-1] - weights
-    keep = math.exp(-grid)  # of exp(-loss), from one point to the next
+    keep = math.exp(-grid)  # the factor of exp(-loss) from one point to the next
     discounted = signal.lfilter([0, keep], [1, -keep], weights[::-1])[::-1]
     exceeds = np.flatnonzero(above - discounted > 1)
-    if not len(exceeds):  # at any of these losses
+    if not len(exceeds):  # delta is large enough for all of these losses
         return 0.0 if first <= 0 else None if tilt else grid * first
     at = exceeds[-1]
     return max(0.0, grid * (first + float(at)) + math.log((above[at] - 1) / discounted[at]))
 
 
 def _window(factors: Sequence[Factor], log_cut: float) -> tuple[int, int, bool]:
-    """First and last sum of losses, of which ``exp(log_cut)`` at most lies beyond; whether anything does above."""
+    """The range of composed losses to compute, in points of the grid.
+
+    Args:
+      factors: the factors of the composition.
+      log_cut: logarithm of the largest probability that may lie beyond either end.
+
+    Returns:
+      The first and the last loss, and whether any losses above the last one are truncated.
+    """
     lowest = int(sum(f.times * f.first for f in factors))
     highest = int(sum(f.times * (f.first + len(f.probabilities) - 1) for f in factors))
     mean = sum(f.times * _mean_and_variance(f)[0] for f in factors)
@@ -182,7 +205,7 @@ def _window(factors: Sequence[Factor], log_cut: float) -> tuple[int, int, bool]:
 
 
 def _convolved(factors: Sequence[Factor], first: int, last: int) -> np.ndarray:
-    """Probabilities of the sums of losses from ``first`` to ``last``, the ones beyond wrapped around."""
+    """Probabilities of the composed losses from ``first`` to ``last``; those outside this range are wrapped around."""
     if [f.times for f in factors] == [1]:
         start = int(first - factors[0].first)
         return factors[0].probabilities[start : start + last - first + 1]
@@ -193,12 +216,12 @@ def _convolved(factors: Sequence[Factor], first: int, last: int) -> np.ndarray:
         folds = -(-len(chances) // size)
         folded = np.pad(chances, (0, folds * size - len(chances))).reshape(folds, size).sum(0)
         one = fft.rfft(folded)
-        # The power of most frequencies is nothing, and takes long.
+        # Most frequencies have a negligible magnitude; computing their powers would take long.
         counts = f.times * np.log(np.maximum(np.abs(one), 1e-300)) > LOG_NOTHING
         spectrum = np.where(counts, spectrum, 0)
         spectrum[counts] *= one[counts] ** f.times
     sums = fft.irfft(spectrum, size)
-    # What a frequency is off by, relative to it, is about the same for all: no sum is off by more than this.
+    # The relative error is about the same for all frequencies, so that no probability is off by more than this.
     count = sum(f.times for f in factors)
     sums += ROUNDING * (count + math.log2(size)) * float(np.mean(np.abs(spectrum)))
     start = int(first - sum(f.times * f.first for f in factors))

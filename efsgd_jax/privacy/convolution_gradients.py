@@ -1,6 +1,6 @@
-"""The gradient of a convolution's kernel, of one example, as a product of patches.
+"""The gradient of one example with respect to a convolution's kernel, as a product of patches and cotangents.
 
-What XLA makes of it under ``vmap`` is a convolution in as many groups as there are examples, which is slow everywhere.
+Under ``vmap`` XLA computes it as a convolution with as many groups as there are examples, which is slow everywhere.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from efsgd_jax.privacy.patches import as_kernel, extract_patches
 
 
 class ConvDimensionNumbers(NamedTuple):
-    """A convolution as ``jax.lax.conv_general_dilated`` knows it, and the orders of its axes.
+    """The parameters of a convolution, as in ``jax.lax.conv_general_dilated``, and the orders of its axes.
 
     Attributes:
-      images: axes of the images: batch, sides, channels.
-      outputs: axes of the result, likewise.
-      kernel: axes of the kernel: sides, channels, features.
-      window: sides of the kernel.
-      strides: between windows.
-      padding: before and after.
-      dilation: of the kernel.
-      base_dilation: of the images.
-      groups: into which the channels fall.
+      images: positions of the axes of the images, in the order batch, spatial axes, channels.
+      outputs: positions of the axes of the result, in the order batch, spatial axes, features.
+      kernel: positions of the axes of the kernel, in the order spatial axes, channels, features.
+      window: size of the kernel along each spatial axis.
+      strides: steps between windows, along each spatial axis.
+      padding: zeros before and after the image, along each spatial axis.
+      dilation: dilation of the kernel, along each spatial axis.
+      base_dilation: dilation of the images, along each spatial axis.
+      groups: number of groups into which the channels are divided.
     """
 
     images: Sequence[int]
@@ -40,7 +40,7 @@ class ConvDimensionNumbers(NamedTuple):
 
 
 def windows_of(use: ParamUse) -> ConvDimensionNumbers | None:
-    """Of the convolution of an example's images with a kernel, if the use is one."""
+    """The parameters of the convolution if the use convolves an example's images with a kernel, otherwise None."""
     equation: Any = use.equation
     name, params = equation.primitive.name, equation.params
     if use.weights != (1,):
@@ -66,7 +66,13 @@ def windows_of(use: ParamUse) -> ConvDimensionNumbers | None:
 
 
 def kernel_matrices(windows: ConvDimensionNumbers, x: jax.Array, d: jax.Array) -> jax.Array:
-    """The kernel's gradient for images ``x`` and the cotangent ``d``: ``[groups, features, rows of a patch]``."""
+    """The gradient of the kernel for one example: ``[groups, features, elements of a patch]``.
+
+    Args:
+      windows: the parameters of the convolution.
+      x: the example's images.
+      d: the cotangent of the convolution's result.
+    """
 
     def in_groups(a: jax.Array, axes: Sequence[int]) -> jax.Array:
         a = a.transpose(axes)
@@ -78,7 +84,7 @@ def kernel_matrices(windows: ConvDimensionNumbers, x: jax.Array, d: jax.Array) -
 
     x, d = in_groups(x, windows.images), in_groups(d, windows.outputs)
     axes = tuple(range(1, d.ndim - 1))
-    # Features first: in this order XLA-CPU's product of many small matrices is quickest.
+    # Features first: in this order XLA's product of many small matrices is fastest on a CPU.
     return jax.lax.dot_general(
         d,
         jax.vmap(patches)(x),
@@ -88,7 +94,7 @@ def kernel_matrices(windows: ConvDimensionNumbers, x: jax.Array, d: jax.Array) -
 
 
 def as_weights(windows: ConvDimensionNumbers, matrices: jax.Array) -> jax.Array:
-    """``kernel_matrices`` in the kernel's own order of axes."""
+    """Rearranges the result of ``kernel_matrices`` into the shape of the kernel."""
     kernels = as_kernel(jnp.swapaxes(matrices, 1, 2), windows.window)  # [groups, *window, channels, features]
     kernel = jnp.moveaxis(kernels, 0, -2).reshape(*windows.window, kernels.shape[-2], -1)
     return kernel.transpose([windows.kernel.index(axis) for axis in range(kernel.ndim)])

@@ -1,10 +1,11 @@
-"""Where in a loss its parameters meet its example.
+"""Dataflow analysis of a loss: which of its equations combine values that depend on parameters with example data.
 
-A loss for one example is traced to a flat list of equations. Those that the example does not reach form the *weights'
-side*: kernels transposed, folded, normalised by their spectrum, or used as they are. All others form the *example's
-side*. An equation of the example's side that reads a value that depends on parameters is a *use*, and the gradient
-of one example reaches the parameters through uses only. Nothing is assumed about layers or libraries, so that a
-parameter that is used twice, or through another one, cannot be missed.
+A loss for one example is traced to a flat list of jaxpr equations, which are divided into two parts. The *weight
+equations* do not depend on the example's data: they transpose or fold kernels, or normalise them by their spectral
+norm. The *example equations* are all others. The *weights* are the values that depend on parameters but not on the
+example: parameters themselves, or results of weight equations. A *use* is an example equation that has a weight among
+its inputs. The gradient of one example reaches the parameters through uses only. Nothing is assumed about layers or
+libraries, so that no use is missed of a parameter that is used twice, or through a function of it.
 """
 
 import functools
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
 PyTree = Any
-# Calls without a meaning of their own, and the name of what they call.
+# Primitives that do nothing but evaluate another jaxpr, and the name of the equation's parameter that holds this jaxpr.
 CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -28,19 +29,19 @@ CALLS = {
 
 
 class HiddenFlowError(ValueError):
-    """A loss in which values pass in another way than from equation to equation."""
+    """The loss has effects, such as writes to a mutable reference, through which values pass between equations."""
 
 
 class ParamUse(NamedTuple):
-    """An equation of the example's side that reads weights.
+    """A jaxpr equation with both example-dependent and parameter-dependent inputs.
 
     Attributes:
-      equation: of the traced loss.
-      weights: positions of its inputs that depend on parameters and can be differentiated.
-      examples: positions of its inputs that depend on the example.
-      outputs: positions of its outputs that can be differentiated.
-      outputs_like: shapes and dtypes of these.
-      origins: the parameters that each of ``weights`` depends on.
+      equation: the equation of the traced loss.
+      weights: positions of the equation's inputs that depend on parameters only and can be differentiated.
+      examples: positions of the equation's inputs that depend on the example.
+      outputs: positions of the equation's outputs that can be differentiated.
+      outputs_like: shapes and dtypes of the outputs at the positions ``outputs``.
+      origins: for each input in ``weights``, the positions of the parameters that it depends on.
     """
 
     equation: JaxprEqn
@@ -52,15 +53,15 @@ class ParamUse(NamedTuple):
 
 
 class Component(NamedTuple):
-    """Parameters that have nothing to do with the other ones.
+    """A group of parameters. No use of any of them depends on parameters outside the group.
 
     Attributes:
-      leaves: their positions among the parameters' leaves.
-      weights: what uses read of them.
-      uses: positions of the uses that read it.
-      to_weights: from the leaves' values to the weights'.
-      rearranged: there is one of each, and the weight's elements are those of the leaf; ``to_weights`` leaves their
-        dtype as it is then.
+      leaves: positions of the group's parameters among the leaves of all parameters.
+      weights: variables of the weights that depend on the group's parameters.
+      uses: positions, in ``Dataflow.uses``, of the uses with one of ``weights`` among their inputs.
+      to_weights: function from the values of the leaves to the values of ``weights``.
+      rearranged: whether there is one leaf and one weight, and each element of the weight is one element of the leaf,
+        in another order or dtype; ``to_weights`` then keeps the dtype of the leaf.
     """
 
     leaves: tuple[int, ...]
@@ -71,16 +72,17 @@ class Component(NamedTuple):
 
 
 class Dataflow(NamedTuple):
-    """A loss, taken apart.
+    """A loss, divided into weight equations and example equations.
 
     Attributes:
-      uses: in the order of the program.
-      components: parameters that reach the loss, in groups.
-      read: what the example's side reads of the weights' side.
-      weights_side: from the parameters' leaves to ``read``.
-      example_side: from the values of ``read``, the example's leaves and one addend for each output of each use
-        to the outputs of the loss, as leaves, and to what each use read of the example.
-      tree: of the outputs.
+      uses: the uses, in the order of the program.
+      components: the parameters that reach the loss, divided into independent groups.
+      read: variables that do not depend on the example and are inputs of example equations or outputs of the loss.
+      weights_side: function from the parameters' leaves to the values of ``read``.
+      example_side: function that evaluates the example equations. Its arguments are the values of ``read``, the
+        example's leaves, and for each use one addend for each of its differentiable outputs. It returns the outputs of
+        the loss, as leaves, and the example-dependent inputs of each use.
+      tree: the pytree structure of the loss's outputs.
       depends: whether the first output, the loss, depends on the example.
     """
 
@@ -94,7 +96,16 @@ class Dataflow(NamedTuple):
 
 
 def take_apart(loss: Callable[..., PyTree], params: PyTree, example: PyTree) -> Dataflow:
-    """Takes ``loss(params, *example)`` for one example apart; arguments need shapes and dtypes only."""
+    """Traces ``loss(params, *example)`` and divides its equations; ``params`` and ``example`` may be shapes and dtypes.
+
+    Args:
+      loss: a loss for one example; its first output is the scalar to be differentiated.
+      params: pytree of the parameters.
+      example: the other arguments of the loss.
+
+    Raises:
+      HiddenFlowError: the loss has effects.
+    """
     closed, out_shape = jax.make_jaxpr(loss, return_shape=True)(params, *example)
     if closed.effects:
         raise HiddenFlowError(
@@ -105,7 +116,7 @@ def take_apart(loss: Callable[..., PyTree], params: PyTree, example: PyTree) -> 
     jaxpr: Jaxpr = closed.jaxpr
     count = len(jax.tree.leaves(params))
     parameters, from_example = jaxpr.invars[:count], set(jaxpr.invars[count:])
-    # The parameters on which each value depends, where the example has no say.
+    # For each variable that does not depend on the example: the positions of the parameters that it depends on.
     origins: dict[Var, frozenset[int]] = {v: frozenset([i]) for i, v in enumerate(parameters)}
     inner, outer = [], []
     for equation in jaxpr.eqns:
@@ -118,8 +129,8 @@ def take_apart(loss: Callable[..., PyTree], params: PyTree, example: PyTree) -> 
             origins.update((v, origin if _differentiable(v) else frozenset()) for v in equation.outvars)
             inner.append(equation)
 
-    def as_function(invars: Sequence[Var], outvars: Sequence[Var]) -> tuple[Callable[..., list[jax.Array]], list]:
-        """From the weights' side, what ``outvars`` need."""
+    def as_function(invars: Sequence[Var], outvars: Sequence[Var]) -> tuple[Callable[..., list[jax.Array]], list[Any]]:
+        """``outvars`` as a function of ``invars``, and the weight equations that compute it, the last one first."""
         needed, equations = set(outvars), []
         for equation in reversed(inner):
             if any(v in needed for v in equation.outvars):
@@ -173,14 +184,14 @@ def take_apart(loss: Callable[..., PyTree], params: PyTree, example: PyTree) -> 
 
 
 def evaluate(equation: JaxprEqn, inputs: Sequence[jax.Array]) -> list[jax.Array]:
-    """The outputs of one equation."""
+    """Evaluates one equation for the values ``inputs`` of its inputs, and returns its outputs."""
     variables = dict.fromkeys(v for v in equation.invars if isinstance(v, Var))
     given = {v: x for v, x in zip(equation.invars, inputs, strict=True) if isinstance(v, Var)}
     program = _program((), list(variables), equation.outvars, [equation])
     return list(jaxpr_as_fun(ClosedJaxpr(program, ()))(*(given[v] for v in variables)))
 
 
-def _program(constvars: Sequence[Var], invars: Sequence[Var], outvars: Sequence[Var], equations: list) -> Jaxpr:
+def _program(constvars: Sequence[Var], invars: Sequence[Var], outvars: Sequence[Var], equations: list[Any]) -> Jaxpr:
     effects = frozenset().union(*(e.effects for e in equations))
     return _empty_program().replace(
         constvars=list(constvars), invars=list(invars), outvars=list(outvars), eqns=equations, effects=effects
@@ -193,7 +204,7 @@ def _empty_program() -> Any:
 
 
 def _without_calls(jaxpr: Jaxpr, constants: Sequence[jax.Array], *arguments: jax.Array) -> list[jax.Array]:
-    """Evaluates, and so traces again, with the bodies of calls in their place."""
+    """Evaluates a jaxpr with the bodies of calls inlined; traced again, it gives a flat list of equations."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
     for equation in jaxpr.eqns:
         inputs = [_value(v, values) for v in equation.invars]
@@ -225,7 +236,7 @@ def _meeting(equation: Any, origins: dict[Var, frozenset[int]], from_example: se
 
 
 def _rearrange(equations: Sequence[JaxprEqn], leaf: jax.Array) -> list[jax.Array]:
-    """What the equations, each of the one before, make of the leaf, but in its own dtype."""
+    """Applies the equations to the leaf, one after the other, but skips conversions of the dtype."""
     for equation in equations:
         if equation.primitive.name != "convert_element_type":
             (leaf,) = evaluate(equation, [leaf])
@@ -233,7 +244,7 @@ def _rearrange(equations: Sequence[JaxprEqn], leaf: jax.Array) -> list[jax.Array
 
 
 def _joined(sets: list[frozenset[int]]) -> list[frozenset[int]]:
-    """Unions of those that overlap."""
+    """Merges sets that overlap, until the sets are disjoint."""
     joined: list[frozenset[int]] = []
     for some in sets:
         overlapping = [j for j in joined if j & some]
@@ -242,7 +253,7 @@ def _joined(sets: list[frozenset[int]]) -> list[frozenset[int]]:
 
 
 def _rearranges(equation: Any) -> bool:
-    """Every element of the input is one element of the output, the numbers are the same."""
+    """Whether an equation only reorders the elements of its one input, or converts them from float to float."""
     name, (source, *more) = equation.primitive.name, equation.invars
     kept = not more and source.aval.size == equation.outvars[0].aval.size
     same = ("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "rev", "copy")

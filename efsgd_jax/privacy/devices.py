@@ -1,4 +1,4 @@
-"""One batch on many devices: each clips and sums its share, and the sums are added once."""
+"""One batch on several devices: each device clips and sums its rows, and one all-reduce adds the sums."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +18,12 @@ PER_EXAMPLE = ("clipping_excess", "l2_norms", "clipped", "losses", "aux", "finit
 
 
 def coarse_and_rest(tree: PyTree, longest: jax.typing.ArrayLike) -> tuple[PyTree, PyTree]:
-    """``x = coarse + rest`` with multiples of a step of 2^-22 of ``longest``, of which float32 adds up any number
-    exactly while the sum is no longer than that, and a rest so small that how it is rounded does not matter."""
+    """Splits ``x`` into ``coarse + rest``, so that the order in which sums are rounded does not matter.
+
+    ``coarse`` is a multiple of a step (2^-22 of ``longest``, rounded up to a power of two), so that float32 adds such
+    values exactly, in any order, as long as every partial sum is at most ``longest`` in absolute value. ``rest`` is at
+    most half a step, so that the rounding of its sum is negligible. If the step is not finite, ``coarse`` is ``x``.
+    """
     step = jnp.exp2(jnp.ceil(jnp.log2(jnp.maximum(longest, 1e-30)))) * 2.0**-22
 
     def coarse(x: jax.Array) -> jax.Array:
@@ -30,15 +34,18 @@ def coarse_and_rest(tree: PyTree, longest: jax.typing.ArrayLike) -> tuple[PyTree
 
 
 def over_devices(clipped: Callable[..., ClippedSum], mesh: Mesh) -> Callable[..., ClippedSum]:
-    """``clipped(params, batch, keys, mask, carried)``, with rows shared by the devices of the mesh's ``data`` axis.
+    """``clipped(params, batch, keys, mask, carried)``, with the rows divided among the devices of the axis ``data``.
 
-    Rows are interleaved across the devices, since a Poisson batch has its padding at the end, and padded to a multiple
-    of the number of devices. The only thing that travels is what the caller gets: one all-reduce of the sums, and a few
-    numbers per example.
+    The rows are padded to a multiple of the number of devices, and assigned to the devices in turn, since a Poisson
+    batch has its padding at the end. Devices communicate only the returned values: one all-reduce of the sums, and a
+    few numbers per example.
+
+    Raises:
+      ValueError: the mesh has no axis ``data``.
 
     Formal guarantees:
-      Those of ``clipped``: the sum over devices is the sum over the batch, with each row on one device. Noise is not
-      added here but to the sum, once.
+      Those of ``clipped``: the sum over devices is the sum over the batch, and each row is on one device. No noise is
+      added here; the caller adds it once, to the sum.
     """
     if DATA not in mesh.shape:
         raise ValueError(f"the mesh has the axes {tuple(mesh.shape)}; it needs one named {DATA!r}.")
@@ -53,7 +60,8 @@ def over_devices(clipped: Callable[..., ClippedSum], mesh: Mesh) -> Callable[...
 
     rows, everywhere = P(DATA), P()
     each = ClippedSum._make(rows if name in PER_EXAMPLE else everywhere for name in ClippedSum._fields)
-    # Without vma: it would add up the gradients of replicated parameters by itself, before they are clipped.
+    # check_vma=False: with the check, JAX would sum the gradients of replicated parameters over the devices, and so
+    # before they are clipped.
     on_mesh = jax.shard_map(
         share, mesh=mesh, in_specs=(everywhere, rows, rows, rows, rows), out_specs=each, check_vma=False
     )

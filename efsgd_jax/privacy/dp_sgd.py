@@ -20,28 +20,29 @@ from efsgd_jax.privacy.keys import fresh_key
 from efsgd_jax.privacy.mechanism import ZERO_OUT, Description
 from efsgd_jax.privacy.sampling import poisson_batch
 
-# The part of delta that pays for ``local``'s batches that overflow.
+# The part of delta that is reserved for batches that overflow with ``local`` feedback.
 LOCAL_OVERFLOW_SHARE = 1e-3
-# And the chance for one batch to overflow that gets by with it for any T and epsilon of practice.
+# A probability of one batch to overflow that is small enough for this part of delta, for T and epsilon of practice.
 LOCAL_OVERFLOW = 1e-25
 
 
 class DpSgdMechanism(NamedTuple):
-    """Everything that decides what a training step costs.
+    """The mechanism of DP-SGD: all parameters that determine the privacy cost of a training step.
 
     Attributes:
-      dataset_size: N, treated as public.
+      dataset_size: N, the number of records, treated as public.
       sampling_probability: q of the Poisson sampler.
       capacity: padded batch size.
       noise_multiplier: sigma; 0 means no noise and no guarantee.
-      l2_norm_clip: C, or one norm per parameter group; its ``sensitivity_of`` is the noise's unit.
+      l2_norm_clip: C, or one norm per parameter group. The noise's standard deviation is sigma times
+        ``sensitivity_of(l2_norm_clip)``.
       feedback: mode of ``error_feedback_aggregate``.
       feedback_l2_norm_clip: D of that mode; None for ``"none"``.
-      feedback_decay: a of ``"local"`` and ``"private"``, None for the mode's default. Costs nothing.
+      feedback_decay: a of ``"local"`` and ``"private"``, None for the mode's default. It does not change the event.
       feedback_share: rho of ``"private"``, None for the default. The event is the same for every share.
-      sampling: how batches are drawn; nothing but ``"poisson"`` has an event here.
-      fresh_share: of the noise's variance, that on fresh gradients, with ``hidden`` feedback; every share is a valid
-        bound, ``prepared`` has the best. None for one half.
+      sampling: how batches are sampled; only ``"poisson"`` has an event here.
+      fresh_share: with ``hidden`` feedback, the share of the noise's variance that the accounting assigns to the fresh
+        gradients; None for one half. Every share gives a valid bound; ``prepared`` chooses the best one.
 
     Examples:
       >>> mechanism = DpSgdMechanism(dataset_size=60_000, sampling_probability=0.01, capacity=800, noise_multiplier=1.0)
@@ -71,7 +72,7 @@ class DpSgdMechanism(NamedTuple):
 
     @property
     def overflow_share(self) -> float:
-        """The part of delta that pays for batches that overflow."""
+        """The part of delta that is reserved for batches that overflow; 0 except for ``local`` feedback."""
         return LOCAL_OVERFLOW_SHARE if self.feedback == "local" else 0.0
 
     @property
@@ -94,7 +95,7 @@ class DpSgdMechanism(NamedTuple):
         )
 
     def initial_residual(self, params: Any) -> Any:
-        """Error feedback's residual before the first step: ``()`` where there is none."""
+        """Error feedback's residual before the first step; ``()`` in mode ``none``."""
         return self.transform(fresh_key()).init(params).residual
 
     def arrange(self, key: jax.Array, records: Any) -> Any:
@@ -113,7 +114,7 @@ class DpSgdMechanism(NamedTuple):
           key: typed PRNG key, secret and used once.
 
         Raises:
-          ValueError: batches that are not Poisson samples.
+          ValueError: ``sampling`` is not ``"poisson"``.
         """
         self._check_sampling()
         return poisson_batch(key, self.dataset_size, self.sampling_probability, self.capacity)
@@ -123,7 +124,10 @@ class DpSgdMechanism(NamedTuple):
             raise ValueError(f"sampling={self.sampling!r} has no event: only Poisson sampling is accounted for.")
 
     def failure(self, steps: int) -> float:
-        """Chance that a batch of ``local`` feedback overflows; other modes are accounted for with truncation."""
+        """A bound on the probability that any batch of ``steps`` steps overflows, with ``local`` feedback.
+
+        It is 0 for the other modes, whose event includes the truncation of batches.
+        """
         if self.feedback != "local":
             return 0.0
         return steps * overflow_probability(self.dataset_size, self.sampling_probability, self.capacity)
@@ -132,19 +136,28 @@ class DpSgdMechanism(NamedTuple):
         return self._replace(noise_multiplier=noise_multiplier)
 
     def prepared(self, steps: int, delta: float) -> "DpSgdMechanism":
-        """With the best split of ``hidden`` feedback's noise."""
+        """With noise and feedback ``hidden``, the same mechanism with the best ``fresh_share``; otherwise unchanged.
+
+        The best is the one for which the epsilon of ``steps`` steps at ``delta`` is smallest.
+        """
         if self.feedback != "hidden" or self.noise_multiplier == 0:
             return self
         return self._replace(fresh_share=best_fresh_share(self, steps, delta))
 
     def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
-        """The event of ``steps`` steps; without ``truncated``, of the plain sampler, which RDP also supports.
+        """The event of ``steps`` steps.
+
+        Args:
+          steps: the number of steps.
+          truncated: whether batches are truncated to the capacity; if not, the event is that of plain Poisson sampling,
+            which RDP also supports.
 
         Raises:
-          ValueError: batches that are not Poisson samples.
+          ValueError: ``sampling`` is not ``"poisson"``.
 
         Formal guarantees:
-          ``local``: the event is that of the sampler that never overflows; ``epsilon`` charges the difference to delta.
+          For ``local`` the event is always that of plain Poisson sampling, which never overflows; ``epsilon`` charges
+          the difference to delta.
         """
         self._check_sampling()
         if self.noise_multiplier == 0:
@@ -174,11 +187,13 @@ class DpSgdMechanism(NamedTuple):
         truncated: bool = True,
         grid: float = FINE,
     ) -> float:
-        """Epsilon of ``steps`` steps at ``delta``; ``inf`` without noise, and where ``local`` overflows too often.
+        """Epsilon of ``steps`` steps at ``delta``.
+
+        It is ``inf`` without noise, and with ``local`` feedback if batches overflow too often.
 
         Formal guarantees:
-          ``local``: with probability 1 - p per step no batch overflows and the run is that of the plain sampler, on
-          both neighbours: see ``accounting.epsilon_with_failure``.
+          For ``local``: with probability 1 - p per step the batch does not overflow, and the step is that of plain
+          Poisson sampling, on both neighbours; see ``accounting.epsilon_with_failure``.
         """
         if steps == 0:
             return 0.0
@@ -217,7 +232,7 @@ class DpSgdMechanism(NamedTuple):
 
 
 def overflow_probability(dataset_size: int, sampling_probability: float, capacity: int) -> float:
-    """Chance that a Poisson batch of N examples, of which capacity has room for some, does not fit.
+    """The probability that a Poisson batch of N examples has more than ``capacity`` examples.
 
     Examples:
       >>> overflow_probability(dataset_size=1000, sampling_probability=0.1, capacity=1000)

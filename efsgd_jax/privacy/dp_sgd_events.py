@@ -1,4 +1,4 @@
-"""What steps of DP-SGD do to the data, with and without error feedback, as a ``DpEvent``."""
+"""The ``DpEvent`` of steps of DP-SGD, with and without error feedback."""
 
 import math
 
@@ -15,17 +15,17 @@ def dp_sgd_event(
     dataset_size: int | None = None,
     capacity: int | None = None,
 ) -> dp_accounting.DpEvent:
-    """``Poisson(q, Gaussian(sigma))`` composed ``steps`` times: DP-SGD, and the transform with ``feedback="none"``.
+    """The event of DP-SGD (the transform with ``feedback="none"``): ``Poisson(q, Gaussian(sigma))``, ``steps`` times.
 
     Args:
-      sampling_probability: q, each example's chance to be in a batch.
-      noise_multiplier: sigma, noise std over the sensitivity of the sum.
-      steps: T.
-      dataset_size: N; with ``capacity``, states that a batch is cut to ``capacity`` examples.
+      sampling_probability: q, the probability of each example to be in a batch.
+      noise_multiplier: sigma, the standard deviation of the noise over the sensitivity of the sum.
+      steps: T, the number of steps.
+      dataset_size: N; if given together with ``capacity``, batches are truncated to ``capacity`` examples.
       capacity: the padded batch size of ``poisson_batch``.
 
     Returns:
-      The event. Truncation that cannot happen (``capacity >= N``) leaves the plain event.
+      The event. If truncation cannot happen (``capacity >= N``), it is that of plain Poisson sampling.
 
     Formal guarantees:
       Neighbouring relation: add or remove one example. With truncation the event is dp-accounting's
@@ -59,17 +59,29 @@ def hidden_feedback_event(
     dataset_size: int | None = None,
     capacity: int | None = None,
 ) -> dp_accounting.DpEvent:
-    """The transform with ``feedback="hidden"``, without any assumption on the gradients.
+    """The event of the transform with ``feedback="hidden"``, without any assumption on the gradients.
 
-    The noise, of variance ``(sigma C1)^2``, is split: ``fresh_share`` of the variance covers the examples drawn now,
-    the rest covers the residual.
+    The noise has variance ``(sigma C1)^2``, with C1 = ``l2_norm_clip`` and C2 = ``feedback_l2_norm_clip``. In the
+    analysis the share ``fresh_share`` of the variance covers the examples sampled in the step, and the remaining
+    variance covers the residual.
+
+    Args:
+      sampling_probability: see ``dp_sgd_event``.
+      noise_multiplier: see ``dp_sgd_event``.
+      steps: see ``dp_sgd_event``.
+      l2_norm_clip: C1, the clip norm of the gradients; with groups, the joint sensitivity.
+      feedback_l2_norm_clip: C2, the clip norm of the residual.
+      fresh_share: the share of the variance for the examples sampled in the step, in (0, 1).
+      dataset_size: see ``dp_sgd_event``.
+      capacity: see ``dp_sgd_event``.
 
     Formal guarantees:
-      Given what was released before, an example that is added or removed moves step t's sum by its own clipped
-      gradient, of norm at most C1, if it is drawn at t; and, once it was ever drawn, by at most ``2 C2`` through
-      ``clip(e, C2)``, at every later step and without amplification. The sum of two independent Gaussians is one,
-      so the step is the composition of ``Poisson(q, Gaussian(sigma_a))`` with ``Gaussian(sigma_b)`` where
-      ``sigma_a = sigma sqrt(share)`` and ``sigma_b = sigma sqrt(1 - share) C1 / (2 C2)``. Holds for every share.
+      Given what was released before, an example that is added or removed changes the sum of step t in two ways. If it
+      is sampled at t, it adds its own clipped gradient, of norm at most C1. Once it was ever sampled, it changes
+      ``clip(e, C2)`` by at most ``2 C2``, at every later step and without amplification. The sum of two independent
+      Gaussians is a Gaussian. Hence the step is the composition of ``Poisson(q, Gaussian(sigma_a))`` with
+      ``Gaussian(sigma_b)``, where ``sigma_a = sigma sqrt(share)`` and
+      ``sigma_b = sigma sqrt(1 - share) C1 / (2 C2)``. This holds for every share.
 
     Examples:
       >>> event = hidden_feedback_event(0.01, 1.0, 500, l2_norm_clip=1.0, feedback_l2_norm_clip=0.1, fresh_share=0.5)
@@ -79,6 +91,6 @@ def hidden_feedback_event(
     fresh = noise_multiplier * math.sqrt(fresh_share)
     residual = noise_multiplier * math.sqrt(1 - fresh_share) * l2_norm_clip / (2 * feedback_l2_norm_clip)
     events = [dp_sgd_event(sampling_probability, fresh, steps, dataset_size=dataset_size, capacity=capacity)]
-    if steps > 1:  # the residual is still zero in the first
+    if steps > 1:  # in the first step the residual is still zero
         events.append(gaussian_event(residual, steps - 1))
     return dp_accounting.ComposedDpEvent(events)

@@ -1,10 +1,11 @@
-"""Sums of whole numbers over all rows, exactly: the same for any order of rows, chunks, devices and backends.
+"""Exact sums of rows of whole numbers: the same for any order of rows, chunks, devices and backends.
 
-Float32 addition is not associative: adding one row shifts which rows share a block, every block may round the other
-way, and a sum moves by many times what the row is long (Casacuberta et al., 2022, arXiv 2207.10635). Here rows are
-whole numbers and products are of matrices of their digits. A digit has at most 8 significant bits, which every format
-of a matrix unit has (bfloat16, TF32, float32), and a block has so few rows that every partial sum is below 2^24, where
-float32 holds all integers: the unit's order does not matter. Blocks are added up as integers.
+Float32 addition is not associative. Adding one row changes which rows are summed in the same block, so that every
+block may be rounded differently, and a sum can change by many times the row's norm (Casacuberta et al., 2022, arXiv
+2207.10635). Here rows hold whole numbers, which are split into digits, and the digits are multiplied as matrices. A
+digit has at most 8 significant bits, which every number format of a matrix unit can represent (bfloat16, TF32,
+float32). A block has so few rows that every partial sum is at most 2^24, up to which float32 represents all integers,
+so that the order of summation does not matter. The sums of blocks are added as integers.
 """
 
 from collections.abc import Iterator
@@ -15,28 +16,31 @@ import jax.numpy as jnp
 from efsgd_jax.privacy.noise import LIMB_BITS, Integers, plus
 
 DIGIT_BITS = 8
-# Entries of rows are at most 2^MAX_BITS in size.
+# Absolute values of the entries of rows are at most 2^MAX_BITS.
 MAX_BITS = 15
-# Sums of float32 integers are exact up to here.
+# Sums of integers in float32 are exact up to 2^EXACT_BITS.
 EXACT_BITS = 24
-# Blocks, each a sum of at most 2^24, that an int32 has room for.
+# Largest number of blocks whose sums, each at most 2^24, are added in an int32 without overflow.
 MAX_BLOCKS = 64
 
 
 def exact_product(a: jax.Array, b: jax.Array, bits_a: int, bits_b: int) -> Integers:
-    """``a^T b`` of whole numbers.
+    """The exact product ``a^T b`` of matrices of whole numbers.
 
     Args:
-      a: float32 ``[N, P]``, whole numbers of at most ``2^bits_a`` in size; ``bits_a`` 0 for indicators.
-      b: float32 ``[N, Q]``, alike.
-      bits_a: at most ``MAX_BITS``.
-      bits_b: alike.
+      a: float32 ``[N, P]``, whole numbers with absolute values of at most ``2^bits_a``; ``bits_a`` is 0 for indicators.
+      b: float32 ``[N, Q]``, whole numbers with absolute values of at most ``2^bits_b``.
+      bits_a: bound for ``a``; at most ``MAX_BITS``.
+      bits_b: bound for ``b``; at most ``MAX_BITS``.
 
     Returns:
-      ``[P, Q]``.
+      ``Integers`` of shape ``[P, Q]``.
+
+    Raises:
+      ValueError: more than ``MAX_BITS``, or different numbers of rows.
 
     Formal guarantees:
-      Exact, while no sum is above 2^53: bitwise the same for rows in any order, in any arithmetic that multiplies
+      Exact, as long as no sum is above 2^53: bitwise the same for rows in any order, in any arithmetic that multiplies
       numbers of 8 significant bits and adds integers below 2^24 exactly.
     """
     if max(bits_a, bits_b) > MAX_BITS:
@@ -73,20 +77,35 @@ def exact_product(a: jax.Array, b: jax.Array, bits_a: int, bits_b: int) -> Integ
 
 
 def sum_by_group(rows: jax.Array, groups: jax.Array, num_groups: int, bits: int) -> Integers:
-    """Sums ``[G, D]`` of the rows ``[N, D]`` of each group, int ``[N]`` in ``0..G-1``; others are left out."""
+    """The sum of the rows of each group, ``[G, D]``.
+
+    Args:
+      rows: float32 ``[N, D]``, whole numbers with absolute values of at most ``2^bits``.
+      groups: int ``[N]``, the group of each row; rows whose group is not in ``0..G-1`` are left out.
+      num_groups: G.
+      bits: bound for ``rows``; at most ``MAX_BITS``.
+    """
     return exact_product(jax.nn.one_hot(groups, num_groups), rows, 0, bits)
 
 
 def squares_by_group(rows: jax.Array, groups: jax.Array, num_groups: int, bits: int) -> Integers:
-    """``sum_i r_i r_i^T``, ``[G, D, D]``, over the rows ``[N, D]`` of each group, int ``[N]``.
+    """The sum of the outer products ``r_i r_i^T`` of the rows of each group, ``[G, D, D]``.
 
-    Groups are ``0..G-1``; rows of others are left out. Bits: at most 8. Rows are sorted into blocks of one group each,
-    G times less work than a pass over all rows for each group, which changes nothing: exact sums are the same for rows
-    in any order.
+    The rows are sorted into blocks of one group each, which is G times less work than a pass over all rows for each
+    group. The order does not change the result, since the sums are exact.
+
+    Args:
+      rows: float32 ``[N, D]``, whole numbers with absolute values of at most ``2^bits``.
+      groups: int ``[N]``, the group of each row; rows whose group is not in ``0..G-1`` are left out.
+      num_groups: G.
+      bits: bound for ``rows``; at most 8.
+
+    Raises:
+      ValueError: more than 8 bits, or ``groups`` of another shape.
     """
     if bits > DIGIT_BITS:
         raise ValueError(f"entries of {bits} bits; at most {DIGIT_BITS} are squared.")
-    if groups.shape != (len(rows),):  # a single group would be that of every place, and its row counted N times
+    if groups.shape != (len(rows),):  # a single number would be broadcast to all places, and its row counted N times
         raise ValueError(f"{len(rows)} rows and groups of shape {groups.shape}: each row has one.")
     inside = (groups >= 0) & (groups < num_groups)
     rows, groups = jnp.where(inside[:, None], rows, 0.0), jnp.where(inside, groups, 0)
@@ -95,7 +114,7 @@ def squares_by_group(rows: jax.Array, groups: jax.Array, num_groups: int, bits: 
         return Integers(one.high[None], one.low[None])
     count, size = rows.shape
     height = min(2 ** (EXACT_BITS - 2 * bits), 256, max(1, count // num_groups))
-    blocks = count // height + num_groups  # enough for any groups: each has one block that is not full
+    blocks = count // height + num_groups  # enough for all groups: each has at most one block that is not full
     order = jnp.argsort(groups)
     sizes = jnp.bincount(groups, length=num_groups)
     needed = -(-sizes // height)
@@ -119,7 +138,7 @@ def squares_by_group(rows: jax.Array, groups: jax.Array, num_groups: int, bits: 
 
 
 def _digits(x: jax.Array, bits: int) -> Iterator[jax.Array]:
-    """``x = d_0 + 2^8 d_1`` with digits of at most 2^8 in size, or ``x`` itself if that is."""
+    """Digits of ``x = d_0 + 2^8 d_1``, with absolute values of at most 2^8; ``x`` itself if it has at most 8 bits."""
     if bits <= DIGIT_BITS:
         yield x
         return
@@ -130,7 +149,7 @@ def _digits(x: jax.Array, bits: int) -> Iterator[jax.Array]:
 
 
 def normal(x: jax.Array) -> Integers:
-    """An int32, as ``Integers``."""
+    """An int32 array converted to ``Integers``."""
     return plus(Integers(jnp.zeros_like(x), jnp.zeros_like(x)), x)
 
 
@@ -140,7 +159,7 @@ def add(a: Integers, b: Integers) -> Integers:
 
 
 def shifted(a: Integers, bits: int) -> Integers:
-    """``a 2^bits``, for 0 to 24 bits."""
+    """``a 2^bits``, for ``bits`` from 0 to 24; ``ValueError`` otherwise."""
     if not 0 <= bits <= LIMB_BITS:
         raise ValueError(f"a shift by {bits} bits; 0 to {LIMB_BITS} are done.")
     if bits == 0:

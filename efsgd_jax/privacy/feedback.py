@@ -1,6 +1,6 @@
-"""The optax transform: per-example clipping + error feedback + Gaussian noise.
+"""The optax transform: per-example clipping, error feedback and Gaussian noise.
 
-First in a chain, like ``optax.contrib.differentially_private_aggregate``::
+It must be the first in a chain, like ``optax.contrib.differentially_private_aggregate``::
 
     tx = optax.chain(error_feedback_aggregate(1.0, 1.1, fresh_key(), expected_batch_size=256), optax.adam(1e-3))
 """
@@ -32,11 +32,12 @@ class ErrorFeedbackState(NamedTuple):
     """State of the transform. All of it is private: never release it.
 
     Attributes:
-      rng_key: the key of the noise still to come.
-      residual: ``()`` in mode ``none``; ``e``, a pytree like the parameters, in ``hidden`` and ``private``; in
-        ``local`` one length for each unit, or one such pytree for each (leading axis ``num_units``).
-      like: pytree like the parameters, of arrays ``[0, ...]`` without elements: the shapes that per-example gradients
-        must have; ``()`` where it is not known.
+      rng_key: the key from which the noise of later updates is derived.
+      residual: the residual of error feedback. ``()`` in mode ``none``; ``e``, a pytree like the parameters, in
+        ``hidden`` and ``private``; in ``local`` one number (a norm) for each unit, float32 ``[num_units]``, or one
+        vector for each unit, a pytree like the parameters with a leading axis of length ``num_units``.
+      like: pytree like the parameters, of arrays ``[0, ...]`` without elements, which record the shapes that
+        per-example gradients must have; ``()`` if they are not known.
     """
 
     rng_key: jax.Array
@@ -48,10 +49,11 @@ def add_noise(tree: PyTree, std: Any, sensitivity: Any, key: jax.Array) -> PyTre
     """Independent noise of at least ``std`` on every coordinate, on a public lattice (``noise``).
 
     Args:
-      tree: that moves by at most ``sensitivity`` in l2 norm.
-      std: of the noise; it is made larger by what rounding to the lattice adds to the sensitivity.
+      tree: pytree of arrays, which one example changes by at most ``sensitivity`` in l2 norm.
+      std: standard deviation of the noise, before it is increased for what rounding to the lattice adds to the
+        sensitivity.
       sensitivity: a scalar.
-      key: used once.
+      key: typed PRNG key, secret and used once.
     """
     return noise.add_noise(key, tree, noise.lattice_unit(std, sum(x.size for x in jax.tree.leaves(tree)), sensitivity))
 
@@ -70,7 +72,7 @@ def error_feedback_aggregate(
     unit_residual: options.UnitResidual = "scalar",
     sampling: options.Sampling = "poisson",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Clips per-example gradients, feeds back what clipping cut off, and adds Gaussian noise.
+    r"""Clips per-example gradients, feeds back what clipping removed, and adds Gaussian noise.
 
     With S = C = ``l2_norm_clip`` (or ``S = sqrt(sum_m C_m^2)``), D = ``feedback_l2_norm_clip``, a =
     ``feedback_decay``, rho = ``feedback_share``, sigma = ``noise_multiplier``, B = ``expected_batch_size`` and z
@@ -95,15 +97,19 @@ def error_feedback_aggregate(
       expected_batch_size: the public B = q * N that the noisy sum is divided by. Never the realised or the
         padded size: those depend on the data.
       feedback: ``none`` (DP-SGD), ``hidden`` (DiceSGD, EFSGD: one residual of unclipped gradients, never released),
-        ``local`` (one residual for each example or unit) or ``private`` (a noised channel for what is cut off).
+        ``local`` (one residual for each example or unit) or ``private`` (what clipping removes is released through a
+        second noised sum, the residual channel).
       feedback_l2_norm_clip: D. ``hidden``: clip norm of the residual, on the scale of the sum. ``local``: bound of one
         unit's residual. ``private``: the larger clip norm, > S; groups have the same multiple of their C_m.
-      feedback_decay: a in [0, 1): default 0.5 for ``local``, 0.9 for ``private``; the others take none.
-      feedback_share: rho in (0, 1), ``private`` only: the share of the budget that the second channel gets; 0.1.
-      num_units: N of ``local``: rows of its residual.
-      unit_residual: ``local`` keeps one length per unit, spent along its next gradient ("scalar", N floats, the sum
-        above along g_i), or one gradient per unit ("vector", N times the parameters; per-example gradients only).
-      sampling: how batches are drawn; ``local`` refuses all but independent draws.
+      feedback_decay: a in [0, 1), by default 0.5 for ``local`` and 0.9 for ``private``; other modes have none.
+      feedback_share: rho in (0, 1), for ``private`` only: the share of the budget that the residual channel gets; by
+        default 0.1.
+      num_units: N, for ``local`` only: the number of units, each of which has a residual.
+      unit_residual: for ``local``. With "scalar" each unit keeps one number, a norm (N floats). It is added to the norm
+        of the unit's next gradient, so that ``g_i + r_i`` above is along g_i. With "vector" each unit keeps a gradient
+        (N times the parameters); only per-example gradients are accepted.
+      sampling: how batches are sampled; ``local`` accepts only "poisson", "full_batch" and "public_order", in which
+        units take part independently of each other.
 
     Returns:
       A ``GradientTransformationExtraArgs``. ``update(updates, state, params=None, *, mask=None, indices=None)`` takes
@@ -114,21 +120,22 @@ def error_feedback_aggregate(
 
     Raises:
       TypeError: a key that is a number.
-      ValueError: averaged gradients, statistics of a batch among the parameters, a mask of another length or beside a
-        ``ClippedSum``, a clip norm that is not positive, infinite clipping with noise, an option of another mode,
-        ``local`` without Poisson sampling or ``indices``; a ``ClippedSum`` that was clipped to another norm or changed
-        by a transform in between; parameters that ``optax.masked`` or ``optax.multi_transform`` hides; a state that was
-        used before. A norm that is known only when the program runs, and is too large then, gives NaN.
+      ValueError: averaged gradients, statistics of a batch among the parameters, a mask of another length or together
+        with a ``ClippedSum``, a clip norm that is not positive, infinite clipping with noise, an option of another
+        mode, ``local`` with another sampling or without ``indices``; a ``ClippedSum`` that was clipped to another norm
+        or changed by a transform in between; parameters that ``optax.masked`` or ``optax.multi_transform`` hides; a
+        state that was used before. If a clip norm is known only when the program runs, and that of the ``ClippedSum``
+        is above the transform's, the noise and thus the update are NaN.
 
     Formal guarantees:
       One update is one Gaussian release with ``noise_multiplier`` on Poisson-sampled examples, for blanking one
-      example, in the arithmetic that docs/privacy.md names: an example moves the sum, with its rounding, by at most S
-      (``rounding``), and the noise is discrete on a public lattice (``noise``). T updates are, with proofs in
-      docs/privacy.md: ``dp_sgd.dp_sgd_event`` for ``none``, for ``private``, and for ``local`` if no batch
-      overflows (``DpSgdMechanism`` charges the overflow to delta);
-      ``dp_sgd.hidden_feedback_event`` for ``hidden``, whose residual carries each example into every later step
-      without amplification. No gradient needs to be bounded; the bounds in the literature do, and no code enforces it.
-      All hold for Poisson sampling only, for a state that stays secret, and if nothing else sees the examples.
+      example, in the arithmetic that docs/privacy.md names: an example changes the sum, rounding included, by at most
+      S (``rounding``), and the noise is discrete on a public lattice (``noise``). The events of T updates, with proofs
+      in docs/privacy.md, are ``dp_sgd_events.dp_sgd_event`` for ``none``, for ``private``, and for ``local`` if no
+      batch overflows (``DpSgdMechanism`` charges the overflow to delta), and ``dp_sgd_events.hidden_feedback_event``
+      for ``hidden``, whose residual carries each example into every later step without amplification. No gradient
+      needs to be bounded. The bounds in the literature assume bounded gradients, which no code enforces.
+      All of this holds for Poisson sampling only, if the state stays secret, and if nothing else reads the examples.
 
     Examples:
       >>> params, batch = jnp.zeros(3), jnp.ones((32, 3))
@@ -218,9 +225,9 @@ def error_feedback_aggregate(
         if feedback == "hidden":
             value = optax.tree.add(value, clip_by_norm(residual, bound))
             residual = optax.tree.sub(optax.tree.add(residual, total.outer_sum), value)
-            # Rounding must be little of what the fresh sum moves by, and of what the residual does, 2D.
+            # The lattice must be fine in comparison with both sensitivities: S of the fresh sum and 2D of the residual.
             moved = jnp.minimum(sensitivity, 2 * bound)
-            std = std * (1 + 2.0**-20 * bound / sensitivity)  # the sum of both is rounded too
+            std = std * (1 + 2.0**-20 * bound / sensitivity)  # for the rounding of the sum of the two
         elif feedback == "local":
             assert indices is not None  # checked above
             kept = total.l2_norms > 0 if mask is None else (total.l2_norms > 0) & mask
@@ -230,7 +237,8 @@ def error_feedback_aggregate(
         elif feedback == "private":
             clipping_excess = optax.tree.sub(total.outer_sum, value)
             if not noiseless:
-                # The margins of two sums are for their own lengths; of the difference they leave this much uncovered.
+                # Each of the two sums has a rounding margin for its own clip norm. For the rounding of their difference
+                # those margins are not enough: the last term is added to the sensitivity D - S.
                 excess = bound - sensitivity + 2 * margin(value, 2 * len(total.l2_norms)) * sensitivity
                 channel = std / sensitivity * excess / share**0.5
                 clipping_excess = add_noise(clipping_excess, channel, excess, channel_key)

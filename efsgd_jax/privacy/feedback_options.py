@@ -1,4 +1,4 @@
-"""The options of ``error_feedback_aggregate``: which belong to which mode, and what they must be."""
+"""The options of ``error_feedback_aggregate``: defaults, and checks of options, parameters and gradients."""
 
 import math
 import warnings
@@ -16,7 +16,7 @@ from efsgd_jax.privacy.keys import is_debugging_key
 PyTree = Any
 FeedbackMode = Literal["none", "hidden", "local", "private"]
 UnitResidual = Literal["scalar", "vector"]
-# full_batch and public_order: who takes part when is no secret.
+# With full_batch and public_order it is public which examples take part in which step.
 Sampling = Literal["poisson", "full_batch", "public_order", "shuffle", "without_replacement"]
 
 DEFAULT_DECAY = {"local": 0.5, "private": 0.9}
@@ -24,22 +24,22 @@ DEFAULT_SHARE = 0.1
 
 
 def decay_of(feedback: FeedbackMode, decay: Any) -> Any:
-    """a, or its default."""
+    """The decay a, or the default of the mode if it is None."""
     return DEFAULT_DECAY.get(feedback, 0.0) if decay is None else decay
 
 
 def share_of(share: float | None) -> float:
-    """rho, or its default."""
+    """The share rho of the residual channel, or its default if it is None."""
     return DEFAULT_SHARE if share is None else share
 
 
 def outer_clip(feedback: FeedbackMode, feedback_l2_norm_clip: Any) -> Any:
-    """``clipped_grad``'s ``outer_l2_norm_clip`` that a mode needs: none, infinite (``hidden``) or D (``private``)."""
+    """The ``outer_l2_norm_clip`` of ``clipped_grad`` for a mode: ``inf`` (``hidden``), D (``private``) or None."""
     return {"hidden": math.inf, "private": feedback_l2_norm_clip}.get(feedback)
 
 
 def is_zero(x: Any) -> bool:
-    """True if ``x`` is known, now, to be 0; a traced value (a schedule) is not."""
+    """Whether ``x`` is known to be 0 while the program is traced; False for a traced value, such as a schedule's."""
     return not isinstance(x, jax.core.Tracer) and bool(np.all(np.asarray(x) == 0))
 
 
@@ -55,7 +55,20 @@ def check(
     unit_residual: str = "scalar",
     sampling: str = "poisson",
 ) -> None:
-    """Raises ``ValueError`` for what cannot be meant."""
+    """Raises ``ValueError`` for options that are out of range or that do not belong to the mode.
+
+    Args:
+      clip: ``l2_norm_clip``.
+      noise: ``noise_multiplier``.
+      batch: ``expected_batch_size``.
+      feedback: ``feedback``.
+      feedback_clip: ``feedback_l2_norm_clip``.
+      decay: ``feedback_decay``.
+      share: ``feedback_share``.
+      num_units: ``num_units``.
+      unit_residual: ``unit_residual``.
+      sampling: ``sampling``.
+    """
     for name, value, choices in (
         ("feedback", feedback, get_args(FeedbackMode)),
         ("unit_residual", unit_residual, get_args(UnitResidual)),
@@ -74,11 +87,11 @@ def check(
         if not (value > 0 or (zero_allowed and value == 0)):
             raise ValueError(f"{name} must be {'at least' if zero_allowed else 'above'} 0, got {value}.")
         bounded = feedback == "private" or (name == "l2_norm_clip" and feedback == "local") or not is_zero(noise)
-        per_unit = name == "feedback_l2_norm_clip" and feedback == "local"  # any residual is clipped once more
+        per_unit = name == "feedback_l2_norm_clip" and feedback == "local"  # the contribution is clipped again
         if "clip" in name and np.isinf(value) and bounded and not per_unit:
             raise ValueError(
-                f"{name} is infinite with noise_multiplier={noise}, feedback={feedback!r}: unbounded sums cannot be "
-                "noised, and where nothing is cut off there is nothing to feed back."
+                f"{name} is infinite with noise_multiplier={noise}, feedback={feedback!r}: noise does not protect "
+                "unbounded sums, and without clipping there is nothing to feed back."
             )
     norm = 0.0 if any(isinstance(c, jax.core.Tracer) for c in clips) else math.hypot(*clips)
     if feedback == "private" and not isinstance(feedback_clip, jax.core.Tracer) and feedback_clip <= norm:
@@ -113,7 +126,7 @@ def _check_mode(feedback: str, clip: Any, decay: Any, share: Any, num_units: int
 
 
 def check_params(params: PyTree) -> None:
-    """Raises ``ValueError`` for parameters among which there are statistics of a batch, as BatchNorm keeps them."""
+    """Raises ``ValueError`` for leaves that are not floating-point, or that are statistics of a batch (BatchNorm)."""
     check_leaves(params, "the parameters")
     statistics = ("batch_stats", "BatchStat")  # Linen's collection, and NNX's variable
 
@@ -130,7 +143,7 @@ def check_params(params: PyTree) -> None:
 
 
 def warn_of_constant_key(key: jax.Array, params: PyTree) -> None:
-    """Warns of ``init`` within a compiled function that has the key as a constant: each call begins with that key."""
+    """Warns if ``init`` is compiled with the key as a constant, so that every call starts with the same noise key."""
     if any(isinstance(p, jax.core.Tracer) for p in jax.tree.leaves(params)) and not isinstance(key, jax.core.Tracer):
         traced_by_jit = isinstance(jnp.zeros(()) + 0, jax.core.Tracer)
         if traced_by_jit and not is_debugging_key(key):
@@ -154,7 +167,13 @@ def check_whole(updates: PyTree) -> None:
 
 
 def check_per_example(updates: PyTree, params: PyTree | None, like: PyTree) -> None:
-    """Raises ``ValueError`` for gradients that were averaged, by the shapes of ``params`` or those seen by ``init``."""
+    """Raises ``ValueError`` for gradients without an example axis, such as averaged ones.
+
+    Args:
+      updates: the gradients.
+      params: the parameters, whose shapes the gradients must have after the example axis; None if not given.
+      like: ``ErrorFeedbackState.like``, the shapes that ``init`` recorded; it is used if ``params`` is None.
+    """
     shapes = _shapes(params, like)
     for (path, g), shape in zip(_with_paths(updates), shapes or [], strict=shapes is not None):
         if jnp.shape(g)[1:] != shape or jnp.ndim(g) != len(shape) + 1:
@@ -166,7 +185,7 @@ def check_per_example(updates: PyTree, params: PyTree | None, like: PyTree) -> N
 
 
 def check_like(sums: PyTree, params: PyTree | None, like: PyTree) -> None:
-    """Raises ``ValueError`` for a clipped sum of other parameters."""
+    """Raises ``ValueError`` for a clipped sum whose shapes are not those of the parameters."""
     shapes = _shapes(params, like)
     if shapes is not None and shapes != [jnp.shape(x) for x in jax.tree.leaves(sums)]:
         raise ValueError(
@@ -188,7 +207,7 @@ def _shapes(params: PyTree | None, like: PyTree) -> list[tuple[int, ...]] | None
 def check_clipped(
     total: ClippedSum, l2_norm_clip: Any, outer: Any, feedback: str, unit_residual: str, mask: Any
 ) -> None:
-    """Raises ``ValueError`` for a ``ClippedSum`` from the caller that is not what the transform noises."""
+    """Raises ``ValueError`` for a ``ClippedSum`` that was not made for the transform with these options."""
     if jnp.result_type(total.finite) != jnp.bool_ or any(
         jnp.result_type(x) != jnp.bool_ for x in jax.tree.leaves(total.clipped)
     ):
@@ -221,10 +240,13 @@ def check_clipped(
 
 
 def unless_longer(x: Any, total: ClippedSum, sensitivity: Any, outer: Any) -> Any:
-    """``x``, or NaN if a clip norm of ``total``, known only when the program runs, is above the transform's own."""
+    """``x``, or NaN if a clip norm of ``total`` turns out to be above the transform's own when the program runs.
+
+    If all clip norms are known while the program is traced, ``check_clipped`` has compared them, and ``x`` is returned.
+    """
     pairs = [(total.sensitivity, sensitivity)]
     pairs += [] if outer is None or total.outer_l2_norm_clip is None else [(total.outer_l2_norm_clip, outer)]
     if all(known(a) is not None and known(b) is not None for a, b in pairs):
-        return x  # checked before
+        return x  # compared by check_clipped
     longer = jnp.any(jnp.stack([jnp.asarray(a) > 1.00001 * jnp.asarray(b) for a, b in pairs]))
     return jnp.where(longer, jnp.nan, x)

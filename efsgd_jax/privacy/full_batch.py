@@ -1,4 +1,4 @@
-"""The mechanism of methods that release sums over all records, such as a mixture's statistics."""
+"""The mechanism of full-batch releases: noisy sums over all records, such as the statistics of a mixture model."""
 
 import math
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ class FullBatchMechanism(NamedTuple):
     """Sums of clipped statistics of all records, with Gaussian noise.
 
     Attributes:
-      dataset_size: N, public.
-      noise_multiplier: sigma of the one release that all phases of a budget cost together; 0 means no noise and no
-        guarantee.
-      share: of that budget, in 1/sigma^2, which pays for all steps of this phase.
-      steps: among which the share is divided equally.
+      dataset_size: N, the number of records, public.
+      noise_multiplier: sigma. All phases of a budget together cost as much as one Gaussian release with this sigma. 0
+        means no noise and no guarantee.
+      share: the part of that budget, in 1/sigma^2, for all steps of this phase.
+      steps: the number of steps of this phase, among which the share is divided equally.
 
     Examples:
       >>> mechanism = FullBatchMechanism(dataset_size=60_000, noise_multiplier=1.0)
@@ -71,11 +71,11 @@ class FullBatchMechanism(NamedTuple):
         return SumAccess(self, records, key, **shared)
 
     def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
-        """``steps`` steps, each one Gaussian release.
+        """The event of ``steps`` steps, each of which is one Gaussian release.
 
         Formal guarantees:
-          Zero-out of one record, whose statistics have a joint l2 norm of at most the sensitivity that the noise is
-          scaled by; releases may depend on those before (adaptive composition).
+          The neighbouring relation is zero-out of one record. The joint l2 norm of a record's statistics is at most the
+          sensitivity to which the noise is scaled. Releases may depend on those before (adaptive composition).
         """
         del truncated
         if self.noise_multiplier == 0:

@@ -1,7 +1,7 @@
-"""Privacy loss of the Gaussian on a random batch, on all points of a grid at once.
+"""Privacy loss distributions of the subsampled Gaussian mechanism, computed for all points of a grid at once.
 
-dp-accounting inverts the privacy loss point by point, in Python, which would be most of what a short run takes. Here
-are the same equations on arrays; discretisation, mixture and composition stay dp-accounting's.
+dp-accounting inverts the privacy loss point by point, in Python, which would take most of the time of a short run. Here
+the same equations are evaluated on arrays. Mixtures and compositions of distributions are those of dp-accounting.
 """
 
 import functools
@@ -15,23 +15,24 @@ from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 from scipy import stats
 
 Adjacency = privacy_loss_mechanism.AdjacencyType
-# Of the privacy loss, beyond which no grid is made: with so little noise, epsilon is hundreds, or has no bound.
+# Largest range of privacy losses for which a grid is made: with less noise, epsilon is in the hundreds or infinite.
 MAX_LOSS_RANGE = 6000.0
-# Logarithm of what is cut off a single loss and counts as infinite: nothing beside any delta, however many steps.
+# Logarithm of the probability that is truncated from a single loss and counts as infinite loss. It is negligible in
+# comparison with every delta, for every number of steps of practice.
 LOG_CUT = -60.0
 
 
 class EndlessLossError(ValueError):
-    """There is so little noise that no bound is computed."""
+    """The noise is so small that no upper bound of epsilon is computed."""
 
 
 class GaussianPrivacyLoss(privacy_loss_mechanism.GaussianPrivacyLoss):
-    """dp-accounting's, with ``get_delta_for_epsilon`` on arrays."""
+    """dp-accounting's ``GaussianPrivacyLoss``, whose ``get_delta_for_epsilon`` also accepts arrays."""
 
     def get_delta_for_epsilon(self, epsilon):  # type: ignore[no-untyped-def]
         """Hockey-stick divergence at ``epsilon``, a number or an array: ``P(x < c) - exp(epsilon) Q(x < c)``.
 
-        c is where the privacy loss is ``epsilon``; it falls as x grows.
+        c is the value of x at which the privacy loss is ``epsilon``; the privacy loss decreases in x.
         """
         if np.ndim(epsilon) == 0:
             return super().get_delta_for_epsilon(epsilon)
@@ -39,15 +40,16 @@ class GaussianPrivacyLoss(privacy_loss_mechanism.GaussianPrivacyLoss):
         cutoffs = self._where_loss_is(epsilons)
         with np.errstate(over="ignore", invalid="ignore"):
             deltas = self.mu_upper_cdf(cutoffs) - np.exp(epsilons + self.mu_lower_log_cdf(cutoffs))
-        # Beyond what a mixture's loss can be: none of P is that much likelier than Q, or all of it.
+        # Epsilons outside the range of a mixture's loss: the loss is below epsilon everywhere, or above it everywhere.
         deltas = np.where(np.isposinf(cutoffs), -np.expm1(np.minimum(epsilons, 0)), deltas)
         deltas = np.where(np.isneginf(cutoffs), 0.0, deltas)
         return np.clip(deltas, 0, 1)
 
     def excess(self, epsilons: np.ndarray) -> np.ndarray:
-        """Delta above what it must be at least, ``1 - exp(epsilon)`` below 0: exact to many digits where it is small.
+        """``delta(epsilon) - max(0, 1 - exp(epsilon))``, which is accurate also where it is small.
 
-        There it is ``exp(epsilon) Q(x > c) - P(x > c)``.
+        The subtracted term is the smallest possible delta. For a negative epsilon the result is
+        ``exp(epsilon) Q(x > c) - P(x > c)``, for others it is ``delta(epsilon)``.
         """
         above = np.maximum(epsilons, 0)
         below = np.minimum(epsilons, 0)
@@ -61,20 +63,20 @@ class GaussianPrivacyLoss(privacy_loss_mechanism.GaussianPrivacyLoss):
         return np.where(epsilons < 0, np.maximum(tails, 0), self.get_delta_for_epsilon(above))
 
     def _where_loss_is(self, epsilons: np.ndarray) -> np.ndarray:
-        """x with that privacy loss; infinite where there is none."""
+        """The values of x whose privacy losses are ``epsilons``; infinite where there is no such x."""
         scale = self.standard_deviation**2 / self.sensitivity
         q = self.sampling_prob
         with np.errstate(divide="ignore", over="ignore"):
             if self.adjacency_type == Adjacency.REPLACE:
                 return scale * (self._asinh_term(epsilons) - epsilons / 2)
-            # The loss of the drawn example alone, whose mixture with the rest has the loss that is asked for.
+            # The privacy loss without subsampling at the x where the loss with subsampling is epsilon.
             sign = 1 if self.adjacency_type == Adjacency.REMOVE else -1
             alone = sign * _log1p_expm1_over(sign * epsilons, q)
         middle = -0.5 if self.adjacency_type == Adjacency.REMOVE else 0.5
         return middle * self.sensitivity - alone * scale
 
     def _asinh_term(self, epsilons: np.ndarray) -> np.ndarray:
-        """``asinh(-sinh(epsilon / 2) a)`` with ``a = exp(s^2 / 2 sigma^2) (1 - q) / q``, in logarithms."""
+        """``asinh(-sinh(epsilon / 2) a)`` with ``a = exp(s^2 / 2 sigma^2) (1 - q) / q``; logarithms avoid overflow."""
         q, half = self.sampling_prob, np.abs(epsilons) / 2
         if q == 1:
             return np.zeros_like(epsilons)
@@ -85,17 +87,17 @@ class GaussianPrivacyLoss(privacy_loss_mechanism.GaussianPrivacyLoss):
 
 
 def _log1p_expm1_over(epsilons: np.ndarray, q: float) -> np.ndarray:
-    """``log(1 + (exp(epsilon) - 1) / q)``; minus infinity where there is no logarithm."""
+    """``log(1 + (exp(epsilon) - 1) / q)``; minus infinity where the argument of the logarithm is not positive."""
     small = np.log1p(np.maximum(np.expm1(np.minimum(epsilons, 1)) / q, -1))
     large = np.maximum(epsilons, 1)
     return np.where(epsilons < 1, small, large - math.log(q) + np.log1p((q - 1) * np.exp(-large)))
 
 
 def connect_dots(losses: Sequence[GaussianPrivacyLoss], grid: float) -> pld_pmf.PLDPmf:
-    """The upper envelope of the privacy curves of ``losses``, on a grid.
+    """A discrete distribution for the maximum of the privacy curves of ``losses``, by connecting the dots on a grid.
 
     Raises:
-      EndlessLossError: the grid would be.
+      EndlessLossError: the range of the losses is above ``MAX_LOSS_RANGE``.
     """
     bounds = [loss.connect_dots_bounds() for loss in losses]
     least, most = min(b.epsilon_lower for b in bounds), max(b.epsilon_upper for b in bounds)
@@ -104,11 +106,11 @@ def connect_dots(losses: Sequence[GaussianPrivacyLoss], grid: float) -> pld_pmf.
     low, high = math.floor(least / grid), math.ceil(most / grid)
     low, high = min(low, -1), max(high, 1)
     excess = np.max([loss.excess(np.arange(low, high + 1) * grid) for loss in losses], axis=0)
-    # dp-accounting's ``create_pmf_pessimistic_connect_dots_fixed_gap`` is the same with deltas that are nearly 1, in
-    # whose differences, over a small grid, hardly a digit is right.
+    # dp-accounting's ``create_pmf_pessimistic_connect_dots_fixed_gap`` computes the same from deltas instead of their
+    # excess. Deltas at negative losses are nearly 1, and on a fine grid their differences have hardly a correct digit.
     slopes = np.diff(excess) / math.expm1(grid)
     inner = np.diff(slopes) - slopes[:-1] * math.expm1(grid)
-    inner[-low - 1] += 1  # at 0, where the least delta bends
+    inner[-low - 1] += 1  # at 0, where the smallest possible delta has a kink
     probabilities = np.concatenate([[slopes[0] - excess[0]], inner, [-slopes[-1] * math.exp(grid)]])
     return pld_pmf.DensePLDPmf(grid, low, np.maximum(probabilities, 0), float(excess[-1]), True)
 
@@ -116,7 +118,7 @@ def connect_dots(losses: Sequence[GaussianPrivacyLoss], grid: float) -> pld_pmf.
 def privacy_loss(
     standard_deviation: float, share: float, adjacency: privacy_loss_mechanism.AdjacencyType
 ) -> GaussianPrivacyLoss:
-    """Of a Gaussian of sensitivity 1 that one example is in with probability ``share``."""
+    """Privacy loss of a Gaussian of sensitivity 1 on a batch that has a given example with probability ``share``."""
     return GaussianPrivacyLoss(
         standard_deviation, log_mass_truncation_bound=LOG_CUT, sampling_prob=share, adjacency_type=adjacency
     )
@@ -125,13 +127,13 @@ def privacy_loss(
 def gaussian_pmf(
     standard_deviation: float, share: float, adjacency: privacy_loss_mechanism.AdjacencyType, grid: float
 ) -> pld_pmf.PLDPmf:
-    """Privacy loss of a Gaussian of sensitivity 1 that one example is in with probability ``share``."""
+    """The privacy loss of ``privacy_loss``, discretised on a grid by ``connect_dots``."""
     loss = privacy_loss(standard_deviation, share, adjacency)
     return connect_dots([loss], grid)
 
 
 def poisson_sampled(noise_multiplier: float, sampling_probability: float, grid: float) -> PrivacyLossDistribution:
-    """Of a Poisson sample's noisy sum, one example being added or removed."""
+    """PLD of the noisy sum over a Poisson sample, if one example is added or removed."""
     remove = gaussian_pmf(noise_multiplier, sampling_probability, Adjacency.REMOVE, grid)
     if sampling_probability == 1:
         return PrivacyLossDistribution(remove)
@@ -142,24 +144,27 @@ def poisson_sampled(noise_multiplier: float, sampling_probability: float, grid: 
 def one_step(
     event: dp_accounting.TruncatedSubsampledGaussianDpEvent | dp_accounting.PoissonSampledDpEvent, grid: float
 ) -> PrivacyLossDistribution:
-    """PLD of one noisy sum, one example being added or removed; kept, since a ledger asks for many numbers of steps.
+    """PLD of one noisy sum over a Poisson sample, if one example is added or removed.
+
+    The result is cached, since a ledger asks for the epsilon of many numbers of steps.
 
     Args:
-      event: a Poisson sample's Gaussian, or one that is cut to a size.
-      grid: of epsilon; any gives an upper bound.
+      event: a Gaussian on a Poisson sample, or on one that is truncated to a size.
+      grid: distance between two points of the grid of privacy losses; every grid gives an upper bound.
 
     Formal guarantees:
-      A cut sample is the mixture of one that was not cut, and of one where another example takes the place of the
-      one that is added, which moves the sum by at most 2: arXiv 2508.15089, as in dp-accounting's
-      ``from_truncated_subsampled_gaussian_mechanism``, with which the tests compare.
+      The loss of a truncated sample is a mixture of two cases. In the first the sample was not truncated. In the
+      second, the added example takes the place of another one, which changes the sum by at most 2 sensitivities. See
+      arXiv 2508.15089; it is the same as dp-accounting's ``from_truncated_subsampled_gaussian_mechanism``, with which
+      the tests compare it.
     """
     if isinstance(event, dp_accounting.PoissonSampledDpEvent):
         return poisson_sampled(event.event.noise_multiplier, event.sampling_probability, grid)
     n, q, capacity = event.dataset_size, event.sampling_probability, event.truncated_batch_size
     whole = poisson_sampled(event.noise_multiplier, q, grid)
-    cut = stats.binom.sf(capacity - 1, n - 1, q)  # given that the example was drawn
+    cut = stats.binom.sf(capacity - 1, n - 1, q)  # given that the example was sampled
     if cut == 0:
         return whole
-    share = stats.binom.sf(capacity, n, q) * capacity / cut / n  # its chance to be in a batch that was cut
+    share = stats.binom.sf(capacity, n, q) * capacity / cut / n  # its chance to be in a truncated batch
     exchanged = PrivacyLossDistribution(gaussian_pmf(event.noise_multiplier / 2, share, Adjacency.REPLACE, grid))
     return exchanged.compute_mixture(whole, cut)

@@ -1,9 +1,10 @@
-"""The table behind the noise: a discrete Gaussian on the integers, as an alias table with 384-bit thresholds.
+"""The sampler behind the noise: a discrete Gaussian on the integers, as an alias table with 370-bit thresholds.
 
 ``P(k)`` is proportional to ``exp(-k^2 / (2 r^2))`` for ``|k| <= K``, computed with 150 decimal digits and rounded to
-multiples of ``2^-384``. A draw takes a slot of ``2^14`` by 14 random bits and compares the bits that follow with the
-slot's threshold: below it the slot's own value, else its alias (Walker, 1977; Vose, 1991). The probabilities are
-rationals that add up to one exactly, so that the law of a draw is known, not approximated.
+multiples of ``2^-384``. To sample a value, 14 random bits choose one of ``2^14`` slots, and the bits that follow are
+compared with the slot's threshold. If they are below it, the value is the slot's own, otherwise that of its alias
+(Walker, 1977; Vose, 1991). The probabilities are rational numbers that add up to one exactly, so that the distribution
+of a sample is known exactly.
 """
 
 import functools
@@ -12,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Standard deviation r of one draw. With digits in base 64 it leaves exp(-2 pi^2 r^2 / (1 + 64^2)) < 1e-117 of the
-# lattice in a sum of draws (see ``noise``).
+# Standard deviation r of one sample. With digits in base 64, the sum of samples in ``noise`` is a discrete Gaussian up
+# to relative errors of the order of exp(-2 pi^2 r^2 / (1 + 64^2)) < 1e-117 (docs/privacy/arithmetic.md).
 WIDTH = 237
-# K, 23 standard deviations: what lies beyond has a probability below 1e-116.
+# K, 23 standard deviations: the probability of larger values is below 1e-116.
 LARGEST = 5460
 SLOT_BITS = 14
 # Bits of a threshold: 18 of the first random word, then eleven words.
@@ -27,10 +28,11 @@ class GaussianTable(NamedTuple):
     """An alias table.
 
     Attributes:
-      aliases: uint32 ``[2^14]``, the slot whose value is drawn if the random bits are not below the threshold.
-      thresholds: uint32 ``[12, 2^14]``, the bits of each slot's threshold, most significant word first; 18 bits in the
-        first. Slot ``s`` has the value ``s - K``.
-      first: uint32 ``[2^14]``, a threshold's first 18 bits, and below them the 14 bits of the alias.
+      aliases: uint32 ``[2^14]``, for each slot the slot whose value is taken if the random bits are not below the
+        threshold. The value of slot ``s`` is ``s - K``.
+      thresholds: uint32 ``[12, 2^14]``, the bits of each slot's threshold, most significant word first; the first word
+        has 18 bits.
+      first: uint32 ``[2^14]``, the first 18 bits of each threshold, followed by the 14 bits of the alias.
     """
 
     aliases: np.ndarray
@@ -39,7 +41,7 @@ class GaussianTable(NamedTuple):
 
 
 def probabilities() -> list[int]:
-    """``2^384 P(k)`` for ``k = 0..K``; with both signs they add up to ``2^384``."""
+    """The integers ``2^384 P(k)`` for ``k = 0..K``; over all k from -K to K they add up to ``2^384``."""
     total = 1 << (SLOT_BITS + THRESHOLD_BITS)
     with localcontext(Context(prec=150)):
         step = (-1 / Decimal(2 * WIDTH * WIDTH)).exp()  # exp(-k^2 / 2r^2), by its ratios: each is step^2 times the last
@@ -49,13 +51,13 @@ def probabilities() -> list[int]:
             weights.append(value)
         scale = Decimal(total) / (2 * sum(weights) - 1)
         counts = [int((w * scale).to_integral_value()) for w in weights]
-    counts[0] += total - (2 * sum(counts) - counts[0])  # a few units of 2^-384
+    counts[0] += total - (2 * sum(counts) - counts[0])  # adds a few units of 2^-384
     return counts
 
 
 @functools.cache
 def gaussian_table() -> GaussianTable:
-    """Made once for each process, in exact integers."""
+    """Computes the table, in exact integers, once for each process."""
     counts = probabilities()
     slots, capacity = 1 << SLOT_BITS, 1 << THRESHOLD_BITS
     weights = counts[:0:-1] + counts + [0] * (slots - 2 * LARGEST - 1)

@@ -1,13 +1,14 @@
 """Norms of per-example gradients, and their weighted sum, in little more than one plain backward pass.
 
-One pass back to the *uses* of a loss (see ``dataflow``) gives, for each of them, what it read of the example and
-the cotangent of its output. From these two the gradient of the use's weights follows without a second pass:
+One backward pass to the *uses* of a loss (see ``dataflow``) gives, for each use, its example-dependent inputs ``x_i``
+(activations) and the cotangents ``d_i`` of its outputs. From these two the gradient with respect to the use's weights
+follows without a second pass:
 
-* a matrix that meets one vector of each example has the gradient ``x_i d_i^T``, whose norm is ``|x_i| |d_i|`` and whose
-  weighted sum is one product ``X^T diag(w) D``: it is never formed;
-* so with a table of which each example reads one row;
-* all others, small next to the maps that they meet, are formed example by example, by products of patches where the
-  use is a convolution.
+* If one vector of each example is multiplied by a matrix, the gradient of the matrix is ``x_i d_i^T``. Its norm is
+  ``|x_i| |d_i|`` and the weighted sum is one product ``X^T diag(w) D``, so that no per-example gradient is formed.
+* If each example reads one row of a table, such as an embedding, no per-example gradient is formed either.
+* All other gradients are formed for each example, for convolutions by a product of patches. Such weights are usually
+  small in comparison with the activations.
 
 After "Ghost norm" (Goodfellow, 2015, arXiv 1510.01799; Li et al., 2022, arXiv 2110.05679) and book-keeping
 (Bu et al., 2023, arXiv 2210.00038).
@@ -31,11 +32,17 @@ PyTree = Any
 
 
 class ExampleIndependentLossError(ValueError):
-    """A loss in which the example has no say."""
+    """The loss does not depend on the example."""
 
 
 class _Pass(NamedTuple):
-    """What is known after the pass, each with a leading example axis but ``weights``."""
+    """Results of the backward pass.
+
+    Attributes:
+      weights: the values of the variables ``Dataflow.read``, which do not depend on the example.
+      met: for each use, its example-dependent inputs, with a leading example axis.
+      cotangents: for each use, the cotangents of its outputs, with a leading example axis.
+    """
 
     weights: dict[Any, jax.Array]
     met: list[list[jax.Array]]
@@ -43,17 +50,19 @@ class _Pass(NamedTuple):
 
 
 def ghost_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[..., PerExample]:
-    """``f(params, batch, keys)``, as ``vmap_gradients`` but without forming what need not be formed.
+    """``f(params, batch, keys)``, like ``vmap_gradients``, but it forms only those per-example gradients that it must.
 
     Args:
       loss: ``loss(params, example, key) -> (scalar, aux)`` for one example.
 
     Raises:
-      ExampleIndependentLossError: the loss does not depend on the example.
+      ExampleIndependentLossError: when f is called, if the loss does not depend on the example.
+      HiddenFlowError: when f is called, if the loss has effects.
 
     Formal guarantees:
-      The norms are those of the gradients that ``sum_with`` weighs, up to rounding in float32: every use of a
-      parameter in the traced loss is a use, and a parameter with several is formed example by example.
+      The norms are those of the gradients that ``sum_with`` weights and adds up, up to rounding in float32:
+      ``dataflow`` finds every equation of the traced loss that combines a parameter with example data, and the
+      gradient of a parameter with several such equations is formed for each example.
     """
 
     def per_example(params: PyTree, batch: PyTree, keys: jax.Array) -> PerExample:
@@ -69,7 +78,7 @@ def ghost_gradients(loss: Callable[..., tuple[jax.Array, PyTree]]) -> Callable[.
         parts = [_component(component, flow.uses, done, leaves) for component in flow.components]
 
         def of_leaves(initial: list[jax.Array], of_parts: Sequence[Sequence[jax.Array]]) -> PyTree:
-            """Those that reach the loss, and the initial value of those that do not."""
+            """The components' values at the leaves that reach the loss, and the initial values at the other leaves."""
             for component, some in zip(flow.components, of_parts, strict=True):
                 for i, value in zip(component.leaves, some, strict=True):
                     initial[i] = value
@@ -103,7 +112,7 @@ def _run(flow: Dataflow, leaves: list[jax.Array], batch: list[jax.Array], size: 
 
 
 class _Part(NamedTuple):
-    """What a component's leaves need for clipping: see ``PerExample``."""
+    """Squared norms and weighted sums of the gradients of one component's leaves; see ``PerExample``."""
 
     squared_norms: list[jax.Array]
     sum_with: Callable[[list[jax.Array], jax.Array], Sequence[jax.Array]]
@@ -114,7 +123,7 @@ def _component(component: Component, uses: Sequence[ParamUse], done: _Pass, leav
     if component.rearranged and len(component.uses) == 1:
         (at,) = component.uses
         use, met, cotangents = uses[at], done.met[at], done.cotangents[at]
-        # In float32 to the end: a sum of clipped gradients must not be rounded to what its terms are.
+        # In float32 throughout: the sum of clipped gradients must not be rounded to a leaf's half precision.
         _, pull = jax.vjp(component.to_weights, own[0].astype(jnp.promote_types(own[0].dtype, jnp.float32)))
 
         def to_leaf(total: jax.Array) -> tuple[jax.Array, ...]:
@@ -128,7 +137,7 @@ def _component(component: Component, uses: Sequence[ParamUse], done: _Pass, leav
     values, pull = jax.vjp(component.to_weights, *own)
 
     def gradients(met: list[list[jax.Array]], cotangents: list[list[jax.Array]]) -> tuple[jax.Array, ...]:
-        """Of one example."""
+        """The gradients of one example with respect to the component's leaves."""
         sums = {v: jnp.zeros_like(done.weights[v]) for v in component.weights}
         for i, m, d in zip(component.uses, met, cotangents, strict=True):
             for v, g in weight_gradients(uses[i], m, d, done.weights).items():
@@ -144,7 +153,11 @@ def _component(component: Component, uses: Sequence[ParamUse], done: _Pass, leav
 
 
 def _outer_product(
-    use: ParamUse, met: list[jax.Array], cotangents: list[jax.Array], weights: dict, to_leaf: Callable[..., Any]
+    use: ParamUse,
+    met: list[jax.Array],
+    cotangents: list[jax.Array],
+    weights: dict[Any, Any],
+    to_leaf: Callable[..., Any],
 ) -> _Part:
     norms = jax.vmap(lambda met, d: outer_product_norm(use, met, d))(met, cotangents)
 
@@ -175,18 +188,20 @@ def _convolution(windows: ConvDimensionNumbers, x: jax.Array, d: jax.Array, to_l
 def clipping_plan(
     loss: Callable[..., tuple[jax.Array, PyTree]], params: PyTree, example: PyTree, key: jax.Array
 ) -> dict[str, str]:
-    """How ``ghost`` comes by each parameter's gradient norms, by the parameter's path.
+    """How ``method="ghost"`` computes the norms of each parameter's per-example gradients.
 
     Args:
       loss: ``loss(params, example, key) -> (scalar, aux)`` for one example.
-      params: shapes and dtypes are enough, here and in the others.
-      example: one.
-      key: one.
+      params: the parameters; for this and the next two arguments, shapes and dtypes are enough.
+      example: one example, without a batch axis.
+      key: one PRNG key.
 
     Returns:
-      ``"outer product"``: never formed. ``"patches"``: formed, by a product of a convolution's patches.
-      ``"formed: ..."``: formed as ``vmap`` would, from the operations that are named.
-      ``"unused"``: it does not reach the loss.
+      A dictionary from the path of each parameter to one of these:
+      ``"outer product"``: its per-example gradients are not formed.
+      ``"patches"``: they are formed by a product of the patches of a convolution.
+      ``"formed: ..."``: they are formed as by ``vmap``, through the uses whose primitives are named.
+      ``"unused"``: the parameter does not reach the loss.
     """
     flow = take_apart(loss, params, (example, key))
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]

@@ -1,4 +1,4 @@
-"""The access of DP-SGD: one Poisson batch, of which clipped, noised mean gradients leave."""
+"""The access of DP-SGD: it reads one Poisson batch and releases its clipped, noised mean gradient."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -24,14 +24,14 @@ ExampleLoss = Callable[[PyTree, Any, jax.Array], tuple[jax.Array, dict[str, jax.
 
 
 class GradientAccess(Access):
-    """Opened by ``DpSgdMechanism.open``.
+    """The access of one step of DP-SGD, as ``DpSgdMechanism.open`` returns it.
 
     Args:
-      mechanism: how the batch is drawn, clipped, fed back and noised.
+      mechanism: the mechanism, which determines sampling, clipping, error feedback and noise.
       records: pytree of the training records, leading axis N.
       key: typed PRNG key of this step, secret and used once.
-      mesh: devices that share the batch; None for one.
-      shared: see ``Access``.
+      mesh: mesh of the devices among which the batch is divided; None if a single device is used.
+      shared: arguments of ``Access``.
     """
 
     def __init__(
@@ -48,17 +48,19 @@ class GradientAccess(Access):
         """The noised mean gradient of the batch, and error feedback's next residual.
 
         Args:
-          loss: ``loss(params, example, key) -> (value, terms)`` of one record, with terms a dictionary of scalars, of
-            which means become private metrics. Its key is its own and secret.
-          params: pytree; with one clip norm per group, its top-level keys are the groups.
-          residual: of the step before, from ``mechanism.initial_residual(params)`` at first. Private.
-          microbatch_size: examples whose gradients exist at one time; None for all.
+          loss: ``loss(params, example, key) -> (value, terms)`` of one record. ``terms`` is a dictionary of scalars,
+            whose means over the batch become private metrics. The key is secret and different for every example.
+          params: pytree of parameters; with one clip norm per group, its top-level keys are the groups.
+          residual: the residual that the step before returned; in the first step,
+            ``mechanism.initial_residual(params)``. Private.
+          microbatch_size: number of examples whose gradients exist at one time; None for the whole batch.
 
         Returns:
-          The gradient, like ``params``: released. The residual: to be kept in the phase's state.
+          The gradient, a pytree like ``params``, which is released; and the next residual, which is private and must be
+          kept in the state of the phase.
 
         Raises:
-          UndeclaredReleaseError: a second call in one step, or a call in a loop.
+          UndeclaredReleaseError: a second call in one step, or a call in a loop or another transformation.
 
         Formal guarantees:
           One step of ``mechanism.event`` for blanking one record, in the arithmetic of docs/privacy/arithmetic.md,
@@ -75,7 +77,7 @@ class GradientAccess(Access):
             not_finite=jnp.sum(~total.finite),
             batch_size=jnp.sum(self._mask),
         )
-        # The key that counts is the state's.
+        # The transform's key is not used: the noise comes from the key of the state.
         update = self._mechanism.transform(fresh_key()).update
         state = ErrorFeedbackState(self._noise_key, residual)
         gradient, state = update(total, state, params, indices=self._rows)
@@ -84,7 +86,7 @@ class GradientAccess(Access):
     def _clipped_sum(
         self, loss: ExampleLoss, params: PyTree, residual: PyTree, microbatch_size: int | None, mask: jax.Array
     ) -> ClippedSum:
-        """Over the rows of the batch that ``mask`` keeps, before the noise. Private."""
+        """The clipped sum, without noise, over the rows of the batch where ``mask`` is True. Private."""
         m, rows = self._mechanism, self._rows
         return clipped_grad(
             loss,

@@ -1,49 +1,54 @@
-"""How fine the grid of the privacy loss must be, so that rounding up to it costs next to nothing.
+"""The choice of the grid of privacy losses, fine enough that the discretisation hardly increases epsilon.
 
-Connecting the dots spreads a loss onto the two points of the grid beside it, which adds at most ``h^2 / 4``, and about
-``h^2 / 6`` in the mean, to the variance of every factor of a composition. What a factor is worth is of the size of its
-chi-squared divergence, ``q^2 (exp(1 / sigma^2) - 1)`` for a Gaussian that one example is in with probability q: its
-variance where noise is large. A grid of an eighth of its root adds 0.26% to it, which 0.13% more noise pays for.
+Connecting the dots divides the probability of a loss between the two neighbouring points of the grid. With a grid of
+step h this adds at most ``h^2 / 4``, and about ``h^2 / 6`` in the mean, to the variance of every factor of a
+composition. The contribution of a factor to epsilon is measured by its chi-squared divergence. For a Gaussian on a
+batch that contains a given example with probability q it is ``q^2 (exp(1 / sigma^2) - 1)``, which is the variance of
+the privacy loss if the noise is large. A step of an eighth of its square root increases this variance by 0.26%, as much
+as 0.13% more noise reduces it.
 """
 
 import math
 from collections.abc import Iterable
 
-# Steps of the grid: the coarse one is for searching, the fine one for reports. A whole number of the fine ones is a
-# coarse one, refined or not: the fine epsilon of an event is never above the coarse one.
+# Steps of the grid: COARSE for searching, FINE for reports. The coarse step is a multiple of the fine one, also after
+# both are refined, so that the fine epsilon of an event is never above the coarse one.
 FINE, COARSE = 1e-4, 1e-3
 POINTS_PER_DEVIATION = 8
-# Below it the rounding errors of delta, of 1e-16 each, are what the grid shows.
+# The finest step: with a finer one the rounding errors of delta, of 1e-16 each, would dominate.
 FINEST = COARSE / 2**13
-# Of one factor: what its losses are spread over, at most, lest they fill memory.
+# Largest number of points for the losses of one factor, to bound its memory.
 MAX_POINTS = 2**21
-# Of a noise multiplier. Less is no different here, and its exponential overflows.
+# Smaller noise multipliers are replaced by this one: they make no difference here, and their exponential overflows.
 LEAST = 0.04
 
 
 def chi_square(noise_multiplier: float, share: float = 1.0) -> float:
-    """Of a Gaussian of sensitivity 1 that one example is in with probability ``share``."""
+    """Chi-squared divergence of a Gaussian of sensitivity 1 on a batch with a given example in ``share`` of cases."""
     return share**2 * math.expm1(max(noise_multiplier, LEAST) ** -2)
 
 
 def width(noise_multiplier: float, share: float = 1.0) -> float:
-    """About how far apart the privacy losses of such a Gaussian are, but for what is cut off at 11 deviations."""
+    """Approximate range of the privacy losses of the Gaussian of ``chi_square``, cut at 11 standard deviations."""
     largest = 11 / noise_multiplier + 0.5 / max(noise_multiplier, 1e-9) ** 2
     return 2 * (math.log1p(share * math.expm1(largest)) if largest < 700 else largest)
 
 
 def refined(grid: float, factors: Iterable[tuple[float, int]], widest: float) -> float:
-    """``grid``, or finer where the losses of a step are small against it, or coarser where it would be endless.
+    """The step of the grid for a composition: ``grid``, a finer one, or a coarser one.
+
+    It is finer if the privacy losses of a step are small in comparison with ``grid``, and coarser if the losses would
+    have more than about ``MAX_POINTS`` points.
 
     Args:
       grid: ``FINE`` or ``COARSE``.
-      factors: of the composition, each with its chi-squared divergence and how often it is convolved.
-      widest: the largest ``width``.
+      factors: for each factor of the composition, its chi-squared divergence and how often it is composed.
+      widest: the largest ``width`` of a factor.
 
     Formal guarantees:
-      Any grid gives an upper bound, and a grid that holds another's points gives a bound that is not above the other's:
-      the curve through more points of a convex curve lies nowhere above the one through fewer. More of the same
-      factors do not make it finer.
+      Every grid gives an upper bound. If a grid contains all points of another one, its bound is not above the other's,
+      since the piecewise linear curve through more points of a convex curve lies nowhere above that through fewer. More
+      of the same factors do not change the grid.
     """
     total, count = 0.0, 0
     for divergence, times in factors:

@@ -1,4 +1,7 @@
-"""How ``hidden`` feedback divides its noise between fresh gradients and the residual; every split is a valid bound."""
+"""How the accounting of ``hidden`` feedback divides the noise's variance between fresh gradients and the residual.
+
+Every split gives a valid upper bound of epsilon; ``best_fresh_share`` searches for the lowest one.
+"""
 
 from typing import Any
 
@@ -8,19 +11,19 @@ from efsgd_jax.privacy.accounting import COARSE_ORDERS, epsilon
 
 
 def split_of(mechanism: Any) -> float:
-    """The share of the noise's variance on fresh gradients that the mechanism's event is computed with."""
+    """The share of the noise's variance that the mechanism's event assigns to the fresh gradients; by default 0.5."""
     return 0.5 if mechanism.fresh_share is None else float(mechanism.fresh_share)
 
 
 def best_fresh_share(mechanism: Any, steps: int, delta: float) -> float:
-    """The share with the lowest epsilon by RDP.
+    """The share of the noise's variance for the fresh gradients with the lowest epsilon by RDP.
 
-    Depends on the mechanism only, not on data.
+    It depends on the mechanism only, not on data.
 
     Args:
-      mechanism: a NamedTuple with a field ``fresh_share``, of ``hidden`` feedback and with noise.
-      steps: T.
-      delta: in (0, 1).
+      mechanism: a mechanism with ``hidden`` feedback and noise: a NamedTuple with a field ``fresh_share``.
+      steps: T, the number of steps.
+      delta: the delta at which epsilon is minimised, in (0, 1).
 
     Examples:
       >>> from efsgd_jax.privacy import DpSgdMechanism

@@ -1,4 +1,4 @@
-"""PRNG keys: secret ones from the operating system, and noise keys that are used once."""
+"""PRNG keys: secret keys from the operating system, and noise keys that are used only once."""
 
 import hashlib
 import secrets
@@ -12,21 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
-# ``fold_in(key, n)`` and ``split(key)[n]`` are the same key. Numbers this large are out of the reach of any split.
+# Domains of derived keys. ``fold_in(key, n)`` and ``split(key)[n]`` are the same key; no split has as many keys as
+# these numbers.
 MEMBER, INITIALISED, RELEASE = 0xFFFF0001, 0xFFFF0002, 0x80000000
 
 
 class DebuggingKeyWarning(UserWarning):
-    """A key was made from a seed, which can be guessed: the noise can be subtracted."""
+    """A key was made from a seed, which can be guessed, so that the noise can be subtracted."""
 
 
 def fresh_key() -> jax.Array:
     """A typed PRNG key from the operating system's entropy.
 
     Formal guarantees:
-      The Gaussian mechanism's guarantee holds against whoever does not know the noise. A key that can be
-      guessed (``jax.random.key(0)``) lets anyone subtract it. This one has the 64 bits of JAX's default
-      generator, threefry2x32; keep it secret and use it once.
+      The Gaussian mechanism's guarantee holds against everybody who does not know the noise. If the key can be guessed
+      (``jax.random.key(0)``), anyone can subtract the noise. This key has the 64 bits of JAX's default generator,
+      threefry2x32; keep it secret and use it once.
 
     Examples:
       >>> first, second = fresh_key(), fresh_key()
@@ -38,10 +39,10 @@ def fresh_key() -> jax.Array:
 
 
 def as_typed_key(key: Any) -> jax.Array:
-    """A typed key from a typed key or a legacy uint32 key array.
+    """Converts a typed key or a legacy uint32 key array to a typed key.
 
     Raises:
-      TypeError: anything else; in particular a Python integer, because a seed can be guessed.
+      TypeError: ``key`` is neither; in particular if it is a Python integer, since a seed can be guessed.
     """
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
@@ -54,7 +55,7 @@ def as_typed_key(key: Any) -> jax.Array:
 
 
 def is_debugging_key(key: jax.Array) -> bool:
-    """Whether a key is ``jax.random.key(seed)`` for a seed of at most 32 bits; False for traced ones."""
+    """Whether a key is ``jax.random.key(seed)`` for a seed of at most 32 bits; False for a traced key."""
     if isinstance(key, jax.core.Tracer):
         return False
     with jax.ensure_compile_time_eval():
@@ -64,7 +65,7 @@ def is_debugging_key(key: jax.Array) -> bool:
 
 
 def warn_of_debugging_key(key: jax.Array, what: str) -> bool:
-    """Warns, loudly, if anyone can guess the key; returns whether."""
+    """Warns if ``key`` was made from a seed, and returns whether it was; ``what`` names the user of the key."""
     found = is_debugging_key(key)
     if found:
         warnings.warn(
@@ -77,12 +78,12 @@ def warn_of_debugging_key(key: jax.Array, what: str) -> bool:
 
 
 def derived(key: jax.Array, domain: int, number: jax.typing.ArrayLike) -> jax.Array:
-    """The ``number``-th key of a kind, none of which ``split`` gives."""
+    """The ``number``-th key derived from ``key`` in a domain; no ``split`` of ``key`` gives the same key."""
     return jax.random.fold_in(jax.random.fold_in(key, np.uint32(domain)), number)
 
 
 def release_keys(key: jax.Array, tree: Any, count: int) -> list[jax.Array]:
-    """``count`` keys for a release; others for trees of other paths or shapes, such as another parameter group."""
+    """``count`` keys for a release; trees with different paths or shapes, such as parameter groups, get other keys."""
     paths = [(jax.tree_util.keystr(p), np.shape(x)) for p, x in jax.tree_util.tree_leaves_with_path(tree)]
     structure = zlib.crc32(repr(paths).encode())
     return list(jax.random.split(derived(key, RELEASE, np.uint32(structure)), count))
@@ -92,10 +93,11 @@ _initialised: dict[bytes, int] = {}
 
 
 def key_of_init(key: jax.Array) -> jax.Array:
-    """``key``, the first time in this process; another one derived from it each further time.
+    """``key`` on the first call with it in this process; on each further call a different key derived from it.
 
-    Two states that begin with one key would have the same noise, and the difference of their releases none. A traced
-    key is not known here, and one made from a seed, which protects nothing, stays reproducible.
+    Two states that begin with the same key would have the same noise, so that the difference of their releases would
+    have no noise. The key is always returned as it is if it is traced, since its value is not known then, if it is an
+    array of keys, or if it was made from a seed: it does not protect anything, and runs stay reproducible.
     """
     if isinstance(key, jax.core.Tracer) or key.ndim or is_debugging_key(key):
         return jax.random.clone(key)
@@ -106,17 +108,17 @@ def key_of_init(key: jax.Array) -> jax.Array:
 
 
 class UsedOnce:
-    """Refuses a key object that was used before: an update that is made twice from one state.
+    """Detects a key object that is used a second time, as when two updates are computed from the same state.
 
-    It sees objects, and so what is called eagerly and what is traced within one function, but not two calls of one
-    compiled function: ``jax.config.update("jax_debug_key_reuse", True)`` sees those.
+    It compares Python objects. It therefore detects reuse in eager calls and within one traced function, but not in two
+    calls of the same compiled function; ``jax.config.update("jax_debug_key_reuse", True)`` detects those.
     """
 
     def __init__(self) -> None:
         self._seen: dict[int, weakref.ref[Any]] = {}
 
     def check(self, key: jax.Array) -> None:
-        """Raises ``ValueError`` the second time."""
+        """Raises ``ValueError`` if the same key object was checked before."""
         name = id(key)
         if name in self._seen and self._seen[name]() is key:
             raise ValueError(
@@ -129,11 +131,11 @@ class UsedOnce:
 
 @custom_vmap
 def member_key(key: jax.Array, witness: Any) -> jax.Array:
-    """``key`` itself; under ``vmap`` over ``key`` or ``witness``, a different key for each member.
+    """``key`` itself; under ``vmap`` over ``key`` or ``witness``, a different key for each member of the ensemble.
 
-    ``vmap`` copies what is not batched, so an optimizer state that closes over one key would give every
-    member of an ensemble the *same* noise, and the difference of two members would carry none at all. A state that was
-    stacked from copies of one would do the same.
+    ``vmap`` uses the same value for all members if it is not batched. An optimizer that closes over one key would thus
+    give every member the *same* noise, and the difference of two members would have no noise. The same would happen
+    with a state that was stacked from copies of one state.
     """
     del witness
     return key

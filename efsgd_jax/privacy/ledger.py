@@ -1,4 +1,4 @@
-"""The ledger: what a run has spent and when it must stop."""
+"""The ledger: the epsilon that a run has spent, and the number of steps after which it must stop."""
 
 import math
 from collections.abc import Collection
@@ -11,22 +11,26 @@ from efsgd_jax.privacy.calibration import calibrate_steps
 from efsgd_jax.privacy.mechanism import Accounted
 
 A = TypeVar("A", bound=Accounted)
-# Into how many blocks of steps a run is cut at most, whose epsilons are computed: each takes a tenth of a second.
+# Largest number of blocks of steps for which epsilon is computed; each computation takes about a tenth of a second.
 MAX_BLOCKS = 50
 
 
 class Ledger(Generic[A]):
-    """Epsilon as a function of the number of steps taken, and the most steps a target epsilon allows.
+    """Epsilon as a function of the number of steps taken, and the largest number of steps that a target epsilon allows.
 
-    It holds no counter of its own: the number of steps is in the training state, so that a run that was killed and
-    resumed has spent exactly what an uninterrupted one has (replayed steps draw the same batches and the same
-    noise: the same release, not a second one).
+    The ledger has no counter: the number of steps is in the training state, so that a run that was killed and resumed
+    has spent exactly what an uninterrupted one has (repeated steps sample the same batches and the same noise, which is
+    the same release and not a second one).
 
     Args:
-      mechanism: what a step is, or all phases of a run (``plan.Composition``), whose steps are counted through.
-      target_epsilon: never exceeded; ``inf`` allows everything.
-      delta: in (0, 1).
-      planned_steps: how many steps are wanted.
+      mechanism: the mechanism of a step, or all phases of a run (``plan.Composition``), whose steps are counted
+        consecutively.
+      target_epsilon: the epsilon that is never exceeded; ``inf`` allows any number of steps.
+      delta: the delta of the guarantee, in (0, 1).
+      planned_steps: the number of steps that the run is to take.
+
+    Attributes:
+      steps: the number of steps that the run may take.
 
     Formal guarantees:
       ``steps`` is the largest number not above ``planned_steps`` with ``spent(steps) <= target_epsilon``.
@@ -44,26 +48,29 @@ class Ledger(Generic[A]):
         self.steps = calibrate_steps(self.spent, target_epsilon, planned_steps)
 
     def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
-        """What ``steps`` steps do to the data."""
+        """The event of ``steps`` steps; see ``Accounted.event``."""
         return self.mechanism.event(steps, truncated=truncated)
 
     def spent(self, steps: int, *, grid: float = COARSE) -> float:
-        """Epsilon of ``steps`` steps by PLD, computed once."""
+        """Epsilon of ``steps`` steps by PLD; results are cached."""
         if (steps, grid) not in self._known:
             self._known[steps, grid] = self.mechanism.epsilon(steps, self.delta, grid=grid)
         return self._known[steps, grid]
 
     def blocks(self, every: int, start: int = 0, stops: Collection[int] = ()) -> list[tuple[int, float]]:
-        """Where blocks of steps end, and what is spent by then, for a run that writes its ledger ahead of each block.
+        """The ends of blocks of steps and the epsilon spent by then; a run writes its ledger before each block.
 
-        All is computed before the first step, and the largest first: the memory that it takes does not grow with the
-        run, and if it is not there, the run ends before it has begun.
+        All epsilons are computed before the first step, and that of the last step first. It needs the most memory, so
+        that a run without enough memory fails before its first step.
 
         Args:
-          every: steps; blocks end at multiples of it, or of a multiple of it where there would be more than
-            ``MAX_BLOCKS``, and at the last step.
-          start: steps that were taken before.
-          stops: further ends: those of a run's phases, so that one that never starts charges nothing.
+          every: number of steps in a block. Blocks end at its multiples and at the last step. If these were more than
+            about ``MAX_BLOCKS`` blocks, the blocks are longer by a whole factor.
+          start: number of steps that were taken before; blocks that end by then are left out.
+          stops: further ends of blocks: those of the run's phases, so that a phase that never starts costs nothing.
+
+        Returns:
+          Pairs of the number of steps at the end of a block and the epsilon spent by then, in order.
         """
         length = every * max(1, math.ceil(self.steps / every / MAX_BLOCKS))
         self.spent(self.steps, grid=FINE)  # for the report
@@ -72,9 +79,9 @@ class Ledger(Generic[A]):
         return [(end, self.spent(end)) for end in ends if end > start][::-1]
 
     def rdp_untruncated(self, steps: int) -> float:
-        """Epsilon of ``steps`` steps by RDP, which does not know truncation: of the sampler without it."""
+        """Epsilon of ``steps`` steps by RDP, for sampling without truncation, which RDP does not support."""
         return self.mechanism.epsilon(steps, self.delta, accountant="rdp", truncated=False)
 
     def report(self, steps: int) -> dict[str, float]:
-        """Epsilon of ``steps`` steps by PLD (the proven number) and by RDP (of the sampler without truncation)."""
+        """Epsilon of ``steps`` steps by PLD (the proven one), and by RDP for sampling without truncation."""
         return {"pld": self.spent(steps, grid=FINE), "rdp_untruncated": self.rdp_untruncated(steps)}

@@ -1,4 +1,4 @@
-"""What a mechanism is, as a protocol: to the ledger and the calibration, to a phase of training, and to reports."""
+"""The protocol of mechanisms, as the ledger, the calibration, the phases of training and the reports use them."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, Self
@@ -9,7 +9,7 @@ import jax
 from efsgd_jax.privacy.access import Access
 from efsgd_jax.privacy.accounting import FINE, Accountant
 
-# Neighbouring relations, in the words of reports.
+# Neighbouring relations, as reports describe them.
 ZERO_OUT = (
     "zero-out one: one image with its label is replaced by a blank record that contributes nothing; the number of "
     "records N is public"
@@ -21,17 +21,17 @@ REPLACE = (
 
 
 class Description(NamedTuple):
-    """What a report says of a mechanism.
+    """The description of a mechanism in a report.
 
     Attributes:
       summary: what is released, in one sentence.
       sampler: how the records of a step are chosen.
       neighbouring_relation: ``ZERO_OUT`` or ``REPLACE``.
-      sensitivity: l2 norm; how far one record moves what is released before the noise.
-      parameters: of the mechanism, as JSON has them; ``type(mechanism)(**parameters)`` is the mechanism.
-      no_guarantee: why there is none, although there is noise; "" if there is one.
-      accountings: epsilon by accountings of which only one is a proof, by name; empty for most mechanisms.
-      accounting_meanings: what each of them is, by the same names.
+      sensitivity: the l2 norm by which one record can change the released value before noise is added.
+      parameters: parameters of the mechanism, as JSON values; ``type(mechanism)(**parameters)`` is the mechanism.
+      no_guarantee: why there is no guarantee although there is noise; "" if there is a guarantee.
+      accountings: epsilon by different accountings, by name, of which only one is a proof; empty for most mechanisms.
+      accounting_meanings: an explanation of each accounting, by the same names.
     """
 
     summary: str
@@ -45,66 +45,66 @@ class Description(NamedTuple):
 
 
 class Accounted(Protocol):
-    """What the ledger and the calibration ask: of one mechanism, or of all phases of a run (``plan.Composition``)."""
+    """The part of the protocol for the ledger and the calibration: one mechanism, or all phases (``Composition``)."""
 
     @property
     def dataset_size(self) -> int:
-        """N, public."""
+        """N, the number of records, public."""
 
     @property
     def noise_multiplier(self) -> float:
-        """sigma; 0 for no noise and no guarantee."""
+        """sigma; 0 means no noise and no guarantee."""
 
     @property
     def proven(self) -> bool:
-        """Whether ``event`` exists."""
+        """Whether there is a proven event, which ``event`` returns."""
 
     @property
     def neighbouring_relation(self) -> dp_accounting.NeighboringRelation:
-        """Of the accountant."""
+        """The neighbouring relation with which the accountant computes epsilon."""
 
     @property
     def overflow_share(self) -> float:
-        """The part of delta that pays for batches that overflow."""
+        """The part of delta that is reserved for batches that overflow."""
 
     def failure(self, steps: int) -> float:
-        """Chance that one of ``steps`` steps is not what ``event`` says, to be paid for by delta."""
+        """The probability that any of ``steps`` steps is not as ``event`` describes it; it is charged to delta."""
 
     def with_noise(self, noise_multiplier: float) -> Self:
-        """The same with other noise."""
+        """A copy with another noise multiplier."""
 
     def prepared(self, steps: int, delta: float) -> Self:
-        """The same with what is best chosen for that many steps, without data: a split of the noise, say."""
+        """A copy with parameters chosen for this number of steps, without data, such as a split of the noise."""
 
     def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
-        """The event of ``steps`` steps; without ``truncated`` of the plain sampler, which RDP also supports."""
+        """The event of ``steps`` steps; if not ``truncated``, that of plain sampling, which RDP also supports."""
 
     def epsilon(
         self, steps: int, delta: float, *, accountant: Accountant = "pld", truncated: bool = True, grid: float = FINE
     ) -> float:
-        """Epsilon of ``steps`` steps at ``delta``; ``inf`` where there is none."""
+        """Epsilon of ``steps`` steps at ``delta``; ``inf`` if there is no finite bound."""
 
 
 class Mechanism(Accounted, Protocol):
-    """One kind of noisy step on private records. Implementations are NamedTuples, so that they are values.
+    """One kind of noisy step on private records; implementations are NamedTuples, so that they compare by value.
 
     ``DpSgdMechanism`` (clipped gradients of Poisson batches) and ``FullBatchMechanism`` (sums over all records) are in
-    this package; a method may bring another one. What a mechanism charges for (``event``) and what its steps can read
-    and release (``open``) are in one place, so that they can be compared.
+    this package; a method may define another one. One class defines both the event that is accounted for (``event``)
+    and what steps can read and release (``open``), so that the two can be compared.
     """
 
     def arrange(self, key: jax.Array, records: Any) -> Any:
-        """The training records (a pytree, leading axis N) as ``open`` wants them; once in a phase, with its own key."""
+        """Arranges the training records (a pytree, leading axis N) for ``open``; called once in a phase."""
 
     def open(self, records: Any, key: jax.Array, step: jax.Array, **shared: Any) -> Access:
-        """The access of one step, within the compiled program.
+        """Returns the access of one step; it is called within the compiled program.
 
         Args:
-          records: from ``arrange``.
-          key: typed PRNG key of this step, secret and used once: of draws, noise and losses.
-          step: int, counted from 0 in each phase; of public schedules.
-          shared: ``mesh`` of devices, and what ``Access`` takes.
+          records: the result of ``arrange``.
+          key: typed PRNG key of this step, secret and used once, for sampling, noise and losses.
+          step: int, number of the step, counted from 0 in each phase; used by public schedules.
+          shared: ``mesh``, a mesh of devices, and the arguments of ``Access``.
         """
 
     def describe(self, steps: int, delta: float, epsilon_spent: float) -> Description:
-        """What reports say of ``steps`` steps that spent ``epsilon_spent``."""
+        """The description, for reports, of ``steps`` steps that spent ``epsilon_spent`` at ``delta``."""

@@ -1,18 +1,18 @@
-"""Gaussian noise whose law is known: discrete, on a public lattice, drawn in integers.
+"""Gaussian noise with a known distribution: discrete, on a public lattice, and sampled in integers.
 
-``jax.random.normal`` in float32 takes 2^23 values and ends at 5.42 standard deviations, and the low bits of
-``x + noise`` tell which ``x`` was noised (Mironov, 2012). Here noise of standard deviation ``std`` is an integer ``Z``
-times the lattice's unit ``g = std / NOISE_WIDTH``, and what is released is ``g (round(x / g) + Z)``: a function of one
-integer. With ``X_j`` independent draws of ``gaussian_table``::
+``jax.random.normal`` in float32 takes 2^23 values only, none beyond 5.42 standard deviations, and the low bits of
+``x + noise`` reveal to which ``x`` the noise was added (Mironov, 2012). Here noise of standard deviation ``std`` is an
+integer ``Z`` times the lattice's unit ``g = std / NOISE_WIDTH``. The release is ``g (round(x / g) + Z)``, which is a
+function of one integer. With ``X_j`` independent samples from ``gaussian_table``::
 
     Z = X_0 + 64 X_1 + 64^2 X_2 + 64^3 X_3            NOISE_WIDTH^2 = r^2 (1 + 64^2 + 64^4 + 64^6)
 
 Formal guarantees:
-  The law of a coordinate of Z is within total variation ``2^-DEVIATION_BITS`` of one that is a post-processing of
-  ``N(0, NOISE_WIDTH^2 - 14)``, whatever integer it is added to (docs/privacy.md, "Noise"): d coordinates cost
-  ``(1 + exp(epsilon)) d 2^-DEVIATION_BITS`` of delta (``deviation``), and 14 is less than the rounding of ``std``,
-  which is upwards. Arithmetic: integers, hence the same on every backend; random bits as of a random function
-  (threefry2x32 with a secret key of 64 bits).
+  Whatever integer a coordinate of Z is added to, the distribution of the sum is within total variation
+  ``2^-DEVIATION_BITS`` of a post-processing of ``N(0, NOISE_WIDTH^2 - 14)`` (docs/privacy.md, "Noise"). Therefore d
+  coordinates cost ``(1 + exp(epsilon)) d 2^-DEVIATION_BITS`` of delta (``deviation``). The reduction of the variance
+  by 14 is less than what is added by rounding ``std`` upwards. The arithmetic is in integers, and so the same on every
+  backend. The random bits are assumed to be those of a random function (threefry2x32 with a secret key of 64 bits).
 """
 
 import itertools
@@ -26,38 +26,38 @@ from efsgd_jax.privacy.gaussian_table import FIRST_BITS, LARGEST, MORE_WORDS, SL
 
 PyTree = Any
 BASE, DIGITS = 64, 4
-# Standard deviation of Z, in units of the lattice: 6.2e7.
+# Standard deviation of Z, in units of the lattice: about 6.2e7.
 NOISE_WIDTH = WIDTH * math.sqrt(sum(BASE ** (2 * j) for j in range(DIGITS)))
 DEVIATION_BITS = 368
-# Low limbs of ``Integers`` have this many bits.
+# Number of bits of the field ``low`` of ``Integers``.
 LIMB_BITS = 24
-# Values are clamped to this many units: 2.9e8 standard deviations.
+# Values are clamped to 2^MAX_VALUE_BITS units: 2.9e8 standard deviations of the noise.
 MAX_VALUE_BITS = LIMB_BITS + 30
-# ``std`` is taken this much larger, which is more than float32 rounds it by.
+# ``std`` is multiplied by this factor, which is more than its rounding error in float32.
 UPWARDS = 1 + 2.0**-20
-# Its inverse is a float32 too.
+# The smallest unit of the lattice that is used; its inverse is representable in float32.
 SMALLEST_UNIT = 1e-37
 
 
 class Integers(NamedTuple):
-    """Integers ``high 2^24 + low`` of up to 54 bits: int32, ``0 <= low < 2^24``."""
+    """Integers ``high 2^24 + low`` of up to 54 bits; both fields are int32 and ``0 <= low < 2^24``."""
 
     high: jax.Array
     low: jax.Array
 
 
 def lattice_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Z: int32 ``shape``, of standard deviation ``NOISE_WIDTH``, at most 1.46e9 in size.
+    """Samples Z: int32 of the given shape, with standard deviation ``NOISE_WIDTH`` and ``|Z| <= 1.46e9``.
 
     Args:
       key: typed PRNG key, secret and used once.
-      shape: of the result. One call for many coordinates compiles faster than many calls.
+      shape: the shape of the result. One call for many coordinates compiles faster than many calls.
     """
     table = gaussian_table()
     bits_key, more_key = jax.random.split(key)
     bits = jax.random.bits(bits_key, (DIGITS, *shape), jnp.uint32)
     slots, bits = bits >> FIRST_BITS, bits & (2**FIRST_BITS - 1)
-    first = jnp.asarray(table.first)[slots]  # one look-up for both: look-ups are what this loop waits for
+    first = jnp.asarray(table.first)[slots]  # one look-up for both: look-ups dominate the running time
     threshold, alias = first >> SLOT_BITS, first & (2**SLOT_BITS - 1)
     chosen = jnp.where(bits < threshold, slots, alias)
     digits = _decided(more_key, chosen, slots, bits == threshold).astype(jnp.int32) - LARGEST
@@ -68,12 +68,14 @@ def lattice_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _decided(key: jax.Array, chosen: jax.Array, slots: jax.Array, equal: jax.Array) -> jax.Array:
-    """``chosen``, with those whose first bits equal their threshold's (once in 2^18) decided by all the words left.
+    """``chosen``, corrected where the first bits equal those of the threshold, which happens once in 2^18.
 
-    One at a time: there are few, and drawing these words for all would take longer than everything else.
+    There the choice between a slot and its alias is made by comparing further random words with the remaining words of
+    the threshold. This is done for one element at a time: there are few such elements, and sampling these words for
+    all of them would take longer than everything else.
     """
     table, shape, size = gaussian_table(), chosen.shape, chosen.size
-    rows = max(1, math.isqrt(size))  # finding one among n takes 2 sqrt(n) steps instead of n
+    rows = max(1, math.isqrt(size))  # in two dimensions, finding one of n elements takes 2 sqrt(n) steps instead of n
     columns = max(1, math.ceil(size / rows))
 
     def by_rows(x: jax.Array) -> jax.Array:
@@ -88,7 +90,7 @@ def _decided(key: jax.Array, chosen: jax.Array, slots: jax.Array, equal: jax.Arr
         slot = slots[row, column]
         bits = jax.random.bits(jax.random.fold_in(key, count), (MORE_WORDS,), jnp.uint32)
         words = jnp.asarray(table.thresholds)[1:, slot]
-        differs = jnp.argmax(bits != words)  # the first that does; 0 if none does, which is not below
+        differs = jnp.argmax(bits != words)  # the first word that differs; 0 if all are equal, where ``<`` is False
         value = jnp.where(bits[differs] < words[differs], slot, jnp.asarray(table.aliases)[slot])
         return (
             count + 1,
@@ -104,12 +106,12 @@ def _decided(key: jax.Array, chosen: jax.Array, slots: jax.Array, equal: jax.Arr
 
 
 def noise_like(key: jax.Array, tree: PyTree) -> PyTree:
-    """Z for every coordinate of a pytree, by one call."""
+    """Samples Z for every coordinate of a pytree, by one call of ``lattice_noise``."""
     return _divided(lattice_noise(key, (sum(x.size for x in jax.tree.leaves(tree)),)), tree)
 
 
 def _divided(flat: jax.Array, tree: PyTree) -> PyTree:
-    """Coordinates ``[d]`` as leaves of the tree's shapes."""
+    """Splits a vector ``[d]`` into a pytree with the structure and shapes of ``tree``."""
     leaves, structure = jax.tree.flatten(tree)
     ends = list(itertools.accumulate(math.prod(x.shape) for x in leaves))
     parts = [flat[end - math.prod(x.shape) : end].reshape(x.shape) for x, end in zip(leaves, ends, strict=True)]
@@ -117,16 +119,20 @@ def _divided(flat: jax.Array, tree: PyTree) -> PyTree:
 
 
 def lattice_unit(std: jax.typing.ArrayLike, size: int, sensitivity: jax.typing.ArrayLike) -> jax.Array:
-    """g, for noise of at least ``std`` on ``size`` coordinates that move by ``sensitivity`` before they are rounded.
+    """The unit g of the lattice for noise of at least ``std`` on a vector of a given sensitivity before rounding.
 
-    Rounding ``x / g`` moves each coordinate by half a unit, that is the vector by up to ``sqrt(size)`` units more;
-    noise of ``std (1 + g sqrt(size) / sensitivity)`` makes up for it. NaN where that is more than twice ``std``, and
-    where the unit is too small for a float: the release is then NaN, not unprotected. 0 for a ``std`` of 0, for none.
+    Rounding ``x / g`` changes each coordinate by at most half a unit, so that the distance between the vectors of two
+    neighbours grows by at most ``sqrt(size)`` units. Noise of standard deviation
+    ``std (1 + g sqrt(size) / sensitivity)`` covers this.
 
     Args:
-      std: of the noise, a scalar.
-      size: d.
-      sensitivity: l2 norm, a scalar.
+      std: standard deviation of the noise for the unrounded vector, a scalar.
+      size: d, the number of coordinates.
+      sensitivity: sensitivity of the vector in l2 norm, a scalar.
+
+    Returns:
+      g; 0 if ``std`` is 0 (no noise). It is NaN if the noise would have to be more than twice ``std``, or if the unit
+      is at most ``SMALLEST_UNIT``: the release is then NaN instead of unprotected.
     """
     std, sensitivity = jnp.asarray(std), jnp.asarray(sensitivity)
     # g NOISE_WIDTH = std (1 + g sqrt(d) / sensitivity), solved for g.
@@ -136,12 +142,12 @@ def lattice_unit(std: jax.typing.ArrayLike, size: int, sensitivity: jax.typing.A
 
 
 def add_noise(key: jax.Array, tree: PyTree, unit: jax.typing.ArrayLike) -> PyTree:
-    """``g (round(value / g) + Z)`` for every leaf: float arrays on the lattice.
+    """``g (round(value / g) + Z)`` for every leaf: float arrays on the lattice; ``tree`` itself if g is 0.
 
     Args:
       key: typed PRNG key, secret and used once.
       tree: pytree of float32 or float64 arrays.
-      unit: g, of ``lattice_unit``; a scalar.
+      unit: g, from ``lattice_unit``; a scalar.
     """
 
     def one(value: jax.Array, z: jax.Array) -> jax.Array:
@@ -152,36 +158,36 @@ def add_noise(key: jax.Array, tree: PyTree, unit: jax.typing.ArrayLike) -> PyTre
     leaves = jax.tree.leaves(tree)
     if len({x.dtype for x in leaves}) != 1:
         return jax.tree.map(one, tree, noise_like(key, tree))
-    # As one vector: the same numbers by fewer operations, of which compilation takes a fifth less time.
+    # As one vector: the result is the same, with fewer operations, and compilation takes a fifth less time.
     flat = jnp.concatenate([jnp.ravel(x) for x in leaves])
     return _divided(one(flat, lattice_noise(key, flat.shape)), tree)
 
 
 def to_integers(x: jax.Array) -> Integers:
-    """Whole numbers next to floats, which are clamped to 54 bits; of NaN, zero (``to_floats`` has no NaN to tell)."""
+    """Rounds floats to the nearest integers, clamped to +-2^54; NaN becomes 0, since integers have no NaN."""
     largest = 2.0**MAX_VALUE_BITS
     x = jnp.round(jnp.clip(jnp.where(jnp.isnan(x), 0.0, x), -largest, largest))
     high = jnp.floor(x * 2.0**-LIMB_BITS)
-    low = x - high * 2.0**LIMB_BITS  # exact: multiples of x's own last place
+    low = x - high * 2.0**LIMB_BITS  # exact: both are multiples of the last place of x
     return Integers(high.astype(jnp.int32), low.astype(jnp.int32))
 
 
 def plus(a: Integers, b: jax.Array) -> Integers:
-    """``a + b``, for int32 of at most 2^31 - 2^24 in size."""
+    """``a + b``, for an int32 array b with ``|b| <= 2^31 - 2^24``."""
     low = a.low + b
     return Integers(a.high + (low >> LIMB_BITS), low & (2**LIMB_BITS - 1))
 
 
 def to_floats(a: Integers, dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
-    """The nearest float, or one next to it: a function of the integer alone."""
+    """Converts to floats: the nearest one or a neighbour of it, which depends on the integer alone."""
     return a.high.astype(dtype) * 2.0**LIMB_BITS + a.low.astype(dtype)
 
 
 def deviation(epsilon: float, draws: float) -> float:
-    """What the arithmetic of ``draws`` coordinates of noise adds to delta: ``(1 + exp(epsilon)) draws 2^-368``.
+    """What the deviation of the noise from a Gaussian adds to delta: ``(1 + exp(epsilon)) draws 2^-368``.
 
-    Below 1e-12 for every epsilon up to 200 and 10^11 coordinates (parameters times steps), which is why no report
-    charges it.
+    ``draws`` is the number of coordinates of noise in all steps. The result is below 1e-12 for every epsilon up to 200
+    and 10^11 coordinates (parameters times steps), which is why no report charges it.
 
     Examples:
       >>> deviation(10.0, 1e11) < 1e-90

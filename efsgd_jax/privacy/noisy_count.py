@@ -1,4 +1,4 @@
-"""A count, released: discrete Laplace noise in exact arithmetic."""
+"""Release of a count with discrete Laplace noise, in exact arithmetic."""
 
 import math
 import secrets
@@ -13,12 +13,12 @@ CONFIDENCE = 0.95
 
 
 class NoisyMean(NamedTuple):
-    """What ``noisy_mean`` releases.
+    """The result of ``noisy_mean``.
 
     Attributes:
-      mean: in [0, 1].
-      low, high: 95% interval of what the mean would be on ever more units of the same kind.
-      noise_std: of ``mean``, from the noise alone, before it is clamped.
+      mean: the noisy mean, clamped to [0, 1].
+      low, high: 95% confidence interval of the mean over ever more units of the same kind (the population mean).
+      noise_std: standard deviation of ``mean``, before clamping, that is due to the noise alone.
     """
 
     mean: float
@@ -28,11 +28,11 @@ class NoisyMean(NamedTuple):
 
 
 def discrete_laplace(scale: Fraction, randbelow: Randbelow = secrets.randbelow) -> int:
-    """An integer z with chance proportional to ``exp(-|z| / scale)``, without rounding.
+    """Samples an integer z with probability proportional to ``exp(-|z| / scale)``, without rounding.
 
     Args:
-      scale: > 0.
-      randbelow: n -> uniform in ``0..n-1``; the system's entropy.
+      scale: the scale of the distribution, above 0.
+      randbelow: function from n to a uniform integer in ``0..n-1``; by default from the system's entropy.
 
     References:
       Canonne, Kamath, Steinke, 2020, The Discrete Gaussian for Differential Privacy, arXiv 2004.00010, Algorithm 2.
@@ -46,12 +46,12 @@ def discrete_laplace(scale: Fraction, randbelow: Randbelow = secrets.randbelow) 
         while _flip(1, 1, randbelow):
             v += 1
         size, negative = (u + t * v) // s, randbelow(2)
-        if size or not negative:  # zero has one sign
+        if size or not negative:  # zero with a negative sign is rejected, so that it is not counted twice
             return -size if negative else size
 
 
 def _flip(numerator: int, denominator: int, randbelow: Randbelow) -> bool:
-    """True with chance ``exp(-numerator / denominator)``, of a fraction in [0, 1]."""
+    """True with probability ``exp(-numerator / denominator)``, for a fraction in [0, 1]."""
     k = 1
     while randbelow(k * denominator) < numerator:
         k += 1
@@ -59,20 +59,21 @@ def _flip(numerator: int, denominator: int, randbelow: Randbelow) -> bool:
 
 
 def noisy_total(total: int, epsilon: float, *, rounds: int = 1, randbelow: Randbelow = secrets.randbelow) -> int:
-    """How many 0/1 answers are 1, of all units in each of ``rounds`` rounds, with noise of scale rounds / epsilon.
+    """A count plus discrete Laplace noise of scale ``rounds / epsilon``.
+
+    The count is the number of answers 1, when a 0/1 question is answered about every unit in each of ``rounds`` rounds.
 
     Args:
       total: the count.
-      epsilon: > 0, the price.
-      rounds: S, public; answers about one unit.
-      randbelow: of ``discrete_laplace``.
+      epsilon: epsilon of this release, above 0.
+      rounds: S, public: the number of answers about one unit.
+      randbelow: source of randomness; see ``discrete_laplace``.
 
     Formal guarantees:
       ``(epsilon, 0)``-differential privacy, if a unit changes the answers about itself only. It has one answer in each
-      round, so that adding it, removing it or replacing it by another moves ``total`` by at most S, and the chance of
-      any value, which is proportional to ``exp(-|value - total| epsilon / S)``, by a factor of at most
-      ``exp(epsilon)``.
-      The arithmetic is of integers: what is drawn has exactly that distribution.
+      round, so that adding it, removing it or replacing it by another changes ``total`` by at most S. The probability
+      of any value is proportional to ``exp(-|value - total| epsilon / S)``, and so changes by a factor of at most
+      ``exp(epsilon)``. The arithmetic is in integers, so that the noise has exactly this distribution.
     """
     return total + discrete_laplace(Fraction(rounds) / Fraction(epsilon), randbelow)
 
@@ -80,19 +81,27 @@ def noisy_total(total: int, epsilon: float, *, rounds: int = 1, randbelow: Randb
 def noisy_mean(
     total: int, units: int, epsilon: float, *, rounds: int = 1, randbelow: Randbelow = secrets.randbelow
 ) -> NoisyMean:
-    """``noisy_total`` as the mean of the answers about M = ``units`` units.
+    """``noisy_total`` divided by the number of answers, with a confidence interval.
+
+    The confidence interval is a Bonferroni combination. Half of the 5% is for an interval of the count from the noise,
+    the other half for Clopper-Pearson bounds for M units at the two ends of that interval. For S > 1 the count that
+    enters the beta quantiles is the mean over the rounds; the mean answer about a unit varies no more than one answer.
+
+    Args:
+      total: the count; see ``noisy_total``.
+      units: M, the number of units, public.
+      epsilon: epsilon of this release, above 0.
+      rounds: S, public: the number of answers about one unit.
+      randbelow: source of randomness; see ``discrete_laplace``.
 
     Formal guarantees:
-      Those of ``noisy_total``, for a public M: the rest is post-processing. The noise of the mean has scale
-      1 / (epsilon M) for every S: counts that one unit moves by at most 1 each have a mean that it moves by at most 1.
-
-    The interval is Bonferroni's: half of the 5% for the noise, half for Clopper and Pearson's bounds of M units at
-    either end of what the noise leaves. For S > 1 their beta quantiles take the mean count for a count; a unit's mean
-    answer varies no more than one answer.
+      Those of ``noisy_total``, for a public M, since everything after it is post-processing. The noise of the mean has
+      scale 1 / (epsilon M) for every S: one unit changes the count of each round by at most 1, and so the mean of these
+      counts by at most 1.
     """
     noisy = noisy_total(total, epsilon, rounds=rounds, randbelow=randbelow)
     decay = epsilon / rounds
-    tail = (1 - CONFIDENCE) / 4  # of each side of each half
+    tail = (1 - CONFIDENCE) / 4  # the error probability of each of the four ends
     reach = -int(stats.dlaplace.ppf(tail, decay))
     least, most = (min(max((noisy + d) / rounds, 0.0), float(units)) for d in (-reach, reach))
     low = float(stats.beta.ppf(tail, least, units - least + 1)) if least > 0 else 0.0

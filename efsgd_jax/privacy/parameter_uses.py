@@ -1,4 +1,8 @@
-"""What one example adds to the gradient of the weights that it meets."""
+"""The gradient of one example with respect to the weights of a use (``dataflow.ParamUse``), its norm, and its sum.
+
+In this module ``met`` are the example-dependent inputs of the use's equation: the activations, or the index of a slice.
+``cotangents`` are the cotangents of the use's outputs.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,12 +15,13 @@ from jax.extend.core import JaxprEqn, Literal, Var
 from efsgd_jax.privacy.dataflow import ParamUse, evaluate
 from efsgd_jax.privacy.rounding import sum_of_squares, wide
 
-# Lengths below this are measured in its units: float32 squares of numbers this small vanish.
+# A vector is divided by its largest absolute value, but at least by this, before it is squared: in float32 the squares
+# of very small numbers are 0.
 TINY = 1e-30
 
 
 def is_outer_product(use: ParamUse) -> bool:
-    """Whether one vector of the example meets a matrix, or the example reads one slice of a table."""
+    """Whether the use multiplies one vector of each example by a matrix, or reads one slice of a table per example."""
     equation: Any = use.equation
     name, params = equation.primitive.name, equation.params
     if name == "dot_general" and len(use.weights) == 1:
@@ -30,7 +35,16 @@ def is_outer_product(use: ParamUse) -> bool:
 
 
 def outer_product_norm(use: ParamUse, met: Sequence[jax.Array], cotangents: Sequence[jax.Array]) -> jax.Array:
-    """``|x| |d|``, or ``|d|`` where ``x`` says only which slice; of one example, a float32 scalar."""
+    """The norm of one example's gradient: ``|x| |d|``, or ``|d|`` where x is only the index of a slice.
+
+    Args:
+      use: one for which ``is_outer_product`` holds.
+      met: x, the example-dependent inputs of the use, of one example.
+      cotangents: d, the cotangents of the use's outputs, of one example.
+
+    Returns:
+      float scalar, float32 or wider.
+    """
     d = _length(cotangents[0])
     return _length(met[0]) * d if use.equation.primitive.name == "dot_general" else d
 
@@ -38,13 +52,20 @@ def outer_product_norm(use: ParamUse, met: Sequence[jax.Array], cotangents: Sequ
 def outer_product_sum(
     use: ParamUse, met: Sequence[jax.Array], cotangents: Sequence[jax.Array], weights: Mapping[Var, jax.Array]
 ) -> jax.Array:
-    """The sum of the gradients of a batch in float32 or wider, as one product; arguments have a batch axis in front."""
+    """The sum of the gradients of a batch, as one product, in float32 or wider.
+
+    Args:
+      use: one for which ``is_outer_product`` holds.
+      met: the example-dependent inputs of the use, each with a leading batch axis.
+      cotangents: the cotangents of the use's outputs, each with a leading batch axis.
+      weights: the values of the variables that do not depend on the example.
+    """
     equation: Any = use.equation
     (at,) = use.weights
     params = dict(equation.params)
     if equation.primitive.name == "dot_general":
         params["preferred_element_type"] = None
-        # Accelerators round float32 factors by default, and a rounded term can be longer than its bound.
+        # Accelerators round float32 factors by default, and the norm of a rounded term can exceed its bound.
         params["precision"] = (jax.lax.Precision.HIGHEST,) * 2
 
     def outputs(matrix: jax.Array) -> jax.Array:
@@ -61,7 +82,7 @@ def outer_product_sum(
 def weight_gradients(
     use: ParamUse, met: Sequence[jax.Array], cotangents: Sequence[jax.Array], weights: Mapping[Var, jax.Array]
 ) -> dict[Var, jax.Array]:
-    """The gradient of each weight that one example meets there."""
+    """The gradient of one example with respect to each weight of the use, for that use alone."""
     equation: Any = use.equation
     given = dict(zip(use.examples, met, strict=True))
 
@@ -79,14 +100,17 @@ def weight_gradients(
 
 
 def _inputs(equation: JaxprEqn, mine: Mapping[int, jax.Array], weights: Mapping[Var, jax.Array]) -> list[Any]:
-    """Of an equation: ``mine`` by their positions, and what does not depend on the example."""
+    """All inputs of an equation: ``mine`` at its positions, elsewhere literals and the values in ``weights``."""
     return [
         mine[i] if i in mine else v.val if isinstance(v, Literal) else weights[v] for i, v in enumerate(equation.invars)
     ]
 
 
 def _length(x: jax.Array) -> jax.Array:
-    """L2 norm, in float32 or wider, of numbers of any size: ``|x| |d|`` must not be 0 because ``|x|^2`` is."""
+    """L2 norm of ``x``, in float32 or wider, scaled so that squares of small numbers do not underflow to 0.
+
+    ``|x| |d|`` must not be 0 only because ``|x|^2`` underflows.
+    """
     x = wide(x).reshape(-1)
     scale = jnp.maximum(jnp.max(jnp.abs(x)), TINY)
     return scale * jnp.sqrt(sum_of_squares(x / scale))

@@ -1,4 +1,4 @@
-"""What the windows of a convolution see, as rows of a matrix."""
+"""The patches of an image that the windows of a convolution cover, as rows of a matrix."""
 
 from collections.abc import Sequence
 
@@ -16,21 +16,22 @@ def extract_patches(
     dilation: Sequence[int] | None = None,
     base_dilation: Sequence[int] | None = None,
 ) -> jax.Array:
-    """What every window sees, by strided slices: ``[B, H, W, C]`` gives ``[B, H', W', w * h * C]``.
+    """The patch of every window, by strided slices: ``[B, H, W, C]`` gives ``[B, H', W', w * h * C]``.
 
-    Any number of spatial axes. The order of the last axis is that of ``as_matrix(kernel)``.
+    There may be any number of spatial axes. The order of the last axis is that of the rows of ``as_matrix(kernel)``.
 
     Args:
-      x: ``[B, *sides, C]``.
-      window: sides of the kernel.
-      strides: step between windows, along each axis.
-      padding: zeros before and after; negative padding cuts off.
-      dilation: step between the pixels that a window sees.
-      base_dilation: step between the pixels of ``x``, with zeros between them, as in transposed convolutions.
+      x: images, ``[B, *spatial axes, C]``.
+      window: size of the kernel along each spatial axis.
+      strides: step between windows, along each spatial axis.
+      padding: zeros before and after the image, along each spatial axis; negative padding removes pixels.
+      dilation: step between the pixels of a window, along each spatial axis; None for 1.
+      base_dilation: step between the pixels of ``x``, with zeros between them, as in transposed convolutions; None
+        for 1.
     """
     x = pad(x, padding, base_dilation)
     dilation = dilation or [1] * len(window)
-    # Axis by axis: 2 k slices instead of k^2, which XLA compiles, and copies, faster.
+    # Axis by axis: this takes 2 k slices instead of k^2, which XLA compiles and copies faster.
     for axis, (k, stride, step) in enumerate(zip(window, strides, dilation, strict=True), start=1):
         count = (x.shape[axis] - step * (k - 1) - 1) // stride + 1
         views = [jax.lax.slice_in_dim(x, i * step, i * step + stride * (count - 1) + 1, stride, axis) for i in range(k)]
@@ -52,7 +53,7 @@ def as_kernel(matrix: jax.Array, window: Sequence[int]) -> jax.Array:
 
 
 def pad(x: jax.Array, padding: Padding, base_dilation: Sequence[int] | None = None) -> jax.Array:
-    """Zeros around, and between, the pixels of ``[B, *sides, C]``; negative padding cuts off."""
+    """Puts zeros around and between the pixels of ``[B, *spatial axes, C]``; negative padding removes pixels."""
     between = [step - 1 for step in base_dilation or [1] * len(padding)]
     config = [(0, 0, 0), *((*p, b) for p, b in zip(padding, between, strict=True)), (0, 0, 0)]
     return jax.lax.pad(x, jnp.zeros((), x.dtype), config)

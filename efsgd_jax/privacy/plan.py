@@ -1,7 +1,8 @@
-"""The phases of a run as the accountant sees them: mechanisms, steps, and how they divide one budget.
+"""The phases of a run for the accountant: their mechanisms, their steps, and how they divide one budget.
 
-A run may have several phases that read private data, one after the other: a full-batch release, then DP-SGD. Their
-events compose; steps are counted through all phases. ``calibrate_plan`` solves for the noise of all of them at once.
+A run may have several phases that read private data, one after the other, such as a full-batch release and then DP-SGD.
+Their events are composed, and steps are counted consecutively through all phases. ``calibrate_plan`` solves for the
+noise of all phases.
 """
 
 import math
@@ -17,12 +18,16 @@ from efsgd_jax.privacy.mechanism import Mechanism
 
 
 class Budget(NamedTuple):
-    """A part of the target epsilon. Phases of one budget have one noise multiplier, which is solved for.
+    """A part of the target epsilon, for which one noise multiplier is solved that all phases of the budget have.
 
     Attributes:
-      name: phases that state the same one share it.
-      share: of the target epsilon; those of all budgets add up to 1. When the phases of the first k budgets have
-        ended, the run has spent at most the first k shares.
+      name: name of the budget; phases whose budgets have the same name share it.
+      share: the part of the target epsilon; the shares of all budgets add up to 1. When the phases of the first k
+        budgets have ended, the run has spent at most the first k shares together.
+
+    Examples:
+      >>> Budget("mixture", 0.4)
+      Budget(name='mixture', share=0.4)
     """
 
     name: str = "training"
@@ -30,13 +35,18 @@ class Budget(NamedTuple):
 
 
 class PlannedPhase(NamedTuple):
-    """One phase before anything is read.
+    """The plan of one phase, which is made before any data is read.
 
     Attributes:
-      name: shown in progress lines and in the report.
-      mechanism: None for post-processing, which is free.
-      steps: how often the mechanism is used.
-      budget: that pays for it.
+      name: name of the phase, which progress lines and the report show.
+      mechanism: the mechanism of each step; None for post-processing, which costs nothing.
+      steps: number of steps.
+      budget: the budget to which the phase belongs.
+
+    Examples:
+      >>> from efsgd_jax.privacy import FullBatchMechanism
+      >>> PlannedPhase("sums", FullBatchMechanism(1000, 0.0), steps=1).budget.share
+      1.0
     """
 
     name: str
@@ -49,8 +59,8 @@ class Composition(NamedTuple):
     """All phases as one mechanism, for the ledger and the calibration: its steps are those of the phases, in order.
 
     Attributes:
-      phases: of the run; those without a mechanism take no steps of it.
-      solving: the budget that ``with_noise`` gives its noise to.
+      phases: the phases of the run; the steps of phases without a mechanism are not counted.
+      solving: name of the budget whose noise multiplier ``with_noise`` sets; "" for none.
 
     Examples:
       >>> from efsgd_jax.privacy import DpSgdMechanism, FullBatchMechanism
@@ -80,7 +90,10 @@ class Composition(NamedTuple):
 
     @property
     def noise_multiplier(self) -> float:
-        """Of the budget that is being solved for; otherwise 0 if some phase has no noise, else that of the first."""
+        """The noise multiplier of the first private phase; 0 if any private phase has no noise.
+
+        While a budget is being solved for, only the phases of that budget count.
+        """
         noise = [m.noise_multiplier for p, m in self.private if not self.solving or p.budget.name == self.solving]
         return 0.0 if min(noise) == 0 else noise[0]
 
@@ -90,10 +103,10 @@ class Composition(NamedTuple):
 
     @property
     def neighbouring_relation(self) -> dp_accounting.NeighboringRelation:
-        """That of all phases.
+        """The neighbouring relation that all private phases share.
 
         Raises:
-          ValueError: they have different ones, whose events do not compose.
+          ValueError: they have different relations, whose events do not compose.
         """
         relations = {m.neighbouring_relation for _, m in self.private}
         if len(relations) > 1:
@@ -105,7 +118,7 @@ class Composition(NamedTuple):
         return math.fsum(m.overflow_share for _, m in self.private)
 
     def taken(self, steps: int) -> list[tuple[PlannedPhase, Mechanism, int]]:
-        """The phases that have begun after ``steps`` steps, and how many steps of each were taken."""
+        """The private phases that have begun after ``steps`` steps, with the number of steps taken of each."""
         found = []
         for phase, mechanism in self.private:
             here = min(steps, phase.steps)
@@ -126,7 +139,7 @@ class Composition(NamedTuple):
         return self._replace(phases=tuple(noised(p) for p in self.phases))
 
     def prepared(self, steps: int, delta: float) -> "Composition":
-        del steps  # of each phase its own
+        del steps  # each phase is prepared for its own number of steps
 
         def ready(phase: PlannedPhase) -> PlannedPhase:
             mechanism = phase.mechanism
@@ -141,11 +154,11 @@ class Composition(NamedTuple):
     def epsilon(
         self, steps: int, delta: float, *, accountant: Accountant = "pld", truncated: bool = True, grid: float = FINE
     ) -> float:
-        """Epsilon of the first ``steps`` steps; ``inf`` where a phase that has begun has none.
+        """Epsilon of the first ``steps`` steps; ``inf`` if a phase that has begun has no finite epsilon.
 
         Formal guarantees:
-          Each phase's event holds given what was released before it, so that their composition is that of the run. A
-          phase that has not begun charges nothing.
+          Each phase's event holds given everything that was released before it, so that the composition of the events
+          is the event of the run. A phase that has not begun is not charged.
         """
         taken = self.taken(steps)
         if not taken:
@@ -162,15 +175,16 @@ class Composition(NamedTuple):
 
 
 def calibrate_plan(plan: Iterable[PlannedPhase], target_epsilon: float, delta: float) -> tuple[PlannedPhase, ...]:
-    """The phases with the noise with which all together spend at most ``target_epsilon``.
+    """The phases with noise multipliers with which all of them together spend at most ``target_epsilon``.
 
     Args:
-      plan: phases in order; a noise multiplier of 0 is solved for, any other stays as it is.
-      target_epsilon: > 0.
-      delta: in (0, 1).
+      plan: the phases, in order. The noise multiplier of a budget whose phases all have 0 is solved for; if any of its
+        phases has noise, its phases stay as they are.
+      target_epsilon: the target, above 0.
+      delta: the delta of the guarantee, in (0, 1).
 
     Raises:
-      UserError: unreachable, or the budgets' shares do not add up to 1.
+      UserError: the target is not reachable, or the shares of the budgets are not positive or do not add up to 1.
 
     Examples:
       >>> from efsgd_jax.privacy import FullBatchMechanism

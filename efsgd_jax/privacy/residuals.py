@@ -1,4 +1,7 @@
-"""The residuals of error feedback: one for each unit (mode ``local``), or a low-pass filter (mode ``private``)."""
+"""The residuals of error feedback: one for each unit (mode ``local``), or one moving average (mode ``private``).
+
+A unit is what has a residual of its own: a record of ``DpSgdMechanism``, or a shard in methods with shards.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -12,7 +15,18 @@ PyTree = Any
 
 
 def init_units(params: PyTree, num_units: int, kind: Literal["scalar", "vector"], l2_norm_clip: ClipNorm) -> PyTree:
-    """Zeros: float32 ``[N]`` (``scalar``; one for each group of clip norms), or ``[N, ...]`` for each parameter."""
+    """Residuals of zero for N = ``num_units`` units.
+
+    Args:
+      params: the parameters.
+      num_units: N.
+      kind: ``"scalar"`` for one number per unit, ``"vector"`` for one gradient per unit.
+      l2_norm_clip: C, or one clip norm per parameter group.
+
+    Returns:
+      For ``"scalar"``, float32 ``[N]``, or such an array for each group. For ``"vector"``, ``[N, ...]`` for each
+      parameter, in float32 or wider.
+    """
     if kind == "vector":
         return jax.tree.map(lambda p: jnp.zeros((num_units, *p.shape), jnp.promote_types(p.dtype, jnp.float32)), params)
     if isinstance(l2_norm_clip, Mapping):
@@ -21,19 +35,19 @@ def init_units(params: PyTree, num_units: int, kind: Literal["scalar", "vector"]
 
 
 def unit_lengths(residual: PyTree, indices: jax.Array) -> PyTree:
-    """The scalar residuals of a batch's units, as ``clipped_grad`` takes them for ``carried``.
+    """The scalar residuals of the units of a batch: the argument ``carried`` of ``clipped_grad``'s result.
 
     Args:
-      residual: of an ``ErrorFeedbackState`` of mode ``local``.
-      indices: int ``[B]``.
+      residual: the field ``residual`` of an ``ErrorFeedbackState`` of mode ``local``.
+      indices: int ``[B]``, the unit of each row of the batch.
 
     Returns:
-      float32 ``[B]``, or that for each group.
+      float32 ``[B]``, or such an array for each parameter group.
     """
     return jax.tree.map(lambda r: r[indices], residual)
 
 
-units_of = unit_lengths  # of vector residuals: the same rows, longer
+units_of = unit_lengths  # for vector residuals, where each row is a gradient
 
 
 def update_units(
@@ -46,16 +60,17 @@ def update_units(
     bound: jax.typing.ArrayLike,
     decay: jax.typing.ArrayLike,
 ) -> PyTree:
-    """Writes ``decay * clip(what was cut off, bound)`` back to the rows that contributed.
+    """Writes ``decay * clip(clipping excess, bound)`` to the residuals of the units that contributed to the batch.
 
     Args:
-      residual: of all units.
-      indices: int ``[B]``.
-      kept: bool ``[B]``; False rows (padding, NaN) leave their unit's residual as it was.
-      stretched: for vector residuals, the gradients with their residuals added, each leaf ``[B, ...]``.
-      clipping_excess: from ``clip_and_sum``.
-      l2_norm_clip: C.
-      bound: D, on the joint norm; groups get the same multiple of their C_m.
+      residual: the residuals of all units.
+      indices: int ``[B]``, the unit of each row of the batch.
+      kept: bool ``[B]``; rows that are False (padding, or a gradient that is zero or not finite) leave the residual of
+        their unit unchanged.
+      stretched: for vector residuals, the sums of gradient and residual, each leaf ``[B, ...]``; None for scalar ones.
+      clipping_excess: the field of that name of the ``ClippedSum``.
+      l2_norm_clip: C, or one clip norm per parameter group.
+      bound: D, the bound on the joint norm; with groups, that of a group is the same multiple of its C_m.
       decay: a.
     """
     num_units = jax.tree.leaves(residual)[0].shape[0]
@@ -69,7 +84,7 @@ def update_units(
         return store(old, jnp.asarray(decay * jnp.minimum(cut, bound * clip / sensitivity)))
 
     def vector(old: PyTree, cut: jax.Array, clip: jax.typing.ArrayLike, grads: PyTree) -> PyTree:
-        # A gradient that lost `cut` was `cut + C` long.
+        # A gradient with the clipping excess `cut` had the norm `cut + C`.
         factor = decay * jnp.minimum(cut, bound * clip / sensitivity) / (cut + clip)
         factor = jnp.where(kept, factor, 0.0)
 

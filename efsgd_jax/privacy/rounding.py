@@ -1,19 +1,23 @@
-"""What rounding adds to the length of a clipped sum, bounded, and the sums for which the bound holds.
+"""A bound on how much rounding adds to the sensitivity of a clipped sum, and the sums for which the bound holds.
 
-The theorem wants ``|fl(S) - fl(S')| <= C`` for batches that differ in one row: c_i in S, zeros in S'. In floating point
-a row that is clipped to C is a little longer, and one more row changes how the others are rounded. So rows are clipped
-to ``C / (1 + margin)``, with a margin that covers both whatever the numbers are. It is small because sums are made in a
-way that keeps it small: at most ``ROWS`` rows are added up in an unknown order, and such blocks, of which one
-only can differ, are added up with compensation.
+The sensitivity proof needs ``|fl(S) - fl(S')| <= C`` for two batches that differ in one row, which is c_i in S and
+zeros in S'. In floating point the norm of a row that is clipped to C can slightly exceed C, and one more row changes
+how the other rows are rounded. Therefore rows are clipped to ``C / (1 + margin)``, with a margin that covers both
+errors for all inputs. The margin is small because of how sums are computed: at most ``ROWS`` rows (a block) are added
+in an unknown order, and the blocks are added with compensated summation. Only one block can differ between S and S'.
 
-With u the unit roundoff (2^-24 in float32), B rows in the batch and r = min(B, ROWS)::
+With u the unit roundoff (2^-24 in float32), B rows in the batch, r = min(B, ROWS) and d elements in the largest leaf,
+the margin, which is relative to C, is the sum of these terms, and of ``4 B^3 u^2`` for the compensated sums::
 
-    a row's norm     is wrong by    (min(d, 256) ceil(log_256 d) + leaves + 16) u, relatively, of d elements
-    a block of rows  differs by     2 (r + 12) r u C  more than C; 8 u of it for products (six passes on a TPU)
-    the batch        differs by     12 B u C  more: rounded after its microbatches, after all of them, after its devices
-                                    and three times by the transform; 2 u is each rounding's, on both sides
+    relative error of a row's norm:                  (min(d, 256) ceil(log_256 d) + leaves + 16) u
+    excess over C of the difference of a block:      2 (r + 12) r u C
+                                                     (8 u of the 12 u are for products: six passes on a TPU)
+    additional difference of the whole batch:        12 B u C
+                                                     (6 roundings of 2 u each, which is u for each of S and S': after
+                                                     each microbatch, after all of them, after the sum over devices,
+                                                     and three in the optax transform)
 
-Arithmetic: sums and products of float32 (or wider) that round to nearest or to a neighbour of it, in an order that
+Assumed arithmetic: sums and products in float32 (or wider) round to nearest or to a neighbour of it, in an order that
 depends on shapes only; no row is read for another row's gradient.
 """
 
@@ -27,23 +31,28 @@ import jax.numpy as jnp
 from efsgd_jax.privacy.varying import zeros_like
 
 PyTree = Any
-# Rows that are added up at one time, in whatever order the backend likes.
+# Largest number of rows in one reduction, whose order of summation is up to the backend.
 ROWS = 128
-# Elements of which squares are added up at one time.
+# Largest number of squares in one reduction.
 ELEMENTS = 256
-# Above this a margin would cost more than it is worth: half a million rows.
+# Largest margin that is accepted; it is reached at about half a million rows.
 MAX_MARGIN = 0.2
 
 
 def margin(params: PyTree, rows: int) -> float:
-    """The relative margin for a clipped sum; 0 for no rows. Microbatches and devices do not change it.
+    """The relative margin by which rows are clipped below the clip norm; it covers the rounding of a clipped sum.
+
+    It does not depend on how the batch is divided into microbatches or among devices.
 
     Args:
-      params: the parameters, or gradients of one example; shapes and dtypes.
-      rows: B, with padding.
+      params: the parameters, or the gradients of one example; only shapes and dtypes are read.
+      rows: B, the number of rows of the batch, including padding.
+
+    Returns:
+      The margin; 0 if there are no rows or no parameters.
 
     Raises:
-      ValueError: above ``MAX_MARGIN``.
+      ValueError: the margin would be above ``MAX_MARGIN``.
     """
     leaves = [x for x in jax.tree.leaves(params) if math.prod(x.shape)]
     if not leaves or not rows:
@@ -52,7 +61,7 @@ def margin(params: PyTree, rows: int) -> float:
     d, r = max(math.prod(x.shape) for x in leaves), min(rows, ROWS)
     levels = max(1, math.ceil(math.log(d, ELEMENTS)))
     norms = min(d, ELEMENTS) * levels + len(leaves) + 16
-    result = (norms + 2 * (r + 12) * r + 12 * rows) * u + 4 * rows**3 * u**2  # the last of compensated sums
+    result = (norms + 2 * (r + 12) * r + 12 * rows) * u + 4 * rows**3 * u**2  # the last term: compensated sums
     if result > MAX_MARGIN:
         raise ValueError(
             f"a clipped sum of {rows} rows may move by {100 * result:.0f}% more than its clip norm through the "
@@ -62,14 +71,14 @@ def margin(params: PyTree, rows: int) -> float:
 
 
 def two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``a + b`` rounded, and what rounding took away, exactly (Møller, 1965; Knuth, 1969)."""
+    """``a + b`` rounded, and the exact rounding error ``a + b - fl(a + b)`` (Møller, 1965; Knuth, 1969)."""
     s = a + b
     back = s - a
     return s, (a - (s - back)) + (b - back)
 
 
 def compensated(sums: PyTree, errors: PyTree, more: PyTree) -> tuple[PyTree, PyTree]:
-    """``sums + errors + more``, as a sum and the error of it so far."""
+    """One step of compensated summation: adds ``more``, and returns the rounded sums and their accumulated errors."""
     leaves, structure = jax.tree.flatten(sums)
     pairs = [two_sum(s, x) for s, x in zip(leaves, jax.tree.leaves(more), strict=True)]
     added = [e + new for e, (_, new) in zip(jax.tree.leaves(errors), pairs, strict=True)]
@@ -77,11 +86,11 @@ def compensated(sums: PyTree, errors: PyTree, more: PyTree) -> tuple[PyTree, PyT
 
 
 def sum_in_blocks(sum_rows: Callable[..., PyTree], arrays: PyTree) -> PyTree:
-    """``sum_rows(arrays)`` of arrays ``[m, ...]``, of at most ``ROWS`` rows at a time.
+    """``sum_rows(arrays)``, computed in blocks of at most ``ROWS`` rows, whose sums are added with compensation.
 
     Args:
-      sum_rows: from arrays ``[r, ...]`` to sums over their rows; rows of zeros (False) add nothing.
-      arrays: pytree of arrays.
+      sum_rows: function from arrays ``[r, ...]`` to sums over their rows; rows of zeros (False) must add nothing.
+      arrays: pytree of arrays ``[m, ...]``.
     """
     (rows, *_) = (x.shape[0] for x in jax.tree.leaves(arrays))
     if rows <= ROWS:
@@ -103,25 +112,32 @@ def sum_in_blocks(sum_rows: Callable[..., PyTree], arrays: PyTree) -> PyTree:
 
 
 def sum_of_squares(x: jax.Array) -> jax.Array:
-    """Over the last axis, in float32 or wider; at most ``ELEMENTS`` terms at one time, whatever the backend does."""
+    """Sum of squares over the last axis, in float32 or wider.
+
+    No single reduction has more than ``ELEMENTS`` terms, so that the bound on the rounding error holds for any order
+    of summation.
+    """
     squares = jnp.square(wide(x))
     while squares.shape[-1] > ELEMENTS:
         count = -(-squares.shape[-1] // ELEMENTS)
         padding = [(0, 0)] * (squares.ndim - 1) + [(0, count * ELEMENTS - squares.shape[-1])]
         parts = jnp.pad(squares, padding).reshape(*squares.shape[:-1], count, ELEMENTS)
-        # Without the barrier XLA makes one sum of two.
+        # Without the barrier XLA could merge the two reductions into one.
         squares = jax.lax.optimization_barrier(jnp.sum(parts, axis=-1))
     return jnp.sum(squares, axis=-1)
 
 
 def wide(x: jax.Array) -> jax.Array:
-    """In float32 or wider; whole numbers as they are."""
+    """``x`` in float32 or wider; arrays of integers or booleans are returned unchanged."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if jnp.issubdtype(x.dtype, jnp.inexact) else x
 
 
 def round_once(tree: PyTree) -> PyTree:
-    """Half-precision numbers, rounded now: XLA may compute the same number twice, once with and once without rounding,
-    and the norm would not be that of what is added up."""
+    """``tree``, with a barrier that makes XLA round half-precision leaves at this point; other leaves are unchanged.
+
+    Without it XLA may compute the same value twice, once with and once without the rounding, and the norm would then
+    not be that of the gradient that is added up.
+    """
 
     def one(x: jax.Array) -> jax.Array:
         return jax.lax.optimization_barrier(x) if x.dtype.itemsize < 4 and jnp.issubdtype(x.dtype, jnp.inexact) else x

@@ -12,9 +12,15 @@ def sample_capacity(
 ) -> int:
     """A padded batch size that a Poisson batch of expected size ``q * N`` practically never exceeds.
 
-    Six standard deviations above the mean, at most ``N``, rounded up to ``multiple_of`` unless that is larger. What is
-    cut off beyond it is not ignored: it is part of the mechanism that ``mechanisms.dp_sgd_event`` describes. With
-    ``overflow_probability``, enough for a batch to exceed it no more often than that.
+    It is six standard deviations above the mean, but at most ``N``, and rounded up to a multiple of ``multiple_of``
+    unless ``multiple_of`` is larger. The accounting includes the truncation of batches that exceed it: see
+    ``dp_sgd_event``.
+
+    Args:
+      dataset_size: N.
+      sampling_probability: q.
+      multiple_of: the number of which the result is a multiple, such as the number of devices.
+      overflow_probability: if given, the result is so large that a batch exceeds it with at most this probability.
 
     Examples:
       >>> 512 < sample_capacity(60_000, 512 / 60_000) < 700
@@ -32,23 +38,23 @@ def sample_capacity(
 def poisson_batch(
     key: jax.Array, dataset_size: int, sampling_probability: float, capacity: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Draws each of N examples independently with probability q, padded to a fixed shape.
+    """Samples each of N examples independently with probability q; the batch is padded to a fixed shape.
 
     Args:
       key: typed PRNG key, secret and used once.
       dataset_size: N.
       sampling_probability: q in (0, 1].
-      capacity: length of the result.
+      capacity: number of rows of the result.
 
     Returns:
       ``(indices, mask)``: int32 ``[capacity]`` in ``0..N-1`` and bool ``[capacity]``, False on padding. If more
-      than ``capacity`` examples were drawn, a uniformly random subset of them is kept.
+      than ``capacity`` examples were sampled, a uniformly random subset of them is kept.
 
     Formal guarantees:
       Participation is independent across examples with probability ``floor(q * 2^32) / 2^32 <= q`` (32 random
       bits against a threshold; float32 uniforms would round q by up to 1e-7). With truncation it is the
       sampling of ``dp_accounting.TruncatedSubsampledGaussianDpEvent`` (arXiv 2508.15089).
-      Amplification holds only while the draws stay secret.
+      Amplification holds only while it stays secret which examples were sampled.
 
     Examples:
       >>> rows, mask = poisson_batch(jax.random.key(5), 1000, 0.1, capacity=160)
@@ -56,7 +62,8 @@ def poisson_batch(
       ((160,), True)
     """
     bits = jax.random.bits(key, (dataset_size,), jnp.uint32)
-    # The smallest `capacity` values: given that they are below the threshold, they are a random subset.
+    # The examples with the `capacity` smallest values. If the values of more examples are below the threshold, these
+    # are a uniformly random subset of them.
     flipped, indices = jax.lax.top_k(~bits, min(capacity, dataset_size))
     if sampling_probability >= 1.0:
         mask = jnp.ones(indices.shape, bool)

@@ -1,7 +1,7 @@
-"""Privacy loss of a Gaussian on a random subset, when any one member may be *replaced*: dp-accounting's PLD lacks it.
+"""PLD accountant that also supports Gaussians on random subsets under ``REPLACE_ONE``, which dp-accounting's does not.
 
-dp-accounting's RDP knows ``SampledWithoutReplacementDpEvent`` under ``REPLACE_ONE`` (Wang et al., 2019); its PLD does
-not, and RDP is loose: for the published settings of GS-WGAN RDP says 9.24 where this accountant says 5.51.
+dp-accounting's RDP accountant supports ``SampledWithoutReplacementDpEvent`` under ``REPLACE_ONE`` (Wang et al., 2019),
+but RDP is loose: for the published settings of GS-WGAN, epsilon is 9.24 by RDP and 5.51 by this accountant.
 """
 
 import functools
@@ -29,24 +29,25 @@ REPLACE_ONE = dp_accounting.NeighboringRelation.REPLACE_ONE
 
 
 def replaced_in_subset(noise_multiplier: float, share: float, grid: float) -> PrivacyLossDistribution:
-    """PLD of one Gaussian release of a member of a random subset, one member of the whole being replaced.
+    """PLD of one Gaussian release on a random subset of the records, if one record of all is replaced.
 
     With Q = N(0, sigma^2), P = N(1, sigma^2), g = ``share`` and H the hockey-stick divergence at e^epsilon::
 
         delta(epsilon) = max(H((1 - g) Q + g P || Q), H(Q || (1 - g) Q + g P))
 
     Args:
-      noise_multiplier: sigma, noise std over the largest distance between two values.
-      share: g in (0, 1], size of the subset over size of the whole.
-      grid: of epsilon; any gives an upper bound.
+      noise_multiplier: sigma, standard deviation of the noise over the largest distance between two values.
+      share: g in (0, 1], size of the subset over the number of all records.
+      grid: distance between two points of the grid of privacy losses; every grid gives an upper bound.
 
     Formal guarantees:
-      Let the outputs be (1 - g) A + g B and (1 - g) A + g B', where A, B, B' are mixtures of Gaussians whose means
-      are at most 1 apart. For epsilon >= 0 advanced joint convexity gives ``H <= g H_0(P || Q)``, with ``e^eps = 1 + g
-      (e^eps0 - 1)``, which is what the first term is; for epsilon < 0 the second term is the same statement of the
-      pair in the other order (Zhu, Dong & Wang, 2022, arXiv 2106.08567, Theorem 11). The maximum of two convex curves
-      is convex, so that this is the privacy curve of a dominating pair, and adaptive composition is by convolution.
-      The curve between grid points is bounded by connecting the dots (arXiv 2207.04380).
+      Let the output distributions be (1 - g) A + g B and (1 - g) A + g B', where A, B, B' are mixtures of Gaussians
+      whose means are at most 1 apart. For epsilon >= 0 advanced joint convexity gives ``H <= g H_0(P || Q)``, where
+      H_0 is the divergence at e^eps0 and ``e^eps = 1 + g (e^eps0 - 1)``. This bound equals the first term. For
+      epsilon < 0 the second term is the same statement for the pair in the other order (Zhu, Dong & Wang, 2022, arXiv
+      2106.08567, Theorem 11). The maximum of two convex curves is convex, so that delta(epsilon) is the privacy curve
+      of a dominating pair, and adaptive composition is by convolution. Between the points of the grid the curve is
+      bounded by connecting the dots (arXiv 2207.04380).
     """
     curves = [privacy_loss(noise_multiplier, share, a) for a in (Adjacency.REMOVE, Adjacency.ADD)]
     return PrivacyLossDistribution(connect_dots(curves, grid))
@@ -56,10 +57,10 @@ class Loss(NamedTuple):
     """The privacy loss of an event that is composed ``times`` times.
 
     Attributes:
-      on: grid -> its distribution.
-      times: how often.
-      sigma: noise multiplier.
-      share: how likely one example is in it.
+      on: function from a grid to the privacy loss distribution on it.
+      times: how often the event is composed.
+      sigma: noise multiplier of the Gaussian.
+      share: probability that a given example is in the batch or subset.
     """
 
     on: Callable[[float], PrivacyLossDistribution]
@@ -69,11 +70,13 @@ class Loss(NamedTuple):
 
 
 class PLDAccountant(pld.PLDAccountant):
-    """dp-accounting's, with a grid and a composition for small losses and deltas, and subsets under ``REPLACE_ONE``.
+    """dp-accounting's PLD accountant, extended: accurate for small losses and deltas; subsets under ``REPLACE_ONE``.
 
-    The grid is ``value_discretization_interval``, or finer (``grid.refined``). Under ``REPLACE_ONE`` a noise multiplier
-    is the noise's std over the largest *distance between two values*, as in dp-accounting's RDP (its own PLD takes
-    twice the norm of one value); events other than Gaussians and subsets are refused there.
+    The grid is ``value_discretization_interval``, a finer one, or a coarser one if the losses are too wide
+    (``grid.refined``). Under ``REPLACE_ONE`` a noise multiplier is the standard deviation of the noise over the largest
+    *distance between two values*, as in dp-accounting's RDP accountant (its PLD accountant takes twice the norm of one
+    value). Under that relation only Gaussians, Gaussians on random subsets, ``NoOpDpEvent``, ``NonPrivateDpEvent``
+    and compositions of these are supported.
     """
 
     _pld: Any
@@ -85,16 +88,16 @@ class PLDAccountant(pld.PLDAccountant):
 
     @property
     def grid(self) -> float:
-        """Of the losses that were composed."""
+        """The grid for the losses that were composed so far."""
         factors = [(chi_square(loss.sigma, loss.share), loss.times) for loss in self._losses]
         if self._pld is not self._nothing:
-            return self._value_discretization_interval  # dp-accounting has made it already
-        # Where a batch may be cut, an example can move the sum by 2.
+            return self._value_discretization_interval  # dp-accounting has discretised some losses on it
+        # If a batch may be truncated, one example can change the sum by twice the sensitivity.
         widest = max((width(loss.sigma / 2, loss.share) for loss in self._losses), default=0.0)
         return refined(self._value_discretization_interval, factors, widest)
 
     def get_epsilon(self, target_delta: float) -> float:
-        """Epsilon of all that was composed; ``inf`` if there is no bound."""
+        """Epsilon of all composed events at ``target_delta``; ``inf`` if there is no bound."""
         if self._contains_non_dp_event:
             return math.inf
         if self._pld is not self._nothing:
@@ -113,7 +116,7 @@ class PLDAccountant(pld.PLDAccountant):
         return [(loss.on(grid), loss.times) for loss in self._losses]
 
     def get_delta(self, target_epsilon: float) -> float:
-        """Not needed."""
+        """Not supported: raises ``NotImplementedError``."""
         raise NotImplementedError("this accountant computes epsilon only.")
 
     def _maybe_compose(self, event: dp_accounting.DpEvent, count: int, do_compose: bool):  # type: ignore[no-untyped-def]
@@ -123,13 +126,13 @@ class PLDAccountant(pld.PLDAccountant):
             dp_accounting.SelfComposedDpEvent,
             dp_accounting.ComposedDpEvent,
         )
-        loss, count = None, max(count, 1)  # it is 0 where the question is only whether an event is supported
+        loss, count = None, max(count, 1)  # the count is 0 if the caller only asks whether an event is supported
         if self._neighboring_relation is ADD_OR_REMOVE_ONE and _is_noisy_sample(event):
             poisson = isinstance(event, dp_accounting.PoissonSampledDpEvent)
             sigma = (event.event if poisson else event).noise_multiplier
             loss = Loss(functools.partial(one_step, event), count, sigma, event.sampling_probability)
         elif self._neighboring_relation in (ADD_OR_REMOVE_ONE, REPLACE_ONE) and _is_noisy_gaussian(event):
-            # All members are in it, which is the same for both relations.
+            # All records take part; the privacy loss is then the same under both relations.
             sigma = event.noise_multiplier / count**0.5
             loss = Loss(functools.partial(poisson_sampled, sigma, 1.0), 1, sigma, 1.0)
         elif self._neighboring_relation is REPLACE_ONE and _is_noisy_subset(event):
@@ -153,7 +156,10 @@ def _is_noisy_subset(event: dp_accounting.DpEvent) -> bool:
 
 
 def _is_noisy_sample(event: dp_accounting.DpEvent) -> bool:
-    """Whether ``one_step`` knows it: noise, on a sample that reads anybody; the rest is dp-accounting's business."""
+    """Whether ``one_step`` supports the event: a sampled Gaussian with a positive sampling probability and noise.
+
+    dp-accounting computes all other events.
+    """
     if isinstance(event, dp_accounting.PoissonSampledDpEvent):
         return event.sampling_probability > 0 and _is_noisy_gaussian(event.event)
     if isinstance(event, dp_accounting.TruncatedSubsampledGaussianDpEvent):

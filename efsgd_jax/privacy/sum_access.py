@@ -1,7 +1,7 @@
-"""The access of full-batch methods: sums of statistics of all records leave it, exact and with Gaussian noise.
+"""The access of full-batch methods: it releases exact sums of statistics of all records, with Gaussian noise.
 
-One ``release`` may have several terms, of which one record moves all: their joint sensitivity is computed from the
-terms, and no method states it.
+One ``release`` may have several terms, all of which one record changes. Their joint sensitivity is computed from the
+terms; methods do not state it.
 """
 
 import math
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from efsgd_jax.privacy.full_batch import FullBatchMechanism
 
 PyTree = Any
-Statistic = Callable[[Any], jax.Array]  # of one record
+Statistic = Callable[[Any], jax.Array]  # a function of one record
 
 
 class Term(Protocol):
@@ -26,24 +26,29 @@ class Term(Protocol):
 
     @property
     def length(self) -> float:
-        """L2 norm of what one record adds, at most."""
+        """The largest l2 norm of what one record adds to the sum."""
 
     def coordinates(self, records: PyTree, groups: int) -> int:
-        """How many numbers the sum has."""
+        """The number of coordinates of the sum."""
 
     def add(self, release: Release, records: PyTree, group: jax.Array, groups: int) -> Any:
-        """The noisy sum."""
+        """Computes the sum over ``records`` and returns it with the noise of ``release``."""
 
 
 class VectorSum(NamedTuple):
-    """``sum_i clip(v_i, C)`` in each group, and with ``count_weight`` w, ``w`` times the number of its records.
+    """The sum ``sum_i clip(v_i, C)`` over the records of each group, and optionally the number of its records.
+
+    The result is float32 ``[G, D]``; with counts it is a pair of this array and the counts, ``[G]``. A count is
+    released as a further coordinate, in which every record adds w (``count_weight``), and is then divided by w.
 
     Attributes:
-      of: record -> float ``[D]``.
+      of: function from a record to v, float ``[D]``.
       l2_norm_clip: C.
       count_weight: w, in the unit of the vectors; 0 for no counts.
 
-    The sum is float32 ``[G, D]``, with counts a pair of that and ``[G]``, which are divided by w.
+    Examples:
+      >>> VectorSum(lambda record: record.image, l2_norm_clip=3.0, count_weight=4.0).length
+      5.0
     """
 
     of: Statistic
@@ -68,12 +73,17 @@ class VectorSum(NamedTuple):
 
 
 class SquareSum(NamedTuple):
-    """``sum_i r_i r_i^T`` in each group, of ``r_i = clip(v_i, C)``: float32 ``[G, D, D]``.
+    """The sum ``sum_i r_i r_i^T`` over the records of each group, with ``r_i = clip(v_i, C)``: float32 ``[G, D, D]``.
 
     Attributes:
-      of: record -> float ``[D]``.
+      of: function from a record to v, float ``[D]``.
       l2_norm_clip: C.
-      weight: of the matrix within the release, whose other terms share the noise.
+      weight: factor by which the matrix is multiplied in the release and divided afterwards; a larger weight gives
+        this term less noise and the other terms of the release more.
+
+    Examples:
+      >>> SquareSum(lambda record: record.image, l2_norm_clip=3.0).length
+      9.0
     """
 
     of: Statistic
@@ -93,14 +103,18 @@ class SquareSum(NamedTuple):
 
 
 class OuterSum(NamedTuple):
-    """``sum_i a_i b_i^T`` of all records, float32 ``[P, Q]``, of outer products of norm C at most.
+    """The sum ``sum_i a_i b_i^T`` over all records, float32 ``[P, Q]``, of outer products of norm at most C.
 
     Attributes:
-      left: record -> a in whole units of ``longest / 2^8``, as ``whole_factor`` makes it once for all steps; one that
-        is not whole, or longer, counts as zero.
-      right: record -> float ``[Q]``, clipped to ``C / longest``.
-      longest: of a, in its own unit.
+      left: function from a record to a, float ``[P]``, in whole units of ``longest / 2^8``, as ``whole_factor``
+        computes it once for all steps. A vector with other numbers, or with a norm above ``longest``, counts as zero.
+      right: function from a record to b, float ``[Q]``, which is clipped to ``C / longest``.
+      longest: the largest norm of a, as a value and not in units.
       l2_norm_clip: C.
+
+    Examples:
+      >>> OuterSum(lambda r: r.features, lambda r: r.error, longest=2.0, l2_norm_clip=0.6).length
+      0.6
     """
 
     left: Statistic
@@ -124,7 +138,7 @@ class OuterSum(NamedTuple):
 
 
 def whole_factor(vector: jax.Array, longest: float) -> jax.Array:
-    """``[P]``, clipped to ``longest`` and rounded to whole units of ``longest / 2^8``: float32."""
+    """Clips a vector ``[P]`` to norm ``longest`` and rounds it to whole units of ``longest / 2^8``: float32."""
     return whole_rows(vector[None], longest, longest / 2**FACTOR_BITS, FACTOR_BITS).values[0]
 
 
@@ -142,20 +156,25 @@ def _width(statistic: Statistic, records: PyTree) -> int:
 
 
 class Sums(NamedTuple):
-    """What a release gave: one ``values`` for each term, in order, and the ``std`` of the noise on them."""
+    """The result of a release.
+
+    Attributes:
+      values: the noisy sums, one for each term, in order.
+      std: standard deviation of the noise of the release, before a term is divided by its weight.
+    """
 
     values: list[Any]
     std: float
 
 
 class SumAccess(Access):
-    """Opened by ``FullBatchMechanism.open``.
+    """The access of one step of a full-batch method, as ``FullBatchMechanism.open`` returns it.
 
     Args:
-      mechanism: its noise.
+      mechanism: the mechanism, which determines the noise.
       records: pytree of what the phase reads of all training records, leading axis N.
       key: typed PRNG key of this step, secret and used once.
-      shared: see ``Access``.
+      shared: arguments of ``Access``.
     """
 
     def __init__(self, mechanism: "FullBatchMechanism", records: PyTree, key: jax.Array, **shared: Any):
@@ -165,27 +184,29 @@ class SumAccess(Access):
 
     @property
     def dataset_size(self) -> int:
-        """N, public."""
+        """N, the number of records, public."""
         return self._mechanism.dataset_size
 
     def release(
         self, terms: Sequence[Term], *, group: Statistic | None = None, num_groups: int = 1, share: float = 1.0
     ) -> Sums:
-        """Sums of statistics of all records, with noise for what one record adds to all terms together.
+        """Releases sums of statistics of all records, with noise for what one record adds to all terms together.
 
         Args:
-          terms: ``VectorSum``, ``SquareSum``, ``OuterSum``.
-          group: record -> int, the group that the record's statistics are added to; one outside of them adds to none.
-          num_groups: G.
-          share: the part of the step's 1/sigma^2 that pays for this release.
+          terms: the terms of the release: ``VectorSum``, ``SquareSum`` or ``OuterSum``.
+          group: function from a record to an int, the group to whose sums the record is added; a record with a number
+            outside of ``0..G-1`` is not added to any. None for one group of all records.
+          num_groups: G, the number of groups.
+          share: the part of the step's 1/sigma^2 that this release uses.
 
         Raises:
-          UndeclaredReleaseError: the shares of a step are more than 1, or the call is in a loop.
+          UndeclaredReleaseError: the shares of a step add up to more than 1, or the call is in a loop or another
+            transformation.
 
         Formal guarantees:
-          Every statistic is a function of one record and of what was released before; it is clipped here. One
-          ``GaussianDpEvent`` with the mechanism's ``step_noise / sqrt(share)`` for blanking one record, of exact sums
-          (``one_shot.Release``).
+          Every statistic is a function of one record and of what was released before, and it is clipped here. The
+          release is one ``GaussianDpEvent`` with noise multiplier ``step_noise / sqrt(share)``, where ``step_noise`` is
+          the mechanism's, for blanking one record. The sums are exact (``one_shot.Release``).
         """
         self._record("a sum over all records", share)
         records, groups = self._records, num_groups
@@ -197,5 +218,5 @@ class SumAccess(Access):
         return Sums([term.add(made, records, index, groups) for term in terms], made.std)
 
     def private_mean(self, name: str, statistic: Statistic) -> None:
-        """Notes a mean over all records, such as an accuracy, among the private metrics; nothing is released."""
+        """Adds a mean over all records, such as an accuracy, to the private metrics; nothing is released."""
         self._note(**{name: jnp.mean(jax.vmap(statistic)(self._records).astype(jnp.float32))})

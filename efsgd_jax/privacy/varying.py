@@ -1,4 +1,4 @@
-"""Values inside of ``jax.shard_map``: which differ from device to device."""
+"""Varying values inside of ``jax.shard_map``: those that JAX's types say may differ from device to device."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ PyTree = Any
 
 
 def first_of(tree: PyTree) -> PyTree:
-    """Shapes and dtypes of one row of arrays ``[B, ...]``, and on which devices' axes it may differ."""
+    """Shapes and dtypes of one row of arrays ``[B, ...]`` and, unless B is 0, its varying mesh axes."""
 
     def one(x: Any) -> Any:
         return jax.eval_shape(lambda y: y[0], x) if x.shape[0] else jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
@@ -18,23 +18,23 @@ def first_of(tree: PyTree) -> PyTree:
 
 
 def zeros_like(tree: PyTree) -> PyTree:
-    """Zeros of the shapes of ``tree``, from ``jax.eval_shape``, that may differ where those do."""
+    """Zeros with the shapes and dtypes of ``tree``, a result of ``jax.eval_shape``, and the same varying mesh axes."""
     return jax.tree.map(lambda x: _varying(jnp.zeros(x.shape, x.dtype), _axes(x)), tree)
 
 
 def varying_like(tree: PyTree, other: PyTree) -> PyTree:
-    """``tree``, as values that may differ on every device on which those of ``other`` do; the numbers are the same.
+    """``tree`` with the same numbers, but marked as varying along every mesh axis along which ``other`` varies.
 
-    Inside of ``jax.shard_map`` (with its default check) a gradient with respect to a value that is the same on all
-    devices is summed over the devices by JAX, that is before it is clipped: the gradient of one row would hold rows of
-    all devices. Nothing is summed for values that may differ.
+    Inside of ``jax.shard_map`` (with its default check) JAX sums a gradient with respect to a value that is the same
+    on all devices over the devices. This happens before the gradient is clipped, so that the gradient of one row would
+    include rows of all devices. Gradients with respect to varying values are not summed.
     """
     axes = axes_of(other)
     return jax.tree.map(lambda x: _varying(x, axes), tree)
 
 
 def axes_of(tree: PyTree) -> frozenset[Any]:
-    """The axes of a mesh along which any of the values may differ."""
+    """The axes of the mesh along which any of the values may vary."""
     return frozenset[Any]().union(*(_axes(x) for x in jax.tree.leaves(tree)))
 
 
@@ -48,13 +48,13 @@ def _varying(x: Any, axes: frozenset[Any]) -> Any:
 
 
 def check_not_summed(per_example_grads: PyTree) -> None:
-    """Raises ``ValueError`` inside of ``jax.shard_map`` for gradients that are the same on all devices of an axis.
+    """Raises ``ValueError`` inside of ``jax.shard_map`` for gradients that do not vary along one of its axes.
 
-    JAX has then summed them over the devices, before they are clipped: see ``varying_like``.
+    JAX has then summed them over the devices of that axis before they could be clipped; see ``varying_like``.
     """
     for axis in getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ()):
         if axis not in _axes(jax.lax.axis_index(axis)):
-            continue  # without the check nothing is tracked, and nothing summed
+            continue  # without shard_map's check JAX does not track varying values, and sums no gradients
         if any(axis not in _axes(g) for g in jax.tree.leaves(per_example_grads)):
             raise ValueError(
                 f"inside of jax.shard_map these per-example gradients are the same on all devices of the axis "
@@ -65,6 +65,6 @@ def check_not_summed(per_example_grads: PyTree) -> None:
 
 def _axes(x: Any) -> frozenset[Any]:
     kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)
-    # JAX 0.10 has renamed it.
+    # The attribute's name depends on the version of JAX.
     kind = getattr(kind, "mat", None) or getattr(kind, "manual_axis_type", None) or kind
     return frozenset(getattr(kind, "varying", None) or getattr(kind, "vma", None) or ())

@@ -1,4 +1,4 @@
-"""Reports that people look at: one run's page, and several runs compared."""
+"""HTML pages for readers: the report of one run, and the comparison of several runs."""
 
 from efsgd_jax.reports.comparison import Comparison, compare
 from efsgd_jax.reports.page import report

@@ -1,4 +1,4 @@
-"""What an attack on the released images proves, beside what is claimed."""
+"""The audit section: the lower bound on epsilon from an attack on the released images, and the claimed epsilon."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +10,12 @@ from efsgd_jax.reports.tables import Table
 
 
 def audit_section(audit: Mapping[str, Any], mismatch: Mismatch | None, command: str) -> Section:
-    """The verdict and the numbers.
+    """The section with the result of the audit.
 
     Args:
       audit: the fields of ``efsgd_jax.audit.membership.Membership``; empty if there was no audit.
-      mismatch: the audit is of another generator.
-      command: that makes it.
+      mismatch: set if the audit is of another generator; otherwise None.
+      command: the command that runs the audit.
     """
     if not audit:
         return Section("audit", "Audit", "audit.html", {"results": None, "command": command})

@@ -1,4 +1,4 @@
-"""Scores by class: recall, which class is taken for which, and the balance of the generated classes."""
+"""Scores by class: recall, confusion matrix, and the balance of the generated classes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,22 +11,22 @@ from efsgd_jax.reports.scores import interval, title_of
 from efsgd_jax.reports.sections import Mismatch, Section, missing
 from efsgd_jax.reports.tables import Bar, Cell, Table
 
-# More columns than this do not fit a phone as numbers.
+# Largest number of classes for which the confusion matrix is shown as numbers; more columns do not fit on a phone.
 MAX_NUMBERS = 12
 WORST = 10
 PREFERRED = ("cnn", "mlp", "gradient_boosting", "logistic_regression")
 
 
 class Confusion(NamedTuple):
-    """A confusion matrix whose rows sum to 1: as numbers or, if there are many classes, as a picture.
+    """A confusion matrix whose rows sum to 1. It is shown as numbers or, if there are many classes, as a picture.
 
     Attributes:
-      title: of the classifier.
-      names: of the classes.
-      shares: ``[K][K]``, rows the true class.
-      short: whether all names are so short that they fit above narrow columns.
-      picture: in place of the numbers; None for few classes.
-      worst: the most frequent confusions, beside a picture.
+      title: heading of the matrix, which names the classifier.
+      names: names of the classes.
+      shares: the matrix ``[K][K]``; rows are true classes, columns predicted ones.
+      short: whether all names are short enough for the heads of narrow columns.
+      picture: the picture; None for few classes, where numbers are shown.
+      worst: table of the most frequent confusions, which is shown with the picture; None without a picture.
     """
 
     title: str
@@ -40,13 +40,13 @@ class Confusion(NamedTuple):
 def classes_section(
     scores: Mapping[str, Any], names: Sequence[str], mismatch: Mismatch | None, command: str
 ) -> Section:
-    """Recall of each class, and which class is taken for which.
+    """The section with the recall of each class and a confusion matrix.
 
     Args:
-      scores: ``private/scores.json``; any part may be absent.
-      names: of the classes.
-      mismatch: the scores are of another generator.
-      command: that makes them.
+      scores: content of ``private/scores.json``; any part may be absent.
+      names: names of the classes.
+      mismatch: set if the scores are of another generator; otherwise None.
+      command: the command that computes the scores.
     """
     gen2real = scores.get("gen2real", {})
     confusion = confusion_of(gen2real, names)
@@ -60,7 +60,8 @@ def classes_section(
 
 
 def chosen(group: Mapping[str, Any], names: Sequence[str]) -> tuple[str, np.ndarray] | None:
-    """The classifier whose confusion matrix is shown, and the counts ``[K, K]``, rows the true class."""
+    """The classifier whose confusion matrix is shown, and its counts ``[K, K]`` (rows are true classes); None if there
+    is none."""
     for classifier in (*PREFERRED, *group):
         counts = np.asarray(group.get(classifier, {}).get("confusion", ()), float)
         if counts.shape == (len(names), len(names)):
@@ -69,7 +70,7 @@ def chosen(group: Mapping[str, Any], names: Sequence[str]) -> tuple[str, np.ndar
 
 
 def confusion_of(gen2real: Mapping[str, Any], names: Sequence[str]) -> Confusion | None:
-    """The confusion matrix of one of the classifiers; None if none is on record."""
+    """The confusion matrix of the preferred classifier of gen2real; None if none was recorded."""
     found = chosen(gen2real, names)
     if found is None:
         return None
@@ -94,14 +95,17 @@ def _worst(shares: np.ndarray, names: Sequence[str]) -> Table:
 def balance_section(
     real2gen: Mapping[str, Any], names: Sequence[str], mismatch: Mismatch | None, command: str
 ) -> Section:
-    """Which labels were asked for against which classes a classifier of real images sees."""
+    """The section that compares the labels for which images were generated with a classifier's predictions for them.
+
+    The classifier was trained on real images.
+    """
     title = "Balance of generated classes"
     found = chosen(real2gen, names)
     if found is None:
         return missing("balance", "Balance", "It is not known yet.", command, title=title)
     classifier, counts = found
     total = counts.sum()
-    num_test = real2gen[classifier].get("num_test", int(total))  # each image was counted once for each seed
+    num_test = real2gen[classifier].get("num_test", int(total))  # the counts are summed over the seeds
     widest = max(counts.sum(axis=0).max(), counts.sum(axis=1).max()) / total
     rows: list[list[str | Cell]] = []
     for k, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""``compare``: several runs in one table for each data set, and their privacy against their utility."""
+"""``compare``: a page that compares several runs: a table for each data set, and a plot of utility against epsilon."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ UNKNOWN = (math.nan, math.nan)
 
 
 class Titled(NamedTuple):
-    """A table of runs, as text, and what it is of."""
+    """A table of runs as text cells, with a title that names the data set and the protocol."""
 
     title: str
     head: list[str]
@@ -35,7 +35,13 @@ class Titled(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Where the page is, the tables as text, and one line for each run that could not be compared."""
+    """The result of ``compare``.
+
+    Attributes:
+      page: path of the page.
+      text: the tables as text.
+      problems: a line for each run that could not be read.
+    """
 
     page: Path
     text: str
@@ -43,14 +49,14 @@ class Comparison(NamedTuple):
 
 
 def compare(runs: Sequence[str | Path], *, out: str | Path = "compare.html") -> Comparison:
-    """Compares runs, finished and scored, in a page for their owner.
+    """Compares finished runs in a page for their owner.
 
-    Runs on different data sets, and scores by different protocols or over different networks, share neither a table
-    nor a column.
+    Runs on different data sets are in different tables, as are scores by different protocols. Scores over different
+    networks are in different columns.
 
     Args:
-      runs: their directories.
-      out: the page.
+      runs: directories of the runs.
+      out: path of the page.
 
     Raises:
       UserError: none of the runs can be read, or the page cannot be written.
@@ -72,7 +78,7 @@ def compare(runs: Sequence[str | Path], *, out: str | Path = "compare.html") -> 
 
 
 def _tables(group: Sequence[Entry]) -> list[Titled]:
-    """The runs of one data set: without a protocol, then by each protocol."""
+    """The tables of the runs on one data set: scores without a protocol, then a table for each protocol."""
     cells = [{**privacy_cells(e), **score_cells(e.scores), **({"remark": e.remark} if e.remark else {})} for e in group]
     tables = [Titled(_title(group[0]), *rows_of(cells))]
     for name in protocols_of(group):
@@ -109,7 +115,7 @@ def _page(groups: Sequence[Sequence[Entry]], problems: Sequence[str]) -> str:
 
 
 def _section(anchor: str, group: Sequence[Entry]) -> dict[str, Any]:
-    """What the page shows of the runs of one data set."""
+    """The part of the page about the runs on one data set."""
     released = group[0].released
     anchors = anchors_of(str(released.config["data"]["name"]), released.spec.image_size, released.spec.channels)
     first, *by_protocol = _tables(group)
@@ -125,12 +131,12 @@ def _section(anchor: str, group: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _marked(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table in which a run without a guarantee stands out."""
+    """A table in which runs without a guarantee are marked by a warning."""
     return Table(head, [[Cell(c, warning=True) if c == NOT_PRIVATE else c for c in row] for row in rows])
 
 
 def _plot(group: Sequence[Entry], anchors: Sequence[Anchor], title: str) -> dict[str, Any] | None:
-    """The plot and what its legend explains; None if no run has a score to plot."""
+    """The plot of accuracy against epsilon and the entries of its legend; None if no run has a score to plot."""
     points = []
     for i, entry in enumerate(group, 1):
         found = entry.scores.get("gen2real", {}).get("cnn")
@@ -155,7 +161,7 @@ def _plot(group: Sequence[Entry], anchors: Sequence[Anchor], title: str) -> dict
 
 
 def _letter(i: int) -> str:
-    """Of a published number, in the plot and in the table."""
+    """The letter that stands for published number i in the plot and in the table."""
     return chr(ord("A") + i)
 
 

@@ -1,4 +1,4 @@
-"""Whether the generator copies: the verdict, the numbers, and the closest pairs, real images beside generated ones."""
+"""The section on copying: the verdict, the measures, and the closest pairs of a generated and a real image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from efsgd_jax.reports.sections import Mismatch, Section, missing
 from efsgd_jax.reports.tables import Table
 
 SPACES = {"pixels": "Pixels", "classifier": "Classifier's features"}
-# Names of the measures, and whether they are shares, which are shown in percent.
+# Fields of ``Space`` -> their name on the page, and whether they are shares, which are shown in percent.
 MEASURES = {
     "closer_to_train": ("Nearest real image is a training image, %", True),
     "expected_closer_to_train": ("The same for new images, %", True),
@@ -28,7 +28,7 @@ MEASURES = {
 
 
 class Pair(NamedTuple):
-    """A generated image and the training image nearest to it, uint8 ``[S, S, C]``, and how far apart they are."""
+    """A generated image and its nearest training image, each uint8 ``[S, S, C]``, and their distance."""
 
     generated: np.ndarray
     train: np.ndarray
@@ -38,14 +38,14 @@ class Pair(NamedTuple):
 def copying_section(
     copying: Mapping[str, Any], pairs: Sequence[Pair], why_no_pairs: str, mismatch: Mismatch | None, command: str
 ) -> Section:
-    """The verdict, the numbers and the pairs.
+    """The section with the verdict, the measures and the closest pairs.
 
     Args:
-      copying: of ``scores.json``.
-      pairs: the closest, closest first.
-      why_no_pairs: what to say if there are none.
-      mismatch: the scores are of another generator.
-      command: that makes them.
+      copying: the part ``copying`` of ``private/scores.json``; empty if it was not computed.
+      pairs: the closest pairs, sorted by distance.
+      why_no_pairs: the reason that is shown if there are no pairs.
+      mismatch: set if the scores are of another generator; otherwise None.
+      command: the command that computes the scores.
 
     Formal guarantees:
       None: it shows real training images.
@@ -64,14 +64,14 @@ def copying_section(
 
 
 def _measures(spaces: Mapping[str, Any]) -> Table | None:
-    """A row for each measure that is known in any of the spaces, a column for each space."""
+    """The table of measures: a row for each that was computed in at least one space, a column for each space."""
     if not spaces:
         return None
     rows = []
     for measure, (name, is_share) in MEASURES.items():
         values = [space.get(measure) for space in spaces.values()]
         if any(value is not None for value in values):
-            # Fewer than expected is no copies at all.
+            # If fewer images than expected are closest to a training image, the share of copies is shown as 0.
             least = 0.0 if measure == "copied_share" else -math.inf
             shown = (None if v is None else max(least, 100 * v if is_share else v) for v in values)
             rows.append([name, *(number(v, 3) for v in shown)])

@@ -1,4 +1,4 @@
-"""Runs to compare: what is read of each, which of them share a data set, and their columns."""
+"""The runs of a comparison: reads them, groups them by data set, and makes the cells of their table rows."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,11 +18,11 @@ class Entry(NamedTuple):
     """A run that can be compared.
 
     Attributes:
-      name: as it was given.
-      released: its release.
-      scores: its private scores; empty if there are none, or they are of another generator.
-      remark: what a reader of its row must know, or "".
-      data: equal for runs on the same data set, of the same images.
+      name: the run's directory, as the user gave it.
+      released: the run's release.
+      scores: the run's private scores; empty if there are none, or if they are of another generator.
+      remark: a remark for the run's row, for instance that it has no scores; "" for none.
+      data: identifies the data set; equal for runs on the same images.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Entry(NamedTuple):
 
 
 def read_entries(runs: Iterable[str | Path]) -> tuple[list[Entry], list[str]]:
-    """The runs that can be read, and one line for each that cannot."""
+    """Reads runs. Returns those that can be read, and a line for each that cannot."""
     entries, problems = [], []
     for run in runs:
         try:
@@ -54,7 +54,7 @@ def _read(name: str) -> Entry:
     with reading(directory.scores, released.command("evaluate")):
         for group in (scores, *scores.get("protocols", {}).values()):
             score_cells(group)  # fails here rather than in a table
-    # Two folders may have one name: where the run knows, its images tell.
+    # Different folders may have the same name. If private/ is there, the hash of the images tells them apart.
     images = read_json(directory.run).get("data_sha256", "") if directory.run.is_file() else ""
     spec = released.spec
     return Entry(
@@ -67,7 +67,7 @@ def _read(name: str) -> Entry:
 
 
 def by_data(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """Runs on the same data set together, in the order in which they were given."""
+    """Groups runs by data set, in the order in which they were given."""
     groups: dict[tuple[Any, ...], list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.data, []).append(entry)
@@ -75,7 +75,7 @@ def by_data(entries: Iterable[Entry]) -> list[list[Entry]]:
 
 
 def privacy_cells(entry: Entry) -> dict[str, str]:
-    """What every table of a run begins with."""
+    """The cells with which a run's row begins in every table: name and privacy."""
     privacy = entry.released.privacy
     return {
         "Run": entry.name,
@@ -86,7 +86,10 @@ def privacy_cells(entry: Entry) -> dict[str, str]:
 
 
 def score_cells(group: Mapping[str, Any]) -> dict[str, str]:
-    """Scores that were computed alike, one column for each classifier and for each network behind a distance."""
+    """The cells of one group of scores, with a column for each classifier and for each network of a FID.
+
+    A group has the scores without a protocol, or those of one protocol.
+    """
     cells = {}
     for kind in ("gen2real", "real2gen"):
         for classifier, found in group.get(kind, {}).items():
@@ -103,12 +106,12 @@ def score_cells(group: Mapping[str, Any]) -> dict[str, str]:
 
 
 def protocols_of(entries: Iterable[Entry]) -> list[str]:
-    """The protocols by which any of the runs was scored."""
+    """Names of all protocols by which at least one of the runs was scored."""
     return list(dict.fromkeys(name for entry in entries for name in entry.scores.get("protocols", {})))
 
 
 def rows_of(cells: list[dict[str, str]]) -> tuple[list[str], list[list[str]]]:
-    """The head of a table and its rows; a dash where a row lacks a column."""
+    """The head and the rows of a table; a cell that a row does not have is a dash."""
     head = list(dict.fromkeys(key for row in cells for key in row))
     order = {"images": 1, "remark": 2}
     head.sort(key=lambda key: order.get(key, 0))

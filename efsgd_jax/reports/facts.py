@@ -1,4 +1,4 @@
-"""Configuration, software, and scores that were released through a noisy query."""
+"""The sections on configuration, software, and scores that were released by noisy queries."""
 
 import platform
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ MAKERS = ("efsgd_jax", "jax", "flax", "numpy", "matplotlib")
 
 
 def configuration_section(config: Mapping[str, Any], *, published: bool) -> Section:
-    """Every key of the configuration, as trained or as ``published``."""
+    """The section with every config key. ``published`` says whether keys that must not be published are left out."""
     data = {"published": published, "settings": {key: str(value) for key, value in _flat(config, "")}}
     return Section("configuration", "Configuration", "configuration.html", data)
 
@@ -27,7 +27,7 @@ def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def software_section(trained_with: Mapping[str, str]) -> Section:
-    """What the run was trained with, and what made the page."""
+    """The section with the versions of packages that the run was trained with, and that the page was made with."""
     made = {name: version_of(name) for name in MAKERS} | {"Python": platform.python_version()}
     rows = [[name, trained_with.get(name, "–"), made.get(name, "–")] for name in {**trained_with, **made}]
     versions = Table(["Package", "trained with", "page made with"], rows)
@@ -35,7 +35,11 @@ def software_section(trained_with: Mapping[str, str]) -> Section:
 
 
 def released_scores_section(scores: Mapping[str, Any]) -> Section | None:
-    """``release/scores.json``: scores that a noisy query released, with the epsilon that they cost."""
+    """The section with scores that were released by noisy queries, and the epsilon of each; None if there are none.
+
+    Args:
+      scores: content of ``release/scores.json``.
+    """
     if not scores.get("scores"):
         return None
     head = ["Score", "value, %", "epsilon", "noise, standard deviation, %", "test images"]

@@ -1,4 +1,4 @@
-"""Numbers as text, as every page shows them."""
+"""Formats numbers as text for the pages."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ from efsgd_jax.formatting import format_epsilon
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """Significant digits; a dash for what is missing."""
+    """A number with ``digits`` significant digits; a dash for None."""
     if value is None:
         return "–"
     value = float(value)
@@ -15,12 +15,12 @@ def number(value: Any, digits: int = 4) -> str:
 
 
 def epsilon_shown(value: Any) -> str:
-    """An epsilon that is claimed or spent, rounded up; a dash for what is missing."""
+    """A claimed or spent epsilon, rounded up; a dash for None."""
     if value is None:
         return "–"
     return format_epsilon(float(value)) if math.isfinite(float(value)) else "∞"
 
 
 def percent(value: Any) -> str:
-    """A share in percent, with one decimal; a dash for what is missing."""
+    """A share in percent, with one decimal; a dash for None."""
     return "–" if value is None else f"{100 * float(value):.1f}"

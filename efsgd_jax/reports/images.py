@@ -1,4 +1,4 @@
-"""Pictures in a page: PNG data URIs of single pixels, enlarged by the browser."""
+"""Pictures in a page: PNG data URIs with one pixel for each pixel of an image, which the browser enlarges."""
 
 import base64
 import io
@@ -13,8 +13,15 @@ LARGE = 3
 
 
 class Picture(NamedTuple):
-    """What an ``<img>`` says: its ``source``, what it shows (``alt``, for those who do not see it), its ``width`` and
-    ``height`` in CSS pixels, and whether the image's pixels become ``large``, and are shown as squares."""
+    """The attributes of an ``<img>`` element.
+
+    Attributes:
+      source: data URI of the PNG.
+      alt: alternative text.
+      width: width in CSS pixels.
+      height: height in CSS pixels.
+      large: whether the image is so much enlarged that its pixels are shown as squares, without smoothing.
+    """
 
     source: str
     alt: str
@@ -24,13 +31,15 @@ class Picture(NamedTuple):
 
 
 def picture(pixels: np.ndarray, alt: str, *, width: int) -> Picture:
-    """A picture of uint8 ``[H, W, C]``, C of 1 to 4 (gray, gray and alpha, RGB, RGB and alpha).
+    """Makes a picture of an image.
 
     Args:
-      pixels: one for each pixel of the image: nothing is enlarged in the file.
-      alt: what it shows, for those who do not see it.
-      width: CSS pixels that it may take at most. Pixels that become large are squares of a whole number of them; small
-        ones fill the width, smoothly. On a screen that is narrower the picture shrinks.
+      pixels: the image, uint8 ``[H, W, C]`` with C from 1 to 4 (gray, gray and alpha, RGB, RGB and alpha). The file has
+        the same pixels; it is enlarged by the browser only.
+      alt: alternative text.
+      width: largest width of the picture in CSS pixels. The image is scaled to it, but by at most ``MAX_SCALE``. If the
+        scale is ``LARGE`` or more, it is rounded down to a whole number, and pixels are shown as squares. On narrower
+        screens the picture shrinks.
     """
     scale = min(MAX_SCALE, width / pixels.shape[1])
     scale = int(scale) if scale >= LARGE else scale
@@ -39,15 +48,17 @@ def picture(pixels: np.ndarray, alt: str, *, width: int) -> Picture:
 
 
 def data_uri(pixels: np.ndarray) -> str:
-    """uint8 ``[H, W, C]`` as a PNG without any text in it."""
+    """Encodes an image, uint8 ``[H, W, C]``, as the data URI of a PNG without metadata."""
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def strip(images: Sequence[np.ndarray] | np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Images uint8 ``[n, S, S, C]`` side by side, ``columns`` to a row, a transparent pixel or two between them; uint8
-    ``[H, W, C + 1]``."""
+    """Arranges images uint8 ``[n, S, S, C]`` in rows with transparent gaps between them; uint8 ``[H, W, C + 1]``.
+
+    A row has ``columns`` images; None for all images in one row. The last channel is alpha.
+    """
     images = np.asarray(images)
     n, size, _, channels = images.shape
     columns = columns or n

@@ -1,4 +1,4 @@
-"""What a page is made of, read from a run."""
+"""Reads from a run what its page shows."""
 
 import contextlib
 import json
@@ -24,15 +24,15 @@ REPORT_KEYS = {
 
 
 class Released(NamedTuple):
-    """What ``release/`` of a finished run says.
+    """The content of ``release/`` of a finished run.
 
     Attributes:
-      directory: of the run.
+      directory: the run's directory.
       privacy: the privacy report.
       config: the public configuration.
-      spec: shape of the images.
-      class_names: of the labels.
-      scores: of ``release/scores.json``, from a noisy query; empty if there is none.
+      spec: shape of the images and number of classes.
+      class_names: names of the classes, in the order of the labels.
+      scores: content of ``release/scores.json``, the scores released by noisy queries; empty if there is no such file.
     """
 
     directory: Workdir
@@ -48,17 +48,17 @@ class Released(NamedTuple):
 
     @property
     def data_name(self) -> str:
-        """The source and, where one was chosen, the attribute."""
+        """Name of the data set and, if the configuration has one, of the attribute that is the label."""
         data = self.config["data"]
         return f"{data['name']} ({data['attribute']})" if data.get("attribute") else str(data["name"])
 
     def command(self, program: str) -> str:
-        """What a person types to make what a page lacks."""
+        """The command line that runs ``program`` on this run, for readers of the page."""
         return f"python -m efsgd_jax.{program} --workdir={shlex.quote(str(self.directory.root))}"
 
 
 def read_release(workdir: str | Path) -> Released:
-    """Reads ``release/`` and nothing else.
+    """Reads ``release/`` of a run, and nothing else of it.
 
     Raises:
       UserError: the run is not finished, or a file of it is damaged.
@@ -84,7 +84,7 @@ def read_release(workdir: str | Path) -> Released:
 
 @contextlib.contextmanager
 def reading(path: Path, remedy: str) -> Iterator[None]:
-    """Turns what goes wrong with the content of ``path`` into a ``UserError`` that says how to make it again."""
+    """Converts errors caused by the content of the file ``path`` to a ``UserError`` that names the ``remedy``."""
     try:
         yield
     except UserError:
@@ -94,10 +94,10 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
 
 
 def optional_json(path: Path) -> dict[str, Any]:
-    """The object in ``path``; empty if there is no such file.
+    """Reads the JSON object in a file; empty if there is no such file.
 
     Raises:
-      UserError: it is not an object of JSON.
+      UserError: the file does not hold a JSON object.
     """
     if not path.is_file():
         return {}
@@ -108,7 +108,7 @@ def optional_json(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of ``metrics.jsonl`` in order; none if there is no such file. A line that is cut off is left out."""
+    """Reads the rows of ``metrics.jsonl``; none if there is no such file. Incomplete lines are left out."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:

@@ -1,4 +1,4 @@
-"""``report``: one run as one page, for its owner, or for publication from ``release/`` alone."""
+"""``report``: the page of a run, for its owner or, from ``release/`` alone, for publication."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,22 +24,24 @@ from efsgd_jax.runs.sampling import sample
 
 
 def report(workdir: str | Path, *, release: bool = False, out: str | Path | None = None) -> Path:
-    """Writes the page of a finished run: one HTML file that needs no network.
+    """Writes the page of a finished run: a single HTML file, which loads nothing from the network.
 
     Args:
-      workdir: a finished run, with its ``private/``; with ``release`` only ``release/`` is read.
-      release: a page to publish, of what is in ``release/`` and what its generator draws from a public key.
-      out: the file; None for ``WORKDIR/private/report/report.html``, with ``release`` for ``WORKDIR/report.html``.
+      workdir: the directory of a finished run, with its ``private/``. With ``release``, only ``release/`` is read.
+      release: whether the page is to be published. It then shows only the content of ``release/`` and images that its
+        generator generates from a public key.
+      out: path of the page. None for ``WORKDIR/report.html`` with ``release``, and for
+        ``WORKDIR/private/report/report.html`` without.
 
     Returns:
-      Where the page is.
+      The path of the page.
 
     Raises:
-      UserError: the run is not finished, a file of it is damaged, the page cannot be written.
+      UserError: the run is not finished, a file of it is damaged, or the page cannot be written.
 
     Formal guarantees:
-      With ``release``, what ``release/`` carries: the page is post-processing of it. Otherwise none: the page shows
-      scores, curves and training images, and is readable to its owner only.
+      With ``release``, the page is post-processing of ``release/`` and carries the same guarantee. Otherwise none: the
+      page shows scores, curves and training images, and is readable to its owner only.
 
     Examples:
       >>> report("runs/digits").name
@@ -77,7 +79,7 @@ def _release_page(released: Released) -> str:
 
 def _private_page(released: Released) -> str:
     root = released.directory
-    # First: a damaged file is found before anything is drawn.
+    # These come first, so that a damaged file is found before images are generated.
     scored, audited = _scored(released), _audited(released)
     sections = [
         privacy_card(released.privacy),
@@ -93,7 +95,7 @@ def _private_page(released: Released) -> str:
 
 
 def _scored(released: Released) -> list[Section]:
-    """What ``private/scores.json`` says."""
+    """The sections about ``private/scores.json``."""
     path, evaluate, names = released.directory.scores, released.command("evaluate"), released.class_names
     scores = optional_json(path)
     mismatch = _mismatch(scores, released, "scores", evaluate)
@@ -108,7 +110,7 @@ def _scored(released: Released) -> list[Section]:
 
 
 def _audited(released: Released) -> Section:
-    """What ``private/audit.json`` says."""
+    """The section about ``private/audit.json``."""
     path, attack = released.directory.audit, released.command("audit")
     audit = optional_json(path)
     with reading(path, attack):
@@ -116,7 +118,7 @@ def _audited(released: Released) -> Section:
 
 
 def _page(released: Released, name: str, sections: Sequence[Section | None], *, release: bool) -> str:
-    """The page as HTML; ``name`` is for the window's title."""
+    """Renders the page as HTML. ``name`` is part of its title."""
     line = headline(released.privacy)
     return render(
         "run.html",
@@ -132,13 +134,13 @@ def _page(released: Released, name: str, sections: Sequence[Section | None], *, 
 
 
 def _mismatch(made: Mapping[str, Any], released: Released, what: str, command: str) -> Mismatch | None:
-    """What to say if ``made`` is of another generator than this run's; None if it is not."""
+    """The mismatch to show if ``made``, scores or an audit, is of another generator than the run's; otherwise None."""
     of_this = made.get("generator_sha256", "") in ("", released.directory.generator_sha256)
     return None if of_this else Mismatch(what, command)
 
 
 def _closest_pairs(released: Released, scores: Mapping[str, Any], of_another: bool) -> tuple[list[Pair], str]:
-    """The pairs as pictures, or why there are none."""
+    """The closest pairs of generated and training images; if they cannot be shown, none and the reason."""
     closest = scores.get("copying", {}).get("closest", [])
     if not closest:
         return [], "None are on record."

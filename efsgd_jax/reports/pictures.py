@@ -1,4 +1,4 @@
-"""What the released generator draws: samples of each class, and walks from one image to another."""
+"""Images by the released generator: samples of each class, and interpolations in latent space (walks)."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ WIDTH = 500
 
 
 def samples_section(released: Released) -> Section:
-    """A grid for each class, from a public seed.
+    """The section with a grid of generated images for each class, from a public seed.
 
     Formal guarantees:
       Post-processing of the released generator.
@@ -37,22 +37,23 @@ def samples_section(released: Released) -> Section:
 
 
 def walks_section(released: Released) -> Section | None:
-    """A walk through the latent space for each class; None if the method has no such space."""
+    """The section with an interpolation in latent space for each class; None if the method has no latent space."""
     names = released.class_names
     if method_named(released.config["method"]["name"]).make_generator is None:
         return None
     frames = walks(released, min(len(names), MAX_CLASSES))
     figures = []
-    for name, images in zip(names, frames, strict=False):  # of the first classes
+    for name, images in zip(names, frames, strict=False):  # only the first classes have frames
         alt = f"{FRAMES} generated images of class {name}, each a little different from the last"
         figures.append((name, picture(strip(images), alt, width=WIDTH)))
     return Section("walks", "Interpolations", "walks.html", {"figures": figures, "num_classes": len(names)})
 
 
 def walks(released: Released, num_classes: int) -> np.ndarray:
-    """Images between two latent points of each class; uint8 ``[num_classes, FRAMES, S, S, C]``.
+    """Images along an interpolation between two latents for each class; uint8 ``[num_classes, FRAMES, S, S, C]``.
 
-    The points are drawn from the method's prior with a public key; the injected noise is the same for all frames.
+    The two latents are sampled from the method's prior with a public key. The injected noise is the same for all
+    frames.
 
     Formal guarantees:
       Post-processing of the released generator.
@@ -60,7 +61,7 @@ def walks(released: Released, num_classes: int) -> np.ndarray:
     settings = released.config["method"]
     method = method_named(settings["name"])
     hp = method.read(settings)
-    assert method.make_generator is not None  # ``walks_section`` asks
+    assert method.make_generator is not None  # ``walks_section`` checks this
     generator = method.make_generator(released.spec, hp)
     params = flax.serialization.msgpack_restore(released.directory.generator.read_bytes())
     prior = getattr(hp, "latent_prior", "normal")
@@ -83,7 +84,8 @@ def _line(a: jax.Array, b: jax.Array, t: jax.Array) -> jax.Array:
 
 
 def _great_circle(a: jax.Array, b: jax.Array, t: jax.Array) -> jax.Array:
-    """Points of the same length as those of a normal prior, which a straight line between two is not."""
+    """Spherical interpolation. Its points have norms that are typical of a normal prior, unlike those of a straight
+    line, which are smaller."""
     cosine = jnp.vdot(a, b) / jnp.maximum(jnp.linalg.norm(a) * jnp.linalg.norm(b), 1e-12)
     angle = jnp.arccos(jnp.clip(cosine, -0.9999, 0.9999))
     return (jnp.sin((1.0 - t[:, None]) * angle) * a + jnp.sin(t[:, None] * angle) * b) / jnp.sin(angle)

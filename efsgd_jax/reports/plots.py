@@ -1,4 +1,4 @@
-"""Plots as inline SVG whose colours are those of the page, so that they are right in light, in dark and on paper."""
+"""Plots as inline SVG that use the colours of the page's style sheet, for light and dark mode and for printing."""
 
 import contextlib
 import html
@@ -10,19 +10,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Drawn in these, which occur nowhere else, and replaced by the style sheet's.
+# Matplotlib draws in these placeholder colours. In the SVG they are replaced by variables of the style sheet.
 INK, SOFT, GRID = "#010203", "#010204", "#010205"
 SERIES = ("#010211", "#010212", "#010213", "#010214")
 COLOURS = {INK: "currentColor", SOFT: "var(--soft)", GRID: "var(--line)"}
 COLOURS |= {colour: f"var(--c{i})" for i, colour in enumerate(SERIES, 1)}
 
-# Text stays text, in the page's font: small, and it can be searched. The same plot is always the same bytes.
+# Text is kept as text in the page's font, so that files are small and can be searched. The fixed salt makes the SVG of
+# a plot reproducible.
 SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "efsgd_jax", "text.parse_math": False}
 
 
 class Point(NamedTuple):
-    """One mark of ``tradeoff``: its ``epsilon`` (inf at the right edge), ``value`` in percent, 95% interval ``[low,
-    high]`` (NaN if not known), the short ``name`` beside it, and whether the epsilon is a ``guarantee``."""
+    """A mark in the plot ``tradeoff``.
+
+    Attributes:
+      epsilon: position on the horizontal axis; infinity is shown at the right edge.
+      value: position on the vertical axis, in percent.
+      interval: 95% interval (low, high) in percent; NaN if it is not known.
+      name: short label beside the mark.
+      guarantee: whether the epsilon is a guarantee; if not, the mark is hollow.
+    """
 
     epsilon: float
     value: float
@@ -32,7 +40,7 @@ class Point(NamedTuple):
 
 
 def curve(name: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str) -> str:
-    """A line; ``name`` is said to those who do not see it."""
+    """A line plot as SVG. ``name`` is its title, and part of its text for screen readers."""
     shown = [v for v in y if np.isfinite(v)]
     said = f"{name} against {x_label}, from {shown[0]:.3g} to {shown[-1]:.3g}" if shown else f"{name}: no finite value"
     with _axes(3.6, 2.3) as (figure, axes):
@@ -47,9 +55,13 @@ def curve(name: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_
 
 
 def tradeoff(points: Sequence[Point], anchors: Sequence[Point], *, y_label: str, said: str) -> str:
-    """Scores against epsilon, on a logarithmic axis; without noise at its right edge.
+    """A plot of scores against epsilon, on a logarithmic axis, as SVG. Runs without noise are at the right edge.
 
-    Hollow marks carry no guarantee; crosses are the field's. ``said`` describes the plot to those who do not see it.
+    Args:
+      points: the runs; hollow marks are those without a guarantee.
+      anchors: published results, shown as crosses.
+      y_label: label of the vertical axis.
+      said: description of the plot for screen readers.
     """
     finite = [p.epsilon for p in (*points, *anchors) if np.isfinite(p.epsilon)] or [1.0]
     low, high = min(finite) / 1.8, max(finite) * 1.8
@@ -85,7 +97,7 @@ def _name(axes: Any, x: float, point: Point, colour: str) -> None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten; if those are many, the powers alone."""
+    """Ticks at 1, 2 and 5 times powers of ten; at the powers of ten only if the former are more than 7."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     for steps in ((1, 2, 5), (1,)):
         ticks = [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]
@@ -96,8 +108,8 @@ def _ticks(low: float, high: float) -> list[float]:
 
 @contextlib.contextmanager
 def _axes(width: float, height: float) -> Iterator[tuple[Any, Any]]:
-    """A figure and its axes, in inches, in the page's colours."""
-    import matplotlib as mpl  # takes long to import; only pages need it
+    """Makes a figure of ``width`` x ``height`` inches with one pair of axes, in the page's colours."""
+    import matplotlib as mpl  # imported here because it takes long and only pages need it
     from matplotlib.figure import Figure
 
     with mpl.rc_context({**SETTINGS, "font.size": 9}):
@@ -113,7 +125,7 @@ def _axes(width: float, height: float) -> Iterator[tuple[Any, Any]]:
 
 
 def _svg(figure: Any, said: str) -> str:
-    """The figure as an ``<svg>`` element; its ids are its own, also beside other plots."""
+    """Converts the figure to an ``<svg>`` element whose ids do not collide with those of other plots."""
     import matplotlib as mpl
 
     file = io.StringIO()
@@ -124,7 +136,7 @@ def _svg(figure: Any, said: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|font-family: [^;]*; ", "", svg, flags=re.DOTALL)
     for drawn, shown in COLOURS.items():
         svg = svg.replace(drawn, shown)
-    svg = re.sub(r' id="(?![mp][0-9a-f]{10}")[^"]*"', "", svg)  # groups' names; what is referred to keeps its own
+    svg = re.sub(r' id="(?![mp][0-9a-f]{10}")[^"]*"', "", svg)  # removes ids of groups, to which nothing refers
     prefix = f"s{zlib.crc32(said.encode()):08x}-"
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(said)}"', 1)

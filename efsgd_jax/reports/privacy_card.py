@@ -1,4 +1,4 @@
-"""The privacy card: what is guaranteed, to whom, and what the statement rests on."""
+"""The privacy section: the guarantee, its unit, and the facts that it depends on."""
 
 import math
 from typing import Any
@@ -27,14 +27,14 @@ PARAMETERS = {
 
 
 def headline(privacy: dict[str, Any]) -> str:
-    """The first line of a page."""
+    """The first line of a page: the guarantee, or that there is none and why."""
     if not privacy["guarantee"]:
         return f"NOT PRIVATE: {privacy['reason_for_no_guarantee']}"
     return f"({epsilon_shown(privacy['epsilon'])}, {privacy['delta']:g})-differentially private images"
 
 
 def privacy_card(privacy: dict[str, Any]) -> Section:
-    """``privacy.json`` for readers."""
+    """The section with the content of ``privacy.json``."""
     epsilon, delta = epsilon_shown(privacy["epsilon"]), f"{privacy['delta']:g}"
     figures = {"epsilon": epsilon, "delta": delta, "unit": privacy["unit"]}
     if not privacy["guarantee"]:
@@ -66,7 +66,7 @@ def privacy_card(privacy: dict[str, Any]) -> Section:
 
 
 def _public(public: dict[str, Any] | None) -> str:
-    if not public:  # of an older release
+    if not public:  # a release by an older version lacks it
         return "the number of training images, the classes, the image size"
     return (
         f"{public['dataset_size']} training images; classes {', '.join(public['classes'])}; "

@@ -1,4 +1,4 @@
-"""Templates to pages: one HTML file each, without scripts, links to other files or a network."""
+"""Renders templates to pages: single HTML files without scripts, which load no other files and need no network."""
 
 import functools
 from typing import Any
@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 @functools.cache
 def _environment() -> Environment:
-    """All text is escaped, unless a template says ``safe``; a name that the data lack is an error."""
+    """The environment of the templates: text is escaped unless marked ``safe``, and undefined names are errors."""
     loader = PackageLoader("efsgd_jax.reports")
     environment = Environment(
         loader=loader,
@@ -18,11 +18,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    # As a global, not as an include: CSS is no template.
+    # A global instead of an include, because the CSS must not be parsed as a template.
     environment.globals["style"] = loader.get_source(environment, "style.css")[0]
     return environment
 
 
 def render(template: str, **data: Any) -> str:
-    """The page that ``template``, a file in ``templates/``, makes of ``data``."""
+    """Renders ``template``, a file in ``templates/``, with ``data``."""
     return _environment().get_template(template).render(data)

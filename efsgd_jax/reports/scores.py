@@ -1,4 +1,4 @@
-"""Scores of a run's images: tables with intervals, by class, by protocol, by network."""
+"""The section with the scores of a run's images: accuracies with intervals, and fidelity, for each protocol."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +32,7 @@ MEASURES = {
 
 
 def interval(accuracy: float, num_test: int) -> tuple[float, float]:
-    """95% Wilson interval of an accuracy on ``num_test`` images: what another test set of that size may say."""
+    """95% Wilson interval of an accuracy on ``num_test`` images: the uncertainty due to the choice of test images."""
     found = binomtest(round(accuracy * num_test), num_test).proportion_ci(0.95, "wilson")
     return float(found.low), float(found.high)
 
@@ -42,12 +42,12 @@ def title_of(classifier: str) -> str:
 
 
 def scores_section(scores: Mapping[str, Any], mismatch: Mismatch | None, command: str) -> Section:
-    """The score table, fidelity, and each protocol by itself.
+    """The section with accuracies and fidelity: without a protocol first, then for each protocol.
 
     Args:
-      scores: ``private/scores.json``; any part may be absent.
-      mismatch: the scores are of another generator.
-      command: that makes them.
+      scores: content of ``private/scores.json``; any part may be absent.
+      mismatch: set if the scores are of another generator; otherwise None.
+      command: the command that computes the scores.
     """
     groups = [_group(scores, None)] if _has_group(scores) else []
     for protocol, group in scores.get("protocols", {}).items():
@@ -63,7 +63,7 @@ def _has_group(group: Mapping[str, Any]) -> bool:
 
 
 def _group(group: Mapping[str, Any], protocol: str | None) -> dict[str, Any]:
-    """Scores that were computed alike; those of another protocol or network never share their columns."""
+    """The tables of the scores of one protocol, or of those without a protocol. Each network has its own table."""
     gen2real, real2gen = group.get("gen2real", {}), group.get("real2gen", {})
     kinds = {"gen2real, %": gen2real, "real2gen, %": real2gen}
     kinds = {head: found for head, found in kinds.items() if found}

@@ -1,27 +1,32 @@
-"""The sections of a run's page as data."""
+"""The sections of a run's page, as data for the templates."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
 class Mismatch(NamedTuple):
-    """Something on record is of another generator than the run's: ``what`` it is, and the ``command`` that makes it."""
+    """A warning that recorded results are of another generator than the run's present one.
+
+    Attributes:
+      what: the results, such as "scores".
+      command: the command that computes them again.
+    """
 
     what: str
     command: str
 
 
 class Section(NamedTuple):
-    """A card with a heading that the contents link to.
+    """A section of the page, which the table of contents links to.
 
     Attributes:
-      anchor: its id in the page.
-      name: in the contents.
-      template: of its body, a file in ``templates/``.
-      data: what the template shows; in the template it is ``data``.
-      title: the heading, where it is not ``name``.
-      covered: whether the epsilon covers what is in it; if not, a badge says so.
-      mismatch: what it shows is of another generator.
+      anchor: id of the section in the page.
+      name: name of the section in the table of contents.
+      template: template of the section's body, a file in ``templates/``.
+      data: the values that the template shows, under the name ``data``.
+      title: heading of the section; "" for ``name``.
+      covered: whether epsilon covers the content of the section; if not, a badge says so.
+      mismatch: set if the content is of another generator; otherwise None.
     """
 
     anchor: str
@@ -34,5 +39,5 @@ class Section(NamedTuple):
 
 
 def missing(anchor: str, name: str, what: str, command: str, *, title: str = "") -> Section:
-    """A section for which nothing is on record: ``what`` is missing, and the ``command`` that makes it."""
+    """A section whose results were not computed yet. It shows the sentence ``what`` and the ``command`` to run."""
     return Section(anchor, name, "missing.html", {"what": what, "command": command}, title)

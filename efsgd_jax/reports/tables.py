@@ -1,28 +1,28 @@
-"""Tables as data: what ``table`` in ``templates/macros.html`` shows."""
+"""Tables as data, for the macro ``table`` in ``templates/macros.html``."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# Columns that a phone has room for.
+# Largest number of columns that fit on the screen of a phone.
 FITS = 4
-# Longer text than this is prose, which is aligned to the left.
+# Text of more characters than this is prose, which is aligned to the left.
 PROSE = 24
 
 
 class Bar(NamedTuple):
-    """Shares of the longest bar, 0 to 1: the bar is filled up to ``seen``, a mark is at ``asked``."""
+    """A bar in a cell: filled up to ``seen``, with a mark at ``asked``; both relative to the longest bar, 0 to 1."""
 
     asked: float
     seen: float
 
 
 class Cell(NamedTuple):
-    """A cell with more in it than plain text.
+    """A cell with more content than plain text.
 
     Attributes:
-      text: what the cell says.
-      small: in small print below it, or "".
-      bar: below that, or None.
+      text: text of the cell.
+      small: small print below the text; "" for none.
+      bar: bar below the small print; None for none.
       warning: whether the text is shown as a warning.
     """
 
@@ -37,8 +37,8 @@ class Table(NamedTuple):
 
     Attributes:
       head: names of the columns.
-      rows: one cell for each column.
-      caption: above the table, or "".
+      rows: the rows, each with one cell for each column.
+      caption: caption above the table; "" for none.
     """
 
     head: Sequence[str]
@@ -47,12 +47,12 @@ class Table(NamedTuple):
 
     @property
     def prose(self) -> list[bool]:
-        """Of each column, whether there is prose in it."""
+        """For each column, whether one of its cells is prose."""
         return [
             any(isinstance(row[i], str) and len(row[i]) > PROSE for row in self.rows) for i in range(len(self.head))
         ]
 
     @property
     def stacking(self) -> bool:
-        """Whether a narrow screen shows a list of blocks instead, one for each row: the table is wide, or has prose."""
+        """Whether narrow screens show each row as a block, because the table has many columns or prose."""
         return len(self.head) > FITS or any(self.prose[1:])

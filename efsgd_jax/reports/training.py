@@ -1,4 +1,4 @@
-"""How training went, against the epsilon that it had spent."""
+"""The training section: curves of the metrics against the epsilon spent."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from efsgd_jax.reports.plots import curve
 from efsgd_jax.reports.sections import Section
 
-# Metrics that are not functions of a loss, with what their axis says.
+# Title and unit of the metrics that are not losses.
 UNITS = {
     "images_per_second": ("Speed", "images per second"),
     "gradient_norm": ("Gradient norm", "L2 norm, mean per image"),
@@ -17,14 +17,19 @@ CLIPPED = "clipped_share_"
 
 
 def training_section(rows: list[dict[str, Any]], train_command: str) -> Section:
-    """Every metric of ``metrics.jsonl`` as a curve."""
+    """The section with a curve for each metric of ``metrics.jsonl``.
+
+    Args:
+      rows: the rows of the file; with fewer than two there are no curves.
+      train_command: the command that trains the run, shown if there are no curves.
+    """
     curves = _curves(rows) if len(rows) > 1 else []
     data = {"recorded": len(rows) > 1, "curves": curves, "command": train_command}
     return Section("training", "Training", "training.html", data, covered=len(rows) < 2)
 
 
 def _curves(rows: list[dict[str, Any]]) -> list[str]:
-    """As SVG; against the epsilon spent, or without noise against the step."""
+    """The curves as SVG, against the epsilon spent or, without noise, against the step."""
     spent = [row.get("epsilon") for row in rows]
     noisy = all(isinstance(x, int | float) and math.isfinite(x) for x in spent)
     x = [float(row["epsilon"] if noisy else row["step"]) for row in rows]
@@ -37,7 +42,7 @@ def _curves(rows: list[dict[str, Any]]) -> list[str]:
     for name in names:
         title, unit = _described(name)
         y = [math.nan if row.get(name) is None else float(row[name]) for row in rows]
-        if any(math.isfinite(v) and v for v in y):  # a curve that is zero throughout says nothing
+        if any(math.isfinite(v) and v for v in y):  # metrics that are always zero are not shown
             curves.append(curve(title, x, y, x_label=x_label, y_label=unit))
     return curves
 

@@ -1,1 +1,1 @@
-"""A run on disk: its directory, its owner, its release, drawing from it and exporting it."""
+"""Runs on disk: training one, its directory and lock, its privacy report and release, sampling and export."""

@@ -1,4 +1,4 @@
-"""``export``: a trained generator that leaves this library, as a StableHLO program and as safetensors."""
+"""``export``: writes a trained generator for use without this library, as a StableHLO program and as safetensors."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.runs.sampling import ReleasedGenerator, released_generator
 from efsgd_jax.runs.workdir import Workdir
 
-# Whoever reads the files may have any of these.
+# Platforms for which the program is exported.
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, WEIGHTS, CARD, USAGE = "generator.stablehlo", "generator.safetensors", "generator.json", "README.md"
 
@@ -44,7 +44,7 @@ pixels = jnp.round((images + 1) * 127.5).astype(jnp.uint8)
 
 
 class Exported(NamedTuple):
-    """The files that ``export`` wrote."""
+    """Paths of the files that ``export`` wrote."""
 
     program: Path
     weights: Path
@@ -53,21 +53,24 @@ class Exported(NamedTuple):
 
 
 def export(workdir: str | Path, out: str | Path, *, batch_size: int = 100) -> Exported:
-    """Writes a finished run's generator for programs that do not have this library.
+    """Writes a finished run's generator for use without this library.
+
+    The files are ``generator.stablehlo``, ``generator.safetensors`` (the weights), ``generator.json`` (configuration,
+    classes, privacy report) and ``README.md``. ``generator.stablehlo`` is a program with its weights, for
+    ``jax.export``. Its inputs are a seed, uint32 ``[2]``, and labels, int32 ``[batch_size]``; its output is images,
+    float32 ``[batch_size, S, S, C]`` in [-1, 1].
 
     Args:
-      workdir: a finished run; only its ``release/`` is read.
-      out: a new or empty directory, for ``generator.stablehlo`` (``jax.export``: weights and program; uint32 ``[2]``
-        seed and int32 ``[batch_size]`` labels to float32 ``[batch_size, S, S, C]`` in [-1, 1]),
-        ``generator.safetensors``, ``generator.json`` (configuration, classes, privacy report) and a ``README.md``.
-      batch_size: images of one call of the program.
+      workdir: the directory of a finished run; only its ``release/`` is read.
+      out: a new or empty directory for the files.
+      batch_size: number of images that one call of the program generates.
 
     Raises:
       UserError: the run is not finished or damaged, ``out`` is not empty, or ``batch_size`` is not positive.
 
     Formal guarantees:
-      Post-processing of the released generator: costs nothing beyond what training spent, which ``generator.json``
-      says.
+      Post-processing of the released generator. It spends nothing beyond what training spent, which is stated in
+      ``generator.json``.
     """
     if batch_size < 1:
         raise UserError(f"the batch size is {batch_size}; it must be at least 1")
@@ -99,7 +102,7 @@ def _program(released: ReleasedGenerator, batch_size: int) -> bytes:
 
 
 def _flat(params: Any) -> dict[str, np.ndarray]:
-    """Weights by their place: ``params.Dense_0.kernel``."""
+    """The weights by their path in the pytree, such as ``params.Dense_0.kernel``."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {jax.tree_util.keystr(path, simple=True, separator="."): np.ascontiguousarray(x) for path, x in leaves}
 

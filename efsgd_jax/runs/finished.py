@@ -1,4 +1,4 @@
-"""A finished run, with the data that it was trained on."""
+"""Opens a finished run together with the data that it was trained on."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from efsgd_jax.training.setup import dataset_of
 
 
 def finished_run(workdir: str | Path) -> tuple[Workdir, Dataset]:
-    """A finished run's directory and the data that it was trained on.
+    """Returns a finished run's directory, and the data set that it was trained on.
 
     Raises:
-      UserError: the run is not finished, its ``private/`` is missing, or its data is gone or has changed.
+      UserError: the run is not finished, its ``private/`` is missing, or its data cannot be found or has changed.
     """
     directory = Workdir(workdir)
     if not directory.finished or not directory.run.is_file():

@@ -1,4 +1,4 @@
-"""``fit``: trains a generator and leaves a release on disk."""
+"""``fit``: trains a generator and writes its release to disk."""
 
 import contextlib
 import hashlib
@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from efsgd_jax.config import validate
 from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import atomic, read_json, write_json, write_text
@@ -23,23 +22,22 @@ from efsgd_jax.runs.workdir import Workdir, plain
 from efsgd_jax.synthesizers import method_named
 from efsgd_jax.training import memory
 from efsgd_jax.training.devices import from_first, is_first
-from efsgd_jax.training.progress import say
 from efsgd_jax.training.runner import train
-from efsgd_jax.training.setup import Setup, identity, mesh_for, prepare
+from efsgd_jax.training.setup import Setup, identity, prepare
 
 PyTree = Any
 
 
 class FitResult(NamedTuple):
-    """Where a run is and what it spent.
+    """The directory of a run and what the run spent.
 
     Attributes:
-      workdir: its directory.
-      steps: private steps taken, through all phases.
-      epsilon: spent at ``delta``, by PLD; ``inf`` without noise.
-      delta: as configured.
-      samples: the PNG grid in ``release/``.
-      privacy: the whole report, as in ``release/privacy.json``.
+      workdir: the run's directory.
+      steps: number of private steps that were taken, over all phases.
+      epsilon: epsilon spent at ``delta``, by PLD; ``inf`` without noise.
+      delta: delta of the configuration.
+      samples: path of the grid of generated images (PNG) in ``release/``.
+      privacy: the privacy report, as in ``release/privacy.json``.
     """
 
     workdir: Path
@@ -51,27 +49,27 @@ class FitResult(NamedTuple):
 
 
 def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> FitResult:
-    """Trains, or continues a killed run, until the planned steps or the target epsilon, whichever comes first.
+    """Trains a run, or continues one that was stopped, to its planned steps or until the target epsilon is spent.
 
     Args:
-      config: from ``default_config()`` or a config.
-      workdir: a new or empty directory, or that of the same run.
-      progress: show what is being done on standard error: a bar on a terminal, else plain lines.
+      config: the configuration, from ``default_config()`` or a config file.
+      workdir: a new or empty directory, or the directory of the same run to continue it.
+      progress: whether to show progress on standard error: a bar on a terminal, otherwise plain lines.
 
     Returns:
-      The result; a finished run is reported again without training.
+      The result. For a run that is already finished, the result is returned without training.
 
     Raises:
-      UserError: one line that says what is wrong and what to do; nothing was lost.
-      Stopped: the process was told to end by SIGTERM, as on a preempted machine; the state is kept, and another call
-        continues.
+      UserError: something is wrong; the message, one line, says what it is and what to do. Saved files stay intact.
+      Stopped: the process received SIGTERM, as on a preempted machine. A checkpoint was saved, and another call
+        continues the run.
 
     Formal guarantees:
       What is in ``WORKDIR/release`` after ``fit`` is ``(epsilon, delta)``-differentially private with respect to one
-      training image with its label, under the report's neighbouring relation, where epsilon is ``result.epsilon``: the
-      generator is post-processing of ``result.steps`` releases of the phases' mechanisms, everything else is
-      configuration, what the report lists as public, and accounting. Not with ``train.seed``. ``WORKDIR/private``
-      carries no guarantee.
+      training image with its label, under the report's neighbouring relation, where epsilon is ``result.epsilon``. The
+      generator is post-processing of ``result.steps`` releases of the phases' mechanisms; everything else is
+      configuration, what the report lists as public, and accounting. There is no guarantee with ``train.seed`` set.
+      ``WORKDIR/private`` carries no guarantee.
 
     Examples:
       >>> from efsgd_jax import default_config
@@ -81,10 +79,8 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
       >>> [phase["name"] for phase in result.privacy["phases"]], result.epsilon <= 10
       (['class means', 'basis', 'moments'], True)
     """
-    validate(config)
-    mesh = mesh_for(config)
-    say("reading the data, solving for the noise", shown=progress and is_first())
-    setup = prepare(config, mesh)
+    progress = progress and is_first()
+    setup = prepare(config, shown=progress)
     directory = Workdir(workdir)
     seeded = config.train.seed >= 0
     with contextlib.ExitStack() as stack:
@@ -92,13 +88,13 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
             if seeded and is_first():
                 print("warning: train.seed is set: this run carries NO privacy guarantee", file=sys.stderr)
             try:
-                trained = train(config, setup, directory, progress and is_first(), mesh)
+                trained = train(config, setup, directory, progress)
                 if trained is not None:
                     _release(config, setup, directory, *trained)
             except OSError as error:
                 raise UserError(
-                    f"cannot write in {directory.root} ({error.strerror or error}); the same command continues from "
-                    "the last checkpoint"
+                    f"cannot write in {directory.root} ({error.strerror or error}); run the same command again to "
+                    "continue from the last checkpoint"
                 ) from error
     steps = setup.ledger.steps
     report = (
@@ -112,16 +108,22 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
 
 
 def _enter(config: ConfigDict, setup: Setup, directory: Workdir, stack: contextlib.ExitStack) -> bool:
-    """Whether the run is finished; if it is not, this process owns the directory until ``stack`` ends."""
-    run = identity(plain(config), setup.dataset)
+    """Checks the run's directory and prepares it for training.
+
+    If the run is not finished, this process holds the directory's lock until ``stack`` is closed.
+
+    Returns:
+      Whether the run is finished already.
+    """
     needed = memory.needed(setup.phases, setup.dataset)
+    run = identity(plain(config), setup.dataset)
     directory.check(run, bytes_needed=4 * needed.state + 2**25)
     if directory.finished:
         return True
     memory.check(needed, method_named(config.method.name).memory_hint)
     directory.create()
     stack.enter_context(sole_owner(directory))
-    directory.check(run, bytes_needed=0)  # again: until now another process may have been at work here
+    directory.check(run, bytes_needed=0)  # again: before it was locked, another process may have changed the directory
     directory.record(run)
     return directory.finished
 
@@ -136,7 +138,7 @@ def _public(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
 
 
 def _release(config: ConfigDict, setup: Setup, directory: Workdir, params: PyTree, grid: np.ndarray) -> None:
-    """Writes ``release/``, the generator last: its presence says that the rest is complete."""
+    """Writes the files of ``release/``. The generator is written last: a run that has one is finished."""
     dataset, ledger = setup.dataset, setup.ledger
     seeded = config.train.seed >= 0
     report = privacy_report(ledger, ledger.steps, debugging_seed=seeded, public=_public(config, dataset))

@@ -1,4 +1,4 @@
-"""One process at a time owns a run's directory."""
+"""The lock by which only one process at a time works in a run's directory."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,14 +11,16 @@ from efsgd_jax.runs.workdir import Workdir
 
 @contextlib.contextmanager
 def sole_owner(directory: Workdir) -> Iterator[None]:
-    """Trains, or charges a query, alone: two at once would each miss what the other does. The system lifts the lock
-    when its holder ends, however that is.
+    """Holds the lock of a run's directory, for training or for charging a query.
+
+    Without it, two processes could spend budget at the same time, each unaware of the other. The operating system
+    releases the lock when the process ends, even if it is killed.
 
     Raises:
-      UserError: another process owns the directory.
+      UserError: another process holds the lock, or the lock file cannot be used.
     """
     try:
-        # Not of this thread only: a program that is called twice from Python has to be refused as well.
+        # Not a lock of this thread only: a second call in the same Python process must be refused too.
         lock = filelock.FileLock(directory.lock, timeout=0, mode=0o600, thread_local=False)
         lock.acquire()
     except filelock.Timeout as error:

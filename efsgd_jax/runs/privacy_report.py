@@ -1,4 +1,4 @@
-"""The privacy report of a run: ``privacy.json`` for programs, ``PRIVACY.md`` for people."""
+"""The privacy report of a run: ``privacy.json`` for programs, and ``PRIVACY.md`` as text."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,12 +27,12 @@ QUERY_CAVEATS = (
 
 
 def public_facts(dataset_size: int, shape: Mapping[str, Any], value_range: str) -> dict[str, Any]:
-    """What the report says is public.
+    """The properties of the data that the report lists as public, and that are therefore not protected.
 
     Args:
-      dataset_size: N, the number of training images.
+      dataset_size: number N of training images.
       shape: ``image_size``, ``channels`` and ``class_names`` as in the release's ``config.json``.
-      value_range: ``config.data.value_range``.
+      value_range: the value of ``config.data.value_range``; "" stands for the range of the data type.
     """
     return {
         "dataset_size": dataset_size,
@@ -46,13 +46,13 @@ def public_facts(dataset_size: int, shape: Mapping[str, Any], value_range: str) 
 def privacy_report(
     ledger: Ledger[Composition], steps: int, *, debugging_seed: bool, public: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What was spent, and what that statement rests on.
+    """The privacy report of training: what was spent, and the facts that this statement depends on.
 
     Args:
-      ledger: of the run.
-      steps: how many were taken, through all phases.
-      debugging_seed: True if anyone can know the noise.
-      public: see ``public_facts``.
+      ledger: the run's ledger.
+      steps: number of private steps that were taken, over all phases.
+      debugging_seed: whether ``train.seed`` was set, so that the noise is known and there is no guarantee.
+      public: the result of ``public_facts``.
     """
     composition = ledger.mechanism
     spent = ledger.report(steps)
@@ -106,12 +106,12 @@ def _phase(name: str, described: Description, steps: int) -> dict[str, Any]:
 def with_queries(
     training: Mapping[str, Any], queries: Sequence[Mapping[str, Any]], target_epsilon: float | str
 ) -> dict[str, Any]:
-    """The report of a run with a guarantee that also answered noisy queries.
+    """The privacy report of a run with a guarantee that also answered noisy queries.
 
     Args:
       training: the report of the training alone.
-      queries: ``name`` and ``epsilon`` of each; not empty.
-      target_epsilon: of both together.
+      queries: the queries, at least one, each with its ``name`` and ``epsilon``.
+      target_epsilon: the epsilon that training and queries may spend together.
     """
     charged = [q["epsilon"] for q in queries]
     by_rdp = float(training["epsilon_by_rdp_without_truncation"])
@@ -140,7 +140,7 @@ def _public_sentence(public: Mapping[str, Any]) -> str:
 
 
 def to_markdown(report: dict[str, Any]) -> str:
-    """``report`` for people; without a guarantee the first line says so."""
+    """The privacy report as Markdown. The first line states the guarantee, or that there is none and why."""
     if report["guarantee"]:
         head = f"# ({format_epsilon(report['epsilon'])}, {report['delta']:g})-differential privacy"
     else:

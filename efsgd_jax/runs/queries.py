@@ -1,4 +1,4 @@
-"""``private/queries.json``: which scores a run has paid for, and what its release therefore says."""
+"""The record of the scores that a run has released (``private/queries.json``), and the release's files about them."""
 
 import hashlib
 import json
@@ -15,13 +15,13 @@ MECHANISM = "number of right answers on the real test split, plus discrete Lapla
 
 
 class Queries(NamedTuple):
-    """What was charged after training.
+    """The queries that were charged after training.
 
     Attributes:
       training: the privacy report as training wrote it.
-      target_epsilon: what training and queries may spend together; "inf" for no limit.
-      charged: in order; ``name``, ``epsilon``, and ``score``: the noisy value with all that is published beside it, or
-        None where the noise was not drawn yet.
+      target_epsilon: the epsilon that training and queries may spend together; "inf" for no limit.
+      charged: the queries in order. Each has its ``name``, its ``epsilon``, and its ``score``: the noisy value with
+        everything that is published with it, or None if the noise has not been sampled yet.
     """
 
     training: dict[str, Any]
@@ -29,21 +29,21 @@ class Queries(NamedTuple):
     charged: list[dict[str, Any]]
 
     def spent(self, *more: float) -> float:
-        """Epsilon of training, of what was charged, and of ``more``."""
+        """The epsilon of training, of all charged queries, and of further queries with the epsilons ``more``."""
         return after_queries(self.training["epsilon"], [*(q["epsilon"] for q in self.charged), *more])
 
     def scores(self) -> list[dict[str, Any]]:
-        """The values that were released."""
+        """The scores that were released, in order."""
         return [q["score"] for q in self.charged if q["score"] is not None]
 
     def report(self) -> dict[str, Any]:
-        """The run's privacy report."""
+        """The run's privacy report, which includes the queries if there are any."""
         if not self.charged:
             return self.training
         return with_queries(self.training, self.charged, self.target_epsilon)
 
     def files(self, directory: Workdir) -> dict[Path, str]:
-        """What depends on queries in ``release/``: paths and contents."""
+        """Path -> content of the files in ``release/`` that depend on queries."""
         report, scores = self.report(), self.scores()
         texts = {directory.privacy_json: _json(report), directory.privacy_md: to_markdown(report)}
         if scores:
@@ -56,7 +56,7 @@ def _json(value: Any) -> str:
 
 
 def read_queries(directory: Workdir) -> Queries:
-    """What was charged; of a run that answered no query yet, its report alone.
+    """Reads the queries that were charged. If there are none, the result has the privacy report and an empty list.
 
     Raises:
       UserError: a file is missing or damaged, or the report is not what training wrote.
@@ -77,14 +77,15 @@ def read_queries(directory: Workdir) -> Queries:
 
 
 def write_queries(directory: Workdir, queries: Queries) -> None:
-    """Replaces the record. When this returns it is on the disk, even if the power fails next."""
+    """Replaces the record of queries. When this returns, the file survives a loss of power."""
     write_json(directory.queries, queries._asdict(), private=True)
 
 
 def publish(directory: Workdir, queries: Queries) -> None:
-    """Makes ``release/`` say what was charged, and lets it be packed again.
+    """Updates the files in ``release/`` to the queries that were charged.
 
-    The record of what a release must be is changed first: a release that was left half changed is not packed.
+    The recorded hashes of the release's files are updated first. If this is interrupted, some files do not match their
+    hashes, and ``pack`` refuses the release until ``publish`` is called again.
     """
     texts = queries.files(directory)
     hashes = {path.name: hashlib.sha256(text.encode()).hexdigest() for path, text in texts.items()}

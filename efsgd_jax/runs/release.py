@@ -1,4 +1,4 @@
-"""``release/``: written once by training, and packed only after everything in it has been accounted for."""
+"""``pack``: checks that a run's ``release/`` holds only what its ledger accounts for, and writes a zip file of it."""
 
 import hashlib
 import io
@@ -30,16 +30,16 @@ from efsgd_jax.synthesizers import method_named
 from efsgd_jax.training.grid import draw_grid
 
 PyTree = Any
-# Of data.path and train.seed nothing is published: the one tells of a machine, the other gives the noise away.
+# Config keys that are not published: data.path is a path on the owner's machine, and train.seed reveals the noise.
 SECRET_KEYS = (("data", "path"), ("train", "seed"))
-# Fields of a mechanism that are solved for and not configured.
+# Fields of a mechanism that calibration finds, so that the configuration does not determine them.
 SOLVED = ("noise_multiplier", "fresh_share")
-# What arithmetic on another machine may change in a pixel.
+# Largest difference of a pixel that is accepted, because rounding differs between machines.
 PIXEL_TOLERANCE = 2
 
 
 def public_config(config: dict[str, Any]) -> dict[str, Any]:
-    """``config`` without what must not be published."""
+    """``config`` without the keys that must not be published."""
     public = json.loads(json.dumps(config))
     for group, key in SECRET_KEYS:
         public[group].pop(key, None)
@@ -47,27 +47,27 @@ def public_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def fingerprints(release: Path) -> dict[str, str]:
-    """SHA-256 of each file of a release."""
+    """The SHA-256 of each file in a release, by its name."""
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(release.iterdir())}
 
 
 def pack(workdir: str | Path, out: str | Path) -> list[str]:
-    """Writes a finished run's release to a new zip file, or refuses.
+    """Writes a finished run's release to a new zip file, after checking every file in it.
 
     Args:
-      workdir: a finished run, with its ``private/``: without it what a release must not contain is not known.
-      out: a .zip that does not exist yet.
+      workdir: the directory of a finished run. Its ``private/`` is needed for the checks.
+      out: path of the zip file, which must not exist.
 
     Returns:
-      The names of the files in it.
+      The names of the files in the zip file.
 
     Raises:
-      UserError: the run carries no guarantee, or something in ``release/`` derives from real data, or may, outside the
-        ledger; nothing is written.
+      UserError: the run carries no guarantee, or something in ``release/`` depends, or may depend, on real data in a
+        way that the ledger does not account for. Nothing is written then.
 
     Formal guarantees:
-      The zip holds: a generator of the configured shape whose bytes are those that training released; a sample grid
-      that this generator draws again from a public key; a report whose epsilon follows from the mechanism and the
+      The zip holds: a generator of the configured shape whose bytes are those that training released; a grid of samples
+      that this generator generates again from a public key; a report whose epsilon follows from the mechanism and the
       queries in it; the noisy values of these queries; and configuration. Nothing else, and none of the run's keys.
       That training released a function of the ledger's releases only is the method's guarantee, not this function's.
     """
@@ -87,7 +87,7 @@ def pack(workdir: str | Path, out: str | Path) -> list[str]:
 
 
 def check(directory: Workdir) -> None:
-    """Raises ``UserError`` with the first thing in ``release/`` that must not be published."""
+    """Checks ``release/``; raises ``UserError`` for the first thing in it that must not be published."""
     expected = {directory.config, directory.privacy_json, directory.privacy_md, directory.generator, directory.samples}
     charged = directory.queries.is_file()
     if charged and read_queries(directory).scores():
@@ -132,7 +132,7 @@ def _check_report(directory: Workdir) -> None:
     if read_json(directory.run)["config"]["train"]["seed"] >= 0:
         _refuse(path, "claims a guarantee, but train.seed was set: anyone can subtract the noise")
     if "queries" in report and not directory.queries.is_file():
-        _refuse(path, f"lists queries, but {directory.queries}, which says what was paid for, is missing")
+        _refuse(path, f"lists queries, but {directory.queries}, which has the charged queries, is missing")
     steps, delta = report["steps"], report["delta"]
     training = _composition(directory, report).epsilon(steps, delta)
     proven = after_queries(training, [q["epsilon"] for q in report.get("queries", [])])
@@ -148,7 +148,11 @@ def _check_report(directory: Workdir) -> None:
 
 
 def _composition(directory: Workdir, report: dict[str, Any]) -> Composition:
-    """The phases of the report, if they are those that the run's configuration plans."""
+    """The composition of the phases in the privacy report.
+
+    Refuses the report unless its phases are the first phases planned by the run's configuration, with the same
+    mechanisms and parameters except those found by calibration (``SOLVED``).
+    """
     run, path = read_json(directory.run), directory.privacy_json
     config = config_from(run["config"])
     planned = Composition(tuple(method_named(config.method.name).plan(config, run["dataset_size"]))).private
@@ -175,13 +179,13 @@ def _composition(directory: Workdir, report: dict[str, Any]) -> Composition:
 
 
 def _check_queries(directory: Workdir) -> None:
-    """The report and the scores must be those that ``private/queries.json`` has paid for."""
-    queries, mend = read_queries(directory), "ask efsgd_jax.release_score for the same score again to mend it"
+    """Refuses the report and the scores unless they match the charged queries in ``private/queries.json``."""
+    queries, mend = read_queries(directory), "call efsgd_jax.release_score for the same score again to repair it"
     if read_json(directory.privacy_json).get("queries", []) != queries.report().get("queries", []):
         _refuse(directory.privacy_json, f"lists other queries than {directory.queries}; {mend}")
     for path, text in queries.files(directory).items():
         if path == directory.released_scores and path.read_bytes() != text.encode():
-            _refuse(path, f"is not what the queries of {directory.queries} paid for; {mend}")
+            _refuse(path, f"does not have the scores of the queries in {directory.queries}; {mend}")
 
 
 def _check_config(directory: Workdir) -> None:
@@ -209,7 +213,7 @@ def _check_config(directory: Workdir) -> None:
 
 
 def _check_keys(directory: Workdir) -> None:
-    """The run's key, as text or as bytes, must be in no file."""
+    """Refuses every file that contains the run's secret key, as text or as bytes."""
     if not directory.key.is_file():
         return
     words = [int(w) for w in read_json(directory.key)]
@@ -223,13 +227,17 @@ def _check_keys(directory: Workdir) -> None:
 
 
 def _check_generator(directory: Workdir, wanted: PyTree) -> PyTree:
-    """The weights of one generator and nothing else: same tree, same shapes, nothing behind them."""
+    """Returns the released parameters.
+
+    Refuses the file unless its pytree has the structure, shapes and dtypes of ``wanted``, and the file contains nothing
+    else.
+    """
     path = directory.generator
     content = path.read_bytes()
     try:
         params = flax.serialization.msgpack_restore(content)
         described = jax.tree.map(lambda x: (x.shape, str(x.dtype)), params)
-    except Exception as error:  # msgpack and Flax have many for a damaged file
+    except Exception as error:  # msgpack and Flax raise many kinds of exceptions for a damaged file
         raise UserError(f"not released: {path} cannot be read ({type(error).__name__})") from error
     if described != jax.tree.map(lambda x: (x.shape, str(x.dtype)), flax.serialization.to_state_dict(wanted)):
         _refuse(path, "holds something else than the configured generator's parameters")
@@ -248,6 +256,6 @@ def _check_grid(directory: Workdir, grid: np.ndarray) -> None:
         raise UserError(f"not released: {path} is not an image ({error})") from error
     wanted = np.asarray(enlarge(grid)).astype(int)
     if found.shape != wanted.shape or np.max(np.abs(found - wanted)) > PIXEL_TOLERANCE:
-        _refuse(path, "shows other images than the released generator draws; they may be real")
+        _refuse(path, "shows other images than the released generator generates; they may be real")
     if extra or not content.endswith(b"IEND\xaeB`\x82"):
         _refuse(path, "holds more than its pixels")

@@ -1,4 +1,4 @@
-"""``sample``: synthetic images from a finished run."""
+"""``sample``: generates synthetic images with a finished run's generator."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -21,7 +21,7 @@ CHUNK = 500
 
 
 class Samples(NamedTuple):
-    """Labelled synthetic images: uint8 ``[n, S, S, C]``, int32 ``[n]``, and the name of each label."""
+    """Labelled synthetic images: ``images`` uint8 ``[n, S, S, C]``, ``labels`` int32 ``[n]``, and the class names."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -30,21 +30,21 @@ class Samples(NamedTuple):
 
 def sample(workdir: str | Path, n: int, *, seed: int = 0, out: str | Path | None = None,
            formats: Collection[str] = FORMATS) -> Samples:  # fmt: skip
-    """Draws ``n`` images, as many of each class as of any other (up to one).
+    """Generates ``n`` images. The numbers of images of two classes differ by at most one.
 
     Args:
-      workdir: a finished run; only its ``release/`` is read.
-      n: how many.
-      seed: of the latent; need not be secret, the same seed gives the same images.
+      workdir: the directory of a finished run; only its ``release/`` is read.
+      n: number of images.
+      seed: seed of the latents. It need not be secret; the same seed gives the same images.
       out: a new or empty directory for ``samples.npz``, ``grid.png``, ``png/CLASS/*.png`` and ``manifest.json``; None
-        writes nothing.
-      formats: which of ``FORMATS`` to write.
+        to write nothing.
+      formats: some of ``FORMATS``, the kinds of files to write.
 
     Raises:
-      UserError: the run is not finished or damaged, or ``out`` is not empty.
+      UserError: the run is not finished or damaged, ``out`` is not empty, ``n`` is below 1, or a format is unknown.
 
     Formal guarantees:
-      Post-processing of the released generator: costs nothing beyond what training spent.
+      Post-processing of the released generator: it spends nothing beyond what training spent.
 
     Examples:
       >>> samples = sample("runs/digits", 100)
@@ -72,27 +72,34 @@ def sample(workdir: str | Path, n: int, *, seed: int = 0, out: str | Path | None
 def draw(
     generate: Callable[[Any, jax.Array, jax.Array], jax.Array], params: Any, key: jax.Array, labels: np.ndarray
 ) -> np.ndarray:
-    """One image for each label, in pieces, so that memory stays flat.
+    """Generates one image for each label, in batches of ``CHUNK``, so that memory does not grow with their number.
 
     Args:
-      generate: a method's, jitted.
-      params: of the released generator.
+      generate: the function of ``Method.make_generate``, compiled.
+      params: the parameters of the released generator.
       key: typed PRNG key of the latents.
-      labels: int ``[n]``.
+      labels: class of each image, int ``[n]``.
 
     Returns:
-      uint8 ``[n, S, S, C]``.
+      The images, uint8 ``[n, S, S, C]``.
     """
     chunks = []
     for i in range(0, len(labels), CHUNK):
-        part = np.resize(labels[i : i + CHUNK], CHUNK).astype(np.int32)  # one shape, one compilation
+        part = np.resize(labels[i : i + CHUNK], CHUNK).astype(np.int32)  # one shape, so that it is compiled once
         drawn = to_uint8(np.asarray(generate(params, jax.random.fold_in(key, i), jnp.asarray(part))))
         chunks.append(drawn[: len(labels[i : i + CHUNK])])
     return np.concatenate(chunks)
 
 
 class ReleasedGenerator(NamedTuple):
-    """``generate(params, key, labels)`` as in ``Synthesizer``, what it is called with, and the names of the labels."""
+    """A released generator.
+
+    Attributes:
+      generate: ``generate(params, key, labels) -> images``; see ``Method.make_generate``.
+      params: the released parameters.
+      spec: shape of the images and number of classes.
+      class_names: names of the classes, in the order of the labels.
+    """
 
     generate: Callable[[Any, jax.Array, jax.Array], jax.Array]
     params: Any
@@ -101,10 +108,10 @@ class ReleasedGenerator(NamedTuple):
 
 
 def released_generator(directory: Workdir) -> ReleasedGenerator:
-    """The generator in ``release/``; nothing else is read.
+    """Reads the generator and its configuration from ``release/``; nothing else of the run is read.
 
     Raises:
-      UserError: the run is not finished, or damaged.
+      UserError: the run is not finished, or a file is damaged.
     """
     if not directory.finished:
         raise UserError(f"{directory.root} holds no finished run ({directory.generator} is missing); train it first")
@@ -117,7 +124,7 @@ def released_generator(directory: Workdir) -> ReleasedGenerator:
     try:
         params = flax.serialization.msgpack_restore(directory.generator.read_bytes())
         jax.eval_shape(generate, params, jax.random.key(0), jnp.zeros(1, jnp.int32))
-    except Exception as error:  # msgpack and Flax have many for a damaged file
+    except Exception as error:  # msgpack and Flax raise many kinds of exceptions for a damaged file
         raise UserError(
             f"cannot read {directory.generator} ({type(error).__name__}); it is damaged or of another configuration"
         ) from error

@@ -1,4 +1,4 @@
-"""A run on disk: what may be published in ``release/``, everything else in ``private/``."""
+"""The directory of a run: ``release/`` holds what may be published, and ``private/`` everything else."""
 
 import contextlib
 import hashlib
@@ -19,7 +19,7 @@ from efsgd_jax.privacy.keys import fresh_key
 
 
 class Workdir:
-    """The layout of a run's directory; nothing under ``private`` may be published."""
+    """The paths in a run's directory, and the operations on it. Nothing under ``private/`` may be published."""
 
     def __init__(self, root: str | Path):
         self.root = Path(root).expanduser()
@@ -27,8 +27,8 @@ class Workdir:
         self.private = self.root / "private"
         self.run = self.private / "run.json"
         self.key = self.private / "key.json"
-        self.lock = self.private / "lock"  # of the process that owns the directory
-        self.begun = self.private / "begun.json"  # the ledger, written ahead: steps that may have been taken
+        self.lock = self.private / "lock"  # lock file of the process that works in the directory
+        self.begun = self.private / "begun.json"  # the ledger, written before each block: steps that may be taken
         self.checkpoints = self.private / "checkpoints"
         self.metrics = self.private / "metrics.jsonl"
         self.tensorboard = self.private / "tensorboard"
@@ -36,13 +36,13 @@ class Workdir:
         self.scores = self.private / "scores.json"
         self.audit = self.private / "audit.json"
         self.released = self.private / "released.json"  # hashes of the files of release/, as training wrote them
-        self.queries = self.private / "queries.json"  # scores that were paid for; holds no score without noise
+        self.queries = self.private / "queries.json"  # charged queries, with their noisy scores only
         self.config = self.release / "config.json"
         self.privacy_json = self.release / "privacy.json"
         self.privacy_md = self.release / "PRIVACY.md"
         self.generator = self.release / "generator.msgpack"
         self.samples = self.release / "samples.png"
-        self.released_scores = self.release / "scores.json"  # only if some were released through noisy queries
+        self.released_scores = self.release / "scores.json"  # only if scores were released by noisy queries
 
     @property
     def finished(self) -> bool:
@@ -50,22 +50,26 @@ class Workdir:
 
     @property
     def generator_sha256(self) -> str:
-        """What scores, audits and samples are of."""
+        """SHA-256 of the released generator, which scores, audits and samples record to identify it."""
         return hashlib.sha256(self.generator.read_bytes()).hexdigest()
 
     def check(self, identity: dict[str, Any], bytes_needed: int) -> None:
-        """Nothing is written before this has passed.
+        """Checks that a run can be started or continued in the directory. Called before anything is written.
+
+        Args:
+          identity: the run's configuration and the hash of its data, from ``training.setup.identity``.
+          bytes_needed: the disk space that the run needs.
 
         Raises:
-          UserError: the directory holds something else, a run of another configuration or other data, or the disk
-            is too full.
+          UserError: the directory holds something else, or a run with another configuration or other data, or there is
+            too little disk space.
         """
         if self.root.exists() and not self.root.is_dir():
             raise UserError(f"workdir {self.root} is a file; name a directory")
         if self.run.is_file():
             before = read_json(self.run)
             difference = _first_difference(before["config"], identity["config"], "config")
-            if not difference and before != identity:  # which says no more: what is different is a hash of the data
+            if not difference and before != identity:  # only the hash or the size of the data differs
                 raise UserError(
                     f"workdir {self.root} holds a run on other data: the images, their labels or which of them are "
                     "trained on have changed since; restore the data to continue the run, or use another --workdir"
@@ -86,12 +90,12 @@ class Workdir:
             )
 
     def _is_new(self) -> bool:
-        """Whether there is nothing, or what a process left that was killed before it said which run this is."""
+        """Whether the directory is empty, except for files of a process that was killed before ``record``."""
         inside = [*self.root.iterdir(), *(self.private.iterdir() if self.private.is_dir() else [])]
         return all(p == self.private or p == self.lock or p.name.endswith(TEMPORARY) for p in inside)
 
     def create(self) -> None:
-        """Creates the directories, ``private/`` for its owner only."""
+        """Creates the run's directory and ``private/``, which only its owner can read."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self.private.mkdir(mode=0o700, exist_ok=True)
@@ -100,17 +104,21 @@ class Workdir:
             raise UserError(f"cannot create workdir {self.root} ({error.strerror}); use another --workdir") from error
 
     def record(self, identity: dict[str, Any]) -> None:
-        """Says which run this is, if it is new, and sweeps up after killed processes. Only for the owner."""
+        """Writes the identity of a new run, and removes temporary files of killed processes.
+
+        Only the process that holds the lock may call this.
+        """
         for directory in (self.private, self.release, self.grids, self.checkpoints):
             remove_temporary(directory)
         if not self.run.is_file():
             write_json(self.run, identity, private=True)
 
     def begin(self, steps: int, epsilon: float, delta: float) -> None:
-        """Writes the ledger ahead: from now on the run may have taken ``steps`` steps and spent ``epsilon``.
+        """Writes to the ledger that, from now on, the run may have taken ``steps`` steps and spent ``epsilon``.
 
-        A continued run takes the steps between its checkpoint and the kill again, with the same keys: the same
-        releases, which are spent once. So the number never falls, and is no sum over processes.
+        A run that continues after a kill repeats the steps since its last checkpoint with the same keys. These are the
+        same releases, so that they are charged once. The recorded number of steps therefore never decreases, and it is
+        not summed over processes.
         """
         before = read_json(self.begun)["steps"] if self.begun.is_file() else 0
         if steps > before:
@@ -118,14 +126,20 @@ class Workdir:
             write_json(self.begun, value, private=True)
 
     def seal(self) -> None:
-        """Makes everything under ``private`` readable to its owner only, also what libraries wrote there."""
+        """Makes all files under ``private/``, also those that other libraries wrote, readable to their owner only."""
         for path in self.private.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):  # a temporary file
+            with contextlib.suppress(FileNotFoundError):  # a temporary file that was removed in the meantime
                 path.chmod(0o700 if path.is_dir() else 0o600)
 
     def root_key(self, seed: int) -> jax.Array:
-        """The run's secret key: made once from the system's entropy, kept in ``private/`` so that a resumed run draws
-        the same batches and the same noise. A ``seed`` of at least 0 replaces it, for debugging."""
+        """The run's secret PRNG key.
+
+        It is made once, from the system's entropy, and stored in ``private/``, so that a resumed run samples the same
+        batches and the same noise. A ``seed`` of at least 0 is used in its place, for debugging without a guarantee.
+
+        Raises:
+          UserError: the key file is damaged, or is missing although the run has begun.
+        """
         if seed >= 0:
             return jax.random.key(seed)
         if not self.key.is_file():
@@ -142,7 +156,7 @@ class Workdir:
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:
-    """The configuration as JSON has it; infinity, which JSON lacks, as the string "inf"."""
+    """The configuration as values for JSON. Infinity, which JSON lacks, becomes the string "inf"."""
 
     def convert(value: Any) -> Any:
         if isinstance(value, dict):

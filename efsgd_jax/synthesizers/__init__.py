@@ -1,4 +1,4 @@
-"""The methods: one package each, and the registry of their names."""
+"""The synthesis methods, one package each, and the registry that finds them by name."""
 
 from efsgd_jax.synthesizers.base import Method
 from efsgd_jax.synthesizers.config_rules import Rule, common_rules

@@ -1,8 +1,9 @@
-"""The contract: what a synthesis method is to the runner. A short list of phases, and how images are drawn in the end.
+"""The contract between a synthesis method and the runner: a list of phases, and a function that generates images.
 
-A phase either reads private data, through the access that its mechanism opens and in no other way, or is
-post-processing, and then it is never handed any. Phases are pure functions; the runner jits them, draws the keys, keeps
-checkpoints and writes the ledger ahead. "Add a method" in the documentation builds one.
+A phase reads private data only through the access that its mechanism opens. A phase without a mechanism is
+post-processing and never gets private data. Phases are pure functions. The runner compiles them, derives their PRNG
+keys, saves checkpoints, and writes to the ledger before each block of steps. "Add a method" in the documentation has an
+example.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,35 +19,37 @@ from efsgd_jax.privacy.plan import PlannedPhase
 from efsgd_jax.synthesizers.config_rules import Rule
 
 PyTree = Any
-# What earlier phases released, by their names.
+# Maps the name of each earlier phase to what it released.
 Released = Mapping[str, PyTree]
 Metrics = dict[str, jax.Array]
 
 
 class Record(NamedTuple):
-    """One training record, or several with a leading axis: ``image`` uint8 ``[S, S, C]``, ``label`` int."""
+    """One training record: ``image`` uint8 ``[S, S, C]`` and ``label`` int. Several records have a leading axis."""
 
     image: jax.Array
     label: jax.Array
 
 
 class Phase(NamedTuple):
-    """One phase, bound to a data set's public shape.
+    """One phase of a run, bound to the public shape of a data set.
 
     Attributes:
-      plan: its name, mechanism, steps and budget, as the accountant has them.
-      init: ``init(key, released) -> state``, a pytree. All of it is private.
-      step: ``step(state, access, key) -> (state, metrics)``; metrics are scalars, private, and may be empty. Its
-        ``key`` is for what is post-processing (latents, generated labels): draws of records, noise and the losses' own
-        keys are the access's.
-      release: ``release(state) -> pytree``: all that later phases, and the world, may see.
-      view: ``view(record) -> row``, what of a ``Record`` the steps read; computed for each record once, before the
-        first step. None for the record itself.
-      warm_up: ``warm_up(state, access, key) -> state``, called before the first step with an access that must not
-        release anything, ``warm_steps`` times. None for none.
-      warm_steps: see ``warm_up``; they are not charged, since nothing that depends on them leaves but by a step.
-      parameters: ``parameters(state)``: what must stay finite; None for what is released.
-      shown: metrics that the progress line shows, in this order.
+      plan: the phase's name, mechanism, number of steps and budget, as the accountant sees them.
+      init: ``init(key, released) -> state`` returns the initial state, a pytree. All of it is private.
+      step: ``step(state, access, key) -> (state, metrics)`` takes one step. The metrics are private scalars; the
+        dictionary may be empty. ``key`` is for post-processing (latents, generated labels). The access has its own keys
+        for sampling records, for the noise and for the losses.
+      release: ``release(state) -> pytree`` returns all that later phases, and the public, may see.
+      view: ``view(record) -> row`` computes the part or function of a ``Record`` that the steps read. It is evaluated
+        once for each record, before the first step. None if the steps read the record itself.
+      warm_up: ``warm_up(state, access, key) -> state`` is called ``warm_steps`` times before the first step, with an
+        access that must not release anything. None if the phase has no warm-up.
+      warm_steps: number of calls of ``warm_up``. They spend no budget, because whatever depends on them leaves the
+        phase only through a step.
+      parameters: ``parameters(state)`` returns the values that are checked to be finite. None to check what
+        ``release`` returns.
+      shown: names of the metrics that the progress line shows, in this order.
     """
 
     plan: PlannedPhase
@@ -61,32 +64,34 @@ class Phase(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The key of what it released."""
+        """The phase's name, under which later phases find what it released."""
         return self.plan.name
 
 
-# generate(params, key, labels) -> images: float32 [n, S, S, C] in (-1, 1) for int [n] labels.
+# generate(params, key, labels) -> images: labels int [n]; images float32 [n, S, S, C] with values in (-1, 1).
 Generate = Callable[[PyTree, jax.Array, jax.Array], jax.Array]
 
 
 class Method(NamedTuple):
-    """Everything that the programs need of a method. Its package exports one, as ``METHOD``.
+    """A synthesis method, as the rest of the library uses it. Each method's package exports one as ``METHOD``.
 
     Attributes:
-      hyperparameters: the dataclass behind ``config.method``.
-      defaults: ``defaults() -> {group: dataclass}``, the keys that the method adds to the configuration.
-      rules: ``rules(config)``: what their values must be.
-      plan: ``plan(config, N)``: the phases as the accountant sees them, for N training records; a noise multiplier of 0
-        is solved for.
-      phases: ``phases(spec, hyperparameters, plan, mesh)``: the same phases, in the same order, to be run; ``plan`` has
-        its noise now. What the last one releases is what is published. Raises ``UserError`` for images of an unusable
-        shape.
-      released_like: ``released_like(spec, hyperparameters)``: shapes and dtypes of what is published.
-      make_generate: ``make_generate(spec, hyperparameters) -> Generate``: draws images from what is published.
-      memory_hint: which keys to lower if it does not fit into memory.
-      make_generator: ``make_generator(spec, hyperparameters)``: the Flax module of which the parameters are published;
-        None if it is no network.
-      shares_batches: whether several devices can take a step together.
+      hyperparameters: the dataclass whose fields are the keys of ``config.method``.
+      defaults: ``defaults() -> {group: dataclass}`` returns the keys that the method adds to the configuration, with
+        their default values.
+      rules: ``rules(config)`` returns the rules that the values of these keys must satisfy.
+      plan: ``plan(config, N)`` returns the phases as the accountant sees them, for N training records. A noise
+        multiplier of 0 means that calibration finds it.
+      phases: ``phases(spec, hyperparameters, plan, mesh)`` returns the same phases, in the same order, ready to run.
+        ``plan`` now includes the calibrated noise. The release of the last phase is published. Raises ``UserError`` if
+        the method cannot use images of this shape.
+      released_like: ``released_like(spec, hyperparameters)`` returns the shapes and dtypes of what is published.
+      make_generate: ``make_generate(spec, hyperparameters) -> Generate`` returns the function that samples images from
+        what is published.
+      memory_hint: the config keys to lower if training runs out of memory.
+      make_generator: ``make_generator(spec, hyperparameters)`` returns the Flax module whose parameters are published.
+        None if the published model is not a network.
+      shares_batches: whether several devices can split the batch of a step.
     """
 
     hyperparameters: Callable[..., Any]
@@ -101,12 +106,12 @@ class Method(NamedTuple):
     shares_batches: bool = False
 
     def read(self, group: Mapping[str, Any]) -> Any:
-        """``config.method`` as hyperparameters."""
+        """Converts the group ``config.method`` to hyperparameters, leaving out the method's name."""
         return self.hyperparameters(**{k: v for k, v in group.items() if k != "name"})
 
 
 def network_like(make_generator: Callable[[ImageSpec, Any], Any]) -> Callable[[ImageSpec, Any], PyTree]:
-    """``released_like`` of a Flax generator that is called with a latent and labels."""
+    """Returns ``Method.released_like`` for a Flax generator whose inputs are latents and labels."""
 
     def like(spec: ImageSpec, hp: Any) -> PyTree:
         keys = {"params": jax.random.key(0), "noise": jax.random.key(0)}

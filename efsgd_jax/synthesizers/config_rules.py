@@ -1,4 +1,4 @@
-"""Rules of the keys that every method has."""
+"""Rules for the values of the config keys that every method has, and helpers for the methods' own rules."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -11,32 +11,33 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.privacy.calibration import MAX_NOISE_MULTIPLIER
 from efsgd_jax.privacy.feedback_options import FeedbackMode
 
-MAX_SIZE = 2**20  # of what is in memory at one time: beyond it, indices overflow before memory ends
+# Largest value of a key that sets the size of an array. With larger values, indices overflow before memory runs out.
+MAX_SIZE = 2**20
 
-# Key, value, whether it is valid, what it must be.
+# The key, its value, whether the value is valid, and a description of the valid values.
 Rule = tuple[str, Any, bool, str]
 
 
 def at_least(config: ConfigDict, group: str, keys: Iterable[str], least: float) -> list[Rule]:
-    """Each key's value is finite and no smaller."""
+    """Rules that the value of each key is finite and at least ``least``."""
     values = config[group]
     return [(f"{group}.{k}", values[k], least <= values[k] < math.inf, f"at least {least:g}") for k in keys]
 
 
 def fractions(config: ConfigDict, group: str, keys: Iterable[str]) -> list[Rule]:
-    """Each key's value is in [0, 1)."""
+    """Rules that the value of each key is in [0, 1)."""
     values = config[group]
     return [(f"{group}.{k}", values[k], 0 <= values[k] < 1, "at least 0 and below 1") for k in keys]
 
 
 def joint_clip(config: ConfigDict) -> float:
-    """The joint sensitivity of ``privacy.l2_norm_clip``, one norm or a group of them."""
-    clip = config.privacy.get("l2_norm_clip", 0.0)  # gaussian_mixture has none: it has no gradients
+    """The joint sensitivity sqrt(sum of squares) of ``privacy.l2_norm_clip``, a single norm or one for each network."""
+    clip = config.privacy.get("l2_norm_clip", 0.0)  # gaussian_mixture computes no gradients and has no such key
     return math.hypot(*clip.values()) if isinstance(clip, ConfigDict) else float(clip)
 
 
 def _sizes(config: ConfigDict) -> list[tuple[str, int]]:
-    """What a method counts, and the examples of a step."""
+    """Name and value of the keys that set array sizes: all integers of ``config.method``, and the batch sizes."""
     batches = [(f"train.{k}", config.train[k]) for k in ("expected_batch_size", "images_per_step") if k in config.train]
     return batches + [(f"method.{k}", v) for k, v in config.method.items() if type(v) is int]
 
@@ -50,7 +51,7 @@ def _parses(parse: Callable[[str], Any], text: Any) -> bool:
 
 
 def data_rules(config: ConfigDict) -> list[Rule]:
-    """Of what ``config.data`` declares; its other keys are checked with the source."""
+    """Rules for ``data.classes`` and ``data.value_range``. The other keys are checked when the data is loaded."""
     d = config.data
     return [
         (
@@ -69,9 +70,9 @@ def data_rules(config: ConfigDict) -> list[Rule]:
 
 
 def common_rules(config: ConfigDict) -> list[Rule]:
-    """Of ``config.data``, ``config.privacy`` and ``config.train``."""
+    """Rules for the keys of ``config.data``, ``config.privacy`` and ``config.train`` that all methods share."""
     p, t = config.privacy, config.train
-    # feedback=private clips a second time, to something larger than the joint sensitivity.
+    # feedback=private also clips to feedback_l2_norm_clip, which must be larger than the joint sensitivity.
     smallest = joint_clip(config) if p.feedback == "private" else 0.0
     modes = get_args(FeedbackMode)
     return [
@@ -82,7 +83,7 @@ def common_rules(config: ConfigDict) -> list[Rule]:
             "privacy.noise_multiplier",
             p.noise_multiplier,
             0 <= p.noise_multiplier <= MAX_NOISE_MULTIPLIER,
-            f"from 0, which solves for it, to {MAX_NOISE_MULTIPLIER:g}",
+            f"from 0, for a calibrated one, to {MAX_NOISE_MULTIPLIER:g}",
         ),
         ("privacy.feedback", p.feedback, p.feedback in modes, f"one of {', '.join(modes)}"),
         (
@@ -110,7 +111,7 @@ def common_rules(config: ConfigDict) -> list[Rule]:
 
 
 def feedback_options(config: ConfigDict) -> dict[str, Any]:
-    """The keys of feedback as a mechanism's fields; 0 and -1 mean the mode's own."""
+    """The error-feedback keys as arguments of a mechanism; 0, or -1 for the decay, becomes None (the default)."""
     p = config.privacy
     return {
         "feedback": p.feedback,
@@ -121,5 +122,5 @@ def feedback_options(config: ConfigDict) -> dict[str, Any]:
 
 
 def without_noise(config: ConfigDict) -> bool:
-    """Whether the configuration asks for no noise at all."""
+    """Whether the configuration trains without noise: infinite epsilon and no noise multiplier."""
     return config.privacy.epsilon == math.inf and config.privacy.noise_multiplier == 0

@@ -1,4 +1,4 @@
-"""The methods by name: each is a package in this directory that exports its ``METHOD``."""
+"""Finds synthesis methods by name: each is a package in this directory that exports its ``METHOD``."""
 
 import difflib
 import importlib
@@ -10,15 +10,15 @@ from efsgd_jax.synthesizers.base import Method
 
 
 def method_names() -> list[str]:
-    """The packages of this directory."""
+    """Names of all synthesis methods: the packages in this directory, in alphabetical order."""
     return sorted(module.name for module in pkgutil.iter_modules(here.__path__) if module.ispkg)
 
 
 def method_named(name: str) -> Method:
-    """The method.
+    """Returns the synthesis method registered under ``name``.
 
     Raises:
-      UserError: there is none of that name.
+      UserError: no method has this name.
 
     Examples:
       >>> method_named("gaussian_mixture").defaults()["method"].components

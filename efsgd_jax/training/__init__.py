@@ -1,1 +1,1 @@
-"""Training: from a configuration to the last step, with checkpoints, devices, signals and progress."""
+"""Trains a run from its configuration to its last step: devices, checkpoints, signals and progress."""

@@ -1,4 +1,4 @@
-"""Training states on disk, each one file that begins with its own hash. They hold keys and optimiser state: private."""
+"""Checkpoints: training states on disk, each in one file that begins with a hash of its content. They are private."""
 
 import hashlib
 import sys
@@ -22,20 +22,22 @@ HASH_BYTES = hashlib.sha256().digest_size
 
 
 class Checkpoints:
-    """The last two states of a run, each whole or absent: a second one is there if a disk spoils the first.
+    """The checkpoints of a run, of which the last two are kept, so that one is left if a disk damages the other.
+
+    Each file is written atomically: after a crash it is complete or does not exist.
 
     Args:
-      directory: of the files, named by their steps.
+      directory: directory of the files, which are named by their steps.
     """
 
     def __init__(self, directory: Path):
         self._directory = directory
 
     def save(self, step: int, state: PyTree) -> None:
-        """Keeps a state, and the one before it. When this returns it is on the disk, even if the power fails next.
+        """Saves a state, and removes all but the last two. When this returns, the file survives a loss of power.
 
         Raises:
-          UserError: it cannot be written; those before it are intact.
+          UserError: the file cannot be written; earlier checkpoints are intact.
         """
         content = msgpack_serialize({name: plain(x) for name, x in _named(state)})
         with atomic(self._path(step), private=True) as temporary, temporary.open("wb") as file:
@@ -45,13 +47,15 @@ class Checkpoints:
             self._path(old).unlink()
 
     def restore(self, like: Callable[[int], PyTree]) -> tuple[int, PyTree]:
-        """The latest state that is as it was written; ``(0, None)`` if there is none.
+        """Step and state of the latest undamaged checkpoint; ``(0, None)`` if there is no checkpoint.
+
+        Damaged checkpoints that are newer are removed, with a warning.
 
         Args:
-          like: ``like(step)``, a pytree of the shapes and dtypes that the state of that step has.
+          like: ``like(step)`` returns a pytree with the shapes and dtypes of the state at that step.
 
         Raises:
-          UserError: every checkpoint is damaged, or the latest whole one is of another shape.
+          UserError: every checkpoint is damaged, or the latest undamaged one has other shapes or dtypes.
         """
         damaged: list[Path] = []
         for step in self._steps():
@@ -75,7 +79,7 @@ class Checkpoints:
         return self._directory / f"{step:09d}{SUFFIX}"
 
     def _steps(self) -> list[int]:
-        """Of the files, the latest first."""
+        """The steps of the checkpoints, the latest first."""
         found = self._directory.glob(f"*{SUFFIX}")
         return sorted((int(path.stem) for path in found if path.stem.isdigit()), reverse=True)
 
@@ -85,7 +89,7 @@ def _named(state: PyTree) -> list[tuple[str, Any]]:
 
 
 def _whole(path: Path) -> bytes | None:
-    """What was written, or None if the file is not as it was written."""
+    """The content of a checkpoint without its hash, or None if it cannot be read or the hash is wrong."""
     try:
         data = path.read_bytes()
     except OSError:

@@ -1,27 +1,31 @@
-"""What is asked of the compiler beside the program."""
+"""The compiler options with which training steps are compiled."""
 
 import functools
 import os
 
 import jax
 
-# The kinds of work that XLA leaves to YNNPACK, and none of them.
+# XLA's option for the kinds of operations that it passes to YNNPACK, and its value for none of them.
 YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
 NOTHING = ""
-# How long LLVM works on the code between the routines for convolutions and products.
+# XLA's option for LLVM's optimisation level. It does not affect the routines for convolutions and matrix products.
 EFFORT = "xla_backend_optimization_level"
-# An environment variable that sets it, from 0 to 3: 0 for programs that run for a moment only, as in tests.
+# Environment variable that sets this level, from 0 to 3. Level 0 is for programs that run only briefly, as in tests.
 EFFORT_VARIABLE = "EFSGD_JAX_COMPILER_EFFORT"
 
 
 @functools.cache
 def compiler_options() -> dict[str, str | int]:
-    """Of a training step, for ``jax.jit``: empty on accelerators; ``XLA_FLAGS`` goes first in what it speaks of.
+    """The compiler options of a training step, for ``jax.jit``; empty on accelerators.
 
-    From jaxlib 0.10 on XLA leaves some of a CPU's work to YNNPACK. Of some programs, such as a softmax of a product
-    with zeros, most compilations then give NaN (``benchmarks/compiler_faults.py``), and a convolution has a single
-    thread, where XLA's own routine takes all cores: it is left out. And with less effort of LLVM a step compiles in two
-    thirds of the time, and runs as fast (``benchmarks/compile.py``). The numbers are the same up to rounding.
+    Options that the environment variable ``XLA_FLAGS`` mentions are left to it, as are options that this version of XLA
+    does not have.
+
+    On CPUs, YNNPACK is switched off. From version 0.10 on, jaxlib's XLA passes some operations to it. Most compilations
+    of some programs, such as a softmax of a product with zeros, then give NaN (``benchmarks/compiler_faults.py``), and
+    convolutions use a single thread, whereas XLA's own routine uses all cores. LLVM's optimisation level is lowered to
+    1: a step compiles in two thirds of the time and runs as fast (``benchmarks/compile.py``). Results are the same up
+    to rounding.
     """
     if jax.default_backend() != "cpu":
         return {}

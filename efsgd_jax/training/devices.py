@@ -1,4 +1,4 @@
-"""All devices of a run, of one process or of several: one axis over which batches are distributed."""
+"""The devices of a run, in one process or in several: a mesh with one axis over which batches are split."""
 
 import os
 from typing import Any
@@ -15,17 +15,17 @@ PyTree = Any
 
 
 def join_processes() -> None:
-    """Makes this process one of several; before anything else is done with JAX.
+    """Connects this process to the other processes of the run. Must be called before any other use of JAX.
 
     Raises:
-      UserError: they do not find each other.
+      UserError: the processes cannot connect.
     """
     count, this = (os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
     try:
         jax.distributed.initialize(
             num_processes=int(count) if count else None,
             process_id=int(this) if this else None,
-            shutdown_timeout_seconds=60,  # that the others are waited for if one of them fails
+            shutdown_timeout_seconds=60,  # how long to wait for the other processes if one of them fails
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
@@ -35,13 +35,13 @@ def join_processes() -> None:
 
 
 def data_mesh() -> Mesh | None:
-    """Every device of every process, on an axis ``data``; None if there is only one."""
+    """The mesh of all devices of all processes, with one axis ``data``; None if there is only one device."""
     devices = jax.devices()
     return Mesh(np.array(devices), (DATA,)) if len(devices) > 1 else None
 
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """The same on every device; in every process ``tree`` must be the same already."""
+    """Copies ``tree`` to every device of the mesh. All processes must call this with the same values."""
     if mesh is None:
         return jax.tree.map(jax.numpy.asarray, tree)
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -49,7 +49,7 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
 
 
 def from_first(tree: PyTree) -> PyTree:
-    """What the first process has, in all of them."""
+    """Broadcasts the first process's values of ``tree`` to all processes."""
     if jax.process_count() == 1:
         return tree
     values = multihost_utils.broadcast_one_to_all(jax.tree.map(plain, tree))
@@ -57,22 +57,22 @@ def from_first(tree: PyTree) -> PyTree:
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """NumPy arrays of what is the same on every device, and keys on the process's own device."""
+    """Copies a replicated pytree to NumPy arrays; PRNG keys stay JAX arrays, on the process's own device."""
     return jax.tree.map(lambda x: typed(jax.numpy.asarray(plain(x)), x) if _is_key(x) else np.asarray(x), tree)
 
 
 def is_first() -> bool:
-    """Whether this process keeps the run's files: one does."""
+    """Whether this is the first process, which is the only one that writes the run's files."""
     return jax.process_index() == 0
 
 
 def plain(x: Any) -> np.ndarray:
-    """A leaf of a state as NumPy has it: a key as its words."""
+    """Converts a leaf of a state to a NumPy array; a PRNG key becomes its array of integers."""
     return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
 
 
 def typed(x: jax.Array, like: Any) -> jax.Array:
-    """A key again, if ``like`` is one."""
+    """The inverse of ``plain``: makes ``x`` a PRNG key if ``like`` is one."""
     return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like)) if _is_key(like) else x
 
 

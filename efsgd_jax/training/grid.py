@@ -1,4 +1,4 @@
-"""The grid of images that checkpoints and releases show."""
+"""The grid of generated images that is saved with checkpoints and with the release."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +14,10 @@ GRID_COLUMNS = 10
 
 
 def draw_grid(generate: Callable[..., jax.Array], params: Any, num_classes: int) -> np.ndarray:
-    """One row of images per class, uint8 ``[H, W, C]``. Its key is public, so that it can be drawn again by anyone who
-    has the generator."""
+    """Generates a grid with one row of images for each class, uint8 ``[H, W, C]``.
+
+    Its PRNG key is public, so that anyone who has the generator can generate the same grid.
+    """
     labels = jnp.repeat(jnp.arange(num_classes), GRID_COLUMNS)
     drawn = to_uint8(np.asarray(generate(params, jax.random.key(0), labels)))
     return class_grid(drawn, np.asarray(labels), num_classes, columns=GRID_COLUMNS)

@@ -1,4 +1,4 @@
-"""The steps of one phase: their metrics, and whether the parameters are still finite."""
+"""Takes the steps of one phase, averages their metrics, and checks that the parameters stay finite."""
 
 import contextlib
 import math
@@ -21,7 +21,13 @@ PyTree = Any
 
 
 class Row(NamedTuple):
-    """Where a phase is after some steps: ``step`` of it, its ``state``, and means of ``metrics`` if a row is due."""
+    """The progress of a phase after one compiled program.
+
+    Attributes:
+      step: number of steps of the phase that were taken.
+      state: the state after these steps.
+      metrics: means of the metrics since the last row of metrics; None if no row is due at this step.
+    """
 
     step: int
     state: PyTree
@@ -29,14 +35,14 @@ class Row(NamedTuple):
 
 
 def warm_up(phase: Phase, state: PyTree, inputs: Inputs, mesh: Mesh | None, shown: bool) -> PyTree:
-    """What a phase wants done before its first step."""
+    """Runs the warm-up of a phase, if it has one, and returns the state after it."""
     if not (phase.warm_up and phase.warm_steps):
         return state
     update = make_warm_up(phase, mesh)
     with Progress(phase.warm_steps, shown=shown, name=f"{phase.name}, warm-up") as progress:
         progress.compiling("the warm-up")
         for i in range(phase.warm_steps):
-            # Numbered backwards from the first step: no key is used twice.
+            # Warm-up steps have negative numbers, so that they share no PRNG key with the steps of the phase.
             state = jax.block_until_ready(update(state, jnp.int32(i - phase.warm_steps), inputs))
             progress.advance(1)
     return state
@@ -54,21 +60,22 @@ def steps_of(
     mesh: Mesh | None,
     shown: bool,
 ) -> Generator[Row]:
-    """Takes the steps of a phase that are left, and yields after each program.
+    """Takes the remaining steps of a phase, and yields a row after each compiled program (of one or several steps).
 
     Args:
-      phase: with its plan's steps.
-      state: after ``start`` steps. It is overwritten.
-      inputs: of all steps.
-      start: steps that were taken before.
-      every: steps between rows of metrics.
-      boundaries: a program ends at each multiple of each of them.
-      spent: ``spent(step)`` is called before that step may be taken, and returns the epsilon that is charged for it.
+      phase: the phase; its plan has the number of steps.
+      state: the state after ``start`` steps. Its buffers are overwritten.
+      inputs: what all steps read in addition to the state.
+      start: number of steps that were taken before.
+      every: number of steps between two rows of metrics.
+      boundaries: every multiple of each of these numbers is the end of a program.
+      spent: ``spent(step)`` is called before step number ``step`` is taken. It charges for the step and returns the
+        epsilon that the run may have spent after it.
       mesh: see ``make_update``.
       shown: whether to show progress.
 
     Raises:
-      UserError: parameters are no longer finite.
+      UserError: a parameter is no longer finite.
     """
     last = phase.plan.steps
     compiled: dict[int, Any] = {}
@@ -79,7 +86,7 @@ def steps_of(
         for count in dispatches(start, last, [every, *boundaries]):
             if count not in compiled:
                 progress.compiling("a step" if count == 1 else f"{count} steps")
-                # Traced here, before anything is charged: a step that releases what it must not is never taken.
+                # Tracing comes before charging: a step with an undeclared release raises an error here.
                 lowered = make_update(phase, mesh, count).lower(state, jnp.int32(step), inputs)
                 compiled[count] = lowered.compile()
                 progress.compiled()
@@ -108,12 +115,12 @@ def _parameters(phase: Phase, state: PyTree) -> PyTree:
 
 
 def _first_of_row(step: int, every: int, start: int) -> int:
-    """The step after which the metrics that are logged at ``step`` begin."""
+    """Number of steps that were taken before the first step of the row of metrics that ends at ``step``."""
     return max(start, (step - 1) // every * every)
 
 
 def _mean(rows: list[dict[str, jax.Array]]) -> dict[str, float]:
-    """Mean over steps, of the steps that have the metric (the generator's loss exists every few steps only)."""
+    """Mean of each metric over the steps that have it (the generator's loss, for instance, is NaN in other steps)."""
     if not rows or not rows[0]:
         return {}
     columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
@@ -135,7 +142,7 @@ def _summary(phase: Phase, values: dict[str, float]) -> str:
 
 
 def check_finite(phase: Phase, parameters: PyTree, step: int) -> None:
-    """Raises ``UserError`` with the first parameter that is not finite."""
+    """Raises ``UserError``, which names the first parameter that is not finite, if there is one."""
     broken = [
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, x in jax.tree_util.tree_leaves_with_path(parameters)
@@ -145,6 +152,6 @@ def check_finite(phase: Phase, parameters: PyTree, step: int) -> None:
         others = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise UserError(
             f"{broken[0]}{others} of the parameters are no longer finite at step {step} of {phase.name}; nothing is "
-            "released, and the last checkpoint is from before; lower the learning rates in config.method and use "
+            "released, and no checkpoint is saved at this step; lower the learning rates in config.method and use "
             "another --workdir"
         )

@@ -1,4 +1,4 @@
-"""What a run needs of the device's memory, said before anything is allocated."""
+"""Estimates the device memory that a run needs, before anything is allocated."""
 
 import sys
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.synthesizers.base import Phase, Record
 
 GIB = 2**30
-# Activations, the compiled program, a grid of samples.
+# Allowance for activations, the compiled program and a grid of samples.
 WORKING = GIB // 2
-# A run that needs less than this is not mentioned.
+# For runs that need at most this much, nothing is printed.
 QUIET = GIB
 
 
 class Needed(NamedTuple):
-    """Bytes: of the training ``state`` and of the ``data``."""
+    """Estimated memory in bytes: for the training ``state``, and for the ``data`` and its view."""
 
     state: int
     data: int
@@ -30,7 +30,10 @@ class Needed(NamedTuple):
 
 
 def needed(phases: Sequence[Phase], dataset: Dataset) -> Needed:
-    """By shapes alone; nothing is allocated. Steps write into the state that they are given."""
+    """Estimates the memory from shapes alone, for the phase that needs the most; nothing is allocated.
+
+    The state is counted once, because steps overwrite it.
+    """
     released: dict[str, Any] = {}
     states, views = [], []
     n = len(dataset.train_labels)
@@ -49,7 +52,7 @@ def _bytes(tree: Any) -> int:
 
 
 def available() -> int | None:
-    """Bytes that the default device has left; None if it does not say."""
+    """Free memory of the default device in bytes; None if it is not known."""
     device: Any = jax.devices()[0]
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
@@ -62,14 +65,14 @@ def available() -> int | None:
 
 
 def check(run: Needed, hint: str) -> None:
-    """Prints what a large run needs, on standard error.
+    """Checks that a run fits into the free memory. For a large run it prints the estimate on standard error.
 
     Args:
-      run: from ``needed``.
-      hint: keys of the configuration to lower.
+      run: the estimate, from ``needed``.
+      hint: the config keys to lower, for the message.
 
     Raises:
-      UserError: the device has less.
+      UserError: the device has less free memory than the run needs.
     """
     left = available()
     if run.total > QUIET:

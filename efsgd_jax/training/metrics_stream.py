@@ -1,4 +1,4 @@
-"""Metrics as JSON lines and as TensorBoard events, both private: they are functions of raw examples."""
+"""Writes metrics as JSON lines and as TensorBoard events. Both are private, because they depend on raw examples."""
 
 import json
 import os
@@ -10,11 +10,13 @@ from efsgd_jax.files import write_text
 
 
 class MetricsStream:
-    """Appends to ``metrics.jsonl`` and to a TensorBoard directory; rows after ``first_step`` of an earlier, killed
-    process are dropped, because they are about to be written again.
+    """Appends rows of metrics to ``metrics.jsonl`` and to a TensorBoard directory.
+
+    If an earlier process was killed, its rows after ``first_step`` are removed, because these steps are taken and
+    written again.
 
     Raises:
-      OSError: the disk is full; from every method.
+      OSError: the disk is full. Every method may raise this.
     """
 
     def __init__(self, jsonl: Path, tensorboard: Path, first_step: int):
@@ -29,7 +31,7 @@ class MetricsStream:
         self._board = _Board(tensorboard, first_step)
 
     def write(self, step: int, values: dict[str, float], phase: str) -> None:
-        """One row: of ``step``, counted through all phases, and of the phase that it belongs to."""
+        """Writes one row. ``step`` is counted through all phases; ``phase`` is the name of the step's phase."""
         finite = {k: v if abs(v) < float("inf") else None for k, v in values.items()}  # JSON has no NaN
         self._file.write(json.dumps({"step": step, "phase": phase, **finite}) + "\n")
         self._file.flush()
@@ -41,18 +43,21 @@ class MetricsStream:
 
 
 class _Board:
-    """One event file. Written here and now: tensorboardX's ``SummaryWriter`` has a thread for it, and if that one ends,
-    of a full disk or of a clock that was set back by a month, the run waits for it for ever."""
+    """A TensorBoard event file, written synchronously.
+
+    tensorboardX's ``SummaryWriter`` writes in a thread. If that thread ends with an error, such as a full disk or a
+    clock that was set back by a month, the run would wait for it forever.
+    """
 
     def __init__(self, directory: Path, first_step: int):
-        # Late: where there is a PyTorch it imports that, which takes two seconds.
+        # Imported only here, because it imports PyTorch where that is installed, which takes two seconds.
         from tensorboardX import event_file_writer, summary
         from tensorboardX.proto import event_pb2
 
         self._event, self._scalar = event_pb2.Event, summary.scalar
         directory.mkdir(parents=True, exist_ok=True)
         self._writer = event_file_writer.EventsWriter(str(directory / "events"), f".{os.getpid()}.{first_step}")
-        if first_step:  # what an earlier process wrote after it counts no more
+        if first_step:  # tells TensorBoard to ignore what an earlier process wrote after this step
             started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._writer.write_event(self._event(wall_time=time.time(), step=first_step + 1, session_log=started))
 

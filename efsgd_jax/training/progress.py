@@ -1,4 +1,4 @@
-"""What a person sees of a run that takes a while: a bar on a terminal, plain lines in a file or a pipe."""
+"""Shows the progress of a run on standard error: a bar on a terminal, plain lines in a file or a pipe."""
 
 import sys
 import time
@@ -7,21 +7,20 @@ from typing import Self
 
 import tqdm
 
-# Between two lines where there is no terminal.
+# Time between two lines of progress if standard error is not a terminal.
 SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress:
-    """Steps that were taken, what is being done, and how long the rest takes.
+    """Shows the number of steps taken, the current activity, and an estimate of the time that is left.
 
-    The time that is left is not guessed before a step was timed: the first call of a program, which compiles it, is
-    announced by ``compiling`` and not counted.
+    The estimate uses only steps that were timed. Time for compilation, which ``compiling`` announces, is not counted.
 
     Args:
-      total: steps of the whole run.
-      initial: steps that were taken before.
-      shown: whether to show anything, on standard error.
-      name: of what the steps are, before each line.
+      total: number of steps in all.
+      initial: number of steps that were taken before.
+      shown: whether to show anything.
+      name: name of the phase, printed before each line.
     """
 
     def __init__(self, total: int, initial: int = 0, *, shown: bool = True, name: str = ""):
@@ -48,17 +47,20 @@ class Progress:
             self._step_line()
 
     def compiling(self, what: str) -> None:
-        """Until ``compiled``, or else the next ``advance``, time is spent on compilation."""
+        """Announces a compilation. Time until ``compiled`` or ``advance`` is called is not counted as steps."""
         self._compiling = True
         self._say(f"{self._name}compiling {what}")
         self._since = time.monotonic()
 
     def compiled(self) -> None:
-        """What is timed from now on are steps."""
+        """Ends the compilation: time from now on is counted as steps."""
         self._compiling, self._since = False, time.monotonic()
 
     def advance(self, steps: int) -> None:
-        """``steps`` more were taken. Steps that were only dispatched count when those before them are done."""
+        """Counts ``steps`` more steps as taken.
+
+        JAX dispatches steps asynchronously: the time of a step that is still running is counted with later steps.
+        """
         now = time.monotonic()
         self._taken += steps
         if not self._compiling:
@@ -72,11 +74,11 @@ class Progress:
             self._step_line()
 
     def summary(self, text: str) -> None:
-        """Losses and the like, shown beside the steps from now on."""
+        """Sets a text, such as the latest losses, that is shown beside the number of steps."""
         self._summary = text
 
     def seconds_left(self) -> float | None:
-        """Of the steps that are left, by those that were timed; None before one was."""
+        """Estimated time for the remaining steps, from the steps that were timed; None before the first of these."""
         if not self._timed:
             return None
         return (self._total - self._taken) * self._seconds / self._timed
@@ -105,6 +107,6 @@ def _duration(seconds: float) -> str:
 
 
 def say(text: str, *, shown: bool = True) -> None:
-    """A line about what comes before the first step."""
+    """Prints a line about the preparations before the first step."""
     if shown:
         print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The runner: the phases of a run one after the other, with checkpoints in each and a ledger written ahead of all."""
+"""The runner: takes the steps of all phases in order, saves checkpoints, and writes to the ledger before each block."""
 
 import contextlib
 import math
@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from efsgd_jax.errors import Stopped, UserError
@@ -27,12 +26,12 @@ from efsgd_jax.training.signals import preemption
 from efsgd_jax.training.update import Inputs, keys_of_phase
 
 PyTree = Any
-# Records that a phase's view is computed of at one time.
+# Number of records for which a phase's view is computed at a time.
 VIEW_CHUNK = 500
 
 
 class RunFiles(Protocol):
-    """What the runner keeps of a run, and where; ``runs.workdir.Workdir`` is one."""
+    """The paths and operations that the runner needs of a run's directory; ``runs.workdir.Workdir`` has them."""
 
     checkpoints: Path
     metrics: Path
@@ -40,47 +39,45 @@ class RunFiles(Protocol):
     grids: Path
 
     def root_key(self, seed: int) -> jax.Array:
-        """The run's secret key."""
+        """The run's secret PRNG key."""
 
     def begin(self, steps: int, epsilon: float, delta: float) -> None:
-        """Writes the ledger ahead."""
+        """Writes to the ledger that the run may take ``steps`` private steps, which spend ``epsilon``."""
 
     def seal(self) -> None:
         """Makes everything private readable to its owner only."""
 
 
-def train(
-    config: ConfigDict, setup: Setup, directory: RunFiles, progress: bool, mesh: Mesh | None
-) -> tuple[PyTree, np.ndarray] | None:
-    """Runs what is left of all phases: every process takes every step, the first one keeps the files.
+def train(config: ConfigDict, setup: Setup, directory: RunFiles, progress: bool) -> tuple[PyTree, np.ndarray] | None:
+    """Takes the remaining steps of all phases. Every process takes every step; only the first one writes files.
 
     Returns:
-      What is to be released and a grid of its images; None in all processes but the first.
+      What the last phase releases, and a grid of images generated from it; None in all processes but the first.
 
     Raises:
-      Stopped: SIGTERM came before the last step; the state is kept.
-      UserError: parameters are no longer finite, a file is damaged, the disk is full, or memory is not enough.
+      Stopped: SIGTERM was received before the last step; a checkpoint was saved.
+      UserError: a parameter is no longer finite, a file is damaged or cannot be written, or there is too little memory.
     """
     try:
         with contextlib.ExitStack() as stack:
-            return _Run(config, setup, directory, progress, mesh, stack).phases()
+            return _Run(config, setup, directory, progress, stack).phases()
     except jax.errors.JaxRuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
         raise UserError(
-            f"memory is not enough: {str(error).splitlines()[0][:200]}; what was kept is intact; lower what "
-            "config.method counts, such as microbatch_size or a width, or config.data.image_size"
+            f"memory is not enough: {str(error).splitlines()[0][:200]}; checkpoints are intact; lower a size "
+            "in config.method, such as microbatch_size or a width, or config.data.image_size"
         ) from error
 
 
 class _Charge:
-    """Writes the ledger ahead of the steps of all phases.
+    """Writes to the ledger, before each block of private steps, what the run will have spent after the block.
 
     Args:
-      ledger: of the run.
-      directory: where it is written, by the first process.
-      every: steps between blocks.
-      taken: private steps that were taken before.
+      ledger: the run's ledger.
+      directory: the run's directory, to which the first process writes.
+      every: number of steps in a block; a block also ends with its phase.
+      taken: number of private steps that were taken before.
     """
 
     def __init__(self, ledger: Ledger[Composition], directory: RunFiles, every: int, taken: int):
@@ -90,7 +87,11 @@ class _Charge:
         self._until, self._spent = taken, math.nan
 
     def before(self, step: int) -> float:
-        """Charges for private step ``step``, counted from 0 through all phases: the epsilon that it may bring."""
+        """Charges for private step ``step``, counted from 0 through all phases.
+
+        Returns:
+          The epsilon that the run will have spent after the block of this step.
+        """
         if step >= self._until:
             self._until, self._spent = next(self._blocks)
             if is_first():
@@ -105,11 +106,16 @@ class _Run:
         setup: Setup,
         directory: RunFiles,
         progress: bool,
-        mesh: Mesh | None,
         stack: contextlib.ExitStack,
     ):
-        self.config, self.setup, self.directory, self.progress, self.mesh = config, setup, directory, progress, mesh
-        # Of the other processes' key only the shape counts: the first one's takes its place.
+        self.config, self.setup, self.directory, self.progress, self.mesh = (
+            config,
+            setup,
+            directory,
+            progress,
+            setup.mesh,
+        )
+        # All processes use the first one's key; the others' only has the right shape.
         self.root_key = from_first(directory.root_key(config.train.seed) if is_first() else jax.random.key(0))
         steps = [phase.plan.steps for phase in setup.phases]
         self.ends = [int(end) for end in np.cumsum(steps)]
@@ -134,7 +140,7 @@ class _Run:
         self.draw = jax.jit(setup.generate)
 
     def _like(self, position: int) -> PyTree:
-        """What a checkpoint at ``position`` holds: a state of its phase, and what was released before."""
+        """A pytree like a checkpoint at step ``position``: the state of its phase, and what earlier phases released."""
         released: dict[str, PyTree] = {}
         for i, (phase, end) in enumerate(zip(self.setup.phases, self.ends, strict=True)):
             key = keys_of_phase(self.root_key, i).init
@@ -150,7 +156,7 @@ class _Run:
         private_before = 0
         for i, (phase, end) in enumerate(zip(self.setup.phases, self.ends, strict=True)):
             begin = end - phase.plan.steps
-            if self.position <= end:  # what others released is in the checkpoint of a later one
+            if self.position <= end:  # a later phase's checkpoint has what this phase released
                 state = None
                 if self.kept is not None and self.position > begin:
                     released, state = self.kept["released"], self.kept["state"]
@@ -164,7 +170,16 @@ class _Run:
     def _one(
         self, index: int, phase: Phase, begin: int, private_before: int, released: dict[str, PyTree], state: PyTree
     ) -> PyTree:
-        """Runs one phase from where it is: what it releases."""
+        """Takes the remaining steps of one phase, and returns what it releases.
+
+        Args:
+          index: number of the phase, from 0.
+          phase: the phase.
+          begin: number of steps of all earlier phases.
+          private_before: number of steps of the earlier phases that read private data.
+          released: what earlier phases released.
+          state: the phase's state in the checkpoint; None to start from its first step.
+        """
         start = max(self.position - begin, 0) if state is not None else 0
         keys, config = keys_of_phase(self.root_key, index), self.config.train
         inputs = replicate(Inputs(keys.access, keys.step, self._records(phase, keys.arrange), released), self.mesh)
@@ -188,7 +203,7 @@ class _Run:
                     self._keep(phase, begin + step, step, state, released)
                 if ends_early:
                     raise Stopped(
-                        f"stopped at step {begin + step} of {self.ends[-1]}, which is kept; the same command continues"
+                        f"stopped at step {begin + step} of {self.ends[-1]}; run the same command again to continue"
                     )
         return jax.device_get(phase.release(state))
 
@@ -203,13 +218,16 @@ class _Run:
             self.directory.seal()
 
     def _records(self, phase: Phase, key: jax.Array) -> PyTree:
-        """What the phase's steps read of all records; computed once for phases with the same view."""
+        """The views of all records, arranged by the phase's mechanism; None for post-processing.
+
+        The views are kept for the next phase, in case it has the same ``view`` function.
+        """
         if phase.plan.mechanism is None:
             return None
         data = self.setup.dataset
         if self.view is None or self.view[0] is not phase.view:
             records = Record(jnp.asarray(data.train_images), jnp.asarray(data.train_labels, jnp.int32))
-            self.view = None  # before the next one takes memory
+            self.view = None  # frees the memory of the last phase's views before the next ones are computed
             rows = view_all(phase.view, records) if phase.view else records
             self.view = (phase.view, rows)
         return phase.plan.mechanism.arrange(key, self.view[1])
@@ -219,7 +237,7 @@ class _Run:
 
 
 def view_all(view: Callable[[Record], PyTree], records: Record) -> PyTree:
-    """``view`` of every record, a few at a time."""
+    """Applies ``view`` to every record, in batches of ``VIEW_CHUNK``."""
     over_all = jax.jit(lambda r: jax.lax.map(view, r, batch_size=VIEW_CHUNK), compiler_options=compiler_options())
     return over_all(records)
 

@@ -1,4 +1,4 @@
-"""From a configuration to its data, phases and ledger; every check comes before anything is written."""
+"""Loads the data of a configuration and builds its phases and ledger, with all checks, before anything is written."""
 
 import warnings
 from collections.abc import Callable
@@ -17,26 +17,29 @@ from efsgd_jax.synthesizers import method_named
 from efsgd_jax.synthesizers.base import Generate, Phase
 from efsgd_jax.synthesizers.config_rules import without_noise
 from efsgd_jax.training.devices import data_mesh
+from efsgd_jax.training.progress import say
 
 
 class Setup(NamedTuple):
     """A run that is ready to start.
 
     Attributes:
-      dataset: the data.
-      ledger: of all phases; ``ledger.steps`` are those that read private data.
-      phases: each with the steps that the ledger allows.
-      generate: draws images from what the last phase releases.
+      dataset: the run's data set.
+      ledger: ledger of all phases; ``ledger.steps`` is the number of steps that read private data.
+      phases: the phases, each with the number of steps that the ledger allows.
+      generate: function that generates images from what the last phase releases.
+      mesh: the devices over which each batch is split; None for a single device.
     """
 
     dataset: Dataset
     ledger: Ledger[Composition]
     phases: tuple[Phase, ...]
     generate: Generate
+    mesh: Mesh | None
 
 
 def dataset_of(config: ConfigDict) -> Dataset:
-    """The data set that ``config.data`` names."""
+    """Loads the data set that ``config.data`` names."""
     d = config.data
     return load_dataset(
         d.name,
@@ -45,16 +48,16 @@ def dataset_of(config: ConfigDict) -> Dataset:
         channels=d.channels or None,
         attribute=d.attribute or None,
         test_fraction=d.test_fraction,
-        classes=d.get("classes") or None,  # not in the configuration of an older run
+        classes=d.get("classes") or None,  # runs of older versions lack this key
         value_range=d.get("value_range") or None,
     )
 
 
 def mesh_for(config: ConfigDict) -> Mesh | None:
-    """The devices that share a run's batches; None for one.
+    """The mesh of devices over which each batch is split, or None if the run uses a single device.
 
     Raises:
-      UserError: the method cannot use them.
+      UserError: several processes were started, but the method trains on one device.
     """
     mesh = data_mesh() if method_named(config.method.name).shares_batches else None
     if mesh is None and jax.process_count() > 1:
@@ -62,13 +65,20 @@ def mesh_for(config: ConfigDict) -> Mesh | None:
     return mesh
 
 
-def prepare(config: ConfigDict, mesh: Mesh | None = None) -> Setup:
-    """Reads the data, solves for the noise and binds the method, on the devices of ``mesh_for(config)``.
+def prepare(config: ConfigDict, *, shown: bool = False) -> Setup:
+    """Loads the data, calibrates the noise and builds the phases, on all devices that the method can use.
+
+    Args:
+      config: the run's configuration.
+      shown: whether to print a line before it, on standard error.
 
     Raises:
-      UserError: a bad configuration, unusable data, a batch larger than the data, an unreachable epsilon.
+      UserError: the configuration is invalid, the data cannot be used, the batch is larger than the data, or the target
+        epsilon cannot be reached.
     """
     validate(config)
+    mesh = mesh_for(config)
+    say("reading the data, solving for the noise", shown=shown)
     return bind(config, dataset_of(config), mesh=mesh)
 
 
@@ -78,16 +88,17 @@ def bind(
     as_mechanism: Callable[[Mechanism], Mechanism] | None = None,
     mesh: Mesh | None = None,
 ) -> Setup:
-    """``prepare`` for data that was read already.
+    """``prepare`` for a data set that is already loaded.
 
     Args:
-      config: validated.
-      dataset: its training part is what the noise is solved for.
-      as_mechanism: makes, of a phase's solved mechanism, the one that the phase gets; an audit records what passes.
-      mesh: see ``mesh_for``.
+      config: a validated configuration.
+      dataset: the data set; the noise is calibrated for the size of its training part.
+      as_mechanism: function that replaces the calibrated mechanism of each phase, for audits; None to keep it.
+      mesh: the devices to use, from ``mesh_for(config)``.
 
     Raises:
-      UserError: images of an unusable size, a batch larger than the data, an unreachable epsilon.
+      UserError: the method cannot use images of this size, the batch is larger than the data, or the target epsilon
+        cannot be reached.
     """
     method = method_named(config.method.name)
     hyperparameters = method.read(config.method.to_dict())
@@ -105,11 +116,15 @@ def bind(
     except UserError as error:
         raise UserError(f"{dataset.source}: {error}") from error
     assert [p.plan for p in phases] == plan, f"{config.method.name} has other phases than it plans"
-    return Setup(dataset, ledger, phases, method.make_generate(dataset.spec, hyperparameters))
+    return Setup(dataset, ledger, phases, method.make_generate(dataset.spec, hyperparameters), mesh)
 
 
 def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:
-    """The phases that ``config`` describes for N examples, with their noise solved for, and their ledger."""
+    """The ledger of the phases that ``config`` plans for N = ``dataset_size`` examples, with calibrated noise.
+
+    Raises:
+      UserError: the target epsilon cannot be reached.
+    """
     p = config.privacy
     if p.delta >= 1 / dataset_size:
         warnings.warn(
@@ -121,7 +136,7 @@ def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:
     if not without_noise(config):
         plan = calibrate_plan(plan, p.epsilon, p.delta)
     composition = Composition(plan)
-    # Without a proof there is no epsilon to stop at: such a run was asked for by name, and says so wherever it can.
+    # Without a proof there is no epsilon to stop at. Such a run needs allow_unproven, and its reports say so.
     target = p.epsilon if composition.proven else float("inf")
     ledger = Ledger(composition, target, p.delta, composition.total_steps)
     reached = len(ledger.mechanism.taken(ledger.steps))
@@ -132,11 +147,11 @@ def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:
         raise UserError(
             f"epsilon {p.epsilon:g} is unreachable: {before} with noise multiplier {composition.noise_multiplier:g} "
             f"spends {format_epsilon(ledger.spent(needed), 3)}; raise config.privacy.noise_multiplier, or set "
-            "it to 0 to have it solved for"
+            "it to 0 to calibrate it"
         )
     return ledger
 
 
 def identity(config: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """What must not change between a run and its continuation. Holds a hash of the data: private."""
+    """The properties of a run that must not change when it is continued. They include a hash of the data: private."""
     return {"config": config, "data_sha256": dataset.fingerprint(), "dataset_size": len(dataset.train_labels)}

@@ -1,4 +1,4 @@
-"""A machine that is taken away says so first, by SIGTERM: the run then keeps what it has."""
+"""Handles SIGTERM, which a machine sends before it is preempted, so that the run can save a checkpoint."""
 
 import contextlib
 import signal
@@ -11,11 +11,14 @@ from jax.experimental import multihost_utils
 
 @contextlib.contextmanager
 def preemption() -> Iterator[Callable[[int], bool]]:
-    """Yields ``asked(step)``, whether the run was asked to end after this step: in all of its processes alike."""
+    """Yields ``asked(step)``: whether the run has to end after this step. The answer is the same in all processes.
+
+    In a thread other than the main one, which cannot handle signals, the answer is always False.
+    """
     if jax.process_count() > 1:
         yield multihost_utils.reached_preemption_sync_point
         return
-    if threading.current_thread() is not threading.main_thread():  # which has no say in signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield lambda step: False
         return
     asked = threading.Event()

@@ -1,4 +1,4 @@
-"""The steps of a phase as one compiled program."""
+"""Compiles the steps of a phase: one or several of them as one program."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -15,28 +15,35 @@ PyTree = Any
 
 
 class PhaseKeys(NamedTuple):
-    """Secret keys of one phase: of its first state, of what the mechanism arranges once, of accesses and of steps."""
+    """The secret PRNG keys of one phase.
+
+    Attributes:
+      init: key of the initial state.
+      arrange: key of the mechanism's arrangement of the records, such as their assignment to shards.
+      access: key of the accesses of all steps; see ``Inputs``.
+      step: key of all steps; see ``Inputs``.
+    """
 
     init: jax.Array
     arrange: jax.Array
     access: jax.Array
     step: jax.Array
-    warm_up: jax.Array
 
 
 def keys_of_phase(root_key: jax.Array, index: int) -> PhaseKeys:
-    """The keys of a run's phase ``index``; the same in a run that is continued."""
+    """The keys of phase number ``index`` of a run. A run that is continued has the same keys."""
     return PhaseKeys(*jax.random.split(jax.random.fold_in(root_key, index), len(PhaseKeys._fields)))
 
 
 class Inputs(NamedTuple):
-    """What the steps of a phase read beside their state.
+    """What the steps of a phase read in addition to their state.
 
     Attributes:
-      access_key: of all accesses; that of step t depends on it and t, so that a continued run draws what it drew.
-      step_key: of all steps.
-      records: as the mechanism arranged them; None for post-processing.
-      released: by earlier phases.
+      access_key: key from which the key of each step's access is derived, as a function of the step's number. A step
+        that is repeated after a kill therefore has the same samples and the same noise.
+      step_key: key from which the key of each step is derived in the same way.
+      records: the records, as the mechanism arranged them; None for post-processing.
+      released: what earlier phases released, by their names.
     """
 
     access_key: jax.Array
@@ -46,7 +53,7 @@ class Inputs(NamedTuple):
 
 
 def open_access(phase: Phase, inputs: Inputs, step: jax.Array, mesh: Mesh | None) -> Access:
-    """The access of step ``step``, within a compiled program."""
+    """Opens the access of step ``step``; called while the step is traced."""
     mechanism = phase.plan.mechanism
     if mechanism is None:
         return Access(released=inputs.released)
@@ -57,16 +64,17 @@ def open_access(phase: Phase, inputs: Inputs, step: jax.Array, mesh: Mesh | None
 def take_step(
     phase: Phase, state: PyTree, inputs: Inputs, step: jax.Array, mesh: Mesh | None = None
 ) -> tuple[PyTree, dict[str, jax.Array]]:
-    """One step of a phase: its next state, and its private metrics."""
+    """Takes one step of a phase; returns the next state and the private metrics, of the step and of its access."""
     access = open_access(phase, inputs, step, mesh)
     state, metrics = phase.step(state, access, jax.random.fold_in(inputs.step_key, step))
     return state, {**metrics, **access.private_metrics()}
 
 
 def make_update(phase: Phase, mesh: Mesh | None = None, steps: int = 1) -> Any:
-    """``update(state, first, inputs) -> (state, metrics)``, jitted: takes ``steps`` steps from step ``first`` on.
+    """Returns a compiled ``update(state, first, inputs) -> (state, metrics)``, which takes ``steps`` steps.
 
-    With a mesh everything that goes in and comes out is the same on all of its devices. Metrics are ``[steps]``.
+    ``first`` is the number of the first of them. Each metric is an array ``[steps]``. With a mesh, inputs and outputs
+    are replicated on all of its devices.
     """
 
     def update(state: PyTree, first: jax.Array, inputs: Inputs) -> tuple[PyTree, dict[str, jax.Array]]:
@@ -82,10 +90,10 @@ def make_update(phase: Phase, mesh: Mesh | None = None, steps: int = 1) -> Any:
 
 
 def make_warm_up(phase: Phase, mesh: Mesh | None = None) -> Any:
-    """``warm_up(state, step, inputs) -> state``, jitted.
+    """Returns a compiled ``warm_up(state, step, inputs) -> state``, which takes one warm-up step.
 
     Raises:
-      UndeclaredReleaseError: it releases something.
+      UndeclaredReleaseError: the warm-up releases something (raised when the returned function is traced).
     """
 
     def warm_up(state: PyTree, step: jax.Array, inputs: Inputs) -> PyTree:
@@ -105,10 +113,11 @@ def _jitted(f: Any, mesh: Mesh | None) -> Any:
 
 
 def dispatches(first: int, last: int, boundaries: Sequence[int]) -> Iterator[int]:
-    """How many steps to take at once, from ``first`` to ``last``, so that each multiple of a boundary is an end.
+    """Yields the number of steps of each program, from step ``first`` to ``last``.
 
-    On an accelerator, where a step can be shorter than its dispatch. On a CPU one: XLA compiles convolutions in
-    loops to slower ones there.
+    On accelerators, where dispatching a step can take longer than the step itself, a program takes as many steps as
+    possible; every multiple of a boundary is the end of a program. On CPUs each program takes one step, because XLA
+    compiles convolutions within loops to slower code there.
     """
     step = first
     while step < last:

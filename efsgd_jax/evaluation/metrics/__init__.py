@@ -1,4 +1,4 @@
-"""Scores of synthetic images against real ones."""
+"""Metrics that compare synthetic images with real ones."""
 
 from efsgd_jax.evaluation.metrics.feature_classifier import FeatureClassifier, Training, train_feature_classifier
 from efsgd_jax.evaluation.metrics.fidelity import (

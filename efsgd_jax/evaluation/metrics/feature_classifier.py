@@ -1,4 +1,4 @@
-"""A small CNN: the classifier of the CNN scores and, trained on real images, the features behind IS and FID."""
+"""A small CNN: the classifier ``cnn`` of gen2real and real2gen and, trained on real images, the features for FID."""
 
 import functools
 from typing import NamedTuple
@@ -16,7 +16,7 @@ CHUNK = 500
 
 
 class Training(NamedTuple):
-    """How the CNN is trained: Adam with cosine decay, dropout 0.5, no augmentation, batches drawn with replacement."""
+    """How the CNN is trained: Adam with cosine decay, dropout 0.5, no augmentation, sampling with replacement."""
 
     batch_size: int = 128
     steps: int = 2000
@@ -25,20 +25,20 @@ class Training(NamedTuple):
 
 
 class _Cnn(nn.Module):
-    """Two strided 5x5 convolutions and one hidden layer, as accurate as the CNNs in the field's gen2real scores.
+    """Two strided 5x5 convolutions and one hidden layer; as accurate as the CNNs that papers use for gen2real.
 
-    Trained on MNIST it has 99.0% of the test images, on Fashion-MNIST 90%, after 20 seconds on two cores.
+    After 20 seconds of training on two CPU cores its test accuracy is 99.0% on MNIST and 90% on Fashion-MNIST.
     """
 
     num_classes: int
 
     @nn.compact
     def __call__(self, x: jax.Array, dropout_key: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """Images in [-1, 1] -> the hidden layer ``[B, 128]`` and the logits ``[B, K]``."""
+        """Maps images in [-1, 1] to the hidden layer ``[B, 128]`` and the logits ``[B, K]``; dropout if given a key."""
         for _ in range(2):
             x = nn.relu(
                 Conv(32, kernel_size=5, stride=2)(x)
-            )  # on a CPU max pooling's gradient costs more than all the rest
+            )  # strides replace max pooling, whose gradient takes longer than everything else on a CPU
         hidden = x = nn.relu(nn.Dense(128)(x.reshape(x.shape[0], -1)))
         if dropout_key is not None:
             x = jnp.where(jax.random.bernoulli(dropout_key, 0.5, x.shape), 2.0 * x, 0.0)
@@ -49,7 +49,7 @@ class FeatureClassifier(NamedTuple):
     """A trained CNN. Its methods take uint8 images ``[N, S, S, C]``.
 
     Formal guarantees:
-      None: trained on real images it is a function of them, without noise.
+      None: if it was trained on real images, it is a function of them, without noise.
     """
 
     num_classes: int
@@ -60,20 +60,20 @@ class FeatureClassifier(NamedTuple):
         return self._forward(images)[0]
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """float32 ``[N, K]``."""
+        """The logits of the classes: float32 ``[N, K]``."""
         return self._forward(images)[1]
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """float32 ``[N, K]``, rows sum to 1."""
+        """The probabilities of the classes: float32 ``[N, K]``, rows sum to 1."""
         return self.features_and_probabilities(images)[1]
 
     def features_and_probabilities(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Both, for the price of one."""
+        """Returns ``features`` and ``probabilities``, computed in one forward pass."""
         features, logits = self._forward(images)
         return features, np.asarray(jax.nn.softmax(logits))
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """int ``[N]``, the likeliest class."""
+        """The most probable class of each image: int ``[N]``."""
         return np.argmax(self.logits(images), axis=-1)
 
     def _forward(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -97,10 +97,10 @@ def train_feature_classifier(
     """Trains the CNN; the same arguments give the same network, up to the backend's rounding.
 
     Args:
-      images: uint8 ``[N, S, S, C]``.
-      labels: int ``[N]``.
-      num_classes: K.
-      training: None for ``Training()``.
+      images: training images, uint8 ``[N, S, S, C]``.
+      labels: their classes, int ``[N]``.
+      num_classes: number K of classes.
+      training: how to train; None for the defaults, ``Training()``.
 
     Formal guarantees:
       None: the network is a function of the images it is given, without noise.

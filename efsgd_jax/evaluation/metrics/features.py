@@ -1,4 +1,4 @@
-"""What every distance between two sets of features asks of them."""
+"""Checks of the inputs of metrics that compare two sets of features."""
 
 import numpy as np
 
@@ -6,7 +6,13 @@ from efsgd_jax.errors import UserError
 
 
 def check_features(real: np.ndarray, fake: np.ndarray, at_least: int, metric: str) -> None:
-    """Both are finite, ``[N, d]`` and ``[M, d]``, with N and M ``at_least`` so many.
+    """Checks that two sets of features are finite and have shapes ``[N, d]`` and ``[M, d]``, N and M ``at_least``.
+
+    Args:
+      real: features of real images.
+      fake: features of generated images.
+      at_least: the smallest number of rows of each.
+      metric: name of the metric, for messages.
 
     Raises:
       UserError: other shapes, too few rows, or a NaN or infinity.
@@ -25,10 +31,10 @@ def check_features(real: np.ndarray, fake: np.ndarray, at_least: int, metric: st
 
 
 def check_finite(values: np.ndarray, what: str, metric: str) -> None:
-    """No NaN and no infinity in ``values``, ``[N, d]``.
+    """Checks that ``values``, ``[N, d]``, has no NaN and no infinity.
 
     Raises:
-      UserError: one of them, with the row of the first.
+      UserError: there is one; the message names the first such row.
     """
     bad = ~np.isfinite(values)
     if bad.any():

@@ -1,4 +1,4 @@
-"""Fidelity of synthetic images: distances between distributions of a network's features, and its confidence."""
+"""Fidelity metrics: the Fréchet distance between features of real and generated images, and the inception score."""
 
 import numpy as np
 from scipy.special import rel_entr
@@ -14,21 +14,22 @@ SPLITS = 10
 def fidelity_scores(
     real_features: np.ndarray, fake_features: np.ndarray, fake_probabilities: np.ndarray
 ) -> dict[str, float]:
-    """Every score of one network's view of real and generated images, each with its function's defaults.
+    """All fidelity metrics over one network's features and probabilities, with their default settings.
 
     Args:
-      real_features: of real images, ``[N, d]``.
-      fake_features: of generated images, ``[M, d]``, in an order that has nothing to do with the class.
-      fake_probabilities: of the same images, ``[M, K]``, rows sum to 1.
+      real_features: features of real images, ``[N, d]``.
+      fake_features: features of generated images, ``[M, d]``, in an order that does not depend on the class.
+      fake_probabilities: the network's class probabilities for the same generated images, ``[M, K]``, rows sum to 1.
 
     Returns:
-      ``fid``, ``kid`` and its ``kid_std`` over subsets, ``inception_score`` and its ``inception_score_std`` over
-      parts, ``precision``, ``recall``, ``density``, ``coverage``, and ``num_images``, which is M. What the papers
-      call FID and KID they are only if the network is InceptionV3.
+      ``fid``; ``kid`` and ``kid_std``, its standard deviation over subsets; ``inception_score`` and
+      ``inception_score_std``, its standard deviation over parts; ``precision``, ``recall``, ``density`` and
+      ``coverage``; ``num_images``, which is M. They can be compared with FID and KID of papers only if the network is
+      InceptionV3.
 
     Raises:
-      UserError: too few images for one of them (6 real ones and 10 generated ones are enough), a NaN or infinity,
-        shapes that do not belong together.
+      UserError: too few images for one of the metrics (6 real and 10 generated images are enough), a NaN or infinity,
+        or shapes that do not match.
 
     Formal guarantees:
       None: functions of real images without noise.
@@ -53,19 +54,21 @@ def fidelity_scores(
 
 
 def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
-    """Squared 2-Wasserstein distance of two Gaussians.
+    """The squared 2-Wasserstein distance between two Gaussians.
 
     ``|mu1 - mu2|^2 + tr(sigma1) + tr(sigma2) - 2 tr((sigma1^(1/2) sigma2 sigma1^(1/2))^(1/2))``
 
-    The last trace is the sum of the square roots of a symmetric matrix's eigenvalues: no square root of the
-    non-symmetric ``sigma1 sigma2``, which goes complex when a covariance is singular.
+    The last trace is computed as the sum of the square roots of a symmetric matrix's eigenvalues. The square root of
+    the non-symmetric ``sigma1 sigma2``, as in other code, can be complex if a covariance is singular.
 
     Args:
-      mu1, mu2: means ``[d]``.
-      sigma1, sigma2: covariances ``[d, d]``, symmetric positive semi-definite, of any rank.
+      mu1: mean of the first Gaussian, ``[d]``.
+      sigma1: its covariance, ``[d, d]``, symmetric positive semi-definite, of any rank.
+      mu2: mean of the second Gaussian, ``[d]``.
+      sigma2: its covariance, as ``sigma1``.
 
     Returns:
-      At least 0, in the features' squared unit.
+      The distance: at least 0, in the features' squared unit.
 
     References:
       Dowson and Landau, The Frechet distance between multivariate normal distributions, 1982.
@@ -74,7 +77,7 @@ def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma
     eigenvalues = np.linalg.eigvalsh(root @ sigma2 @ root)
     cross = np.sqrt(np.maximum(eigenvalues, 0.0)).sum()
     squared = np.sum((mu1 - mu2) ** 2) + np.trace(sigma1) + np.trace(sigma2) - 2.0 * cross
-    return max(float(squared), 0.0)  # rounding can leave equal Gaussians just below 0
+    return max(float(squared), 0.0)  # for equal Gaussians, rounding can make it slightly negative
 
 
 def _symmetric_root(sigma: np.ndarray) -> np.ndarray:
@@ -83,17 +86,17 @@ def _symmetric_root(sigma: np.ndarray) -> np.ndarray:
 
 
 def frechet_distance_of_features(real: np.ndarray, fake: np.ndarray) -> float:
-    """``frechet_distance`` of the Gaussians with the two samples' means and covariances.
+    """``frechet_distance`` between the Gaussians with the means and covariances of two sets of features.
 
-    It is FID only if the features are InceptionV3's. It is biased upwards, the more the fewer samples, so only
-    numbers of equal sample sizes compare.
+    It is FID only if the features are InceptionV3's. It is biased upwards, and more so for smaller samples. Numbers can
+    therefore be compared only for equal sample sizes.
 
     Args:
-      real: ``[N, d]``.
-      fake: ``[M, d]``.
+      real: features of real images, ``[N, d]``.
+      fake: features of generated images, ``[M, d]``.
 
     Raises:
-      UserError: fewer than two rows in either, a NaN or infinity, different d.
+      UserError: fewer than two rows in either, a NaN or infinity, or different d.
 
     References:
       Heusel et al., GANs Trained by a Two Time-Scale Update Rule, arXiv 1706.08500.
@@ -111,18 +114,20 @@ def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def inception_score(probabilities: np.ndarray, splits: int = SPLITS) -> tuple[float, float]:
-    """``exp(E_x KL(p(y|x) || p(y)))`` of each of ``splits`` parts, ``p(y)`` the part's mean.
+    """The inception score: mean and standard deviation of ``exp(E_x KL(p(y|x) || p(y)))`` over parts of the images.
+
+    For each part, ``p(y)`` is the mean of ``p(y|x)`` over its images.
 
     Args:
-      probabilities: of a classifier, ``[N, K]``, rows sum to 1, in an order that has nothing to do with the class:
-        the parts are contiguous.
-      splits: parts; those that do not divide N evenly differ by one in size.
+      probabilities: class probabilities of generated images by a classifier, ``[N, K]``, rows sum to 1. Parts are
+        contiguous, so that the order of the images must not depend on the class.
+      splits: number of parts, whose sizes differ by at most one.
 
     Returns:
-      Mean and standard deviation (of the population of parts, as in the reference code), between 1 and K.
+      The mean, between 1 and K, and the standard deviation (divided by the number of parts, as in the reference code).
 
     Raises:
-      UserError: fewer rows than splits, a NaN or infinity.
+      UserError: fewer rows than splits, or a NaN or infinity.
 
     References:
       Salimans et al., Improved Techniques for Training GANs, arXiv 1606.03498.

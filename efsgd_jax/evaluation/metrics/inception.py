@@ -1,4 +1,4 @@
-"""The InceptionV3 of FID: TensorFlow's network of 2015-12-05, as pytorch-fid has it, for inference only."""
+"""The InceptionV3 network of FID, for inference only: TensorFlow's network of 2015-12-05, as in pytorch-fid."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -21,23 +21,23 @@ Layer = Callable[[jax.Array], jax.Array]
 
 
 def conv(name: str, features: int, window: tuple[int, int], stride: int = 1, padding: str = "SAME") -> Layer:
-    """Convolution, into whose kernel and bias the batch normalisation is folded, and ReLU."""
+    """A convolution followed by ReLU; batch normalisation is folded into the convolution's kernel and bias."""
     layer = nn.Conv(features, window, stride, padding, precision=jax.lax.Precision.HIGHEST, name=name)
     return lambda x: nn.relu(layer(x))
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """3x3, of the pixels inside of the image only: TensorFlow's padding, unlike PyTorch's, does not count."""
+    """3x3 average pooling over the pixels inside of the image only; PyTorch's default counts the padding too."""
     return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """3x3, as large as before."""
+    """3x3 max pooling with stride 1, which keeps the size."""
     return nn.max_pool(x, (3, 3), (1, 1), "SAME")
 
 
 def halving_max_pool(x: jax.Array) -> jax.Array:
-    """3x3 with stride 2, without padding."""
+    """3x3 max pooling with stride 2, without padding."""
     return nn.max_pool(x, (3, 3), (2, 2), "VALID")
 
 
@@ -50,7 +50,7 @@ def join(branches: Sequence[jax.Array]) -> jax.Array:
 
 
 class InceptionA(nn.Module):
-    """35x35 pixels: 1x1, 5x5, two 3x3, pooling."""
+    """A block for 35x35 pixels, with four branches: 1x1, 5x5 and two 3x3 convolutions, and pooling."""
 
     pool_features: int
 
@@ -68,7 +68,7 @@ class InceptionA(nn.Module):
 
 
 class InceptionB(nn.Module):
-    """35x35 to 17x17 pixels."""
+    """A block that reduces 35x35 to 17x17 pixels."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -83,7 +83,7 @@ class InceptionB(nn.Module):
 
 
 class InceptionC(nn.Module):
-    """17x17 pixels: windows of 7x7 as a row and a column, once and twice."""
+    """A block for 17x17 pixels, whose 7x7 convolutions are factored into 1x7 and 7x1; one branch has two of them."""
 
     features: int
 
@@ -113,7 +113,7 @@ class InceptionC(nn.Module):
 
 
 class InceptionD(nn.Module):
-    """17x17 to 8x8 pixels."""
+    """A block that reduces 17x17 to 8x8 pixels."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -133,7 +133,7 @@ class InceptionD(nn.Module):
 
 
 class InceptionE(nn.Module):
-    """8x8 pixels: windows of 3x3 as a row beside a column. ``pool`` differs between the two blocks of this kind."""
+    """A block for 8x8 pixels, with 1x3 and 3x1 convolutions in parallel. The network's two differ in ``pool``."""
 
     pool: Layer
 
@@ -154,13 +154,13 @@ class InceptionE(nn.Module):
 
 
 class Inception(nn.Module):
-    """Layers have the names of the published weights."""
+    """The network; its layers have the names of the published weights."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """``[B, 299, 299, 3]`` in [-1, 1] -> features ``[B, 2048]`` and logits ``[B, 1008]``.
+        """Maps images ``[B, 299, 299, 3]`` in [-1, 1] to features ``[B, 2048]`` and logits ``[B, 1008]``.
 
-        The logits are without their bias, as the inception score's own code has them.
+        The logits are without the bias of the last layer, as in the code of the inception score.
         """
         blocks = (
             conv("Conv2d_1a_3x3", 32, (3, 3), 2, "VALID"),
@@ -193,26 +193,26 @@ class InceptionV3(NamedTuple):
     Images are scaled to 299x299 by bilinear interpolation without antialiasing, as in pytorch-fid.
 
     Attributes:
-      params: of ``Inception``.
-      published: whether these are the published weights; with any others a score is not FID.
+      params: the parameters of ``Inception``.
+      published: whether these are the published weights. With others, the Fréchet distance of the features is not FID.
     """
 
     params: optax.Params
     published: bool
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """The last average pooling, whose distance is FID: float32 ``[N, 2048]``."""
+        """The output of the last average pooling, the features for FID: float32 ``[N, 2048]``."""
         return self.features_and_probabilities(images)[0]
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Whose inception score is that of papers: float32 ``[N, 1008]``, rows sum to 1."""
+        """The class probabilities for the inception score of papers: float32 ``[N, 1008]``, rows sum to 1."""
         return self.features_and_probabilities(images)[1]
 
     def features_and_probabilities(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Both, for the price of one.
+        """Returns ``features`` and ``probabilities``, computed in one forward pass.
 
         Raises:
-          UserError: no such images.
+          UserError: the images are not uint8 ``[N, S, S, C]`` with C 1 or 3, or there is no image.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
             raise UserError(

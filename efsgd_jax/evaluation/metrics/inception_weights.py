@@ -1,4 +1,4 @@
-"""The published weights of InceptionV3, for FID: found or downloaded, checked, and converted."""
+"""Loads the published weights of InceptionV3 for FID: downloads the file if needed, checks it, and converts it."""
 
 import hashlib
 import logging
@@ -21,23 +21,24 @@ from efsgd_jax.evaluation.metrics.torch_file import read_state_dict
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-VARIANCE_OFFSET = 1e-3  # of every batch normalisation
+VARIANCE_OFFSET = 1e-3  # the epsilon that every batch normalisation adds to the variance
 NORMALISATION = ("weight", "bias", "running_mean", "running_var")
-COUNTER = "num_batches_tracked"  # of a batch normalisation's training; newer files have it, none needs it
+COUNTER = "num_batches_tracked"  # batch normalisation's count of training batches, in newer files; not needed
 
 
 def load_inception(path: Path | str | None = None) -> InceptionV3:
     """InceptionV3 with the weights in a file of pytorch-fid's layout.
 
     Args:
-      path: the file; None for the published one, in the cache directory (``$EFSGD_JAX_DATA``, else the system's cache
-        folder), downloaded (91 MiB) if it is not there.
+      path: the file. None for the published one in the cache directory (``$EFSGD_JAX_DATA``, else the system's cache
+        folder), which is downloaded (91 MiB) if it is not there.
 
     Returns:
       The network; its ``published`` says whether the file is the published one, by its SHA-256.
 
     Raises:
-      UserError: there is no such file, the download failed, or the file is damaged or of another network.
+      UserError: there is no such file, the download failed, or the file is damaged or has the weights of another
+        network.
     """
     file = fetch_inception_weights() if path is None else Path(path).expanduser()
     try:
@@ -51,7 +52,7 @@ def load_inception(path: Path | str | None = None) -> InceptionV3:
 
 
 def fetch_inception_weights() -> Path:
-    """The published file in the cache directory, with the right SHA-256; downloaded if it is not there.
+    """Path of the published file in the cache directory. It is downloaded if needed, and its SHA-256 is checked.
 
     Raises:
       UserError: the download failed, or the directory cannot be written.
@@ -74,7 +75,10 @@ def fetch_inception_weights() -> Path:
 
 
 def published_shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes in the published file: per convolution a kernel and four vectors, and one dense layer."""
+    """Names and shapes of the tensors in the published file.
+
+    These are a kernel and four vectors of batch normalisation for each convolution, and the last dense layer.
+    """
     image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
     params: Any = jax.eval_shape(Inception().init, jax.random.key(0), image)["params"]
     shapes: dict[str, tuple[int, ...]] = {"fc.weight": (NUM_CLASSES, NUM_FEATURES), "fc.bias": (NUM_CLASSES,)}
@@ -88,16 +92,18 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def to_flax(tensors: Mapping[str, np.ndarray], file: object) -> dict[str, Any]:
-    """The parameters of ``Inception``: convolutions with their batch normalisation folded in, in float64.
+    """Converts the published tensors to the parameters of ``Inception``, with batch normalisation folded in.
 
-    ``s = weight / sqrt(running_var + 0.001)``; the kernel times ``s``, and ``bias - s * running_mean`` as the bias.
+    With ``s = weight / sqrt(running_var + 0.001)``, a convolution's kernel is multiplied by ``s`` and its bias is
+    ``bias - s * running_mean``. This is computed in float64; the result is float32.
 
     Args:
-      tensors: by the published names; counters of batches may be missing.
-      file: where they come from, for messages.
+      tensors: the tensors by their published names. Batch normalisation's counts of batches are ignored.
+      file: name of the file, for messages.
 
     Raises:
-      UserError: a name is missing or unknown, a shape is another, or a value is no finite float.
+      UserError: a name is missing or unknown, a tensor has another shape, a value is not a finite float, or a variance
+        is negative.
     """
     shapes = published_shapes()
     _check(tensors, shapes, file)

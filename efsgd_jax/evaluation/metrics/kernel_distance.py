@@ -1,4 +1,4 @@
-"""Kernel distance of two samples of features: KID, if the features are InceptionV3's."""
+"""The kernel distance between two sets of features, which is KID if the features are InceptionV3's."""
 
 import numpy as np
 
@@ -12,26 +12,29 @@ SEED = 2020
 def kernel_distance(
     real: np.ndarray, fake: np.ndarray, subsets: int = SUBSETS, subset_size: int = SUBSET_SIZE, seed: int = SEED
 ) -> tuple[float, float]:
-    """Unbiased estimates of the squared maximum mean discrepancy with ``k(x, y) = (x.y / d + 1)^3``, on subsets.
+    """Mean and standard deviation, over random subsets, of an estimate of the squared maximum mean discrepancy.
+
+    The kernel is ``k(x, y) = (x.y / d + 1)^3``, and the unbiased estimate of a subset is
 
     ``mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)``
 
-    Unlike a Frechet distance's, its expectation does not depend on the number of images; it can fall below 0. Subsets,
-    their number, their size and the seed are torch-fidelity's defaults, with ``fake`` as its first input: equal
-    features give its number.
+    Its expectation does not depend on the number of images, unlike that of a Fréchet distance. The estimate can be
+    negative. The defaults are torch-fidelity's. With ``fake`` as torch-fidelity's first input, the same features give
+    the same number.
 
     Args:
-      real: ``[N, d]``, finite.
-      fake: ``[M, d]``, finite.
-      subsets: how many times a subset of both is drawn.
-      subset_size: rows of each in a subset, without replacement; all of the smaller sample if it has fewer.
-      seed: of the subsets: the same arguments give the same result.
+      real: features of real images, ``[N, d]``, finite.
+      fake: features of generated images, ``[M, d]``, finite.
+      subsets: number of subsets of both that are sampled.
+      subset_size: number of rows of each in a subset, sampled without replacement; at most the size of the smaller set.
+      seed: seed of the subsets, so that the same arguments give the same result.
 
     Returns:
-      Mean and standard deviation over the subsets; 0 for the latter where the only subset is the whole of both.
+      Mean and standard deviation over the subsets. If a subset would be the whole of both sets, the estimate is
+      computed once and the standard deviation is 0.
 
     Raises:
-      UserError: fewer than two rows in either, a NaN or infinity, different d.
+      UserError: fewer than two rows in either, a NaN or infinity, or different d.
 
     References:
       Binkowski et al., Demystifying MMD GANs, arXiv 1801.01401.
@@ -53,15 +56,15 @@ def kernel_distance(
 
 
 def _squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
-    """Of as many ``x`` as ``y``, ``[n, d]``."""
+    """The unbiased estimate for two sets of the same size, ``[n, d]`` each."""
     n, d = x.shape
-    # In float64: the difference of the means may be a millionth of them.
+    # In float64, because the result may be a millionth of the terms that it is the difference of.
     x, y = (z.astype(np.float64) / np.sqrt(d) for z in (x, y))
     within = sum(_sum_of_cubes(z @ z.T) - np.sum((np.sum(z * z, axis=1) + 1.0) ** 3) for z in (x, y))
     return float(within / (n * (n - 1)) - 2.0 * _sum_of_cubes(x @ y.T) / n**2)
 
 
 def _sum_of_cubes(products: np.ndarray) -> float:
-    """Of ``products + 1``, whose memory it uses."""
+    """The sum of ``(products + 1)^3``; overwrites ``products`` to save memory."""
     products += 1.0
     return float(np.vdot(products * products, products))

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage: who lies within whose neighbourhoods."""
+"""Precision, recall, density and coverage: which images lie in the neighbourhoods of which others."""
 
 from typing import NamedTuple
 
@@ -13,13 +13,14 @@ CHUNK = 1000
 
 
 class ManifoldScores(NamedTuple):
-    """Shares in [0, 1], but for the density, which is at least 0, and near 1 where both samples have one distribution.
+    """Scores from the neighbourhoods of images in feature space; see ``manifold_scores``.
 
     Attributes:
-      precision: of the generated images in the neighbourhood of at least one real image.
-      recall: of the real images in the neighbourhood of at least one generated image.
-      density: real neighbourhoods that a generated image lies in, on average, divided by k.
-      coverage: of the real images with at least one generated image in their neighbourhood.
+      precision: share of the generated images that lie in the neighbourhood of at least one real image.
+      recall: share of the real images that lie in the neighbourhood of at least one generated image.
+      density: average number of real images' neighbourhoods that a generated image lies in, divided by k. At least 0;
+        near 1 if real and generated images have the same distribution.
+      coverage: share of the real images that have at least one generated image in their neighbourhood.
     """
 
     precision: float
@@ -29,18 +30,19 @@ class ManifoldScores(NamedTuple):
 
 
 def manifold_scores(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> ManifoldScores:
-    """An image's neighbourhood is the open ball as wide as the distance to its k-th neighbour among its own kind.
+    """Computes precision, recall, density and coverage of generated images.
 
-    Distances are Euclidean, rounded to float32 as in the reference code, prdc. Memory grows with N and M, not with
-    their product.
+    The neighbourhood of an image is the open ball around it whose radius is the distance to its k-th nearest neighbour
+    among the images of the same set (real or generated). Distances are Euclidean, rounded to float32 as in the
+    reference code, prdc. Memory grows with N and M, not with their product.
 
     Args:
-      real: ``[N, d]``, finite.
-      fake: ``[M, d]``, finite.
-      k: neighbours; an image is not its own.
+      real: features of real images, ``[N, d]``, finite.
+      fake: features of generated images, ``[M, d]``, finite.
+      k: number of neighbours, not counting the image itself.
 
     Raises:
-      UserError: fewer than k + 1 rows in either, a NaN or infinity, different d.
+      UserError: fewer than k + 1 rows in either, a NaN or infinity, or different d.
 
     References:
       Kynkaanniemi et al., Improved Precision and Recall Metric for Assessing Generative Models, arXiv 1904.06991.
@@ -52,7 +54,7 @@ def manifold_scores(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> 
     check_features(real, fake, k + 1, f"precision and recall with {k} neighbours")
     real, fake = real.astype(np.float32), fake.astype(np.float32)
     real_radii, fake_radii = _radii(real, k), _radii(fake, k)
-    neighbourhoods = np.zeros(len(fake), np.int64)  # of real images, that each generated one lies in
+    neighbourhoods = np.zeros(len(fake), np.int64)  # number of real images in whose neighbourhood each generated one is
     recalled = covered = 0
     for start in range(0, len(real), CHUNK):
         rows = slice(start, start + CHUNK)

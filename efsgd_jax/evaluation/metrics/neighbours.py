@@ -1,33 +1,37 @@
-"""Whether generated images are closer to the images that were trained on than to others like them."""
+"""Tests whether generated images are closer to training images than to held-out images of the same distribution."""
 
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-# Of held-out images, the share that is called a near-duplicate of a training image.
+# Share of the held-out images that are closer to a training image than the distance that defines a near-duplicate.
 NEAR = 0.01
-# Standard deviations, and share of copies, above which copying is flagged.
+# Copying is flagged if z is above the first value and the share of copies is above the second.
 SIGNIFICANT, RELEVANT = 4.0, 0.1
 
 
 class Space(NamedTuple):
-    """Distances of generated images to real ones, in one space.
+    """Measures of copying from the distances between generated and real images in one space (pixels or features).
+
+    A generated image is a near-duplicate of a real one if their distance is below the 1% quantile of the held-out
+    images' distances to their nearest training images.
 
     Attributes:
-      authenticity: share of generated images that are farther from their nearest training image than that one is from
-        its own nearest (Alaa et al., arXiv 2102.08921); 0 if all are copies, about 1/2 for new images of the same law.
-      near_duplicates: share within the distance below which 1% of the held-out images have a training image.
-      near_duplicates_of_test: share within that distance of a held-out image.
-      closer_to_train: share whose nearest real image is one of the training part.
-      expected_closer_to_train: the training part's share of the real images, which is what it would be if training
-        had not known which part is which.
-      z: by how many standard deviations it is more, if the real images are divided between the two parts at random.
-      copied_share: ``(closer - expected) / (1 - expected)``: the share of copies that explains the excess.
-      z_of_closest: ``z`` of the near-duplicates only, of whichever part.
-      copied_share_of_closest: ``copied_share`` of these.
-      median_distance_train: to the nearest training image.
-      median_distance_test: to the nearest held-out image.
+      authenticity: share of generated images whose nearest training image is closer to another training image than to
+        them (Alaa et al., arXiv 2102.08921). 0 if all are copies, about 1/2 for new images of the same distribution.
+      near_duplicates: share of generated images that are near-duplicates of a training image.
+      near_duplicates_of_test: share of generated images that are near-duplicates of a held-out image.
+      closer_to_train: share of generated images whose nearest real image is a training image; ties count as 1/2.
+      expected_closer_to_train: share of training images among all real images. It is the expected value of
+        ``closer_to_train`` if training images have no advantage over held-out ones.
+      z: excess of ``closer_to_train`` over its expected value, in standard deviations under a random division of the
+        real images into training and held-out ones.
+      copied_share: ``(closer - expected) / (1 - expected)``, the share of copies that would explain the excess.
+      z_of_closest: ``z``, computed only for the near-duplicates of a training or held-out image.
+      copied_share_of_closest: ``copied_share``, computed only for these near-duplicates.
+      median_distance_train: median distance of a generated image to its nearest training image.
+      median_distance_test: median distance of a generated image to its nearest held-out image.
     """
 
     authenticity: float
@@ -44,28 +48,28 @@ class Space(NamedTuple):
 
     @property
     def flagged(self) -> bool:
-        """Whether an excess is both certain and large, among all images or among the closest."""
+        """Whether the excess is both significant and large, among all generated images or among near-duplicates."""
         pairs = (self.z, self.copied_share), (self.z_of_closest, self.copied_share_of_closest)
         return any(z > SIGNIFICANT and share > RELEVANT for z, share in pairs)
 
 
 class Neighbours(NamedTuple):
-    """``rows[i]`` of the training part is the nearest to generated image i, at ``distances[i]``."""
+    """For each generated image, the row of its nearest training image and the distance to it."""
 
     rows: np.ndarray
     distances: np.ndarray
 
 
 def copying(fake: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[Space, Neighbours]:
-    """Compares distances to the training part with distances to the held-out one.
+    """Compares the distances of generated images to training images with those to held-out images.
 
     Args:
-      fake: generated, float ``[n, d]``.
-      train: what the generator was trained on, ``[N, d]``.
-      test: held out, of the same law, ``[M, d]``.
+      fake: generated images, or their features, float ``[n, d]``.
+      train: the images that the generator was trained on, ``[N, d]``.
+      test: held-out images of the same distribution, ``[M, d]``.
 
     Returns:
-      The measures, and each generated image's nearest training image.
+      The measures of copying, and each generated image's nearest training image.
 
     Formal guarantees:
       None: everything here is a function of real images without noise.
@@ -80,7 +84,8 @@ def copying(fake: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[Spac
 
     closer = np.where(to_train == to_test, 0.5, to_train < to_test)
     expected = len(train) / (len(train) + len(test))
-    # Images with the same nearest real one are one observation: what is assigned to a part is that image.
+    # The null hypothesis assigns real images to the two parts at random. Generated images with the same nearest real
+    # image are therefore one observation.
     nearest_real = np.where(closer >= 0.5, rows, len(train) + test_rows)
     is_near = np.minimum(to_train, to_test) < near
     space = Space(
@@ -105,7 +110,7 @@ def _nearest(neighbours: NearestNeighbors, x: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _z(closer: np.ndarray, nearest_real: np.ndarray, expected: float) -> float:
-    """The excess in standard deviations: every real image is of the training part with probability ``expected``."""
+    """The excess in standard deviations, if each real image is a training image with probability ``expected``."""
     if len(closer) == 0:
         return 0.0
     sizes = np.unique(nearest_real, return_counts=True)[1]
@@ -117,7 +122,7 @@ def _copied_share(closer: np.ndarray, expected: float) -> float:
 
 
 def exact_copies(fake: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Bool ``[n]``: uint8 images that are a training image to the last pixel, and no held-out one."""
+    """Which of the uint8 images ``fake`` equal a training image in every pixel, but no held-out image: bool ``[n]``."""
 
     def of(images: np.ndarray) -> set[bytes]:
         return {image.tobytes() for image in images}

@@ -8,11 +8,11 @@ LAST_STEP = "the generator after its last step"
 
 
 class Delta(NamedTuple):
-    """The delta that a paper's epsilons are stated at.
+    """The delta for which a paper states its epsilons.
 
     Attributes:
-      rule: for people, "" for a constant.
-      of: from the number N of real training images.
+      rule: the formula as text, for messages; "" for a constant.
+      of: function from the number N of real training images to delta.
     """
 
     rule: str
@@ -20,21 +20,21 @@ class Delta(NamedTuple):
 
 
 class Protocol(NamedTuple):
-    """What a paper's tables are made of.
+    """How a paper evaluates synthetic images.
 
     Attributes:
-      num_images: synthetic images.
-      classifiers: of gen2real and, where there is one, of real2gen; keys of ``CLASSIFIERS``. real2gen trains on the
-        whole real training split.
-      paper: where it comes from.
-      delta: its delta.
-      selection: which generator, and which epoch of a classifier, is scored, and on what images that was decided.
-      deviations: where the scores here are not the paper's.
-      real2gen: whether it has real2gen.
-      averaged: whether it reports the mean and standard deviation of gen2real accuracy over its classifiers.
-      fid_images: how many of the synthetic images, shuffled, are in FID.
-      splits: of the inception score.
-      cost: on two CPU cores, for all its classifiers; "" for minutes.
+      num_images: number of synthetic images.
+      classifiers: classifiers of gen2real and, if the paper reports it, of real2gen: keys of ``CLASSIFIERS``. real2gen
+        trains on the whole real training split.
+      paper: the paper.
+      delta: the delta of the paper's epsilons.
+      selection: which generator, and which epoch of a classifier, is scored, and on which images it was chosen.
+      deviations: how the evaluation here differs from the paper's.
+      real2gen: whether the paper reports real2gen.
+      averaged: whether the paper reports the mean and standard deviation of gen2real accuracy over its classifiers.
+      fid_images: largest number of synthetic images, in random order, that FID is computed from.
+      splits: number of parts of the inception score.
+      cost: time to train all the classifiers on two CPU cores, for messages; "" if it is a few minutes.
     """
 
     num_images: int
@@ -51,8 +51,8 @@ class Protocol(NamedTuple):
 
 
 PROTOCOLS = {
-    # GS-WGAN's evaluation code, https://github.com/DingfanChen/GS-WGAN (Chen, Orekondy and Fritz, arXiv 2006.08265),
-    # which later papers share.
+    # The evaluation code of GS-WGAN, https://github.com/DingfanChen/GS-WGAN (Chen, Orekondy and Fritz, arXiv
+    # 2006.08265), which later papers use too.
     "dpac": Protocol(
         num_images=60_000,
         classifiers=("mlp", "cnn"),
@@ -105,13 +105,13 @@ PROTOCOLS = {
 
 
 def protocol_lines(protocol: Protocol, delta: float | None, num_real: int, num_images: int) -> list[str]:
-    """What must stand beside scores of a protocol.
+    """The remarks that are printed with scores of a protocol: its paper, and how these scores differ from the paper's.
 
     Args:
-      protocol: of ``PROTOCOLS``.
-      delta: of the run, None for images whose privacy is not known or that were trained without noise.
-      num_real: images that the generator was trained on.
-      num_images: synthetic images that were scored.
+      protocol: a value of ``PROTOCOLS``.
+      delta: the run's delta; None for images whose privacy is not known, or of a run without a guarantee.
+      num_real: number of images that the generator was trained on.
+      num_images: number of synthetic images that were scored.
     """
     lines = [f"after {protocol.paper}", f"scored: {protocol.selection}"]
     lines += [f"differs: {text}" for text in protocol.deviations]

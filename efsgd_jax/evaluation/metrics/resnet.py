@@ -1,4 +1,4 @@
-"""Residual networks for small images, normalised by batch: for scores, never for what is trained privately."""
+"""Residual networks with batch normalisation for small images: for evaluation only, never for private training."""
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,7 @@ STAGES = 3
 
 
 class Convolution(nn.Module):
-    """Square, without bias, padded so that stride 1 keeps the side; channels in ``groups`` that do not mix."""
+    """A ``side`` x ``side`` convolution without bias, in ``groups``; with stride 1 the padding keeps the image size."""
 
     features: int
     side: int = 3
@@ -21,7 +21,7 @@ class Convolution(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", KERNEL, (self.side, self.side, x.shape[-1] // self.groups, self.features))
-        if self.side == 1:  # windows must touch
+        if self.side == 1:  # ``convolve`` does not allow a stride larger than the kernel
             return convolve(x[:, :: self.stride, :: self.stride], kernel, 1, ((0, 0), (0, 0)))
         margin = (self.side // 2, self.side // 2)
         parts = [
@@ -32,7 +32,7 @@ class Convolution(nn.Module):
 
 
 class Normalised(nn.Module):
-    """Batch normalisation: by the batch while training, else by the running statistics; then ReLU, unless linear."""
+    """Batch normalisation (by running statistics unless training), followed by ReLU unless ``linear``."""
 
     linear: bool = False
 
@@ -43,13 +43,13 @@ class Normalised(nn.Module):
 
 
 def _logits(x: jax.Array, num_classes: int) -> jax.Array:
-    """Of the mean over all pixels."""
+    """A dense layer on the mean over all pixels."""
     kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     return nn.Dense(num_classes, kernel_init=kernel)(jnp.mean(x, axis=(1, 2)))
 
 
 class ResNet(nn.Module):
-    """``6n + 2`` layers: three stages of n blocks of two 3x3 convolutions, with 16, 32 and 64 channels.
+    """A ResNet of ``6n + 2`` layers: three stages of n blocks of two 3x3 convolutions, with 16, 32 and 64 channels.
 
     A block that changes the shape has a 1x1 convolution in its shortcut.
 
@@ -75,7 +75,8 @@ class ResNet(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-width: ``6n + 4`` layers, normalised before each convolution, dropout between a block's two.
+    """WRN-depth-width: ``6n + 4`` layers. Batch normalisation precedes each convolution; a block has dropout between
+    its two convolutions.
 
     References:
       Zagoruyko and Komodakis, Wide Residual Networks, arXiv 1605.07146.
@@ -102,9 +103,9 @@ class WideResNet(nn.Module):
 
 
 class ResNeXt(nn.Module):
-    """ResNeXt-depth, cardinality x width: ``9n + 2`` layers; a block's 3x3 convolution is in ``cardinality`` groups.
+    """ResNeXt-depth, cardinality x width: ``9n + 2`` layers; a block's 3x3 convolution has ``cardinality`` groups.
 
-    Each group has ``width`` channels in the first stage, and twice as many in each further one.
+    Each group has ``width`` channels in the first stage, and twice as many in each further stage.
 
     References:
       Xie et al., Aggregated Residual Transformations for Deep Neural Networks, arXiv 1611.05431, section 5.3.

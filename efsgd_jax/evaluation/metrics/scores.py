@@ -1,4 +1,4 @@
-"""What an evaluation found, as a table for people and as JSON."""
+"""The scores of an evaluation, and their conversion to a text table and to JSON."""
 
 import math
 from collections.abc import Mapping
@@ -22,19 +22,19 @@ EXTRACTORS = {"classifier": "a CNN trained on the real training split", "incepti
 
 
 class Scores(NamedTuple):
-    """What was asked for; the rest is empty.
+    """The scores that were requested; those that were not are empty.
 
     Attributes:
-      class_names: of the labels.
-      gen2real: by classifier: trained on synthetic images, tested on the real test split.
-      real2gen: by classifier: trained on real images, tested on synthetic ones.
-      fidelity: by the network whose features are compared, the measures of ``fidelity_scores``. Those of different
-        networks do not compare; only ``inception``'s FID is that of papers.
-      copying: ``flagged``, ``exact_copies``, ``spaces`` (``Space`` of pixels and of the classifier's features)
-        and the ``closest`` pairs.
-      num_images: how many synthetic images were scored.
-      protocol: a key of ``PROTOCOLS``, or "".
-      remarks: what a reader must know to compare.
+      class_names: names of the classes, in the order of the labels.
+      gen2real: for each classifier, its utility when trained on synthetic images and tested on the real test split.
+      real2gen: for each classifier, its utility when trained on real images and tested on synthetic ones.
+      fidelity: the result of ``fidelity_scores`` for each network whose features are compared: ``classifier`` or
+        ``inception``. Those of different networks cannot be compared; only ``inception``'s FID is that of papers.
+      copying: ``flagged``, ``exact_copies``, ``spaces`` (a ``Space`` for pixels and one for the classifier's features)
+        and the ``closest`` pairs of a generated and a training image.
+      num_images: number of synthetic images that were scored.
+      protocol: a key of ``PROTOCOLS``, or "" without a protocol.
+      remarks: what a reader must know to compare the scores with others.
     """
 
     class_names: tuple[str, ...]
@@ -48,7 +48,10 @@ class Scores(NamedTuple):
 
 
 def to_json(scores: Scores) -> dict[str, Any]:
-    """Plain values for ``json``; a class's NaN, which JSON lacks, as None. Empty parts are left out."""
+    """Converts scores to values for ``json``. Empty parts are left out.
+
+    The recall of a class without test images is NaN, which JSON lacks; it becomes None.
+    """
 
     def one(u: Utility) -> dict[str, Any]:
         per_class = {c: None if math.isnan(v) else v for c, v in zip(scores.class_names, u.per_class, strict=True)}
@@ -73,7 +76,8 @@ def to_json(scores: Scores) -> dict[str, Any]:
 
 
 def to_table(scores: Scores) -> str:
-    """Plain text: a row per class and a column per classifier, percentages; below it the other measures."""
+    """The scores as text: a table of accuracies in percent (a row for each class, a column for each classifier),
+    followed by the other scores and the remarks."""
     lines = _utility_lines(scores)
     for name, measures in scores.fidelity.items():
         lines += ["", *_fidelity_lines(name, measures)]

@@ -1,4 +1,4 @@
-"""The tensors of a PyTorch file, without PyTorch, and without running what else a pickle may hold."""
+"""Reads the tensors of a PyTorch file without PyTorch, and without executing code that its pickle may refer to."""
 
 import io
 import pickle
@@ -11,7 +11,7 @@ import numpy as np
 from efsgd_jax.data.validate import one_line
 from efsgd_jax.errors import UserError
 
-# The pickled number that PyTorch files began with until version 1.6; later ones are zip archives.
+# Before version 1.6, PyTorch files began with this number, pickled. Later files are zip archives.
 MAGIC = 0x1950A86A20F9469CFC6C
 DTYPES = {
     "FloatStorage": "<f4",
@@ -23,16 +23,16 @@ DTYPES = {
 
 
 class _Tensor(NamedTuple):
-    """A view of a storage, before the storage is read; lengths and strides in elements."""
+    """A tensor's place in a storage that is not read yet; offset and strides are in elements."""
 
-    storage: tuple[str, str, int]  # dtype, key, length
+    storage: tuple[str, str, int]  # dtype, key, number of elements
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows dictionaries and tensors; every other name in the pickle is refused."""
+    """An unpickler that accepts only dictionaries and tensors, and refuses every other name in the pickle."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -54,14 +54,14 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_state_dict(content: bytes, file: object) -> dict[str, np.ndarray]:
-    """A state dict as ``torch.save`` writes it, in the present format (a zip archive) or that before PyTorch 1.6.
+    """Reads a state dict as ``torch.save`` writes it: a zip archive, or the format of PyTorch before version 1.6.
 
     Args:
-      content: of the file.
-      file: its name, for messages.
+      content: the content of the file.
+      file: name of the file, for messages.
 
     Returns:
-      Tensors by name, read-only.
+      The tensors by name, as read-only arrays.
 
     Raises:
       UserError: the file is damaged, holds anything but a dictionary of tensors, or refers to any other code.
@@ -100,7 +100,11 @@ def _read_zip(content: bytes) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
 
 
 def _read_legacy(content: bytes) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
-    """Pickles one after another (magic number, version, sizes of types, tensors, keys), then for each key a length."""
+    """Reads the format before PyTorch 1.6.
+
+    The file has five pickles: magic number, version, properties of the system, tensors, and keys of the storages. Each
+    storage follows, in the order of the keys: its number of elements, then the elements.
+    """
     file = io.BytesIO(content)
     if _Unpickler(file).load() != MAGIC:
         raise ValueError("no magic number")

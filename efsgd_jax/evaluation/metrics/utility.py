@@ -1,4 +1,4 @@
-"""Utility of synthetic images: what a classifier trained on one kind of image gets right on the other."""
+"""Utility of synthetic images: the accuracy of classifiers trained on one kind of image and tested on the other."""
 
 import warnings
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ from efsgd_jax.evaluation.metrics.feature_classifier import Training, train_feat
 
 
 class Classifier(Protocol):
-    """Trains on uint8 images ``[N, S, S, C]`` with int labels ``[N]``, and gives what predicts those of others."""
+    """Trains on uint8 images ``[N, S, S, C]`` with int labels ``[N]``; returns a function that predicts labels."""
 
     def __call__(self, images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict: ...
 
 
 class Utility(NamedTuple):
-    """What classifiers of one kind, one for each seed, got right.
+    """The results of classifiers of one kind, one for each seed.
 
     Attributes:
-      accuracies: in [0, 1], one for each seed.
-      confusion: int ``[K, K]``, test images by their class (rows) and by the class they were taken for, of all seeds.
-      num_train: images that each was trained on.
-      num_test: images that each was tested on.
+      accuracies: the accuracy in [0, 1] for each seed.
+      confusion: confusion matrix, int ``[K, K]``, summed over the seeds: rows are true classes, columns predicted ones.
+      num_train: number of images that each classifier was trained on.
+      num_test: number of images that each classifier was tested on.
     """
 
     accuracies: tuple[float, ...]
@@ -41,12 +41,12 @@ class Utility(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """Mean over the seeds."""
+        """The mean accuracy over the seeds."""
         return float(np.mean(self.accuracies))
 
     @property
     def std(self) -> float:
-        """Sample standard deviation over the seeds; 0 for one."""
+        """The sample standard deviation of the accuracy over the seeds; 0 for a single seed."""
         return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else 0.0
 
     @property
@@ -57,21 +57,21 @@ class Utility(NamedTuple):
 
 
 def logistic_regression(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
-    """scikit-learn's multinomial logistic regression on pixels in [0, 1], its defaults, 200 iterations."""
+    """scikit-learn's multinomial logistic regression on pixels in [0, 1]: its defaults, but at most 200 iterations."""
     del num_classes, seed
     return _fit(LogisticRegression(max_iter=200), images, labels)
 
 
 def mlp(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
-    """scikit-learn's MLPClassifier on pixels in [0, 1]: one hidden layer of 100 units and its other defaults, but at
-    most 100 epochs instead of 200 (60,000 images of 28x28 take about a minute on one core)."""
+    """scikit-learn's MLPClassifier on pixels in [0, 1]: its defaults (one hidden layer of 100 units), but at most 100
+    epochs instead of 200. Training on 60,000 images of 28x28 takes about a minute on one core."""
     del num_classes
     return _fit(MLPClassifier(max_iter=100, random_state=seed), images, labels)
 
 
 def gradient_boosting(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
-    """scikit-learn's histogram gradient boosting on pixels: 30 rounds at rate 0.2, a tenth of the pixels at each split,
-    32 bins, no early stopping (10,000 images of 28x28 take about twelve seconds)."""
+    """scikit-learn's histogram gradient boosting on pixels: 30 rounds with learning rate 0.2, a tenth of the pixels at
+    each split, 32 bins, no early stopping. Training on 10,000 images of 28x28 takes about twelve seconds."""
     del num_classes
     model = HistGradientBoostingClassifier(
         learning_rate=0.2, max_iter=30, max_features=0.1, max_bins=32, early_stopping=False, random_state=seed
@@ -80,8 +80,7 @@ def gradient_boosting(images: np.ndarray, labels: np.ndarray, num_classes: int, 
 
 
 def _fit(model: Any, images: np.ndarray, labels: np.ndarray) -> Predict:
-    # On one thread: several wait for each other where the machine has other work too, and the same number everywhere
-    # gives the same score everywhere.
+    # A single thread: several threads are slow on a machine with other work, and the score may depend on their number.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of iterations is part of the score
         model.fit(_flat(images), labels)
@@ -110,7 +109,7 @@ CLASSIFIERS: dict[str, Classifier] = {
     "dpimagebench_resnext": dpimagebench_resnext,
 }
 DEFAULT_CLASSIFIERS = ("logistic_regression", "mlp", "cnn", "gradient_boosting")
-# Of which another seed is the same again.
+# Classifiers whose training does not depend on the seed.
 DETERMINISTIC = ("logistic_regression",)
 
 
@@ -121,17 +120,17 @@ def utility(
     classifier: str,
     seeds: Sequence[int] = (0,),
 ) -> Utility:
-    """Trains on one labelled set and scores on another.
+    """Trains classifiers on one labelled set of images and tests them on another.
 
-    gen2real is ``train`` synthetic, ``test`` the real test split; real2gen is ``train`` the real training split,
-    ``test`` synthetic.
+    For gen2real, ``train`` is synthetic and ``test`` is the real test split. For real2gen, ``train`` is the real
+    training split and ``test`` is synthetic.
 
     Args:
-      train: uint8 images ``[N, S, S, C]`` and int labels ``[N]``.
-      test: the same, for scoring.
-      num_classes: number of labels.
+      train: training images, uint8 ``[N, S, S, C]``, and their labels, int ``[N]``.
+      test: test images and their labels, in the same format.
+      num_classes: number of classes.
       classifier: a key of ``CLASSIFIERS``.
-      seeds: of the classifier's training; only the first where they change nothing.
+      seeds: seeds of the classifier's training. Only the first is used for classifiers that do not depend on the seed.
 
     Formal guarantees:
       None: a score reads the real images it is given without noise and is not covered by any epsilon.
@@ -139,7 +138,7 @@ def utility(
     images, labels = train
 
     def predicted(seed: int) -> np.ndarray:
-        if len(np.unique(labels)) < 2:  # scikit-learn cannot fit one class; neither is there anything to learn
+        if len(np.unique(labels)) < 2:  # scikit-learn cannot fit a single class, which is predicted for every image
             return np.full(len(test[1]), labels[0])
         return CLASSIFIERS[classifier](images, labels, num_classes, seed=seed)(test[0])
 
@@ -148,7 +147,7 @@ def utility(
 
 
 def score(predicted: Sequence[np.ndarray], labels: np.ndarray, num_classes: int, num_train: int) -> Utility:
-    """``Utility`` of int predictions ``[M]`` for labels ``[M]``, one array for each seed."""
+    """The ``Utility`` of predicted labels: one int array ``[M]`` for each seed, compared with ``labels`` ``[M]``."""
     accuracies = tuple(float(np.mean(p == labels)) for p in predicted)
     confusion = sum(confusion_matrix(labels, p, labels=range(num_classes)) for p in predicted)
     return Utility(accuracies, np.asarray(confusion), num_train, len(labels))

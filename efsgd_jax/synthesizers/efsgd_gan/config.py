@@ -1,4 +1,4 @@
-"""`efsgd_gan`'s configuration: per-example clipping on Poisson batches."""
+"""The configuration of ``efsgd_gan``: DP-SGD with per-example clipping on Poisson-sampled batches."""
 
 import dataclasses
 import math
@@ -16,11 +16,11 @@ from efsgd_jax.synthesizers.efsgd_gan.options import Hyperparameters
 
 @dataclasses.dataclass(frozen=True)
 class PrivacyKeys:
-    """What this method adds to ``config.privacy``.
+    """The keys that this method adds to ``config.privacy``.
 
     Attributes:
-      l2_norm_clip: clip norm of each network's part of an example's gradient. Their ratios matter, their scale hardly:
-        Adam follows, and the noise is in units of the joint sensitivity.
+      l2_norm_clip: clip norm of each network's part of an example's gradient. The ratios of these norms matter more
+        than their scale, since the noise is proportional to the joint sensitivity and Adam normalises the updates.
     """
 
     l2_norm_clip: dict[str, float] = dataclasses.field(
@@ -30,11 +30,12 @@ class PrivacyKeys:
 
 @dataclasses.dataclass(frozen=True)
 class TrainKeys:
-    """What this method adds to ``config.train``.
+    """The keys that this method adds to ``config.train``.
 
     Attributes:
-      steps: private steps; fewer are taken where epsilon is spent before.
-      expected_batch_size: Poisson sampling with q = expected_batch_size / N.
+      steps: number of private steps; training stops earlier if epsilon is spent.
+      expected_batch_size: expected number of real images in a batch. Each of the N training images is in a batch with
+        probability expected_batch_size / N (Poisson sampling).
     """
 
     steps: int = 600
@@ -42,12 +43,12 @@ class TrainKeys:
 
 
 def defaults() -> dict[str, Any]:
-    """Keys that this method adds, by group."""
+    """The keys that this method adds to the configuration, by group."""
     return {"privacy": PrivacyKeys(), "train": TrainKeys(), "method": Hyperparameters()}
 
 
 def rules(config: ConfigDict) -> list[Rule]:
-    """What their values must be."""
+    """The rules that the values of the method's keys must satisfy."""
     m, clips = config.method, config.privacy.l2_norm_clip
     counts = ["latent", "generator_width", "discriminator_width", "encoder_width", "max_width", "features"]
     counts += ["private_steps_per_generator_step", "generated_batch_size", "augmentation_multiplicity"]
@@ -64,10 +65,10 @@ def rules(config: ConfigDict) -> list[Rule]:
 
 
 def plan(config: ConfigDict, dataset_size: int) -> list[PlannedPhase]:
-    """One phase of DP-SGD with error feedback.
+    """A single phase: DP-SGD with error feedback.
 
     Raises:
-      UserError: a batch larger than the data.
+      UserError: the expected batch size is larger than the number of training images.
     """
     p, t = config.privacy, config.train
     if t.expected_batch_size > dataset_size:

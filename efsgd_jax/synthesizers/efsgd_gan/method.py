@@ -1,15 +1,18 @@
 """A conditional GAN whose generator is also a VAE decoder, trained with error-feedback SGD.
 
-After Ma & Zhang, 2026, arXiv 2601.15061. The networks that see real images are the discriminator with its auxiliary
-classifier, the encoder, and the generator as decoder. Per real example (x, y), with E the encoder and G the generator::
+After Ma & Zhang, 2026, arXiv 2601.15061. The networks trained on real images are the discriminator D with its auxiliary
+classifier cls, the encoder E, and the generator G in its role as decoder. The loss of a real example (x, y) is::
 
     l(x, y) = w_adv softplus(-D(x, y)) + w_cls CE(cls(x), y) + w_rec (|G(E(x, y), y) - x|^2 + beta KL(E(x, y)))
 
-Its gradient is clipped, one norm per network, summed, given noise once for the joint sensitivity sqrt(sum_m C_m^2) and
-divided by the expected batch size. (With one norm over all networks the reconstruction, whose gradients are a hundred
-times longer, leaves the discriminator nothing of the real images.) On generated images, which are post-processing and
-need no noise, the discriminator takes the gradients of ``w_adv softplus(D(G(z, y), y))``, clipped alike, and every few
-steps the generator takes ``softplus(-D(G(z, y), y)) + v_cls CE(cls(G(z, y)), y)``.
+Each example's gradient is clipped, with one clip norm C_m for each network. The clipped gradients are summed; noise for
+the joint sensitivity sqrt(sum_m C_m^2) is added once, and the result is divided by the expected batch size. (With a
+single clip norm over all networks, the gradients of the reconstruction, whose norm is a hundred times larger, would
+leave almost nothing of the discriminator's gradient on real images.)
+
+Losses on generated images are post-processing and need no noise. The discriminator's update also includes the gradient
+of ``w_adv softplus(D(G(z, y), y))``, clipped to the same norm. Every few steps, the generator takes a step of its own
+on ``softplus(-D(G(z, y), y)) + v_cls CE(cls(G(z, y)), y)``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +40,7 @@ PyTree = Any
 
 
 class State(NamedTuple):
-    """Everything that a step changes. ``params`` has the groups discriminator, encoder, generator."""
+    """The training state. ``params`` has the groups ``discriminator``, ``encoder`` and ``generator``."""
 
     step: jax.Array
     params: dict[str, PyTree]
@@ -56,7 +59,7 @@ def make_generator(spec: ImageSpec, hp: Hyperparameters) -> Generator:
 
 
 def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[PyTree, jax.Array, jax.Array], jax.Array]:
-    """``Method.make_generate``: all that a released generator needs."""
+    """Returns ``generate(params, key, labels) -> images`` for the released generator: see ``Method.make_generate``."""
     generator = make_generator(spec, hp)
 
     def generate(params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
@@ -72,16 +75,18 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[PyTree, jax
 def phases(
     spec: ImageSpec, hyperparameters: Hyperparameters, plan: Sequence[PlannedPhase], mesh: Mesh | None = None
 ) -> list[Phase]:
-    """One phase: error-feedback SGD on real images.
+    """A single phase: error-feedback SGD on real images.
 
     Args:
-      spec: of the images.
-      hyperparameters: sizes, weights and rates.
-      plan: its mechanism says how private gradients are sampled, clipped, fed back and noised.
-      mesh: devices, on an axis ``data``, that share the batches; the state is the same on each. None for one device.
+      spec: shape of the images and number of classes.
+      hyperparameters: network sizes, weights of the losses and learning rates.
+      plan: the planned phase; its mechanism states how private gradients are sampled, clipped, fed back and noised.
+      mesh: the devices, on an axis ``data``, over which batches are split; the state is replicated. None for a single
+        device.
 
     Raises:
-      UserError: an unusable image size, or devices that cannot share ``generated_batch_size``.
+      UserError: the networks cannot have this image size, or the number of devices does not divide
+        ``generated_batch_size``.
 
     Formal guarantees:
       A step reads real examples through one ``access.clipped_gradient`` only; everything else in the state is a
@@ -158,7 +163,7 @@ def phases(
     )
 
     def shared(images: jax.Array) -> jax.Array:
-        """Each device draws its part of the generated images."""
+        """Shards generated images over the devices, so that each device generates its part."""
         if mesh is None:
             return images
         return jax.lax.with_sharding_constraint(images, NamedSharding(mesh, PartitionSpec(DATA)))
@@ -176,7 +181,7 @@ def phases(
         return State(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            ema=jax.tree.map(jnp.copy, params["generator"]),  # its own buffers, so that a state may be donated
+            ema=jax.tree.map(jnp.copy, params["generator"]),  # a copy, so that the buffers of a state may be donated
             residual=mechanism.initial_residual(params),
             private_optimizer=private_adam.init(params),
             generator_optimizer=generator_adam.init(params["generator"]),

@@ -1,4 +1,4 @@
-"""``gaussian_mixture``: a mixture without a network, of full-batch releases."""
+"""``gaussian_mixture``: a Gaussian mixture for each class, fitted by full-batch releases, without a neural network."""
 
 from efsgd_jax.synthesizers.base import Method
 from efsgd_jax.synthesizers.gaussian_mixture.config import defaults, plan, rules

@@ -1,12 +1,13 @@
-"""Images as vectors that are worth averaging, and back: pose, low frequencies, deformation, contrast.
+"""Converts images to vectors that can be averaged, and vectors back to images.
 
-To vectors: each image is brought to one pose (``pose``), and may be left with its low frequencies alone, of which there
-are fewer to pay for. To images: what was drawn is put into its pose, deformed a little, since averages have lost what
-differs from image to image, and given back the contrast that averages have lost.
+To vectors: each image is normalised to a common pose (``pose``). If ``low_pass`` is set, only its low-frequency DCT
+coefficients are kept, so that fewer numbers need noise. To images: a sampled vector is moved into its pose, slightly
+deformed, and given more contrast. Averaging removes the differences between single images, and their contrast; the
+deformation and the contrast factor make up for it.
 
 Formal guarantees:
-  Vectors are functions of one image each, of public constants and of nothing else: what is known of the sensitivity of
-  a sum over vectors holds for adding or removing an image. An image of a released vector is post-processing.
+  A vector is a function of one image, of public constants and of nothing else. A bound on the sensitivity of a sum over
+  vectors therefore holds for adding or removing an image. An image made from a released vector is post-processing.
 """
 
 import dataclasses
@@ -18,23 +19,25 @@ from jax.scipy.fft import dctn, idctn
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.synthesizers.gaussian_mixture.pose import POSE_SIZE, find_pose, from_frame, look_up, places, to_frame
 
-# Standard deviation of the Gaussian that makes a deformation smooth, in sides of the image.
+# Standard deviation of the Gaussian filter that smooths a deformation, as a fraction of the side of the image.
 SMOOTHNESS = 1 / 7
-# The brightness that contrast leaves as it is.
+# The brightness that a change of contrast leaves as it is.
 PIVOT = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
 class AppearanceOptions:
-    """What is known of the images beforehand. The defaults suit any.
+    """Prior knowledge about the images, chosen without looking at the private data. The defaults assume nothing.
 
     Attributes:
-      pose_weight: length of a pose beside its image, where the largest position, size or slant has this; 0 leaves all
-        images as they are. For one bright object on a dark ground.
-      pose_slant: whether objects may be slanted, as handwriting is.
-      low_pass: cosine coefficients kept along a side; 0 for all pixels.
-      deformation: standard deviation, in sides of the image, by which a drawn image's pixels are displaced.
-      contrast: of drawn images; 1 leaves them as they are.
+      pose_weight: norm of the pose vector (position, size, slant) that is appended to the image vector, reached when
+        one of these is at its maximum; 0 disables pose normalisation. For images of one bright object on a dark
+        background.
+      pose_slant: whether the pose includes a slant, as for handwriting.
+      low_pass: number of low-frequency DCT coefficients that are kept along each side; 0 keeps the full image.
+      deformation: standard deviation of the displacement of a generated image's pixels, as a fraction of the side of
+        the image; 0 disables deformation.
+      contrast: contrast factor of generated images; 1 leaves them as they are.
     """
 
     pose_weight: float = 0.0
@@ -45,13 +48,17 @@ class AppearanceOptions:
 
 
 def vector_size(spec: ImageSpec, options: AppearanceOptions) -> int:
-    """D of an image."""
+    """The number D of components of an image's vector."""
     side = options.low_pass or spec.image_size
     return side**2 * spec.channels + (POSE_SIZE if options.pose_weight else 0)
 
 
 def to_vector(image: jax.Array, options: AppearanceOptions) -> jax.Array:
-    """uint8 ``[S, S, C]`` to float32 ``[D]``: pixels in [0, 1] or their coefficients, then the weighted pose."""
+    """Converts an image, uint8 ``[S, S, C]``, to a vector, float32 ``[D]``.
+
+    The vector has the pixels in [0, 1], or with ``low_pass`` their DCT coefficients; with ``pose_weight`` the pose
+    times this weight is appended.
+    """
     x, pose = image.astype(jnp.float32) / 255, jnp.zeros(0)
     if options.pose_weight:
         found = find_pose(x, options.pose_slant)
@@ -62,13 +69,13 @@ def to_vector(image: jax.Array, options: AppearanceOptions) -> jax.Array:
 
 
 def to_image(key: jax.Array, vector: jax.Array, spec: ImageSpec, options: AppearanceOptions) -> jax.Array:
-    """A vector ``[D]`` to an image ``[S, S, C]`` in [0, 1].
+    """Converts a vector ``[D]`` to an image ``[S, S, C]`` with values in [0, 1].
 
     Args:
-      key: of the deformation, which is that of Simard, Steinkraus and Platt, 2003.
-      vector: as ``to_vector`` has them, from anywhere.
+      key: PRNG key of the random deformation (Simard, Steinkraus and Platt, 2003).
+      vector: a vector in the format of ``to_vector``; it need not come from an image.
       spec: shape of the image.
-      options: those of ``to_vector``.
+      options: the same options as for ``to_vector``.
     """
     side = options.low_pass or spec.image_size
     x = vector[: side**2 * spec.channels].reshape(side, side, spec.channels)
@@ -82,7 +89,7 @@ def to_image(key: jax.Array, vector: jax.Array, spec: ImageSpec, options: Appear
         across, down = places(spec.image_size)
         line = across[0]
         blur = jnp.exp(-jnp.square(line[:, None] - line) / (2 * SMOOTHNESS**2))
-        # Rows of length 1, so that a displacement has the white noise's variance.
+        # Rows of norm 1, so that each displacement has the variance of the white noise.
         blur = blur / jnp.linalg.norm(blur, axis=1, keepdims=True)
         noise = jax.random.normal(key, (2, *across.shape))
         shift = options.deformation * jnp.einsum("ij,kjl,ml->kim", blur, noise, blur)

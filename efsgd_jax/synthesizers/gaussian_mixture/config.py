@@ -1,4 +1,4 @@
-"""The configuration of the Gaussian mixture: full-batch releases that share one budget."""
+"""The configuration of ``gaussian_mixture``: full-batch releases that divide one privacy budget."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, bud
 
 
 def defaults() -> dict[str, Any]:
-    """Keys that this method adds, by group."""
+    """The keys that this method adds to the configuration, by group."""
     return {"method": Hyperparameters()}
 
 
 def rules(config: ConfigDict) -> list[Rule]:
-    """What their values must be."""
+    """The rules that the values of the method's keys must satisfy."""
     p, m = config.privacy, config.method
     positive = ["mean_clip", "deviation_clip", "contrast", "reranker_clip", "reranker_learning_rate"]
     shares = [k for k in m if k.endswith("_share")]
@@ -30,7 +30,7 @@ def rules(config: ConfigDict) -> list[Rule]:
 
 
 def plan(config: ConfigDict, dataset_size: int) -> list[PlannedPhase]:
-    """Full-batch releases, which divide one budget 1/sigma^2."""
+    """The phases of full-batch releases. Each has a share of the budget 1/sigma^2: see ``options.budget_shares``."""
     hyperparameters = Hyperparameters(**{k: v for k, v in config.method.items() if k != "name"})
     sigma = config.privacy.noise_multiplier
     return [

@@ -1,12 +1,12 @@
-"""The phases that fit the mixture of labelled vectors, each of full-batch Gaussian releases.
+"""The phases that fit the mixture to labelled vectors. Each phase consists of full-batch Gaussian releases.
 
-    class means   sums and counts of each class  -> class means m_y, smoothed in the basis that comes next
-    basis         second moment of x - m_y       -> principal components V, with eigenvalues above the noise's edge
-    centres       T times: sums and counts of the nearest centre's members, in V, partly whitened
-    moments       counts, sums, second moments about the centres -> weights, centres, covariances, shrunk towards the
-                  pooled one
+    class means   sums and counts of each class  -> class means m_y; they are smoothed once the basis is known
+    basis         second moment of x - m_y       -> principal components V whose eigenvalues stand out from the noise
+    centres       T steps of k-means in partly whitened coordinates of V: sums and counts of each centre's members
+    moments       counts, sums and second moments about the centres -> weights, centres and covariances; covariances
+                  are shrunk towards the pooled covariance
 
-Everything between the releases is post-processing.
+Everything between the releases is post-processing. With one component for each class there is no phase ``centres``.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,24 +24,24 @@ from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
 from efsgd_jax.synthesizers.gaussian_mixture.space import Basis, Latent, latent_space, principal_basis
 
-# Length of an example's count beside its vector, in units of the clip norm; and the weights of its count and of its
-# second moment beside its difference from the centre.
+# Class means: what an example adds to its class's count, relative to the clip norm of its vector.
 COUNT_LENGTH = 0.25
+# Moments: weights of an example's count and of its second moment, relative to its difference from the centre.
 MOMENT_COUNT_WEIGHT, MOMENT_SQUARE_WEIGHT = 0.3, 2.0
-# Longest difference from a component's centre, in units in which all examples of a class lie within 1; what is further
-# is pulled there, which makes a component too narrow.
+# Moments: clip norm of an example's difference from its centre, in latent space, where every code has norm at most 1.
+# With one component for each class, and with several. Clipping makes the components narrower than the data.
 MOMENT_CLIP_OF_ONE, MOMENT_CLIP_OF_SEVERAL = 1.0, 0.8
 
 
 class Vector(NamedTuple):
-    """What the phases read of a record: its vector ``[D]`` and its label."""
+    """The view of a record that the phases read: its vector ``[D]`` and its label."""
 
     x: jax.Array
     label: jax.Array
 
 
 class ClassMeans(NamedTuple):
-    """Released: means ``[K, D]`` as they were measured, counts ``[K]``, and the std of the noise on the sums."""
+    """Released: noisy class means ``[K, D]`` before smoothing, counts ``[K]``, and the std of the noise on the sums."""
 
     means: jax.Array
     counts: jax.Array
@@ -49,12 +49,12 @@ class ClassMeans(NamedTuple):
 
 
 def fit_phases(spec: ImageSpec, hp: Hyperparameters, plan: Mapping[str, PlannedPhase]) -> list[Phase]:
-    """The phases of the mixture.
+    """The phases that fit the mixture, in order.
 
     Args:
-      spec: of the images.
-      hp: of what there is to choose.
-      plan: by name; see ``options.budget_shares``.
+      spec: shape of the images and number of classes.
+      hp: hyperparameters of the method.
+      plan: the planned phases by name; ``options.budget_shares`` has the names.
 
     Formal guarantees:
       Each step is one ``access.release``, which clips every statistic and adds noise for all of them together. A
@@ -98,7 +98,10 @@ def fit_phases(spec: ImageSpec, hp: Hyperparameters, plan: Mapping[str, PlannedP
         return latent_space(means.means, means.counts, means.std, released["basis"])
 
     def centres_step(centres: jax.Array, access: SumAccess, released: Released) -> jax.Array:
-        """One step of Lloyd's algorithm; a centre without members is drawn to the class mean."""
+        """One noisy step of Lloyd's algorithm.
+
+        A centre with few members is shrunk towards the class mean, because its sum is divided by at least 3 std + 1.
+        """
         space = latent(released)
         members = VectorSum(space.code, 1.0, 1.0)
         (found,), std = access.release(
@@ -165,7 +168,7 @@ def empty_mixture(spec: ImageSpec, hp: Hyperparameters) -> Mixture:
 
 
 def _nearest(z: jax.Array, label: jax.Array, centres: jax.Array) -> jax.Array:
-    """Index of the nearest centre of the record's class, among all ``K M``."""
+    """Index, among the centres of all classes (``K M`` of them), of the nearest centre of the record's own class."""
     own = centres[label]
     return label * len(own) + jnp.argmin(jnp.sum(jnp.square(own), axis=1) - 2 * own @ z)
 
@@ -175,7 +178,8 @@ def _components(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Weights ``[K, M]``, centres ``[K, M, d]`` and covariances ``[K, M, d, d]`` from noisy moments about ``centres``.
 
-    The noise on sums has this ``std``, on counts and squares less by their weights. ``there``: which directions are.
+    ``std`` is the standard deviation of the noise on the sums; on counts and squares it is ``std`` divided by their
+    weights. ``there`` bool ``[d]`` marks the directions that the basis has; the others are set to zero.
     """
     k, m, d = centres.shape
     counts = jnp.maximum(counts, 2 * std / MOMENT_COUNT_WEIGHT + 1)

@@ -1,9 +1,9 @@
-"""A generator without a network: a Gaussian mixture for each class, and a linear classifier that re-ranks its samples.
+"""A generator without a neural network: a Gaussian mixture for each class, and a linear classifier that re-ranks.
 
-All phases are full-batch Gaussian releases: ``reranker`` and the mixture's own (``fit``). The mixture is of images in
-one pose, and of their poses (``appearance``). To draw an image of class y, ``candidates`` are drawn from the mixture
-and one of them is taken with a probability in proportion to the reranker's p(y | image), which sharpens what one
-mixture for each class leaves blurred between classes.
+All phases are full-batch Gaussian releases: those of the re-ranking classifier (``reranker``), then those of the
+mixture (``fit``). The mixture describes vectors of pose-normalised images and their poses (``appearance``). To generate
+an image of class y, several candidates are sampled from the mixture of class y. One of them is chosen, with probability
+proportional to the reranker's p(y | image). This favours candidates that the classifier can tell from other classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,19 +28,21 @@ from efsgd_jax.synthesizers.gaussian_mixture.reranker import (
     reranker_phase,
 )
 
+# Number of images that are generated in parallel.
 DRAWN_AT_ONCE = 100
-# Of a vector: longer ones have a second moment of a gigabyte, and need more examples than there ever are.
+# Largest number of components of a vector. Beyond it, the second moment takes a gigabyte of memory, and estimating it
+# needs more examples than data sets have.
 MAX_SIZE = 4200
 
 
 def released_like(spec: ImageSpec, hp: Hyperparameters) -> Any:
-    """Shapes and dtypes of what is released."""
+    """Shapes and dtypes of what is published: the mixture and the reranker's weights."""
     reranker = jax.ShapeDtypeStruct((num_features(spec.shape), spec.num_classes), jnp.float32)
     return {"mixture": jax.eval_shape(lambda: empty_mixture(spec, hp)._asdict()), "reranker": reranker}
 
 
 def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
-    """``Method.make_generate``: all that a released generator needs."""
+    """Returns ``generate(params, key, labels) -> images`` for the released mixture: see ``Method.make_generate``."""
 
     def one(params: Any, key: jax.Array, label: jax.Array) -> jax.Array:
         draw_key, image_key, choice_key = jax.random.split(key, 3)
@@ -54,7 +56,7 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[Any, jax.Ar
 
     def generate(params: Any, key: jax.Array, labels: jax.Array) -> jax.Array:
         keys = jax.random.split(key, labels.shape[0])
-        # A few at a time: a component's axes are a matrix, and each candidate has its own.
+        # In batches, to bound the memory: every candidate needs a matrix, the axes of its component.
         return 2 * jax.lax.map(lambda x: one(params, *x), (keys, labels), batch_size=DRAWN_AT_ONCE) - 1
 
     return generate
@@ -63,10 +65,10 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[Any, jax.Ar
 def phases(
     spec: ImageSpec, hyperparameters: Hyperparameters, plan: Sequence[PlannedPhase], mesh: Mesh | None = None
 ) -> list[Phase]:
-    """Binds the method to a data set's shape.
+    """The phases, bound to the shape of a data set: the reranker if there are several candidates, then the mixture.
 
     Raises:
-      UserError: images that are too large for a second moment.
+      UserError: ``low_pass`` is larger than the side of the images, or the images are too large for a second moment.
     """
     del mesh
     hp, named = hyperparameters, {p.name: p for p in plan}
@@ -75,8 +77,8 @@ def phases(
     size = vector_size(spec, hp)
     if size > MAX_SIZE:
         raise UserError(
-            f"config.method.name gaussian_mixture keeps a second moment of {size} numbers an image, and {MAX_SIZE} "
-            "are the most; set --config.method.low_pass=16 (16x16 coefficients) or a smaller --config.data.image_size"
+            f"config.method.name gaussian_mixture represents an image by {size} numbers, but at most {MAX_SIZE} are "
+            "supported; set --config.method.low_pass=16 (16x16 coefficients) or a smaller --config.data.image_size"
         )
     first = [reranker_phase(spec, hp, named["reranker"])] if "reranker" in named else []
     *fit, last = fit_phases(spec, hp, named)
@@ -84,7 +86,10 @@ def phases(
 
 
 def _publishing(moments: Phase, spec: ImageSpec) -> Phase:
-    """The last phase, with what is published: the mixture, and the reranker that was fitted before it."""
+    """The phase ``moments``, changed to release all that is published: the mixture and the reranker's weights.
+
+    The reranker was fitted in an earlier phase. Without one, its weights are zeros.
+    """
 
     def init(key: jax.Array, released: Any) -> Any:
         absent = jnp.zeros((num_features(spec.shape), spec.num_classes))

@@ -1,8 +1,8 @@
-"""A mixture of Gaussians for each class, in a basis of principal components: what it is and how it draws.
+"""A mixture of Gaussians for each class, in a basis of principal components, and sampling from it.
 
     p(x | y) = sum_j w_yj N(m_y + V c_yj, V S_yj V^T)
 
-It is all that a few noisy sums can tell of vectors x; ``fit`` makes it of them.
+``fit`` estimates it from noisy sums over the vectors x.
 """
 
 from typing import NamedTuple
@@ -12,15 +12,15 @@ import jax.numpy as jnp
 
 
 class Mixture(NamedTuple):
-    """K classes of M components each, of vectors of size D in a basis of d directions. Released.
+    """The released mixture: M components for each of K classes, over vectors of D numbers, in a basis of d directions.
 
     Attributes:
-      means: m, ``[K, D]``.
-      basis: V, ``[D, d]``, orthonormal columns or zeros.
-      weights: w, ``[K, M]``, rows sum to 1.
-      centres: c, ``[K, M, d]``.
-      axes: eigenvectors of S, ``[K, M, d, d]``, in columns.
-      variances: eigenvalues of S, ``[K, M, d]``, at least 0.
+      means: class means m, ``[K, D]``.
+      basis: basis V, ``[D, d]``; its columns are orthonormal, or zero for directions that were left out.
+      weights: component weights w, ``[K, M]``; rows sum to 1.
+      centres: component centres c, ``[K, M, d]``.
+      axes: eigenvectors of the component covariances S, ``[K, M, d, d]``, in columns.
+      variances: eigenvalues of the component covariances S, ``[K, M, d]``, at least 0.
     """
 
     means: jax.Array
@@ -32,7 +32,7 @@ class Mixture(NamedTuple):
 
 
 def draw(mixture: Mixture, key: jax.Array, label: jax.Array) -> jax.Array:
-    """One vector ``[D]`` of one class."""
+    """Samples one vector ``[D]`` from the mixture of class ``label``."""
     component_key, noise_key = jax.random.split(key)
     j = jax.random.categorical(component_key, jnp.log(mixture.weights[label]))
     noise = jax.random.normal(noise_key, mixture.basis.shape[1:])

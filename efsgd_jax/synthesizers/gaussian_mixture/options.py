@@ -1,4 +1,4 @@
-"""``config.method`` of ``gaussian_mixture``: what is known of the images, how the budget is spent, the reranker."""
+"""The hyperparameters of ``gaussian_mixture`` (``config.method``) and the shares of the budget that they set."""
 
 import dataclasses
 
@@ -7,18 +7,20 @@ from efsgd_jax.synthesizers.gaussian_mixture.appearance import AppearanceOptions
 
 @dataclasses.dataclass(frozen=True)
 class FitOptions:
-    """How to spend what the mixture may cost.
+    """The size of the mixture, its clip norms, and how its phases divide the budget 1/sigma^2.
+
+    The four ``*_share`` keys are relative: the mixture's part of the budget is divided in proportion to them.
 
     Attributes:
-      components: M, of each class.
-      directions: d, at most; those below the noise threshold are left out.
-      mean_clip: l2 norm of an example beyond which it is scaled down in the class sums.
-      deviation_clip: the same of an example's difference from its class mean, for the basis.
-      cluster_steps: of k-means; none with one component.
-      mean_share: of the budget 1/sigma^2 that pays for the class means; the others alike.
-      basis_share: for the basis.
-      cluster_share: for the steps of k-means.
-      moment_share: for the components' moments.
+      components: number M of Gaussian components of each class.
+      directions: largest number d of principal directions; directions below the noise threshold are left out.
+      mean_clip: clip norm of an example's vector in the sums for the class means.
+      deviation_clip: clip norm of the difference between an example's vector and its class mean, for the basis.
+      cluster_steps: number of k-means steps; none are taken with one component.
+      mean_share: relative share of the mixture's part of the budget 1/sigma^2 that is spent on the class means.
+      basis_share: relative share of the mixture's part of the budget that is spent on the basis.
+      cluster_share: relative share of the mixture's part of the budget that is spent on all k-means steps together.
+      moment_share: relative share of the mixture's part of the budget that is spent on the components' moments.
     """
 
     components: int = 5
@@ -34,14 +36,16 @@ class FitOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameters(FitOptions, AppearanceOptions):
-    """Those of images as vectors, of the mixture, and of the reranker.
+    """All hyperparameters: those of the image vectors and of the mixture (inherited), and those of the reranker.
 
     Attributes:
-      candidates: drawn for each image; 1 leaves the reranker out.
-      reranker_share: of the budget 1/sigma^2 that pays for the reranker; the mixture has the rest.
-      reranker_steps: of full-batch gradient descent.
-      reranker_clip: l2 norm of an example's gradient.
-      reranker_learning_rate: of the first step, in units of the clip norm.
+      candidates: number of candidates that are sampled for each generated image, of which the reranker chooses one;
+        with 1 there is no reranker.
+      reranker_share: share of the budget 1/sigma^2 that is spent on the reranker; the rest is spent on the mixture.
+      reranker_steps: number of steps of full-batch gradient descent for the reranker.
+      reranker_clip: clip norm of an example's gradient in the reranker's training.
+      reranker_learning_rate: learning rate of the reranker's first step, for gradients divided by the clip norm; it
+        decays linearly to a tenth.
     """
 
     candidates: int = 8
@@ -52,7 +56,7 @@ class Hyperparameters(FitOptions, AppearanceOptions):
 
 
 def budget_shares(options: Hyperparameters) -> dict[str, tuple[float, int]]:
-    """The phases of a fit, in order: share of the budget 1/sigma^2, and steps."""
+    """Name of each phase, in order -> its share of the budget 1/sigma^2, and its number of steps. Shares sum to 1."""
     o = options
     shares = {"class means": (o.mean_share, 1), "basis": (o.basis_share, 1)}
     if o.components > 1:

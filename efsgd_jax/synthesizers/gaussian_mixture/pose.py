@@ -1,9 +1,10 @@
-"""Where an image shows its object, how large and how slanted: taken out before the images are averaged.
+"""Pose normalisation: the position, size and slant of an image's object are removed before images are averaged.
 
-Averages over images that are not aligned are blurred, and principal components of them spend themselves on shifts and
-slants. Each image is therefore brought to one position, size and slant, those of its brightness' first and second
-moments, and its pose is kept as five numbers beside it (the shape and the shape-free appearance of Cootes, Edwards,
-Taylor, Active Appearance Models, 1998). Drawing puts a drawn appearance into a drawn pose.
+Averages of images that are not aligned are blurred, and most of their principal components describe shifts and slants.
+Each image is therefore transformed to a common position, size and slant (the frame). These are measured by the first
+and second moments of the image's brightness. The pose is kept as five numbers beside the image, like shape and
+shape-free appearance in Cootes, Edwards, Taylor, Active Appearance Models, 1998. To generate an image, a sampled
+appearance is transformed to a sampled pose.
 
 Everything here is a function of one image and of public constants.
 """
@@ -11,18 +12,18 @@ Everything here is a function of one image and of public constants.
 import jax
 import jax.numpy as jnp
 
-# Root mean square distance of the brightness from its centre, in sides of the image: those of an image in the frame.
+# Horizontal and vertical standard deviation of the brightness of an image in the frame, in units of the image's side.
 FRAME_WIDTH, FRAME_HEIGHT = 0.17, 0.21
-# The largest position (in sides), log width, log height and slant there are; what is further is taken to be there.
+# Bounds of the pose: position x and y (in units of the image's side), log width, log height and slant are clipped.
 RANGES = (0.215, 0.215, 1.2, 1.2, 1.2)
 POSE_SIZE = len(RANGES)
 
 
 def find_pose(image: jax.Array, slant: bool) -> jax.Array:
-    """Position x, y, width, height and slant of a float image ``[S, S, C]`` in [0, 1]: ``[5]``, each in [-1, 1].
+    """The pose ``[5]`` of a float image ``[S, S, C]`` in [0, 1]: position x and y, log width, log height and slant.
 
-    Zeros are the frame's own pose. Without ``slant`` the last is 0. An image without light has the pose of one that is
-    evenly grey.
+    Each number is divided by its bound in ``RANGES``, so that it is in [-1, 1]. A pose of zeros is that of the frame.
+    If ``slant`` is False, the last number is 0. A black image has the same pose as a uniformly grey one.
     """
     across, down = places(image.shape[0])
     light = jnp.mean(image, axis=-1) + 1e-6
@@ -39,7 +40,7 @@ def find_pose(image: jax.Array, slant: bool) -> jax.Array:
 
 
 def to_frame(image: jax.Array, pose: jax.Array) -> jax.Array:
-    """The image ``[S, S, C]``, whose pose is given, as it looks in the frame; dark outside of the image."""
+    """Transforms an image ``[S, S, C]`` with the given pose to the frame. Positions outside of the image read as 0."""
     x, y, width, height, shear = pose * jnp.array(RANGES)
     across, down = places(image.shape[0])
     v = jnp.exp(height) * down
@@ -47,7 +48,10 @@ def to_frame(image: jax.Array, pose: jax.Array) -> jax.Array:
 
 
 def from_frame(image: jax.Array, pose: jax.Array) -> jax.Array:
-    """The inverse of ``to_frame``, but for what lies outside of the frame and what interpolation blurs."""
+    """Transforms an image in the frame to the given pose.
+
+    The inverse of ``to_frame``, except for parts that lie outside of the frame and for the blur of interpolation.
+    """
     x, y, width, height, shear = pose * jnp.array(RANGES)
     across, down = places(image.shape[0])
     v = down - y
@@ -55,7 +59,11 @@ def from_frame(image: jax.Array, pose: jax.Array) -> jax.Array:
 
 
 def look_up(image: jax.Array, across: jax.Array, down: jax.Array) -> jax.Array:
-    """An image ``[S, S, C]`` read between its pixels, at places ``[S, S]`` in sides from the centre; dark outside."""
+    """Resamples an image ``[S, S, C]`` by bilinear interpolation.
+
+    ``across`` and ``down``, each ``[S, S]``, give the position to read for every output pixel, as an offset from the
+    image's centre in units of the image's side. Positions outside of the image read as 0.
+    """
     side = image.shape[0]
     rows_and_columns = [side * down + (side - 1) / 2, side * across + (side - 1) / 2]
     read = jax.vmap(
@@ -65,7 +73,10 @@ def look_up(image: jax.Array, across: jax.Array, down: jax.Array) -> jax.Array:
 
 
 def places(side: int) -> tuple[jax.Array, jax.Array]:
-    """The pixels' places, in sides from the centre: across and down, ``[S, S]``."""
+    """The positions of an image's pixels, across and down, each ``[S, S]``.
+
+    Positions are offsets from the image's centre in units of the image's side. ``side`` is S.
+    """
     line = (jnp.arange(side) - (side - 1) / 2) / side
     down, across = jnp.meshgrid(line, line, indexing="ij")
     return across, down

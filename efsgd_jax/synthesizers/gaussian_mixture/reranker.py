@@ -1,7 +1,7 @@
-"""A private linear classifier on oriented gradients: it says how well a drawn image shows its class.
+"""A private linear classifier on oriented gradients, which scores how well a generated image shows its class.
 
-Oriented gradients (Dalal, Triggs, 2005) are fixed, so that only the linear layer has to be paid for, and a linear
-layer on features of length 1 is learned in few steps of full-batch gradient descent.
+Oriented gradients (Dalal, Triggs, 2005) are a fixed function of the image, so that only the linear layer spends privacy
+budget. A linear layer on features of norm 1 needs few steps of full-batch gradient descent.
 """
 
 import math
@@ -18,22 +18,25 @@ from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
 
 ORIENTATIONS = 8
-# Cells along a side; an image has this many or somewhat more.
+# Aim for the number of cells along a side of the image; the cell size is rounded, so that there may be more or fewer.
 CELLS = 7
-# Beside features of length 1.
+# Constant feature (for the bias) that is appended to the other features, whose norm is at most 1.
 CONSTANT = 0.3
-# Of both together.
+# Bound of the norm of all features together, with a margin for rounding.
 LONGEST = 1.0001 * math.hypot(1.0, CONSTANT)
-# Gradients of cells that are fainter than this are not amplified to the strength of others.
+# Added to the mean gradient strength around a cell before dividing by it, so that faint gradients stay faint.
 FAINT = 0.02
+# Factor of the logits: logits = SHARPNESS * features @ weights.
 SHARPNESS = 10.0
 MOMENTUM = 0.9
 
 
 def oriented_gradients(images: jax.Array) -> jax.Array:
-    """Features of float images ``[N, S, S, C]`` in [0, 1]: ``[N, F]``, each row of the same length.
+    """Features of float images ``[N, S, S, C]`` in [0, 1]: ``[N, F]``, each row of norm at most ``LONGEST``.
 
-    Strengths of the gradient in eight directions, per cell and relative to the cells around it, and the cells' means.
+    For each cell of the image, the features are the strength of the gradient in eight directions, relative to the
+    surrounding cells, and the mean of each channel. They are centred and scaled to norm 1; a black image has zeros. The
+    last feature is ``CONSTANT``.
     """
     side = images.shape[1]
     cell = max(2, side // CELLS)
@@ -42,7 +45,7 @@ def oriented_gradients(images: jax.Array) -> jax.Array:
     down = jnp.pad(grey[:, 2:] - grey[:, :-2], ((0, 0), (1, 1), (0, 0)))
     angles = jnp.arange(ORIENTATIONS) * (2 * math.pi / ORIENTATIONS)
     along = jax.nn.relu(right[..., None] * jnp.cos(angles) + down[..., None] * jnp.sin(angles))
-    # A cubed cosine is about as narrow as a direction's share of the circle.
+    # The cubed cosine of the angle weights each direction; it is about as narrow as an eighth of the circle.
     tuned = along**3 / (jnp.square(right) + jnp.square(down) + 1e-8)[..., None]
     strength = _mean_over(tuned, cell + 2, cell)
     around = _mean_over(jnp.sum(strength, axis=-1, keepdims=True), 3, 1)
@@ -56,7 +59,7 @@ def oriented_gradients(images: jax.Array) -> jax.Array:
 
 
 def num_features(shape: tuple[int, int, int]) -> int:
-    """F of images ``[S, S, C]``."""
+    """The number F of features of an image of shape ``[S, S, C]``."""
     return jax.eval_shape(oriented_gradients, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1]
 
 
@@ -66,19 +69,20 @@ def _mean_over(x: jax.Array, window: int, stride: int) -> jax.Array:
 
 
 def log_probabilities(weights: jax.Array, features: jax.Array) -> jax.Array:
-    """``[N, K]`` for weights ``[F, K]``."""
+    """Log-probabilities of the classes, ``[N, K]``, for weights ``[F, K]`` and features ``[N, F]``."""
     return jax.nn.log_softmax(SHARPNESS * features @ weights)
 
 
 class Example(NamedTuple):
-    """What the steps read of a record: its features in whole units (``sum_access.whole_factor``), and its label."""
+    """The view of a record that the steps read: its features, in integer units of ``LONGEST / 2^FACTOR_BITS``
+    (``sum_access.whole_factor``), and its label."""
 
     features: jax.Array
     label: jax.Array
 
 
 class Descent(NamedTuple):
-    """Weights ``[F, K]``, their momentum, and the mean of the weights of the second half of all steps."""
+    """The optimiser's state: weights ``[F, K]``, their momentum, and the mean of the second half of all iterates."""
 
     step: jax.Array
     weights: jax.Array
@@ -89,8 +93,9 @@ class Descent(NamedTuple):
 def reranker_phase(spec: ImageSpec, hp: Hyperparameters, plan: PlannedPhase) -> Phase:
     """Multinomial logistic regression by noisy full-batch gradient descent; releases weights ``[F, K]``.
 
-    An example's gradient is ``phi (p - y)^T`` in units of ``SHARPNESS``, clipped to C = ``hp.reranker_clip``; the
-    learning rate is for gradients in units of C and decays to a tenth.
+    With features phi, predicted probabilities p and the one-hot label y, an example's gradient (divided by
+    ``SHARPNESS``) is ``phi (p - y)^T``. It is clipped to norm C = ``hp.reranker_clip``. The learning rate applies to
+    gradients divided by C and decays linearly to a tenth. The weights of the second half of the steps are averaged.
 
     Formal guarantees:
       Each step is one ``access.release`` of the sum of all examples' clipped gradients. N is public.

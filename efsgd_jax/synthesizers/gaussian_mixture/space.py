@@ -1,4 +1,4 @@
-"""The space in which components are fitted: principal directions of the vectors, partly whitened. Post-processing."""
+"""The latent space in which components are fitted: partly whitened principal directions. All is post-processing."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,8 +10,13 @@ from efsgd_jax.privacy.rounding import sum_of_squares
 
 
 class Basis(NamedTuple):
-    """Released: ``directions`` ``[D, d]`` with zeros for those that are not there, their ``variances`` ``[d]``, and the
-    ``rest``, the mean variance of a direction outside."""
+    """The released principal directions of the vectors.
+
+    Attributes:
+      directions: orthonormal columns, ``[D, d]``; zeros for directions that were left out.
+      variances: variance along each direction, ``[d]``; 0 for those left out.
+      rest: mean variance along the directions outside of the basis, a scalar.
+    """
 
     directions: jax.Array
     variances: jax.Array
@@ -19,13 +24,13 @@ class Basis(NamedTuple):
 
 
 class Latent(NamedTuple):
-    """Where records have codes of length 1 at most.
+    """The latent space, in which the code of every record has norm at most 1.
 
     Attributes:
-      means: class means, smoothed, ``[K, D]``.
-      basis: V, ``[D, d]``.
-      unit: what a code of 1 stands for in each direction, ``[d]``.
-      spread: the variances of codes, ``[d]``; 0 where there is no direction.
+      means: smoothed class means, ``[K, D]``.
+      basis: basis V, ``[D, d]``.
+      unit: length in the space of the vectors that corresponds to a code of 1, for each direction, ``[d]``.
+      spread: variance of the codes along each direction, ``[d]``; 0 for directions that were left out.
     """
 
     means: jax.Array
@@ -34,17 +39,18 @@ class Latent(NamedTuple):
     spread: jax.Array
 
     def code(self, record: Any) -> jax.Array:
-        """``[d]`` of a record with ``x`` and ``label``, clipped to length 1."""
+        """The code ``[d]`` of a record with ``x`` and ``label``, clipped to norm 1; zeros if its norm is not finite."""
         z = (record.x - self.means[record.label]) @ self.basis / self.unit
         norm = jnp.sqrt(sum_of_squares(z[None])[0])
         return jnp.where(jnp.isfinite(norm), z / jnp.maximum(norm, 1.0), 0.0)
 
 
 def principal_basis(second_moment: jax.Array, directions: int, std: float) -> Basis:
-    """Principal components of a second moment ``[D, D]`` with symmetric noise of ``std`` on its diagonal.
+    """Principal components of a noisy second moment ``[D, D]``.
 
-    The noise alone has eigenvalues up to an edge, and pushes those above it up (Benaych-Georges, Nadakuditi, 2011):
-    directions below it are left out, the variances of the others are corrected.
+    The noise is symmetric, with standard deviation ``std`` on the diagonal and ``std / sqrt(2)`` off it. By itself it
+    has eigenvalues up to an edge, and it increases those of the signal above the edge (Benaych-Georges, Nadakuditi,
+    2011). Directions whose eigenvalue is below the edge are left out; the variances of the others are corrected.
     """
     size = len(second_moment)
     values, vectors = jnp.linalg.eigh(second_moment)
@@ -58,17 +64,23 @@ def principal_basis(second_moment: jax.Array, directions: int, std: float) -> Ba
 
 
 def latent_space(means: jax.Array, counts: jax.Array, std: jax.Array, basis: Basis) -> Latent:
-    """Partly whitened, so that neither the first directions nor the last, mostly noise, decide about everything."""
+    """The latent space for a basis and for noisy class means, whose sums have noise of ``std``.
+
+    The directions are partly whitened (divided by the square root of their standard deviation), so that distances are
+    dominated neither by the first directions nor by the last ones, which are mostly noise.
+    """
     spread = jnp.sqrt(basis.variances)
-    radius = 1.3 * jnp.sqrt(jnp.maximum(jnp.sum(spread), 1e-12))  # of no direction at all: every vector is its mean
+    # The lower bound is for a basis without any direction, where every code is 0.
+    radius = 1.3 * jnp.sqrt(jnp.maximum(jnp.sum(spread), 1e-12))
     unit = radius * jnp.where(spread > 0, jnp.sqrt(spread), 1.0)
     return Latent(_smooth(means, counts, basis, std), basis.directions, unit, spread / radius**2)
 
 
 def _smooth(means: jax.Array, counts: jax.Array, basis: Basis, std: jax.Array) -> jax.Array:
-    """Class means, shrunk to the mean of all by Wiener's filter for noise of ``std`` on their sums.
+    """Class means, shrunk towards the overall mean by a Wiener filter for noise of ``std`` on their sums.
 
-    A mean's distance from the mean of all is taken to vary in each direction as the examples do.
+    The filter assumes that, in each direction, class means vary about the overall mean as much as examples vary about
+    their class mean.
     """
     overall = counts @ means / jnp.sum(counts)
     shift = means - overall

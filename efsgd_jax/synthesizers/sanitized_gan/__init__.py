@@ -1,4 +1,4 @@
-"""``sanitized_gan``: GS-WGAN, DP-GAN-DPAC and the published form of EFSGD, on shards."""
+"""``sanitized_gan``: the published methods GS-WGAN, DP-GAN-DPAC and EFSGD, with discriminators on disjoint shards."""
 
 from efsgd_jax.synthesizers.base import Method, network_like
 from efsgd_jax.synthesizers.sanitized_gan.config import defaults, plan, rules

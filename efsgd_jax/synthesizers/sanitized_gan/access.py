@@ -1,7 +1,7 @@
-"""The access of shard methods: shards train on their own images, and sanitised gradients leave them.
+"""The access for methods with shards: each shard trains networks on its own images, and releases sanitised gradients.
 
-What a shard has trained is kept in a ``Private`` wrapper, which a phase can store but not read: it comes back to the
-shard's own functions only, or passes the sanitiser.
+The shards' networks are kept in a ``Private`` wrapper. A phase can store it, but not read it: only the shard's own
+functions get the networks, and their gradients pass the sanitiser.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ PyTree = Any
 
 @jax.tree_util.register_pytree_node_class
 class Private:
-    """A pytree of what shards know; for their own functions only."""
+    """Wraps a pytree that depends on the shards' private records; only the shards' own functions may read it."""
 
     def __init__(self, value: PyTree):
         self._value = value
@@ -38,22 +38,25 @@ class Private:
 
 
 class ShardedRecords(NamedTuple):
-    """The training records (pytree, leading axis N) and which shard holds which."""
+    """The training records (a pytree with leading axis N) and their assignment to shards."""
 
     records: PyTree
     shards: "Shards"
 
 
 class Judged(NamedTuple):
-    """How judges are asked for gradients of generated images; each function is of one judge.
+    """Functions that compute a judge's loss on generated images; a judge is a shard that scores images in this step.
+
+    Each function is called for one judge, which scores n images.
 
     Attributes:
-      inputs: ``inputs(index, member, real, nonempty, key) -> given``: of the judge with this index in the step, from
-        records of its shard: a pytree of what its images are made from, ``given.z`` and ``given.labels`` with a leading
-        axis of its n images, and of what else it wants to know when it judges.
-      examples: how many records ``inputs`` sees.
-      decode: ``decode(params, z, labels, key) -> images``: the generator.
-      judge: ``judge(member, images, given) -> losses`` ``[n]``.
+      inputs: ``inputs(index, member, real, nonempty, key) -> given`` prepares the inputs of judge number ``index`` of
+        the step, from its networks ``member`` and records ``real`` of its shard. ``nonempty`` is False if the shard has
+        no records. ``given`` is a pytree. Its ``given.z`` and ``given.labels``, with a leading axis of n, are the
+        generator's inputs; ``judge`` gets all of it.
+      examples: number of records of the shard that ``inputs`` gets; 0 if it reads none.
+      decode: ``decode(params, z, labels, key) -> images`` applies the generator.
+      judge: ``judge(member, images, given) -> losses`` returns the loss of each image, ``[n]``.
     """
 
     inputs: Callable[..., Any]
@@ -63,14 +66,14 @@ class Judged(NamedTuple):
 
 
 class ShardAccess(Access):
-    """Opened by ``ShardMechanism.open``.
+    """The access of one step of a method with shards, as ``ShardMechanism.open`` returns it.
 
     Args:
-      mechanism: who trains when, who judges what, and the sanitiser.
+      mechanism: decides which shards train and which judge in each step, and has the sanitiser.
       data: the training records by shard.
       key: typed PRNG key of this step, secret and used once.
-      step: int, of the public schedule.
-      shared: see ``Access``.
+      step: number of the step (int, from 0), which the public schedule depends on.
+      shared: the arguments of ``Access``.
     """
 
     def __init__(
@@ -82,15 +85,17 @@ class ShardAccess(Access):
         self._turn = mechanism.turn(turn_key, step)
 
     def train(self, f: Callable[..., tuple[PyTree, dict[str, jax.Array]]], members: Private, examples: int) -> Private:
-        """The shards whose turn it is train on their own records.
+        """Trains the networks of the shards whose turn it is in this step, on their own records.
 
         Args:
-          f: ``f(member, real, key) -> (member, metrics)`` of one shard; ``real`` are records with a leading axis.
-          members: of all shards, leading axis K.
-          examples: records in ``real``.
+          f: ``f(member, real, key) -> (member, metrics)`` trains the networks of one shard. ``real`` are ``examples``
+            records of the shard, with a leading axis.
+          members: the networks of all shards, leading axis K.
+          examples: number of records in ``real``.
 
         Returns:
-          All members; a shard without records stays as it was. Means of the metrics are private metrics.
+          The networks of all shards. Those of a shard without records are unchanged. The metrics are averaged over the
+          shards and become private metrics of the step.
         """
         turn, data = self._turn.training, self._data
         draw_key, train_key = jax.random.split(self._train_key)
@@ -102,7 +107,11 @@ class ShardAccess(Access):
         return Private(put(members._value, turn, trained, data.shards.sizes[turn] > 0))
 
     def train_all(self, f: Callable[..., PyTree], members: Private, examples: int) -> Private:
-        """``f(member, real, key) -> member`` for every shard, in chunks: no second stack of members exists."""
+        """Trains the networks of every shard by ``f(member, real, key) -> member``.
+
+        Shards are processed in chunks, so that the memory never holds a second copy of all networks. The networks of a
+        shard without records are unchanged.
+        """
         k = self._mechanism.num_shards
         size = min(CHUNK, k)
         chunks = jnp.arange(-(-k // size) * size).reshape(-1, size)
@@ -120,21 +129,22 @@ class ShardAccess(Access):
     def generator_gradient(
         self, judged: Judged, members: Private, params: PyTree, residual: PyTree
     ) -> tuple[PyTree, PyTree]:
-        """The sanitised gradient of the generator's parameters, and error feedback's next residual.
+        """The sanitised gradient with respect to the generator's parameters, and the next residual of error feedback.
 
         Args:
-          judged: how judges are asked.
-          members: of all shards.
-          params: the generator's.
-          residual: of the step before, from ``mechanism.initial_residual`` at first. Private.
+          judged: the functions that compute the judges' losses.
+          members: the networks of all shards, leading axis K.
+          params: the generator's parameters.
+          residual: the residual that the step before returned; in the first step ``mechanism.initial_residual``.
+            Private.
 
         Raises:
           UndeclaredReleaseError: a second call in one step, or a call in a loop.
 
         Formal guarantees:
           One step of ``mechanism.event``: a judge's gradient is a function of its own shard and of what was released.
-          In image space ``z`` and ``labels`` enter the generator beside the sanitiser: they must come from keys, unless
-          the mechanism says ``real_codes`` and so proves nothing.
+          In image space, ``z`` and ``labels`` enter the generator without passing the sanitiser. They must therefore
+          come from keys, unless the mechanism has ``real_codes`` and so proves nothing.
         """
         self._record("the sanitised gradient of the judges")
         m, asked = self._mechanism, self._turn.judges
@@ -152,15 +162,15 @@ class ShardAccess(Access):
         self._note(generator=loss)
         return gradient, residual
 
-    # Judges are read inside of the loop: a gathered copy of B critics would cost more than what they say.
+    # Each judge's networks are read inside of the loop over judges: a copy of all of them would take too much memory.
 
     def _in_images(
         self, judged: Judged, stack: PyTree, given: Any, params: PyTree, residual: PyTree, key: jax.Array
     ) -> tuple[PyTree, PyTree, jax.Array]:
-        """Every image's gradient is sanitised, and the chain rule goes on from there into the generator."""
+        """Sanitises the gradient with respect to each image, and backpropagates the results through the generator."""
         m, asked = self._mechanism, self._turn.judges
         each = m.images_per_step // m.judges
-        sanitize = make_sanitizer(m.transform(fresh_key()))  # the key that counts is that of the call
+        sanitize = make_sanitizer(m.transform(fresh_key()))  # this key is not used: each call is given its own
 
         def loss(params: PyTree, residual: PyTree) -> tuple[jax.Array, jax.Array]:
             z, labels = (x.reshape(-1, *x.shape[2:]) for x in (given.z, given.labels))
@@ -177,7 +187,7 @@ class ShardAccess(Access):
     def _in_parameters(
         self, judged: Judged, stack: PyTree, given: Any, params: PyTree, residual: PyTree, key: jax.Array
     ) -> tuple[PyTree, PyTree, jax.Array]:
-        """Every judge's gradient of the generator's parameters is one example of the transform."""
+        """Sanitises each judge's gradient with respect to the generator's parameters, as one example's gradient."""
         m, asked = self._mechanism, self._turn.judges
 
         def of_judge(k: jax.Array, given: Any, key: jax.Array) -> tuple[jax.Array, PyTree]:
@@ -193,6 +203,6 @@ class ShardAccess(Access):
         return gradient, new.residual, jnp.mean(losses)
 
     def _read(self, key: jax.Array, members: jax.Array, count: int) -> PyTree:
-        """``count`` records of each of some shards, leading axes ``[len(members), count]``."""
+        """Samples ``count`` records from each of the shards ``members``: leading axes ``[len(members), count]``."""
         rows = self._mechanism.draw(key, self._data.shards, members, count)
         return jax.tree.map(lambda x: x[rows], self._data.records)

@@ -1,4 +1,4 @@
-"""The configuration of the published family: shards, schedules, and the noise of what leaves a shard."""
+"""The configuration of ``sanitized_gan``: shards, schedules, and the noise on the gradients that leave a shard."""
 
 import dataclasses
 import math
@@ -16,16 +16,20 @@ from efsgd_jax.synthesizers.sanitized_gan.published_accounting import calibrate_
 
 @dataclasses.dataclass(frozen=True)
 class PrivacyKeys:
-    """What this method adds to ``config.privacy``: GS-WGAN's settings for MNIST, on the schedule that its accounting
-    describes.
+    """The keys that this method adds to ``config.privacy``.
+
+    The defaults are GS-WGAN's settings for MNIST, with the schedule that its published accounting assumes.
 
     Attributes:
-      l2_norm_clip: C, of each gradient that leaves a shard.
-      schedule: published, round_robin, independent or parameter: see ``synthesizers/sanitized_gan/mechanism.py``.
-      num_shards: K, into which the training images are divided.
-      judges_per_step: shards that judge in a step, of parameter.
-      trained_per_step: shards that train in a step, in public turn, of independent and parameter.
-      allow_unproven: train although nothing near the target epsilon is proven; such a run is never packed.
+      l2_norm_clip: clip norm C of each gradient that leaves a shard.
+      schedule: which shards train in each step, and which are judges: published, round_robin, independent or parameter;
+        see ``synthesizers/sanitized_gan/mechanism.py``. A judge is a shard whose discriminator scores generated images
+        in this step.
+      num_shards: number K of shards into which the training images are divided.
+      judges_per_step: number of judges in a step, with schedule=parameter only.
+      trained_per_step: number of shards that train in a step, in a public order, with schedule=independent or
+        parameter only.
+      allow_unproven: whether to train although no epsilon near the target is proven. Such a run cannot be released.
     """
 
     l2_norm_clip: float = 1.0
@@ -38,11 +42,11 @@ class PrivacyKeys:
 
 @dataclasses.dataclass(frozen=True)
 class TrainKeys:
-    """What this method adds to ``config.train``.
+    """The keys that this method adds to ``config.train``.
 
     Attributes:
-      steps: of the generator; fewer are taken where epsilon is spent before.
-      images_per_step: B, generated images in a step.
+      steps: number of generator steps; training stops earlier if epsilon is spent.
+      images_per_step: number B of generated images in a step.
     """
 
     steps: int = 20_000
@@ -50,12 +54,12 @@ class TrainKeys:
 
 
 def defaults() -> dict[str, Any]:
-    """Keys that this method adds, by group."""
+    """The keys that this method adds to the configuration, by group."""
     return {"privacy": PrivacyKeys(), "train": TrainKeys(), "method": Hyperparameters()}
 
 
 def rules(config: ConfigDict) -> list[Rule]:
-    """What their values must be."""
+    """The rules that the values of the method's keys must satisfy."""
     p, t, m = config.privacy, config.train, config.method
     schedules = get_args(Schedule)
     counts = [
@@ -90,7 +94,7 @@ def rules(config: ConfigDict) -> list[Rule]:
             "privacy.feedback",
             p.feedback,
             p.feedback != "local" or p.schedule == "round_robin",
-            "another than local unless schedule=round_robin: its proof needs a public order or independent draws",
+            "none, private or hidden; local only with schedule=round_robin, whose public order its proof needs",
         ),
         ("method.latent_prior", m.latent_prior, m.latent_prior in LATENT_PRIORS, f"one of {', '.join(LATENT_PRIORS)}"),
         (
@@ -113,10 +117,14 @@ def rules(config: ConfigDict) -> list[Rule]:
 
 
 def plan(config: ConfigDict, dataset_size: int) -> list[PlannedPhase]:
-    """One phase; the noise of a schedule without a proof is solved for by its published accounting.
+    """A single phase of training.
+
+    If no epsilon is proven for the configuration, ``allow_unproven`` is set and the noise multiplier is 0, the noise is
+    calibrated by the published accounting.
 
     Raises:
-      UserError: more shards than examples, a schedule without a proof.
+      UserError: there are more shards than training images, or nothing is proven for the configuration, noise is asked
+        for and ``allow_unproven`` is not set.
     """
     p, t = config.privacy, config.train
     if p.num_shards > dataset_size:
@@ -149,7 +157,10 @@ _UNPROVEN = "--config.privacy.allow_unproven=True to train for comparison, witho
 
 def _unproven(asked: ShardMechanism) -> str:
     if asked.schedule == "published":
-        why = "config.privacy.schedule is published, whose draws are shared and remembered: its epsilon is not proven"
+        why = (
+            "config.privacy.schedule is published, in which all images of a step share a shard and shards depend on "
+            "earlier steps, so that its published epsilon is not proven"
+        )
     else:
         why = (
             f"config.method.reconstruction_from is codes with schedule={asked.schedule}: in image space the "

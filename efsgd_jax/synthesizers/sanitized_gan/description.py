@@ -1,4 +1,4 @@
-"""What reports say of a run with shards: its sampler, three accountings side by side, and why one may prove nothing."""
+"""The description of a run with shards for reports: its sampler, three accountings, and why nothing may be proven."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ SAMPLERS = {
 
 
 def describe(mechanism: "ShardMechanism", steps: int, delta: float, epsilon_spent: float) -> Description:
-    """Of ``steps`` steps that spent ``epsilon_spent``."""
+    """Describes a run that took ``steps`` steps and spent ``epsilon_spent``."""
     by_name = accountings(mechanism, steps, delta, epsilon_spent)
     unproven = mechanism.noise_multiplier > 0 and not mechanism.proven
     return Description(
@@ -45,14 +45,14 @@ def _summary(mechanism: "ShardMechanism") -> str:
 
 
 def _unproven(mechanism: "ShardMechanism", by_name: Mapping[str, float]) -> str:
-    """Why nothing near the target is proven."""
+    """The reason why no epsilon near the target is proven for this mechanism."""
     if mechanism.real_codes:
         return (
-            "reconstruction in image space: the generator's derivative at the code of a real image gives that code "
-            "away, and no accounting covers it"
+            "the reconstruction loss is computed in image space: its gradient contains the generator's derivative at "
+            "the code of a real image, which reveals the code, and no accounting covers this"
         )
     return (
-        "the schedule is the published code's, whose draws are shared and remembered; epsilon "
-        f"{format_epsilon(by_name['as_published'])} is as published, and what is proven is "
-        f"{format_epsilon(by_name['proven'])}"
+        "the schedule is the published code's: all images of a step share one draw of a shard, and that shard's "
+        "networks depend on when it was drawn, so that subsampling does not amplify; the published accounting gives "
+        f"epsilon {format_epsilon(by_name['as_published'])}, and {format_epsilon(by_name['proven'])} is proven"
     )

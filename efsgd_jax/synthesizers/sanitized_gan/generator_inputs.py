@@ -1,4 +1,7 @@
-"""What generated images are made from, and which real images of the judge's shard they are to resemble."""
+"""The generator's inputs for each judge and, with reconstruction, the real images that its outputs should resemble.
+
+A judge is a shard whose discriminator scores generated images in this step.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,13 +16,18 @@ from efsgd_jax.synthesizers.sanitized_gan.shard import Images, Member, Shard, pi
 
 
 class Inputs(NamedTuple):
-    """For the n images of one judge: latents ``z [n, latent]``, ``labels [n]``; with reconstruction, real images
-    ``targets [n, S, S, C]`` and where there is one, ``has_target [n]``; without, ``()``.
+    """Inputs for the n generated images that one judge scores.
+
+    Attributes:
+      z: latents, ``[n, latent]``.
+      labels: classes, ``[n]``.
+      targets: with reconstruction, real images ``[n, S, S, C]`` of the judge's shard; without, ``()``.
+      has_target: with reconstruction, ``[n]``, True where the image has a target; without, ``()``.
 
     Formal guarantees:
-      ``targets`` and ``has_target`` are the judge's, and reach the generator through its sanitised gradient only.
-      ``z`` and ``labels`` enter the generator itself: with ``reconstruction_from="codes"`` they are functions of real
-      images, otherwise of keys.
+      ``targets`` and ``has_target`` are private to the judge, and reach the generator through its sanitised gradient
+      only. ``z`` and ``labels`` enter the generator itself: with ``reconstruction_from="codes"`` they are functions of
+      real images, otherwise of keys.
     """
 
     z: jax.Array
@@ -29,15 +37,28 @@ class Inputs(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """``draw(index, member, real, nonempty, key) -> Inputs`` of the judge with this index in the step, from
-    ``examples`` records of its shard."""
+    """How a judge's inputs are sampled.
+
+    Attributes:
+      draw: ``draw(index, member, real, nonempty, key) -> Inputs`` returns the inputs for judge number ``index`` of the
+        step; see ``Judged.inputs``.
+      examples: number of records of the judge's shard that ``draw`` reads.
+    """
 
     draw: Callable[..., Inputs]
     examples: int
 
 
 def make_inputs(spec: ImageSpec, hp: Hyperparameters, shard: Shard, each: int, *, fixed_labels: bool) -> Drawing:
-    """Binds the drawing of inputs to n = ``each`` images a judge."""
+    """Returns the function that samples a judge's inputs, as ``hp`` configures the reconstruction.
+
+    Args:
+      spec: shape of the images and number of classes.
+      hp: hyperparameters of the method.
+      shard: functions of one shard, of which ``encode`` is used.
+      each: number n of images that each judge scores.
+      fixed_labels: True if an image's label depends only on its position in the step; False for random labels.
+    """
 
     def from_prior(index: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         label_key, z_key = jax.random.split(key)
@@ -51,7 +72,8 @@ def make_inputs(spec: ImageSpec, hp: Hyperparameters, shard: Shard, each: int, *
         return Inputs(*from_prior(index, key), (), ())
 
     def rebuild(index: jax.Array, member: Member, real: Any, nonempty: jax.Array, key: jax.Array) -> Inputs:
-        """Half of a judge's images are made from codes of its own."""
+        """Half of a judge's images are reconstructed from codes of its own real images; the others are as in
+        ``plain``. A judge without records reconstructs none."""
         prior_key, code_key = jax.random.split(key)
         z, labels = from_prior(index, prior_key)
         found: Images = pixels_of(real)
@@ -60,7 +82,8 @@ def make_inputs(spec: ImageSpec, hp: Hyperparameters, shard: Shard, each: int, *
         return Inputs(z, jnp.where(rebuilt, found.labels, labels), found.pixels, rebuilt)
 
     def nearest(index: jax.Array, member: Member, real: Any, nonempty: jax.Array, key: jax.Array) -> Inputs:
-        """The image of that label, of those that the judge looks at, whose code is nearest to z."""
+        """All images are generated as in ``plain``. The target of each is the real image of the same label whose code
+        is nearest to z, among those that the judge reads; an image whose label none of them has gets no target."""
         prior_key, code_key = jax.random.split(key)
         z, labels = from_prior(index, prior_key)
         found: Images = pixels_of(real)

@@ -1,20 +1,22 @@
-"""Sanitised gradients from disjoint shards: who trains when, who judges what, and what that costs.
+"""Sanitised gradients from disjoint shards: which shards train and judge in each step, and the privacy cost of that.
 
-The data is divided into K shards. Each shard trains networks of its own on its raw images (a discriminator, say); what
-leaves a shard is a gradient that is clipped to C and noised with std ``2 C sigma``: whatever one shard holds, it moves
-what it releases by at most 2C. Four schedules decide which shard does what (``privacy/subset.py`` has the accountant):
+The data is divided into K shards. Each shard trains its own networks (a discriminator, for instance) on its raw images.
+A judge is a shard whose discriminator scores generated images in a step. It releases a gradient that is clipped to C
+and noised with std ``2 C sigma``: whatever a shard holds, the clipped gradient changes by at most 2C. Four schedules
+decide which shards train and which judge (``privacy/subset.py`` has the accountant):
 
 ===============  ==========================================  ======================================================
-schedule         shards that train, and judges               T steps are
+schedule         shards that train, and judges               T steps are accounted for as
 ===============  ==========================================  ======================================================
-``published``    one at random trains, then judges all B     nothing that amplifies: see ``revealed.revealed_epsilon``
+``published``    a random shard trains, then judges all B    no amplification: see ``revealed.revealed_epsilon``
                  images of the step
-``round_robin``  one in public turn trains, then judges      ``Gaussian(sigma / sqrt(B))``, ``ceil(T / K)`` times
-                 all B images
-``independent``  U in public turn train; every image draws   ``one-of-K(Gaussian(sigma))``, T B times
-                 a judge of its own
-``parameter``    U in public turn train; M random judges     ``M-of-K(Gaussian(sigma))``, T times
-                 give one clipped *parameter* gradient each
+``round_robin``  one shard, in a public order, trains, then  ``Gaussian(sigma / sqrt(B))``, ``ceil(T / K)`` times
+                 judges all B images
+``independent``  U shards, in a public order, train; every   ``one-of-K(Gaussian(sigma))``, T B times
+                 image has its own random judge
+``parameter``    U shards, in a public order, train; each    ``M-of-K(Gaussian(sigma))``, T times
+                 of M random judges has one clipped gradient,
+                 with respect to the generator's parameters
 ===============  ==========================================  ======================================================
 """
 
@@ -39,19 +41,20 @@ from efsgd_jax.synthesizers.sanitized_gan.description import describe
 from efsgd_jax.synthesizers.sanitized_gan.revealed import revealed_epsilon
 
 Schedule = Literal["published", "round_robin", "independent", "parameter"]
-# The judge of these clips and noises each image's gradient, not the parameters'.
+# Schedules in which the gradient with respect to each image is sanitised, not that with respect to the parameters.
 IMAGE_SCHEDULES = ("published", "round_robin", "independent")
 
 
 class Turn(NamedTuple):
-    """Who does what in one step: shards that train, int ``[U]``, and judges, int ``[J]``, each of B / J images."""
+    """The shards that train in one step, int ``[U]``, and those that judge, int ``[J]``, each of them B / J images."""
 
     training: jax.Array
     judges: jax.Array
 
 
 class Shards(NamedTuple):
-    """Which examples each shard holds: ``order`` int ``[N]`` lists them by shard; ``starts``, ``sizes`` int ``[K]``."""
+    """The assignment of examples to shards: ``order`` int ``[N]`` has the examples' indices, sorted by shard; shard k
+    has ``sizes[k]`` of them, from position ``starts[k]`` (int ``[K]``)."""
 
     order: jax.Array
     starts: jax.Array
@@ -59,23 +62,23 @@ class Shards(NamedTuple):
 
 
 class ShardMechanism(NamedTuple):
-    """Everything that decides what a step of a gradient-sanitised generator costs.
+    """Everything that the privacy cost of a step with sanitised gradients depends on.
 
     Attributes:
-      dataset_size: N, treated as public.
-      num_shards: K.
-      schedule: see the module.
-      noise_multiplier: sigma, noise std over ``2 C``; 0 means no noise and no guarantee.
-      l2_norm_clip: C.
-      images_per_step: B.
-      judges_per_step: M, of ``parameter``.
-      trained_per_step: U, of ``independent`` and ``parameter``. Costs nothing.
-      feedback: mode of ``error_feedback_aggregate``; ``local`` keeps a residual for each shard, in public turn only.
+      dataset_size: number N of examples, treated as public.
+      num_shards: number K of shards.
+      schedule: which shards train and judge in each step; see the module's docstring.
+      noise_multiplier: sigma, the noise's standard deviation divided by ``2 C``; 0 means no noise and no guarantee.
+      l2_norm_clip: clip norm C of a gradient.
+      images_per_step: number B of generated images in a step.
+      judges_per_step: number M of judges in a step, in ``parameter`` only.
+      trained_per_step: number U of shards that train in a step, in ``independent`` and ``parameter``. Costs no epsilon.
+      feedback: mode of ``error_feedback_aggregate``; ``local``, a residual for each shard, is for ``round_robin`` only.
       feedback_l2_norm_clip: D of that mode.
-      feedback_decay: a of ``local`` and ``private``. Costs nothing.
-      feedback_share: rho of ``private``. Costs nothing.
-      real_codes: images rebuilt from codes of real images pass through the sanitiser.
-      fresh_share: of the noise's variance, that on fresh gradients, with ``hidden`` feedback. None for one half.
+      feedback_decay: decay a of ``local`` and ``private``. Costs no epsilon.
+      feedback_share: share rho of ``private``. Costs no epsilon.
+      real_codes: whether some generated images are reconstructed from codes of real images.
+      fresh_share: with ``hidden``, the share of the noise's variance on the fresh gradients. None for one half.
     """
 
     dataset_size: int
@@ -103,33 +106,33 @@ class ShardMechanism(NamedTuple):
 
     @property
     def judges(self) -> int:
-        """J: how many shards judge in a step."""
+        """The number J of shards that judge in a step."""
         return {"independent": self.images_per_step, "parameter": self.judges_per_step}.get(self.schedule, 1)
 
     @property
     def round_length(self) -> int:
-        """Steps after which every shard that can judge has trained since."""
+        """Number of consecutive steps in which every shard trains; 0 if the judge always trains in the same step."""
         in_turn = self.schedule in ("independent", "parameter")
         return math.ceil(self.num_shards / self.trained_per_step) if in_turn else 0
 
     @property
     def slots(self) -> int:
-        """Gradients that are noised one by one in a step: one for each image, or one in all."""
+        """Number of sanitised gradients in a step: B, one for each image, in image space; otherwise 1."""
         return self.images_per_step if self.in_image_space else 1
 
     @property
     def in_image_space(self) -> bool:
-        """Whether each image's gradient is sanitised, and not the parameters'."""
+        """Whether the gradient with respect to each image is sanitised, not that with respect to the parameters."""
         return self.schedule in IMAGE_SCHEDULES
 
     @property
     def proven(self) -> bool:
-        """Whether ``event`` exists. In image space, a generator that is differentiated at the code of a real image
-        passes that code on, clipped or not."""
+        """Whether ``event`` exists. Not for ``published``, nor for ``real_codes`` in image space: there the generator's
+        derivative at the code of a real image reveals that code, whether or not the gradient is clipped."""
         return self.schedule != "published" and not (self.real_codes and self.in_image_space)
 
     def deal(self, key: jax.Array) -> Shards:
-        """Assigns every example to a shard, each by a draw of its own, so that no other moves when one is removed.
+        """Assigns every example to a random shard, independently, so that removing one does not move any other.
 
         Args:
           key: typed PRNG key, secret.
@@ -139,13 +142,14 @@ class ShardMechanism(NamedTuple):
         return Shards(jnp.argsort(shard).astype(jnp.int32), jnp.cumsum(sizes) - sizes, sizes)
 
     def turn(self, key: jax.Array, step: jax.Array) -> Turn:
-        """Who trains and who judges in step ``step``, counted from 0.
+        """The shards that train and those that judge in a step.
 
         Args:
-          key: typed PRNG key of this step, secret and used once.
+          key: typed PRNG key of step ``step`` (counted from 0), secret and used once.
 
         Formal guarantees:
-          Judges of ``independent`` and ``parameter`` are fresh uniform draws; who trains depends on ``step`` only.
+          In ``independent`` and ``parameter`` the judges are sampled afresh and uniformly, and which shards train
+          depends on ``step`` only.
         """
         k = self.num_shards
         if self.schedule == "published":
@@ -160,19 +164,19 @@ class ShardMechanism(NamedTuple):
         return Turn(training, jax.random.choice(key, k, (self.judges_per_step,), replace=False))
 
     def draw(self, key: jax.Array, shards: Shards, members: jax.Array, count: int) -> jax.Array:
-        """``count`` examples of each of some shards, uniformly with replacement: int ``[len(members), count]``.
+        """Samples indices of ``count`` examples of each shard in ``members``: int ``[len(members), count]``.
 
-        A shard without examples repeats those of another: mask by ``shards.sizes``.
+        Sampling is uniform, with replacement. For an empty shard, they are another shard's: mask by ``shards.sizes``.
         """
         sizes = jnp.maximum(shards.sizes[members], 1)[:, None]
         offsets = jax.random.randint(key, (members.shape[0], count), 0, sizes)
         return shards.order[jnp.minimum(shards.starts[members][:, None] + offsets, self.dataset_size - 1)]
 
     def transform(self, key: jax.Array) -> optax.GradientTransformationExtraArgs:
-        """What is done to the gradients of one slot: judges' gradients ``[n, ...]`` -> their sanitised mean."""
+        """The optax transform that sanitises: judges' gradients ``[n, ...]`` (n = 1 in image space) to a noisy mean."""
         return error_feedback_aggregate(
             self.l2_norm_clip,
-            2 * self.noise_multiplier,  # its unit is the clip norm, ours the distance of two clipped values
+            2 * self.noise_multiplier,  # the transform's unit is the clip norm C; that of sigma is 2 C
             key,
             expected_batch_size=self.images_per_step if self.in_image_space else self.judges_per_step,
             feedback=self.feedback,
@@ -185,18 +189,18 @@ class ShardMechanism(NamedTuple):
         )
 
     def initial_residual(self, params: Any, image_shape: Sequence[int]) -> Any:
-        """Error feedback's residual before the first step; in image space one for each image of a step."""
+        """The residual of error feedback before the first step; in image space, one for each image of a step."""
         init = self.transform(fresh_key()).init
         if not self.in_image_space:
             return init(params).residual
         return jax.vmap(lambda x: init(x).residual)(jnp.zeros((self.images_per_step, *image_shape)))
 
     def arrange(self, key: jax.Array, records: Any) -> ShardedRecords:
-        """The records, dealt to shards."""
+        """Assigns the records to shards at random; see ``deal``."""
         return ShardedRecords(records, self.deal(key))
 
     def open(self, records: ShardedRecords, key: jax.Array, step: jax.Array, **shared: Any) -> ShardAccess:
-        """The access of one step; see ``Mechanism.open``."""
+        """Opens the access of one step; see ``Mechanism.open``."""
         shared.pop("mesh", None)
         return ShardAccess(self, records, key, step, **shared)
 
@@ -208,31 +212,32 @@ class ShardMechanism(NamedTuple):
         return self._replace(noise_multiplier=noise_multiplier)
 
     def prepared(self, steps: int, delta: float) -> "ShardMechanism":
-        """With the best split of ``hidden`` feedback's noise."""
+        """The mechanism with the split of ``hidden`` feedback's noise that has the lowest epsilon by RDP; unchanged in
+        other modes, without noise or without a proof."""
         if self.feedback != "hidden" or self.noise_multiplier == 0 or not self.proven:
             return self
         return self._replace(fresh_share=best_fresh_share(self, steps, delta))
 
     def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
-        """The event of ``steps`` steps, to be composed under ``REPLACE_ONE`` (one shard by any other).
+        """The event of ``steps`` steps, to be composed under ``REPLACE_ONE`` (one shard is replaced by any other).
 
         Args:
-          steps: T.
-          truncated: no sampler here is.
+          steps: number T of steps.
+          truncated: ignored, because no schedule truncates a sample.
 
         Raises:
-          ValueError: the schedule has no proof.
+          ValueError: nothing is proven for the schedule.
 
         Formal guarantees:
-          Unit: everything in one shard, so any one image added, removed or replaced. Condition on all randomness of
-          the shards' own training, which has the same law whatever the data is. Then, given what was released, each
-          shard's gradient is a constant and only the changed shard's depends on it, by at most 2C after clipping. In
-          ``independent`` and ``parameter`` the judges are drawn afresh and draws influence nothing but the release,
-          because training follows a public order: each release is a member (or subset) of K under ``REPLACE_ONE``, and
-          composition is adaptive. In ``round_robin`` only the changed shard's own turns concern it, and ``local``
-          residuals do not change that: they are part of the shard. ``private``: both channels move by at most twice
+          The unit is the content of one shard, which includes adding, removing or replacing any one image. Condition on
+          all randomness of the shards' own training, which has the same law whatever the data is. Then, given what was
+          released, each shard's gradient is a constant. Only the changed shard's differs, by at most 2C after clipping.
+          In ``independent`` and ``parameter`` the judges are sampled afresh, and the sample influences nothing but the
+          release, because training follows a public order: each release is one member (or a subset) of K under
+          ``REPLACE_ONE``, and composition is adaptive. In ``round_robin`` the changed shard affects only its own turns,
+          also with ``local`` residuals, which are part of the shard. ``private``: both channels change by at most twice
           their clip norms, whatever the share. ``hidden``: two residuals are at most 2D apart in any later step,
-          whatever was drawn; the noise is split as in ``dp_sgd.hidden_feedback_event``.
+          whatever was sampled; the noise is split as in ``dp_sgd.hidden_feedback_event``.
         """
         del truncated
         if self.noise_multiplier == 0:
@@ -270,9 +275,9 @@ class ShardMechanism(NamedTuple):
         truncated: bool = True,
         grid: float = FINE,
     ) -> float:
-        """The proven epsilon of ``steps`` steps at ``delta``; ``inf`` where there is none.
+        """The proven epsilon of ``steps`` steps at ``delta``: ``inf`` without noise, or if nothing is proven.
 
-        Where PLD has no bound, with next to no noise, it is RDP's.
+        For ``published`` it is ``revealed_epsilon``. Where PLD has no finite bound (very little noise), RDP's is used.
         """
         if steps == 0:
             return 0.0

@@ -1,15 +1,16 @@
-"""The published family: a generator that learns from sanitised gradients of K discriminators on disjoint shards.
+"""A generator that learns from sanitised gradients of K discriminators on disjoint shards, as in three publications.
 
-GS-WGAN (arXiv 2006.08265), DP-GAN-DPAC (CVPR 2023, with ``classifier_weight``) and EFSGD (arXiv 2601.15061, with
-feedback, ``noise_injection`` and ``reconstruction_weight``) in one step. With judges k(j) and generated images
-x_j = G(z_j, y_j) the generator descends::
+The same training step implements GS-WGAN (arXiv 2006.08265), DP-GAN-DPAC (CVPR 2023, with ``classifier_weight``) and
+EFSGD (arXiv 2601.15061, with feedback, ``noise_injection`` and ``reconstruction_weight``). Let l_k be the loss by judge
+k (a judge is a shard whose discriminator scores generated images in this step), and x_j = G(z_j, y_j) a generated image
+with judge k(j). The generator's update is the gradient of the first loss or, with ``schedule=parameter``, the second::
 
-    image space      sum_j l_k(j)(sanitize(x_j)) / B, the sanitiser clipping and noising each image's gradient
-    parameter space  sum_m clip(grad of judge m's mean loss over its B / M images) / M + noise
+    image space      gradient of sum_j l_k(j)(sanitize(x_j)) / B; the sanitiser clips and noises each image's gradient
+    parameter space  sum_m clip(gradient of judge m's mean loss over its B / M images) / M + noise
 
-where l_k = -D_k, mixed with the classifier's cross-entropy; with reconstruction the distance to images of the judge's
-shard joins the loss (``generator_inputs.py``). Which shards train and judge is the mechanism's ``turn``; a shard's own
-networks are in ``shard.py``.
+where l_k = -D_k, plus the classifier's cross-entropy if ``classifier_weight`` is set. With reconstruction, the squared
+distance to images of the judge's shard is added (``generator_inputs.py``). The mechanism's ``turn`` decides which
+shards train and judge; the networks of a shard are in ``shard.py``.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,15 +37,15 @@ PyTree = Any
 
 
 class State(NamedTuple):
-    """Everything that a step changes; all of it private but ``ema``.
+    """The training state; all of it is private except ``ema``.
 
     Attributes:
-      step: int32, generator steps taken.
-      params: the generator's.
-      ema: of them: what is released.
-      members: ``Member`` of every shard, leading axis K.
-      residual: of error feedback; in image space with a leading axis B.
-      optimizer: the generator's.
+      step: number of generator steps taken, int32.
+      params: the generator's parameters.
+      ema: moving average of the generator's parameters, which is what is released.
+      members: the networks (``Member``) of every shard, leading axis K.
+      residual: the residual of error feedback; in image space with a leading axis B.
+      optimizer: state of the generator's optimiser.
     """
 
     step: jax.Array
@@ -60,7 +61,7 @@ def make_generator(spec: ImageSpec, hp: Hyperparameters) -> Generator:
 
 
 def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[PyTree, jax.Array, jax.Array], jax.Array]:
-    """``Method.make_generate``: all that a released generator needs."""
+    """Returns ``generate(params, key, labels) -> images`` for the released generator: see ``Method.make_generate``."""
     generator = make_generator(spec, hp)
 
     def generate(params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
@@ -74,15 +75,15 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[PyTree, jax
 def phases(
     spec: ImageSpec, hyperparameters: Hyperparameters, plan: Sequence[PlannedPhase], mesh: Mesh | None = None
 ) -> list[Phase]:
-    """One phase, with critics that may be warmed up before it.
+    """A single phase; with ``warm_steps``, all critics are trained before its first step.
 
     Raises:
-      UserError: an unusable image size.
+      UserError: the networks cannot have this image size.
 
     Formal guarantees:
       Real images reach the generator only through ``access.generator_gradient``; which shards train follows the
       mechanism's turns, and a shard's networks read its own images and the generator. Labels, latents and noise of
-      generated images come from keys, but for reconstruction from codes in image space, where the generator's
+      generated images come from keys, except for reconstruction from codes in image space, where the generator's
       derivative at a real image's code is a function of that image (``mechanism.real_codes``).
     """
     del mesh
@@ -98,7 +99,7 @@ def phases(
 
     shard = make_shard(spec, hp, decode, hp.classifier_from + mechanism.round_length)
     adam = optax.adam(hp.generator_learning_rate, hp.adam_b1, hp.adam_b2)
-    # A slot's residual belongs to one class.
+    # With feedback in image space, image number j of every step has the same class, because it has the same residual.
     fixed_labels = mechanism.in_image_space and mechanism.feedback != "none"
     each = mechanism.images_per_step // mechanism.judges
     inputs = make_inputs(spec, hp, shard, each, fixed_labels=fixed_labels)
@@ -123,7 +124,7 @@ def phases(
         return Images(decode(params, z, labels, noise_key), labels)
 
     def warm_up(state: State, access: ShardAccess, key: jax.Array) -> State:
-        """One step of every shard's critic against the generator as it is."""
+        """One training step of every shard's critic; the generator is not changed."""
         del key
 
         def one(member: Member, real: Record, key: jax.Array) -> Member:

@@ -1,4 +1,4 @@
-"""Sizes, weights and rates of the published family."""
+"""The hyperparameters of ``sanitized_gan``: the keys of ``config.method``."""
 
 import dataclasses
 
@@ -8,38 +8,45 @@ RECONSTRUCTIONS = ("codes", "prior")
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameters:
-    """The defaults are GS-WGAN's; ``classifier_weight`` and ``reconstruction_weight`` switch the later ideas on.
+    """Network sizes, weights of the losses and learning rates of ``sanitized_gan``.
+
+    The defaults are GS-WGAN's. ``classifier_weight`` adds DP-GAN-DPAC's auxiliary classifier, and
+    ``reconstruction_weight`` EFSGD's reconstruction.
 
     Attributes:
-      latent: length of z.
-      latent_prior: ``bernoulli``, fair coins in {0, 1}, or ``normal``.
-      generator_width: channels of the generator's finest stage, doubled per coarser stage.
-      max_width: upper bound of that.
-      noise_injection: inject noise at every upsampling stage of the generator.
-      generator_learning_rate: Adam's.
-      ema_decay: of the generator that is released.
-      adam_b1: Adam's first-moment decay, of generator, critics and encoders.
-      adam_b2: and second-moment decay.
-      critic_width: channels of the first convolution of every network of a shard.
-      critic_steps: of a shard's critic in one turn.
-      critic_batch_size: real images per step of a shard's network.
-      critic_learning_rate: Adam's, of critics and encoders.
-      gradient_penalty: lambda.
-      logit_penalty: epsilon, on D(x)^2 of real images.
-      warm_steps: steps of every critic before the generator's first.
-      adversarial_weight: of the critic in the generator's loss once the classifier has begun; before, 1.
-      classifier_weight: of the auxiliary classifier; 0 leaves it out.
-      classifier_from: the generator's step with which the classifier begins.
-      classifier_generated_steps: of the new classifier on generated images.
-      classifier_real_steps: then on its shard's.
-      classifier_learning_rate: Adam's.
-      reconstruction_weight: of the reconstruction in the generator's loss; 0 leaves the encoder out.
-      reconstruction_from: ``codes``, |G(E(x), y) - x|^2 for half of the images, as published; or ``prior``, |G(z, y) -
-        x|^2 for every image, with z from the prior and x the nearest by code of ``candidates`` images of the judge's
-        shard with that label. In image space only the latter is covered by the sanitiser: its z belongs to no image.
-      candidates: of ``prior``, images that a judge looks at for each that it judges.
-      kl_weight: beta, in the encoder's loss.
-      encoder_steps: of a shard's encoder in one turn.
+      latent: number of dimensions of the latent vector z.
+      latent_prior: distribution of each component of z: ``bernoulli`` (0 or 1 with equal probability) or ``normal``.
+      generator_width: number of channels of the generator's finest stage; each coarser stage has twice as many.
+      max_width: largest number of channels of any stage of the generator.
+      noise_injection: whether the generator adds noise at every upsampling stage.
+      generator_learning_rate: Adam's learning rate for the generator.
+      ema_decay: decay of the moving average of the generator's parameters, which is what is released.
+      adam_b1: Adam's decay rate of the first moment, for generator, critics and encoders.
+      adam_b2: Adam's decay rate of the second moment, for generator, critics and encoders.
+      critic_width: number of channels of the first convolution in the critic, classifier and encoder of each shard.
+      critic_steps: number of steps of a shard's critic each time the shard trains.
+      critic_batch_size: number of real images of the shard in each training step of its critic, classifier or encoder.
+      critic_learning_rate: Adam's learning rate for critics and encoders.
+      gradient_penalty: lambda, the weight of the gradient penalty in the critic's loss.
+      logit_penalty: epsilon, the weight of the penalty on D(x)^2 of real images in the critic's loss.
+      warm_steps: number of steps of every critic before the generator's first step.
+      adversarial_weight: weight of the critic in the generator's loss while the classifier is part of it; otherwise
+        the weight is 1.
+      classifier_weight: weight of the auxiliary classifier in the generator's loss; 0 disables the classifier.
+      classifier_from: generator step from which shards train classifiers. The generator's loss includes them as soon
+        as every shard that may judge has trained one.
+      classifier_generated_steps: number of steps of a new classifier on generated images, each time the shard trains.
+      classifier_real_steps: number of steps of a new classifier on images of its shard, after those on generated ones;
+        0 disables the classifier too.
+      classifier_learning_rate: Adam's learning rate for classifiers.
+      reconstruction_weight: weight of the reconstruction in the generator's loss; 0 disables the encoders.
+      reconstruction_from: ``codes`` adds |G(E(x), y) - x|^2 for half of the images, as published, with real images x
+        of the judge (the shard that scores the image). ``prior`` adds |G(z, y) - x|^2 for every image, with z from the
+        prior; x is the image whose code is nearest to z among images with label y that the judge reads. In image space
+        only ``prior`` is covered by the sanitiser, because its z does not depend on any image.
+      candidates: number of real images that a judge reads for each image that it scores, with ``prior`` only.
+      kl_weight: beta, the weight of the KL divergence in the encoder's loss.
+      encoder_steps: number of steps of a shard's encoder each time the shard trains.
     """
 
     latent: int = 10

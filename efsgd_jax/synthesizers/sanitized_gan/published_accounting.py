@@ -1,17 +1,18 @@
-"""The accounting that the field published for GS-WGAN and DP-GAN-DPAC, and what their code really spends.
+"""The accounting that was published for GS-WGAN and DP-GAN-DPAC, and one that is closer to what their code does.
 
-K discriminators see one disjoint shard each; a step draws a shard and clips the gradient of each of B generated images
-to C, with noise of std ``2 C sigma`` (sensitivity 2C: another shard, another discriminator). Unit: one shard. Over T
-steps:
+Each of K discriminators is trained on one of K disjoint shards. A step samples a shard and clips the gradient of each
+of B generated images to C, with noise of std ``2 C sigma``. (The sensitivity is 2C: if the shard changes, so does its
+discriminator.) The unit of privacy is one shard. T steps are accounted for in two ways:
 
 ==================  ===================================================================================================
-as published        every image of every step draws its own shard: one-of-K, composed T B times, by RDP, replace-one
-shared draw         one shard judges all B images, as the code does it: the B releases are one with ``sigma / sqrt(B)``;
-                    Poisson(1/K) stands in for one-of-K
+as published        every image of every step samples its own shard: one-of-K, composed T B times, by RDP, replace-one
+shared draw         one shard judges all B images, as in the code: the B releases are one with ``sigma / sqrt(B)``;
+                    Poisson sampling with probability 1/K approximates one-of-K
 ==================  ===================================================================================================
 
-Neither is a proof for the published code: what a discriminator is depends on when it was drawn before, which ties the
-draws of different steps together. ``mechanism.py`` has schedules that are proven, and what can be proven of this.
+Neither is a proof for the published code. A discriminator's state depends on the steps in which its shard was sampled
+before, so that the samples of different steps are not independent. ``mechanism.py`` has schedules with a proof;
+``revealed.py`` has what can be proven for the published one.
 
 References:
   Chen, Orekondy, Fritz, 2020, GS-WGAN, https://arxiv.org/abs/2006.08265; Wang, Balle, Kasiviswanathan, 2019, Subsampled
@@ -40,14 +41,14 @@ ACCOUNTINGS = {
 
 
 class SanitizedGan(NamedTuple):
-    """The published settings for MNIST and Fashion-MNIST.
+    """What the published accountings depend on; the defaults are the published settings for MNIST and Fashion-MNIST.
 
     Attributes:
-      num_shards: K.
-      batch_size: B, generated images per step.
-      steps: T, generator steps.
-      noise_multiplier: sigma, noise std over ``2 C``.
-      judges: M, shards that are drawn together; 1 in the papers.
+      num_shards: number K of shards.
+      batch_size: number B of generated images in a step.
+      steps: number T of generator steps.
+      noise_multiplier: sigma, the standard deviation of the noise divided by ``2 C``.
+      judges: number M of shards that are sampled together; 1 in the papers.
     """
 
     num_shards: int = 1000
@@ -57,22 +58,24 @@ class SanitizedGan(NamedTuple):
     judges: int = 1
 
     def published_event(self) -> dp_accounting.DpEvent:
-        """One-of-K, composed T B times; for ``replace one`` and RDP."""
+        """The event as published: M-of-K (M = 1 in the papers), composed T B times; for replace-one and RDP."""
         image = dp_accounting.SampledWithoutReplacementDpEvent(
             self.num_shards, self.judges, dp_accounting.GaussianDpEvent(self.noise_multiplier)
         )
         return dp_accounting.SelfComposedDpEvent(image, self.steps * self.batch_size)
 
     def shared_draw_event(self) -> dp_accounting.DpEvent:
-        """One Poisson draw per step that all B images share."""
+        """The event of one Poisson sample of shards in each step, which all B images share."""
         batch = dp_accounting.GaussianDpEvent(self.noise_multiplier / math.sqrt(self.batch_size))
         return dp_accounting.SelfComposedDpEvent(
             dp_accounting.PoissonSampledDpEvent(self.judges / self.num_shards, batch), self.steps
         )
 
     def by_wang_et_al(self, delta: float) -> float:
-        """As published, by the analytical moments accountant that the authors used: Theorem 9 of Wang et al. for a
-        Gaussian, and ``epsilon = rdp + log(1 / delta) / (alpha - 1)``."""
+        """Epsilon as published, by the analytical moments accountant that the authors used.
+
+        It uses Theorem 9 of Wang et al. for a Gaussian, and ``epsilon = rdp + log(1 / delta) / (alpha - 1)``.
+        """
         compositions = self.steps * self.batch_size
         return min(
             compositions * _subsampled_gaussian_rdp(alpha, self.judges / self.num_shards, self.noise_multiplier)
@@ -81,28 +84,30 @@ class SanitizedGan(NamedTuple):
         )
 
     def as_published(self, delta: float) -> float:
-        """As published, by dp-accounting's RDP."""
+        """Epsilon of ``published_event`` by dp-accounting's RDP."""
         return epsilon(self.published_event(), delta, accountant="rdp", neighbouring_relation=REPLACE_ONE)
 
     def shared_draw(self, delta: float, *, accountant: Accountant = "pld") -> float:
-        """The stand-in for what the published code does."""
+        """Epsilon of ``shared_draw_event``, which approximates what the published code does."""
         return epsilon(self.shared_draw_event(), delta, accountant=accountant, grid=COARSE, orders=FINE_ORDERS)
 
 
 def published_form(mechanism: "ShardMechanism", steps: int) -> SanitizedGan:
-    """What the field's accountings take ``steps`` steps of ``mechanism`` for, whatever its schedule and feedback."""
+    """The parameters of the published accountings for ``steps`` steps of ``mechanism``; feedback is ignored."""
     judges = mechanism.judges if mechanism.schedule == "parameter" else 1
     return SanitizedGan(mechanism.num_shards, mechanism.slots, steps, mechanism.noise_multiplier, judges)
 
 
 def accountings(mechanism: "ShardMechanism", steps: int, delta: float, proven: float) -> dict[str, float]:
-    """Three epsilons of one run, side by side: as published, for a shared draw, and the proven one of its schedule.
+    """Three epsilons of one run: as published, for a shared draw, and the proven one of its schedule.
+
+    Empty if there is no noise or no step.
 
     Args:
-      mechanism: of the run.
-      steps: T.
-      delta: of all three.
-      proven: from the run's ledger.
+      mechanism: the run's mechanism.
+      steps: number T of steps.
+      delta: the delta of all three epsilons.
+      proven: the proven epsilon, from the run's ledger.
     """
     if mechanism.noise_multiplier == 0 or steps == 0:
         return {}
@@ -110,7 +115,7 @@ def accountings(mechanism: "ShardMechanism", steps: int, delta: float, proven: f
     published = form.as_published(delta)
     return {
         "as_published": published,
-        # PLD of an epsilon in the thousands does not fit into memory.
+        # For an epsilon in the thousands, PLD does not fit into memory.
         "shared_draw": form.shared_draw(delta, accountant="pld" if published < 100 else "rdp"),
         "proven": proven,
     }
@@ -122,7 +127,7 @@ def calibrate_as_published(
     """``mechanism`` with the noise that spends ``target_epsilon`` by the published accounting, which proves nothing.
 
     Raises:
-      UserError: not reachable.
+      UserError: no noise multiplier reaches the target.
     """
     sigma = rough_noise_multiplier(
         lambda s: published_form(mechanism._replace(noise_multiplier=s), steps).published_event(),
@@ -134,8 +139,8 @@ def calibrate_as_published(
 
 
 def _subsampled_gaussian_rdp(alpha: int, gamma: float, sigma: float) -> float:
-    """RDP of order ``alpha`` of a Gaussian on a subset of share ``gamma`` drawn without replacement."""
-    rdp = 1 / (2 * sigma**2)  # of order j: j times this
+    """RDP of order ``alpha`` of a Gaussian on a fraction ``gamma`` of the data, sampled without replacement."""
+    rdp = 1 / (2 * sigma**2)  # the Gaussian's RDP of order 1; that of order j is j times this
     j = np.arange(3, alpha + 1)
     log_binomial = gammaln(alpha + 1) - gammaln(j + 1) - gammaln(alpha - j + 1)
     second = min(math.log(4) + math.log(math.expm1(2 * rdp)), math.log(2) + 2 * rdp)

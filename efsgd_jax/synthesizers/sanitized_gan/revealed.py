@@ -1,4 +1,4 @@
-"""What can be proven of the published schedule, whose draws do not amplify."""
+"""The epsilon that can be proven for the published schedule, whose sampling of shards does not amplify privacy."""
 
 import math
 from typing import TYPE_CHECKING
@@ -11,18 +11,20 @@ if TYPE_CHECKING:
 
 
 def revealed_epsilon(mechanism: "ShardMechanism", steps: int, delta: float) -> float:
-    """What can be proven of ``published``: the cost if it is public which shard was drawn when.
+    """The proven epsilon of the schedule ``published``, as if it were public which shard was sampled in each step.
 
     Formal guarantees:
-      A shard's state depends on when it was drawn, and so do later gradients: the draws of different steps are
-      tied together and do not amplify. Revealed, they are public; V ~ Binomial(T, 1/K) turns concern the changed
-      shard and ``delta(epsilon) = E_V delta_V(epsilon)`` of one Gaussian with all V B images. With ``hidden``
-      feedback its residual's Gaussian is added, the noise split for the mean of V.
+      A shard's state, and so its later gradients, depend on the steps in which the shard was sampled. The samples of
+      different steps are therefore not independent and do not amplify. The bound treats them as public. The changed
+      shard is sampled V ~ Binomial(T, 1/K) times, and ``delta(epsilon) = E_V delta_V(epsilon)``, where ``delta_V`` is
+      that of one Gaussian with all V B images. With ``hidden`` feedback its residual's Gaussian is added, and the noise
+      is split for the mean of V.
     """
     visits = np.arange(steps + 1)
     weights = stats.binom.pmf(visits, steps, 1 / mechanism.num_shards)
     visits, weights = visits[weights > 1e-30], weights[weights > 1e-30]
-    cost = mechanism.images_per_step * visits / mechanism.noise_multiplier**2  # squared distance over variance
+    # For each V, the squared distance of the two means divided by the variance of the noise.
+    cost = mechanism.images_per_step * visits / mechanism.noise_multiplier**2
     if mechanism.feedback == "hidden":
         assert mechanism.feedback_l2_norm_clip is not None
         ratio = mechanism.feedback_l2_norm_clip / mechanism.l2_norm_clip

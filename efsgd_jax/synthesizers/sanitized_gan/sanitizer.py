@@ -1,4 +1,4 @@
-"""The sanitiser: a function that is the identity forwards, and clips and noises whatever gradient comes back."""
+"""The sanitiser: the identity in the forward pass; in the backward pass it clips the gradient and adds noise."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,28 +15,29 @@ PyTree = Any
 def make_sanitizer(
     transform: optax.GradientTransformationExtraArgs,
 ) -> Callable[[PyTree, PyTree, jax.Array, jax.Array], PyTree]:
-    """``sanitize(x, residual, key, unit) -> x``, through which the chain rule passes like through any function.
+    """Returns ``sanitize(x, residual, key, unit) -> x``, an identity whose gradients are sanitised.
 
-    With g the cotangent of the result, of one tree ``x``::
+    Let g be the gradient of the loss with respect to the output, for one pytree ``x``. The gradients with respect to
+    the inputs are then::
 
-        d/dx        = transform(g)          clipped to C, noised, divided: the only thing of g that goes on
-        d/dresidual = the residual that error feedback keeps next: not a derivative, but the way out for it
+        x          transform(g): g clipped to C, with noise added and divided by the expected batch size
+        residual   the next residual of error feedback (no derivative; this is how the backward pass returns it)
 
-    so that ``jax.grad(loss, argnums=(0, 1))`` returns sanitised gradients and new residuals together. ``vmap`` it over
-    ``x`` (and ``residual``) for many gradients, each with a clip and a noise of its own; the key is split by
+    so that ``jax.grad(loss, argnums=(0, 1))`` returns sanitised gradients and new residuals together. For many
+    gradients, each clipped and noised by itself, ``vmap`` it over ``x`` (and ``residual``); the key is split by
     ``keys.member_key``.
 
     Args:
-      transform: ``error_feedback_aggregate(...)`` or ``ShardMechanism.transform``; sees g as its only example.
+      transform: ``error_feedback_aggregate(...)`` or ``ShardMechanism.transform``; it gets g as its only example.
 
     Returns:
-      ``sanitize``, with ``x`` and ``residual`` pytrees, ``key`` a typed PRNG key, secret and used once, and ``unit`` an
-      int scalar, which unit's residual it is (mode ``local``).
+      ``sanitize``, whose arguments ``x`` and ``residual`` are pytrees. ``key`` is a typed PRNG key, secret and used
+      once. ``unit`` is an int scalar, the index of the unit whose residual is used in mode ``local``.
 
     Formal guarantees:
-      Downstream of ``x`` the backward pass is a function of transform(g) alone: post-processing, if what it is
-      multiplied with (``x``'s own Jacobian) does not depend on the data. A ``g`` that is not finite counts as zero.
-      What is returned for ``residual`` is private.
+      The backward pass through whatever computed ``x`` is a function of transform(g) alone. It is post-processing if
+      the Jacobian of ``x``, which transform(g) is multiplied by, does not depend on the data. A ``g`` that is not
+      finite counts as zero. What is returned for ``residual`` is private.
 
     Examples:
       >>> from efsgd_jax.privacy import error_feedback_aggregate, fresh_key

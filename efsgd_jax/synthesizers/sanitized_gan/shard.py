@@ -1,9 +1,10 @@
-"""What one shard trains on its own raw images: a WGAN critic, an auxiliary classifier, an encoder. All private.
+"""The networks that one shard trains on its own raw images: a WGAN critic, a classifier and an encoder. All private.
 
-With fakes x' = G(z, y) of the released generator, per turn::
+Their losses for real images x with labels y, generated images x' = G(z, y) of the current generator G, and random
+interpolations x^ between both, each time the shard trains::
 
     critic      D(x', y) - D(x, y) + lambda (|grad D(x^, y)| - 1)^2 + epsilon D(x, y)^2     (GS-WGAN)
-    classifier  made anew; a few steps of CE on (x', y), then a few on (x, y)               (DP-GAN-DPAC, dual-purpose)
+    classifier  re-initialised; a few steps of CE on (x', y), then a few on (x, y)          (DP-GAN-DPAC, dual-purpose)
     encoder     |G(E(x), y) - x|^2 + beta KL(E(x))                                          (EFSGD)
 """
 
@@ -26,7 +27,10 @@ Decode = Callable[[PyTree, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Member(NamedTuple):
-    """One shard's networks, each with its optimiser's state; ``()`` where a feature is off."""
+    """Parameters of one shard's networks, and the states of the optimisers that are kept between steps.
+
+    ``()`` stands for networks that the configuration does not use.
+    """
 
     critic: PyTree
     critic_optimizer: PyTree
@@ -36,31 +40,32 @@ class Member(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Images or generated ones: float32 ``[n, S, S, C]`` in [-1, 1], and their labels int ``[n]``."""
+    """Real or generated images: pixels float32 ``[n, S, S, C]`` in [-1, 1], and labels int ``[n]``."""
 
     pixels: jax.Array
     labels: jax.Array
 
 
 def pixels_of(records: Record) -> Images:
-    """Records as the networks see them."""
+    """Converts records, with uint8 pixels, to images with pixels in [-1, 1]."""
     return Images(records.image.astype(jnp.float32) / 127.5 - 1.0, records.label)
 
 
 class Shard(NamedTuple):
-    """Pure functions of one shard.
+    """Pure functions that initialise, train and evaluate the networks of one shard.
 
     Attributes:
-      init: ``init(key) -> member``.
-      train: ``train(member, generator, real, generated, step, key) -> (member, metrics)``: one turn on ``examples`` of
-        the shard's images and as many generated ones as ``paired`` (with the labels of the first real ones) and
-        ``unpaired`` (with any) say.
-      train_critic: ``train_critic(member, real, generated, key) -> member``: one step of the critic, to warm up.
-      judge: ``judge(member, images, labels, step) -> loss`` ``[n]`` of generated images: what the generator descends.
-      encode: ``encode(member, pixels, key) -> z`` ``[n, latent]``: latents that real images are rebuilt from.
-      examples: how many of the shard's images a turn takes.
-      paired: how many generated ones for the critic.
-      unpaired: and how many for the classifier.
+      init: ``init(key) -> member`` initialises the networks.
+      train: ``train(member, generator, real, generated, step, key) -> (member, metrics)`` trains all networks of the
+        shard for one turn. ``real`` are ``examples`` images of the shard. ``generated`` are ``paired`` generated images
+        with the labels of the first real ones, followed by ``unpaired`` generated images with any labels.
+      train_critic: ``train_critic(member, real, generated, key) -> member`` takes one step of the critic, for warm-up.
+      judge: ``judge(member, images, labels, step) -> loss`` returns the generator's loss on each generated image,
+        ``[n]``.
+      encode: ``encode(member, pixels, key) -> z`` returns the latents ``[n, latent]`` of real images.
+      examples: number of images of the shard that ``train`` reads.
+      paired: number of generated images for the critic.
+      unpaired: number of generated images for the classifier.
     """
 
     init: Callable[[jax.Array], Member]
@@ -74,13 +79,14 @@ class Shard(NamedTuple):
 
 
 def make_shard(spec: ImageSpec, hp: Hyperparameters, decode: Decode, classifiers_judge_from: int) -> Shard:
-    """Binds the losses to a data set's shape and to the generator's architecture.
+    """Returns the functions of a shard for a data set's shape, hyperparameters and a generator.
 
     Args:
       spec: shape of the images and number of classes.
-      hp: sizes, weights and rates.
-      decode: the generator.
-      classifiers_judge_from: the step from which every shard's classifier has been trained.
+      hp: network sizes, weights of the losses and learning rates.
+      decode: ``decode(params, z, labels, key) -> images``, the generator.
+      classifiers_judge_from: the step from which the classifiers of all possible judges have been trained; from then on
+        they are part of the generator's loss.
     """
     critic_net, classifier_net = Critic(spec, hp.critic_width), Classifier(spec, hp.critic_width)
     encoder_net = ShardEncoder(hp.latent, hp.critic_width)
@@ -124,7 +130,7 @@ def make_shard(spec: ImageSpec, hp: Hyperparameters, decode: Decode, classifiers
         return loss, loss
 
     def train_classifier(generated: Images, real: Images, key: jax.Array) -> tuple[PyTree, jax.Array]:
-        """Made anew at every turn: it never remembers more than its shard's last batches."""
+        """Trains a newly initialised classifier, so that it depends on the shard's last batches only."""
 
         def on_batch(carry: Any, batch: Images) -> tuple[Any, jax.Array]:
             params, state, loss = descend(classifier_loss, classifier_adam, *carry, *batch)
