@@ -11,7 +11,7 @@ HELD_OUT = 0.1
 
 def without_test_split(source: str, name: str, directory: Path) -> Path:
     """The training split alone, its last part in the place of the test split."""
-    data = load_dataset(name, path=source)
+    data = load_dataset(name, path=source or None)
     cut = round((1 - HELD_OUT) * len(data.train_labels))
     path = directory / f"{name}.npz"
     x, y = data.train_images, data.train_labels
