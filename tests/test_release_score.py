@@ -383,10 +383,10 @@ def forgotten_but_for_the_report(run):
 @pytest.mark.parametrize(
     ("tamper", "file", "reason"),
     [
-        (one_score_more, "scores.json", "are not those of the charged queries"),
-        (the_exact_score, "scores.json", "are not those of the charged queries"),
-        (a_remark, "scores.json", "are not those of the charged queries"),
-        (lambda run: (run / "release/scores.json").write_text("[]"), "scores.json", "are not those of the charged queries"),
+        (one_score_more, "scores.json", "does not have the scores of the queries"),
+        (the_exact_score, "scores.json", "does not have the scores of the queries"),
+        (a_remark, "scores.json", "does not have the scores of the queries"),
+        (lambda run: (run / "release/scores.json").write_text("[]"), "scores.json", "does not have the scores of the queries"),
         (lambda run: (run / "release/scores.json").unlink(), "scores.json", "is missing"),
         (fewer_queries, "privacy.json", "lists other queries"),
         (cheaper, "privacy.json", "its mechanism spends"),
