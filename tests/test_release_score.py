@@ -386,7 +386,11 @@ def forgotten_but_for_the_report(run):
         (one_score_more, "scores.json", "does not have the scores of the queries"),
         (the_exact_score, "scores.json", "does not have the scores of the queries"),
         (a_remark, "scores.json", "does not have the scores of the queries"),
-        (lambda run: (run / "release/scores.json").write_text("[]"), "scores.json", "does not have the scores of the queries"),
+        (
+            lambda run: (run / "release/scores.json").write_text("[]"),
+            "scores.json",
+            "does not have the scores of the queries",
+        ),
         (lambda run: (run / "release/scores.json").unlink(), "scores.json", "is missing"),
         (fewer_queries, "privacy.json", "lists other queries"),
         (cheaper, "privacy.json", "its mechanism spends"),
