@@ -168,9 +168,14 @@ def empty_mixture(spec: ImageSpec, hp: Hyperparameters) -> Mixture:
 
 
 def _nearest(z: jax.Array, label: jax.Array, centres: jax.Array) -> jax.Array:
-    """Index, among the centres of all classes (``K M`` of them), of the nearest centre of the record's own class."""
-    own = centres[label]
-    return label * len(own) + jnp.argmin(jnp.sum(jnp.square(own), axis=1) - 2 * own @ z)
+    """Index of the nearest centre of the record's class, among all ``K M``.
+
+    The distances to all centres are one matrix product over the records, where those of each class would be gathered.
+    """
+    k, m, d = centres.shape
+    flat = centres.reshape(k * m, d)
+    distances = jnp.sum(jnp.square(flat), axis=1) - 2 * flat @ z
+    return jnp.argmin(jnp.where(jnp.arange(k * m) // m == label, distances, jnp.inf))
 
 
 def _components(
