@@ -50,6 +50,8 @@ class Phase(NamedTuple):
       parameters: ``parameters(state)`` returns the values that are checked to be finite. None to check what
         ``release`` returns.
       shown: names of the metrics that the progress line shows, in this order.
+      loops_on_cpu: whether a CPU, too, takes several steps in one program, as accelerators always do. XLA then computes
+        once what all steps share, but compiles convolutions in loops to slower ones.
     """
 
     plan: PlannedPhase
@@ -61,6 +63,7 @@ class Phase(NamedTuple):
     warm_steps: int = 0
     parameters: Callable[[PyTree], PyTree] | None = None
     shown: tuple[str, ...] = ()
+    loops_on_cpu: bool = False
 
     @property
     def name(self) -> str:

@@ -83,7 +83,7 @@ def steps_of(
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(Progress(last, start, shown=shown, name=phase.name))
         step, since = start, time.perf_counter()
-        for count in dispatches(start, last, [every, *boundaries]):
+        for count in dispatches(start, last, [every, *boundaries], loops_on_cpu=phase.loops_on_cpu):
             if count not in compiled:
                 progress.compiling("a step" if count == 1 else f"{count} steps")
                 # Tracing comes before charging: a step with an undeclared release raises an error here.

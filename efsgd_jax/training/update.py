@@ -112,16 +112,17 @@ def _jitted(f: Any, mesh: Mesh | None) -> Any:
     return jax.jit(f, donate_argnums=0, compiler_options=compiler_options(), **everywhere)
 
 
-def dispatches(first: int, last: int, boundaries: Sequence[int]) -> Iterator[int]:
+def dispatches(first: int, last: int, boundaries: Sequence[int], *, loops_on_cpu: bool = False) -> Iterator[int]:
     """Yields the number of steps of each program, from step ``first`` to ``last``.
 
     On accelerators, where dispatching a step can take longer than the step itself, a program takes as many steps as
     possible; every multiple of a boundary is the end of a program. On CPUs each program takes one step, because XLA
-    compiles convolutions within loops to slower code there.
+    compiles convolutions within loops to slower code there, unless the phase says ``loops_on_cpu``.
     """
     step = first
     while step < last:
         ends = [last, *((step // every + 1) * every for every in boundaries)]
-        count = 1 if jax.default_backend() == "cpu" else min(ends) - step
+        one_by_one = jax.default_backend() == "cpu" and not loops_on_cpu
+        count = 1 if one_by_one else min(ends) - step
         yield count
         step += count

@@ -114,7 +114,7 @@ def reranker_phase(spec: ImageSpec, hp: Hyperparameters, plan: PlannedPhase) -> 
         t, weights, momentum, average = state
 
         def error(r: Example) -> jax.Array:
-            p = jax.nn.softmax(SHARPNESS * (unit * r.features) @ weights)
+            p = jax.nn.softmax(SHARPNESS * unit * (r.features @ weights))
             return p - jax.nn.one_hot(r.label, spec.num_classes)
 
         (total,), _ = access.release([OuterSum(lambda r: r.features, error, LONGEST, clip)])
@@ -124,4 +124,6 @@ def reranker_phase(spec: ImageSpec, hp: Hyperparameters, plan: PlannedPhase) -> 
         average = average + jnp.where(t >= steps // 2, weights, 0.0) / (steps - steps // 2)
         return Descent(t + 1, weights, momentum, average), {}
 
-    return Phase(plan, init, step, release=lambda state: state.average, view=view, shown=("accuracy",))
+    return Phase(
+        plan, init, step, release=lambda state: state.average, view=view, shown=("accuracy",), loops_on_cpu=True
+    )
