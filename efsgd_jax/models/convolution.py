@@ -1,7 +1,7 @@
 """Which convolution the networks use: XLA's, as everywhere in Flax, or on a CPU ours. It is decided here for all.
 
 Layers are ``flax.linen.Conv``; as its ``conv_general_dilated_cls`` it has ``convolution``, which is called wherever a
-program is traced. On a CPU our gradients take a fraction of the time of XLA's (``benchmarks/convolution.py``), with the
+program is traced. On a CPU our gradients are faster than XLA's (``benchmarks/training_step.py`` shows both), with the
 same parameters and the same results up to rounding. The variable ``EFSGD_JAX_CONVOLUTION`` in the environment, ``xla``
 or ``cpu``, forces one of them; set it before the program starts, since what was traced is kept.
 """

@@ -1,7 +1,8 @@
 """``jax.lax.conv_general_dilated`` with derivatives that stay fast on a CPU, in loops too.
 
-By hand, because a private step takes a multiple of its time there with XLA's derivatives (``benchmarks/convolution.py``
-has how much, and for each part); ``convolution.py`` decides where it is used.
+By hand, because a private step takes a multiple of its time there with XLA's derivatives: compare
+``benchmarks/training_step.py`` with and without ``EFSGD_JAX_CONVOLUTION=xla``. ``convolution.py`` decides where it is
+used.
 
 XLA's CPU backend has quick routines for NHWC images with an HWIO kernel. The derivatives that JAX derives have their
 axes in other orders; XLA puts these right at the top level of a program, though not for all sizes, and never inside of
