@@ -12,7 +12,7 @@ demo: setup
 	$(BIN)/python -m efsgd_jax.train --config=configs/digits.py $(ARGS) --workdir=$(DEMO)
 	@rm -rf $(DEMO)/samples
 	$(BIN)/python -m efsgd_jax sample --workdir=$(DEMO) --out=$(DEMO)/samples --n=1000
-	$(BIN)/python -m efsgd_jax evaluate --workdir=$(DEMO)
+	$(BIN)/python -m efsgd_jax evaluate --workdir=$(DEMO) --classifier_seeds=1
 	$(BIN)/python -m efsgd_jax report $(DEMO)
 
 setup: $(VENV)/.installed
