@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import importlib.util
 import inspect
+import json
 import math
 import sys
 from pathlib import Path
@@ -35,8 +36,19 @@ def default_config(method: str = "efsgd_gan") -> ConfigDict:
     return config
 
 
+def json_values(config: ConfigDict) -> dict[str, Any]:
+    """The configuration as values for JSON. Infinity, which JSON lacks, becomes the string "inf"."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: convert(v) for k, v in value.items()}
+        return "inf" if isinstance(value, float) and math.isinf(value) else value
+
+    return json.loads(json.dumps(convert(config.to_dict())))
+
+
 def config_from(values: dict[str, Any]) -> ConfigDict:
-    """The configuration from the values in a run's JSON files, where infinity is the string "inf"."""
+    """The inverse of ``json_values``: the configuration from the values in a run's JSON files."""
 
     def convert(value: Any) -> Any:
         if isinstance(value, dict):

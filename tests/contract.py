@@ -155,7 +155,7 @@ class SynthesizerContract:
         """A run that nothing interrupted: its setup, its files, and what it released."""
         setup, directory = bind(config, data_set(0)), Workdir(tmp_path_factory.mktemp("contract") / "run")
         directory.create()
-        return setup, directory, train(config, setup, directory, False)[0]
+        return setup, directory, train(setup, directory, False)[0]
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -194,10 +194,10 @@ class SynthesizerContract:
                 runner, "preemption", lambda at=stop: contextlib.nullcontext(lambda position: position == at)
             )
             with pytest.raises(Stopped, match=f"step {stop} of"):
-                train(config, setup, stopped, False)
+                train(setup, stopped, False)
             charged.append(steps_charged(stopped))
         monkeypatch.undo()
-        assert same(train(config, setup, stopped, False)[0], wanted)
+        assert same(train(setup, stopped, False)[0], wanted)
         # The ledger ran ahead of each stop, but never into a phase that had not begun.
         private = np.cumsum([p.plan.steps if p.plan.mechanism else 0 for p in setup.phases])
         for stop, steps in zip(stops, charged, strict=True):

@@ -9,6 +9,7 @@ from efsgd_jax.privacy.accounting import after_queries
 from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.privacy.mechanism import Description
 from efsgd_jax.privacy.plan import Composition
+from efsgd_jax.training.setup import Setup
 from efsgd_jax.versions import version_of
 
 UNCOVERED_SCORES = "Scores computed on real data (gen2real and the like) are not covered by epsilon"
@@ -41,6 +42,14 @@ def public_facts(dataset_size: int, shape: Mapping[str, Any], value_range: str) 
         "channels": shape["channels"],
         "value_range": value_range or RANGE_OF_TYPE,
     }
+
+
+def report_of(setup: Setup) -> dict[str, Any]:
+    """The privacy report of a run that took all the steps that its ledger allows."""
+    config, data = setup.config, setup.dataset
+    shape = {"image_size": data.spec.image_size, "channels": data.spec.channels, "class_names": data.class_names}
+    public = public_facts(len(data.train_labels), shape, config.data.value_range)
+    return privacy_report(setup.ledger, setup.ledger.steps, debugging_seed=config.train.seed >= 0, public=public)
 
 
 def privacy_report(

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import math
 import shutil
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import TEMPORARY, read_json, remove_temporary, write_json
@@ -57,7 +55,7 @@ class Workdir:
         """Checks that a run can be started or continued in the directory. Called before anything is written.
 
         Args:
-          identity: the run's configuration and the hash of its data, from ``training.setup.identity``.
+          identity: the run's configuration and the hash of its data, ``Setup.identity``.
           bytes_needed: the disk space that the run needs.
 
         Raises:
@@ -153,17 +151,6 @@ class Workdir:
         if not (isinstance(words, list) and len(words) == 2 and all(type(w) is int and 0 <= w < 2**32 for w in words)):
             raise UserError(f"{self.key} is damaged; restore it from a copy, or start again in another --workdir")
         return jax.random.wrap_key_data(jnp.array(words, jnp.uint32), impl="threefry2x32")
-
-
-def plain(config: ConfigDict) -> dict[str, Any]:
-    """The configuration as values for JSON. Infinity, which JSON lacks, becomes the string "inf"."""
-
-    def convert(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: convert(v) for k, v in value.items()}
-        return "inf" if isinstance(value, float) and math.isinf(value) else value
-
-    return json.loads(json.dumps(convert(config.to_dict())))
 
 
 def _first_difference(old: Any, new: Any, where: str) -> str:

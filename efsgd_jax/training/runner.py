@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from efsgd_jax.errors import Stopped, UserError
 from efsgd_jax.images import save_grid
@@ -48,7 +47,7 @@ class RunFiles(Protocol):
         """Makes everything private readable to its owner only."""
 
 
-def train(config: ConfigDict, setup: Setup, directory: RunFiles, progress: bool) -> tuple[PyTree, np.ndarray] | None:
+def train(setup: Setup, directory: RunFiles, progress: bool) -> tuple[PyTree, np.ndarray] | None:
     """Takes the remaining steps of all phases. Every process takes every step; only the first one writes files.
 
     Returns:
@@ -60,7 +59,7 @@ def train(config: ConfigDict, setup: Setup, directory: RunFiles, progress: bool)
     """
     try:
         with contextlib.ExitStack() as stack:
-            return _Run(config, setup, directory, progress, stack).phases()
+            return _Run(setup, directory, progress, stack).phases()
     except jax.errors.JaxRuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
@@ -102,21 +101,15 @@ class _Charge:
 class _Run:
     def __init__(
         self,
-        config: ConfigDict,
         setup: Setup,
         directory: RunFiles,
         progress: bool,
         stack: contextlib.ExitStack,
     ):
-        self.config, self.setup, self.directory, self.progress, self.mesh = (
-            config,
-            setup,
-            directory,
-            progress,
-            setup.mesh,
-        )
+        self.setup, self.directory, self.progress, self.mesh = setup, directory, progress, setup.mesh
+        self.options = setup.config.train
         # All processes use the first one's key; the others' only has the right shape.
-        self.root_key = from_first(directory.root_key(config.train.seed) if is_first() else jax.random.key(0))
+        self.root_key = from_first(directory.root_key(self.options.seed) if is_first() else jax.random.key(0))
         steps = [phase.plan.steps for phase in setup.phases]
         self.ends = [int(end) for end in np.cumsum(steps)]
         self.checkpoints = Checkpoints(directory.checkpoints) if is_first() else None
@@ -135,7 +128,7 @@ class _Run:
             for phase, end, count in zip(setup.phases, self.ends, steps, strict=True)
             if phase.plan.mechanism is not None
         )
-        self.charge = _Charge(setup.ledger, directory, config.train.log_every, taken)
+        self.charge = _Charge(setup.ledger, directory, self.options.log_every, taken)
         self.view: tuple[Any, PyTree] | None = None
         self.draw = jax.jit(setup.generate)
 
@@ -181,7 +174,7 @@ class _Run:
           state: the phase's state in the checkpoint; None to start from its first step.
         """
         start = max(self.position - begin, 0) if state is not None else 0
-        keys, config = keys_of_phase(self.root_key, index), self.config.train
+        keys, options = keys_of_phase(self.root_key, index), self.options
         inputs = replicate(Inputs(keys.access, keys.step, self._records(phase, keys.arrange), released), self.mesh)
         if state is None:
             state = _init(phase, keys.init, released)
@@ -189,7 +182,7 @@ class _Run:
         if start == 0:
             state = warm_up(phase, state, inputs, self.mesh, self.progress)
         rows = steps_of(
-            phase, state, inputs, start=start, every=config.log_every, boundaries=[config.grid_every],
+            phase, state, inputs, start=start, every=options.log_every, boundaries=[options.grid_every],
             spent=lambda step: self.charge.before(private_before + step) if phase.plan.mechanism else math.nan,
             mesh=self.mesh, shown=self.progress,
         )  # fmt: skip
@@ -199,7 +192,7 @@ class _Run:
                 if metrics is not None and self.stream:
                     self.stream.write(begin + step, metrics, phase.name)
                 ends_early = self.asked_to_end(begin + step) and begin + step < self.ends[-1]
-                if step % config.grid_every == 0 or step == last or ends_early:
+                if step % options.grid_every == 0 or step == last or ends_early:
                     self._keep(phase, begin + step, step, state, released)
                 if ends_early:
                     raise Stopped(

@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from efsgd_jax.config import validate
+from efsgd_jax.config import json_values, validate
 from efsgd_jax.data import Dataset, load_dataset
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
@@ -24,17 +24,24 @@ class Setup(NamedTuple):
     """A run that is ready to start.
 
     Attributes:
+      config: the run's configuration.
+      identity: the properties of the run that must not change when it is continued: the configuration as values for
+        JSON, and the number and a hash of the training records. Private.
       dataset: the run's data set.
       ledger: ledger of all phases; ``ledger.steps`` is the number of steps that read private data.
       phases: the phases, each with the number of steps that the ledger allows.
       generate: function that generates images from what the last phase releases.
+      memory_hint: the config keys to lower if there is too little memory.
       mesh: the devices over which each batch is split; None for a single device.
     """
 
+    config: ConfigDict
+    identity: dict[str, Any]
     dataset: Dataset
     ledger: Ledger[Composition]
     phases: tuple[Phase, ...]
     generate: Generate
+    memory_hint: str
     mesh: Mesh | None
 
 
@@ -100,8 +107,11 @@ def bind(
       UserError: the method cannot use images of this size, the batch is larger than the data, or the target epsilon
         cannot be reached.
     """
-    method = method_named(config.method.name)
-    hyperparameters = method.read(config.method.to_dict())
+    identity = {
+        "config": json_values(config),
+        "data_sha256": dataset.fingerprint(),
+        "dataset_size": len(dataset.train_labels),
+    }
     ledger = make_ledger(config, len(dataset.train_labels))
     taken = {phase.name: count for phase, _, count in ledger.mechanism.taken(ledger.steps)}
     plan = []
@@ -111,12 +121,15 @@ def bind(
             mechanism = as_mechanism(mechanism)
         steps = planned.steps if mechanism is None else taken[planned.name]
         plan.append(planned._replace(mechanism=mechanism, steps=steps))
+    method = method_named(config.method.name)
+    hyperparameters = method.read(config.method.to_dict())
     try:
         phases = tuple(method.phases(dataset.spec, hyperparameters, plan, mesh))
     except UserError as error:
         raise UserError(f"{dataset.source}: {error}") from error
     assert [p.plan for p in phases] == plan, f"{config.method.name} has other phases than it plans"
-    return Setup(dataset, ledger, phases, method.make_generate(dataset.spec, hyperparameters), mesh)
+    generate = method.make_generate(dataset.spec, hyperparameters)
+    return Setup(config, identity, dataset, ledger, phases, generate, method.memory_hint, mesh)
 
 
 def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:
@@ -150,8 +163,3 @@ def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:
             "it to 0 to calibrate it"
         )
     return ledger
-
-
-def identity(config: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """The properties of a run that must not change when it is continued. They include a hash of the data: private."""
-    return {"config": config, "data_sha256": dataset.fingerprint(), "dataset_size": len(dataset.train_labels)}
