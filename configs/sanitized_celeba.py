@@ -1,5 +1,5 @@
-"""The published family on CelebA's gender at 32x32 with the papers' settings: K = 2543, sigma = 0.61135. For a GPU: 31
-GiB of memory, which is said before anything is allocated.
+"""GS-WGAN and DP-GAN-DPAC on CelebA's gender at 32x32 with the papers' settings: K = 2543, sigma = 0.61135. For a
+GPU: 31 GiB of memory, which is said before anything is allocated.
 
     python -m efsgd_jax.train --config=configs/sanitized_celeba.py --config.data.path=CELEBA --workdir=runs/faces
 

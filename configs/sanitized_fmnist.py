@@ -1,4 +1,4 @@
-"""The published family on Fashion-MNIST with the papers' settings: K = 1000, sigma = 1.07, B = 32, T = 20,000. For a
+"""GS-WGAN and DP-GAN-DPAC on Fashion-MNIST with the papers' settings: K = 1000, sigma = 1.07, B = 32, T = 20,000. For a
 GPU: 13 GiB of memory, which is said before anything is allocated.
 
     python -m efsgd_jax.train --config=configs/sanitized_fmnist.py --workdir=runs/sanitized_fmnist

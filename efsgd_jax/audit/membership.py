@@ -61,7 +61,7 @@ def _flat(images: np.ndarray) -> np.ndarray:
 
 
 def audit_release(workdir: str | Path, *, seed: int = 0) -> Membership:
-    """Attacks a finished run; the attack uses nothing but the released generator.
+    """Attacks a finished run; of the run's outputs, the attack uses only the released generator.
 
     Args:
       workdir: the run's working directory, with its ``private/`` part; the run's data must be available, since it says

@@ -92,6 +92,7 @@ class TreeGame:
         sums = clipped_grad(
             self.loss, m.l2_norm_clip, method=self.method, microbatch_size=self.microbatch_size, mesh=self._mesh()
         )
+        # What the attack knows: each record's clipped gradient. Record 0 is the canary; the others are subtracted.
         adds, clip = self._added(), sensitivity_of(m.l2_norm_clip)
 
         def one_step(state: Any, step: jax.Array) -> tuple[Any, jax.Array]:

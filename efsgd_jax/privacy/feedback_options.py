@@ -185,7 +185,10 @@ def check_per_example(updates: PyTree, params: PyTree | None, like: PyTree) -> N
 
 
 def check_like(sums: PyTree, params: PyTree | None, like: PyTree) -> None:
-    """Raises ``ValueError`` for a clipped sum whose shapes are not those of the parameters."""
+    """Raises ``ValueError`` for a clipped sum whose shapes are not those of the parameters.
+
+    Without ``params``, the shapes are those of ``like``, the residuals of the state, which have a leading axis more.
+    """
     shapes = _shapes(params, like)
     if shapes is not None and shapes != [jnp.shape(x) for x in jax.tree.leaves(sums)]:
         raise ValueError(

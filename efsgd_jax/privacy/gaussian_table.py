@@ -25,7 +25,7 @@ THRESHOLD_BITS = FIRST_BITS + 32 * MORE_WORDS
 
 
 class GaussianTable(NamedTuple):
-    """An alias table.
+    """An alias table (Walker, 1977) of a discrete Gaussian on the integers from -K to K, with K = ``LARGEST``.
 
     Attributes:
       aliases: uint32 ``[2^14]``, for each slot the slot whose value is taken if the random bits are not below the

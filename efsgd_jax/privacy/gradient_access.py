@@ -99,5 +99,6 @@ class GradientAccess(Access):
             jax.tree.map(lambda x: x[rows], self._records),
             jax.random.split(self._loss_key, len(rows)),
             mask,
+            # The norms of the residuals that feedback "local" keeps for each record.
             unit_lengths(residual, rows) if m.feedback == "local" else None,
         )

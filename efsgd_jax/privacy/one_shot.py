@@ -189,7 +189,10 @@ class Release:
         return Rows(jnp.full((count, 1), float(number)), max(like.bits, number.bit_length()), like.unit)
 
     def factors(self, rows: jax.Array, l2_norm_clip: float, weight: float = 1.0) -> Rows:
-        """Clips rows ``[N, D]`` to C and rounds them, for ``squares``; ``weight r r^T`` has norm <= ``weight C^2``."""
+        """Clips rows ``[N, D]`` to C and rounds them to a grid on which ``squares`` adds their products exactly.
+
+        What one row adds there, ``weight r r^T``, has norm at most ``weight C^2``.
+        """
         coarse = self._coarse(weight * l2_norm_clip**2, 2 * FACTOR_BITS)
         return whole_rows(rows, l2_norm_clip, math.sqrt(coarse / weight), FACTOR_BITS)
 
