@@ -36,7 +36,7 @@ class FitOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameters(FitOptions, AppearanceOptions):
-    """All hyperparameters: those of the representation of images and of the mixture (inherited), and those of the reranker.
+    """All hyperparameters: those of the representation of images, of the mixture (inherited), and of the reranker.
 
     Attributes:
       candidates: number of candidates that are sampled for each generated image, of which the reranker chooses one;
