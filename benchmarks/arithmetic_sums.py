@@ -4,7 +4,7 @@
 
 Images are 10 x 10 greys, chosen against the order in which sums are made; one white image, of the clip norm, is added
 at the front, in the middle or at the end (``added``), or takes a blank row's place there (``blank``). ``moved`` is the
-l2 norm of the difference over the sensitivity that noise is scaled to. About 40 minutes on 2 CPU cores; interrupted,
+l2 norm of the difference over the sensitivity that noise is scaled to. About 20 minutes on 2 CPU cores; interrupted,
 the same command goes on where it was.
 """
 
