@@ -15,6 +15,7 @@ from efsgd_jax.synthesizers.gaussian_mixture.fit import Vector, fit_phases
 from efsgd_jax.synthesizers.gaussian_mixture.method import make_generate, phases
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, budget_shares
+from efsgd_jax.synthesizers.gaussian_mixture.rejection import accepted_images
 from efsgd_jax.synthesizers.gaussian_mixture.reranker import num_features, oriented_gradients
 from efsgd_jax.training.update import Inputs, keys_of_phase, make_update
 
@@ -234,3 +235,14 @@ def test_images_that_are_too_large_are_refused_unless_their_low_frequencies_are_
     bind(ImageSpec(96, 3, 2), Hyperparameters(low_pass=16))
     with pytest.raises(UserError, match="low_pass is 97"):
         bind(ImageSpec(96, 1, 2), Hyperparameters(low_pass=97))
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 20])
+def test_each_image_is_its_first_accepted_proposal_whatever_the_lanes(lanes):
+    needed = np.array([2, 0, 5, 1, 0, 0, 9, 3, 0, 0])
+
+    def propose(index, attempt):
+        return 100 * index + attempt, attempt >= jnp.asarray(needed)[index]
+
+    found = accepted_images(propose, len(needed), 4, lanes)
+    np.testing.assert_array_equal(found, 100 * np.arange(10) + np.minimum(needed, 3))

@@ -2,8 +2,8 @@
 
 All phases are full-batch Gaussian releases: those of the re-ranking classifier (``reranker``), then those of the
 mixture (``fit``). The mixture describes vectors of pose-normalised images and their poses (``appearance``). To generate
-an image of class y, several candidates are sampled from the mixture of class y. One of them is chosen, with probability
-proportional to the reranker's p(y | image). This favours candidates that the classifier can tell from other classes.
+an image of class y, candidates are sampled from the mixture of class y, one after the other. Each is accepted with the
+reranker's probability p(y | image). This favours candidates that the classifier can tell from other classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +21,7 @@ from efsgd_jax.synthesizers.gaussian_mixture.appearance import to_image, vector_
 from efsgd_jax.synthesizers.gaussian_mixture.fit import empty_mixture, fit_phases
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
+from efsgd_jax.synthesizers.gaussian_mixture.rejection import accepted_images
 from efsgd_jax.synthesizers.gaussian_mixture.reranker import (
     log_probabilities,
     num_features,
@@ -44,20 +45,25 @@ def released_like(spec: ImageSpec, hp: Hyperparameters) -> Any:
 def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
     """Returns ``generate(params, key, labels) -> images`` for the released mixture: see ``Method.make_generate``."""
 
-    def one(params: Any, key: jax.Array, label: jax.Array) -> jax.Array:
-        draw_key, image_key, choice_key = jax.random.split(key, 3)
-        mixture = Mixture(**params["mixture"])
-        drawn = jax.vmap(lambda k: draw(mixture, k, label))(jax.random.split(draw_key, hp.candidates))
-        images = jax.vmap(lambda k, v: to_image(k, v, spec, hp))(jax.random.split(image_key, hp.candidates), drawn)
-        if hp.candidates == 1:
-            return images[0]
-        scores = log_probabilities(params["reranker"], oriented_gradients(images))
-        return images[jax.random.categorical(choice_key, scores[:, label])]
-
     def generate(params: Any, key: jax.Array, labels: jax.Array) -> jax.Array:
-        keys = jax.random.split(key, labels.shape[0])
-        # In batches, to bound the memory: every candidate needs a matrix, the axes of its component.
-        return 2 * jax.lax.map(lambda x: one(params, *x), (keys, labels), batch_size=DRAWN_AT_ONCE) - 1
+        keys, mixture = jax.random.split(key, labels.shape[0]), Mixture(**params["mixture"])
+
+        def one(key: jax.Array, label: jax.Array) -> jax.Array:
+            draw_key, image_key = jax.random.split(key)
+            return to_image(image_key, draw(mixture, draw_key, label), spec, hp)
+
+        def propose(index: jax.Array, attempt: jax.Array) -> tuple[jax.Array, jax.Array]:
+            attempt_keys = jax.vmap(lambda k, i: jax.random.split(jax.random.fold_in(k, i)))(keys[index], attempt)
+            images = jax.vmap(one)(attempt_keys[:, 0], labels[index])
+            if hp.candidates == 1:
+                return images, jnp.ones(len(index), bool)
+            scores = log_probabilities(params["reranker"], oriented_gradients(images))
+            chance = jnp.exp(jnp.take_along_axis(scores, labels[index][:, None], axis=1)[:, 0])
+            return images, jax.vmap(jax.random.uniform)(attempt_keys[:, 1]) < chance
+
+        # In lanes, to bound the memory: every candidate needs a matrix, the axes of its component.
+        lanes = min(DRAWN_AT_ONCE, labels.shape[0])
+        return 2 * accepted_images(propose, labels.shape[0], hp.candidates, lanes) - 1
 
     return generate
 

@@ -39,8 +39,8 @@ class Hyperparameters(FitOptions, AppearanceOptions):
     """All hyperparameters: those of the representation of images, of the mixture (inherited), and of the reranker.
 
     Attributes:
-      candidates: number of candidates that are sampled for each generated image, of which the reranker chooses one;
-        with 1 there is no reranker.
+      candidates: largest number of candidates that are sampled for each generated image; each is accepted with the
+        reranker's probability of its class, and the last one in any case. With 1 there is no reranker.
       reranker_share: share of the budget 1/sigma^2 that is spent on the reranker; the rest is spent on the mixture.
       reranker_steps: number of steps of full-batch gradient descent for the reranker.
       reranker_clip: clip norm of an example's gradient in the reranker's training.
