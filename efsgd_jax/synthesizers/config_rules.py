@@ -9,7 +9,9 @@ from ml_collections import ConfigDict
 from efsgd_jax.data.declarations import parse_classes, parse_value_range
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy.calibration import MAX_NOISE_MULTIPLIER
+from efsgd_jax.privacy.dp_sgd import LOCAL_OVERFLOW, DpSgdMechanism
 from efsgd_jax.privacy.feedback_options import FeedbackMode
+from efsgd_jax.privacy.sampling import sample_capacity
 
 # Largest value of a key that sets the size of an array. With larger values, indices overflow before memory runs out.
 MAX_SIZE = 2**20
@@ -119,6 +121,40 @@ def feedback_options(config: ConfigDict) -> dict[str, Any]:
         "feedback_decay": None if p.feedback_decay < 0 else p.feedback_decay,
         "feedback_share": p.feedback_share or None,
     }
+
+
+def poisson_mechanism(config: ConfigDict, dataset_size: int, l2_norm_clip: Any) -> DpSgdMechanism:
+    """DP-SGD on Poisson-sampled batches, from the keys of ``config.privacy`` and ``config.train.expected_batch_size``.
+
+    Args:
+      config: a configuration with ``method.microbatch_size``.
+      dataset_size: number N of training images.
+      l2_norm_clip: the clip norm, or one for each top-level key of the parameters.
+
+    Raises:
+      UserError: the expected batch size is larger than the number of training images.
+    """
+    p, expected = config.privacy, config.train.expected_batch_size
+    if expected > dataset_size:
+        raise UserError(
+            f"config.train.expected_batch_size is {expected}, but there are only N = {dataset_size} training images; "
+            "lower it"
+        )
+    q = expected / dataset_size
+    capacity = sample_capacity(
+        dataset_size,
+        q,
+        multiple_of=config.method.microbatch_size or 1,
+        overflow_probability=LOCAL_OVERFLOW if p.feedback == "local" else None,
+    )
+    return DpSgdMechanism(
+        dataset_size=dataset_size,
+        sampling_probability=q,
+        capacity=capacity,
+        noise_multiplier=p.noise_multiplier,
+        l2_norm_clip=l2_norm_clip,
+        **feedback_options(config),
+    )
 
 
 def without_noise(config: ConfigDict) -> bool:

@@ -6,11 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from efsgd_jax.errors import UserError
-from efsgd_jax.privacy.dp_sgd import LOCAL_OVERFLOW, DpSgdMechanism
 from efsgd_jax.privacy.plan import PlannedPhase
-from efsgd_jax.privacy.sampling import sample_capacity
-from efsgd_jax.synthesizers.config_rules import Rule, at_least, feedback_options, fractions
+from efsgd_jax.synthesizers.config_rules import Rule, at_least, fractions, poisson_mechanism
 from efsgd_jax.synthesizers.efsgd_gan.options import Hyperparameters
 
 
@@ -70,24 +67,5 @@ def plan(config: ConfigDict, dataset_size: int) -> list[PlannedPhase]:
     Raises:
       UserError: the expected batch size is larger than the number of training images.
     """
-    p, t = config.privacy, config.train
-    if t.expected_batch_size > dataset_size:
-        raise UserError(
-            f"config.train.expected_batch_size is {t.expected_batch_size}, but there are only N = {dataset_size} "
-            "training images; lower it"
-        )
-    q = t.expected_batch_size / dataset_size
-    mechanism = DpSgdMechanism(
-        dataset_size=dataset_size,
-        sampling_probability=q,
-        capacity=sample_capacity(
-            dataset_size,
-            q,
-            multiple_of=config.method.microbatch_size or 1,
-            overflow_probability=LOCAL_OVERFLOW if p.feedback == "local" else None,
-        ),
-        noise_multiplier=p.noise_multiplier,
-        l2_norm_clip=p.l2_norm_clip.to_dict(),
-        **feedback_options(config),
-    )
-    return [PlannedPhase("training", mechanism, t.steps)]
+    mechanism = poisson_mechanism(config, dataset_size, config.privacy.l2_norm_clip.to_dict())
+    return [PlannedPhase("training", mechanism, config.train.steps)]

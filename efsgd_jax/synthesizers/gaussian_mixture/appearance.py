@@ -11,6 +11,7 @@ Formal guarantees:
 """
 
 import dataclasses
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,10 @@ class AppearanceOptions:
     low_pass: int = 0
     deformation: float = 0.0
     contrast: float = 1.0
+
+    def without_style(self) -> Self:
+        """The same options without deformation and with contrast 1, for images that a network still changes."""
+        return dataclasses.replace(self, deformation=0.0, contrast=1.0)
 
 
 def vector_size(spec: ImageSpec, options: AppearanceOptions) -> int:
@@ -94,4 +99,9 @@ def to_image(key: jax.Array, vector: jax.Array, spec: ImageSpec, options: Appear
         noise = jax.random.normal(key, (2, *across.shape))
         shift = options.deformation * jnp.einsum("ij,kjl,ml->kim", blur, noise, blur)
         x = look_up(x, across + shift[0], down + shift[1])
-    return jnp.clip(PIVOT + options.contrast * (x - PIVOT), 0.0, 1.0)
+    return more_contrast(x, options)
+
+
+def more_contrast(images: jax.Array, options: AppearanceOptions) -> jax.Array:
+    """Images with ``options.contrast``, clipped to [0, 1]."""
+    return jnp.clip(PIVOT + options.contrast * (images - PIVOT), 0.0, 1.0)

@@ -4,9 +4,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from efsgd_jax.privacy import FullBatchMechanism, PlannedPhase
+from efsgd_jax.privacy import Budget, FullBatchMechanism, PlannedPhase
 from efsgd_jax.synthesizers.config_rules import Rule, at_least
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, budget_shares
+
+WHOLE = Budget()
 
 
 def defaults() -> dict[str, Any]:
@@ -32,8 +34,14 @@ def rules(config: ConfigDict) -> list[Rule]:
 def plan(config: ConfigDict, dataset_size: int) -> list[PlannedPhase]:
     """The phases of full-batch releases. Each has a share of the budget 1/sigma^2: see ``options.budget_shares``."""
     hyperparameters = Hyperparameters(**{k: v for k, v in config.method.items() if k != "name"})
-    sigma = config.privacy.noise_multiplier
+    return plan_of(hyperparameters, dataset_size, config.privacy.noise_multiplier)
+
+
+def plan_of(
+    hyperparameters: Hyperparameters, dataset_size: int, noise_multiplier: float, budget: Budget = WHOLE
+) -> list[PlannedPhase]:
+    """``plan`` for hyperparameters, as a part of a method with further phases: ``budget`` is that of these phases."""
     return [
-        PlannedPhase(name, FullBatchMechanism(dataset_size, sigma, share, steps), steps)
+        PlannedPhase(name, FullBatchMechanism(dataset_size, noise_multiplier, share, steps), steps, budget)
         for name, (share, steps) in budget_shares(hyperparameters).items()
     ]

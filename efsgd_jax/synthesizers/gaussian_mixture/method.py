@@ -6,7 +6,7 @@ an image of class y, candidates are sampled from the mixture of class y, one aft
 reranker's probability p(y | image). This favours candidates that the classifier can tell from other classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,21 +16,13 @@ from jax.sharding import Mesh
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy import PlannedPhase
-from efsgd_jax.synthesizers.base import Phase
+from efsgd_jax.synthesizers.base import Generate, Phase
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import to_image, vector_size
 from efsgd_jax.synthesizers.gaussian_mixture.fit import empty_mixture, fit_phases
-from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
-from efsgd_jax.synthesizers.gaussian_mixture.rejection import accepted_images
-from efsgd_jax.synthesizers.gaussian_mixture.reranker import (
-    log_probabilities,
-    num_features,
-    oriented_gradients,
-    reranker_phase,
-)
+from efsgd_jax.synthesizers.gaussian_mixture.reranker import num_features, reranker_phase
+from efsgd_jax.synthesizers.gaussian_mixture.sampling import make_sampler
 
-# Number of images that are generated in parallel.
-DRAWN_AT_ONCE = 100
 # Largest number of components of a vector. Beyond it, the second moment takes a gigabyte of memory, and estimating it
 # needs more examples than data sets have.
 MAX_SIZE = 4200
@@ -42,30 +34,13 @@ def released_like(spec: ImageSpec, hp: Hyperparameters) -> Any:
     return {"mixture": jax.eval_shape(lambda: empty_mixture(spec, hp)._asdict()), "reranker": reranker}
 
 
-def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
+def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Generate:
     """Returns ``generate(params, key, labels) -> images`` for the released mixture: see ``Method.make_generate``."""
 
-    def generate(params: Any, key: jax.Array, labels: jax.Array) -> jax.Array:
-        keys, mixture = jax.random.split(key, labels.shape[0]), Mixture(**params["mixture"])
+    def render(params: Any, keys: jax.Array, vectors: jax.Array, labels: jax.Array) -> jax.Array:
+        return jax.vmap(lambda k, v: to_image(k, v, spec, hp))(keys, vectors)
 
-        def one(key: jax.Array, label: jax.Array) -> jax.Array:
-            draw_key, image_key = jax.random.split(key)
-            return to_image(image_key, draw(mixture, draw_key, label), spec, hp)
-
-        def propose(index: jax.Array, attempt: jax.Array) -> tuple[jax.Array, jax.Array]:
-            attempt_keys = jax.vmap(lambda k, i: jax.random.split(jax.random.fold_in(k, i)))(keys[index], attempt)
-            images = jax.vmap(one)(attempt_keys[:, 0], labels[index])
-            if hp.candidates == 1:
-                return images, jnp.ones(len(index), bool)
-            scores = log_probabilities(params["reranker"], oriented_gradients(images))
-            chance = jnp.exp(jnp.take_along_axis(scores, labels[index][:, None], axis=1)[:, 0])
-            return images, jax.vmap(jax.random.uniform)(attempt_keys[:, 1]) < chance
-
-        # In lanes, to bound the memory: every candidate needs a matrix, the axes of its component.
-        lanes = min(DRAWN_AT_ONCE, labels.shape[0])
-        return 2 * accepted_images(propose, labels.shape[0], hp.candidates, lanes) - 1
-
-    return generate
+    return make_sampler(render, hp.candidates)
 
 
 def phases(

@@ -38,3 +38,11 @@ def draw(mixture: Mixture, key: jax.Array, label: jax.Array) -> jax.Array:
     noise = jax.random.normal(noise_key, mixture.basis.shape[1:])
     z = mixture.centres[label, j] + mixture.axes[label, j] @ (jnp.sqrt(mixture.variances[label, j]) * noise)
     return mixture.means[label] + mixture.basis @ z
+
+
+def code_scale(mixture: Mixture) -> jax.Array:
+    """Root mean square of the codes z along each direction, ``[d]``, over all classes; 1 for directions left out."""
+    m = mixture
+    inside = jnp.einsum("kmij,kmj->kmi", jnp.square(m.axes), m.variances)
+    mean_square = jnp.mean(jnp.sum(m.weights[..., None] * (jnp.square(m.centres) + inside), axis=1), axis=0)
+    return jnp.where(mean_square > 1e-12, jnp.sqrt(mean_square), 1.0)

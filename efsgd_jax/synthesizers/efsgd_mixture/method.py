@@ -1,0 +1,164 @@
+"""Error-feedback SGD on a latent space that cannot collapse: a private Gaussian mixture.
+
+The mixture is fitted first, with a part of the budget. Its samples are blurred images, because they are sums of a few
+principal directions. Each has a code z: its coordinates in the released basis V, about the released class mean m_y. The
+code of a real image follows from the same basis, without a trained encoder::
+
+    z(x, y) = V^T (to_vector(x) - m_y)        b(z, y) = to_image(m_y + V z)        G(z, y) = b(z, y) + f(b(z, y), z, y)
+
+The decoder f is trained on real images by DP-SGD with the reconstruction loss of arXiv 2601.15061, and error feedback::
+
+    l(x, y) = |G(z(x, y), y) - x|^2
+
+A generated image is ``G(z, y)`` for a code that is drawn from the mixture of class y. Before training, f is zero: the
+generator starts as the mixture, and every code keeps its own image.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from efsgd_jax.data.dataset import ImageSpec
+from efsgd_jax.errors import UserError
+from efsgd_jax.models.refiner import Refiner
+from efsgd_jax.privacy.dp_sgd import DpSgdMechanism
+from efsgd_jax.privacy.gradient_access import GradientAccess
+from efsgd_jax.privacy.plan import PlannedPhase
+from efsgd_jax.synthesizers import gaussian_mixture
+from efsgd_jax.synthesizers.base import Generate, Phase, Record, Released
+from efsgd_jax.synthesizers.efsgd_mixture.options import Hyperparameters
+from efsgd_jax.synthesizers.gaussian_mixture.appearance import more_contrast, to_image, to_vector, vector_size
+from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, code_scale
+from efsgd_jax.synthesizers.gaussian_mixture.sampling import make_sampler
+
+PyTree = Any
+# The last learning rate, relative to the first one.
+LAST_RATE = 0.05
+
+
+class State(NamedTuple):
+    """The training phase's state. ``warm`` is what the mixture's phases released, ``{"mixture", "reranker"}``."""
+
+    step: jax.Array
+    params: PyTree
+    ema: PyTree
+    residual: PyTree
+    optimizer: optax.OptState
+    warm: PyTree
+
+
+class Decoder(NamedTuple):
+    """The generator G, for batches of vectors in the format of ``appearance.to_vector``."""
+
+    spec: ImageSpec
+    hp: Hyperparameters
+
+    @property
+    def network(self) -> Refiner:
+        return Refiner(self.spec, self.hp.width, self.hp.blocks, self.hp.noise_injection)
+
+    def init(self, key: jax.Array) -> PyTree:
+        size = min(self.hp.directions, vector_size(self.spec, self.hp))
+        inputs = jnp.zeros((1, *self.spec.shape)), jnp.zeros((1, size)), jnp.zeros(1, jnp.int32)
+        return self.network.init({"params": key, "noise": key}, *inputs)
+
+    def __call__(
+        self, params: PyTree, mixture: Mixture, vectors: jax.Array, labels: jax.Array, keys: jax.Array
+    ) -> jax.Array:
+        """``G``: images ``[L, S, S, C]``, not clipped to [0, 1], for vectors ``[L, D]`` and a key for each of them."""
+        plain = self.hp.without_style()
+        blurred = jax.vmap(lambda k, v: to_image(k, v, self.spec, plain))(keys, vectors)
+        codes = (vectors - mixture.means[labels]) @ mixture.basis / code_scale(mixture)
+        rngs = {"noise": jax.random.fold_in(keys[0], 1)}
+        return cast(jax.Array, self.network.apply(params, blurred, codes, labels, rngs=rngs))
+
+
+def released_like(spec: ImageSpec, hp: Hyperparameters) -> Any:
+    """Shapes and dtypes of what is published: the mixture, the reranker's weights and the decoder's parameters."""
+    decoder = jax.eval_shape(Decoder(spec, hp).init, jax.random.key(0))
+    return {**gaussian_mixture.METHOD.released_like(spec, hp), "decoder": decoder}
+
+
+def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Generate:
+    """Returns ``generate(params, key, labels) -> images`` for what is published: see ``Method.make_generate``."""
+    decoder = Decoder(spec, hp)
+
+    def render(params: Any, keys: jax.Array, vectors: jax.Array, labels: jax.Array) -> jax.Array:
+        images = decoder(params["decoder"], Mixture(**params["mixture"]), vectors, labels, keys)
+        return more_contrast(images, hp)
+
+    return make_sampler(render, hp.candidates)
+
+
+def phases(
+    spec: ImageSpec, hyperparameters: Hyperparameters, plan: Sequence[PlannedPhase], mesh: Mesh | None = None
+) -> list[Phase]:
+    """The phases of the mixture, then error-feedback SGD for the decoder.
+
+    Raises:
+      UserError: images of an odd size, or one that ``gaussian_mixture`` refuses.
+
+    Formal guarantees:
+      A training step reads real examples through one ``access.clipped_gradient`` only. The code of an example and its
+      blurred image are functions of that example and of what the phases of the mixture released.
+    """
+    hp, decoder = hyperparameters, Decoder(spec, hyperparameters)
+    *warm_plan, planned = plan
+    if spec.image_size % 2:
+        raise UserError(
+            f"config.method.name efsgd_mixture needs an even image size, not {spec.image_size}; set "
+            f"--config.data.image_size={spec.image_size + 1}"
+        )
+    mechanism = planned.mechanism
+    assert isinstance(mechanism, DpSgdMechanism)
+    adam = optax.adam(optax.cosine_decay_schedule(hp.learning_rate, max(planned.steps, 1), LAST_RATE), b1=hp.adam_b1)
+
+    def init(key: jax.Array, released: Released) -> State:
+        params = decoder.init(key)
+        return State(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            ema=jax.tree.map(jnp.copy, params),  # a copy, so that the buffers of a state may be donated
+            residual=mechanism.initial_residual(params),
+            optimizer=adam.init(params),
+            warm=jax.tree.map(jnp.asarray, released["moments"]),
+        )
+
+    def step(state: State, access: GradientAccess, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+        del key  # generated images have no loss of their own
+        mixture = Mixture(**state.warm["mixture"])
+
+        def loss(params: PyTree, example: Record, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            vector = vector_in_basis(mixture, to_vector(example.image, hp), example.label)
+            rebuilt = decoder(params, mixture, vector[None], example.label[None], key[None])
+            error = jnp.sum(jnp.square(rebuilt[0] - example.image.astype(jnp.float32) / 255))
+            return error, {"reconstruction": error}
+
+        gradient, residual = access.clipped_gradient(
+            loss, state.params, state.residual, microbatch_size=hp.microbatch_size
+        )
+        updates, optimizer = adam.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = jnp.minimum(hp.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = optax.incremental_update(params, state.ema, 1.0 - decay)
+        return State(state.step + 1, params, ema, residual, optimizer, state.warm), {}
+
+    training = Phase(
+        planned,
+        init,
+        step,
+        release=lambda state: {**state.warm, "decoder": state.ema},
+        parameters=lambda state: state.params,
+        shown=("reconstruction",),
+    )
+    return [*gaussian_mixture.METHOD.phases(spec, hp, warm_plan, mesh), training]
+
+
+def vector_in_basis(mixture: Mixture, vector: jax.Array, label: jax.Array) -> jax.Array:
+    """``m_y + V V^T (vector - m_y)``: what the code of a vector ``[D]`` keeps of it."""
+    mean = mixture.means[label]
+    return mean + mixture.basis @ (mixture.basis.T @ (vector - mean))
