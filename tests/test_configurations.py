@@ -43,6 +43,10 @@ SMALL = {
         "method.generated_batch_size": "4", "method.warm_steps": "1",
     },
     "gaussian_mixture": {"method.components": "2", "method.directions": "4", "method.reranker_steps": "2"},
+    "efsgd_mixture": {
+        "train.expected_batch_size": "16", "method.components": "2", "method.directions": "4",
+        "method.reranker_steps": "2", "method.width": "2", "method.blocks": "1", "method.microbatch_size": "16",
+    },
 }  # fmt: skip
 
 

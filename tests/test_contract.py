@@ -25,6 +25,15 @@ class TestEfsgdGan(SynthesizerContract):
                "privacy": {"feedback": "private", "feedback_l2_norm_clip": 2.0}}  # fmt: skip
 
 
+class TestEfsgdMixture(SynthesizerContract):
+    method = "efsgd_mixture"
+    changes: ClassVar = {
+        "method": TestGaussianMixture.changes["method"] | {"width": 4, "blocks": 1, "microbatch_size": 8},
+        "train": {"steps": 3, "expected_batch_size": 12},
+        "privacy": {"feedback": "local", "feedback_l2_norm_clip": 2.0},
+    }
+
+
 class TestSanitizedGan(SynthesizerContract):
     method = "sanitized_gan"
     changes: ClassVar = {"method": SHARDS | {"warm_steps": 1}, "train": {"steps": 3, "images_per_step": 4},
@@ -63,4 +72,5 @@ class TestSanitizedGanRoundRobin(SynthesizerContract):
 
 def test_every_method_keeps_the_contract():
     """A new package without a class here is noticed."""
-    assert {c.method for c in (TestGaussianMixture, TestEfsgdGan, TestSanitizedGan)} == set(method_names())
+    classes = TestGaussianMixture, TestEfsgdGan, TestEfsgdMixture, TestSanitizedGan
+    assert {c.method for c in classes} == set(method_names())

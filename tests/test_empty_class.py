@@ -19,6 +19,11 @@ SMALL = {
     "gaussian_mixture": {
         "method": {"components": 2, "directions": 4, "cluster_steps": 1, "candidates": 2, "reranker_steps": 4},
     },
+    "efsgd_mixture": {
+        "method": {"components": 2, "directions": 4, "cluster_steps": 1, "candidates": 2, "reranker_steps": 4,
+                   "width": 4, "blocks": 1},
+        "train": {"steps": 3, "expected_batch_size": 16},
+    },
     "sanitized_gan": {
         "method": {"latent": 4, "generator_width": 4, "max_width": 8, "critic_width": 4, "critic_steps": 1,
                    "critic_batch_size": 4, "warm_steps": 1, "classifier_weight": 0.5},
@@ -37,7 +42,9 @@ def arrays(tmp_path):
     return file
 
 
-@pytest.mark.parametrize("method", [pytest.param(m, marks=[pytest.mark.slow] * ("gan" in m)) for m in SMALL])
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=[pytest.mark.slow] * (m != "gaussian_mixture")) for m in SMALL]
+)
 def test_a_class_without_an_image_is_trained_drawn_scored_and_released(method, arrays, tmp_path):
     config = default_config(method)
     config.data.update(name="npz", path=str(arrays), classes="a,nothing,b,neither")

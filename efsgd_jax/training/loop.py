@@ -93,7 +93,8 @@ def steps_of(
             epsilon = spent(step)
             state, metrics = compiled[count](state, jnp.int32(step), inputs)
             step += count
-            pending.append(metrics)
+            # Programs are dispatched ahead of their execution; the remaining time is estimated from executed ones.
+            pending.append(jax.block_until_ready(metrics))
             progress.advance(count)
             if step % every and step != last:
                 yield Row(step, state, None)

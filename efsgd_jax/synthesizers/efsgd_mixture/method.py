@@ -67,10 +67,19 @@ class Decoder(NamedTuple):
         return self.network.init({"params": key, "noise": key}, *inputs)
 
     def __call__(
-        self, params: PyTree, mixture: Mixture, vectors: jax.Array, labels: jax.Array, keys: jax.Array
+        self,
+        params: PyTree,
+        mixture: Mixture,
+        vectors: jax.Array,
+        labels: jax.Array,
+        keys: jax.Array,
+        deformation: float = 0.0,
     ) -> jax.Array:
-        """``G``: images ``[L, S, S, C]``, not clipped to [0, 1], for vectors ``[L, D]`` and a key for each of them."""
-        plain = self.hp.without_style()
+        """``G``: images ``[L, S, S, C]``, not clipped to [0, 1], for vectors ``[L, D]`` and a key for each of them.
+
+        With ``deformation``, as in ``AppearanceOptions``, the blurred images are deformed before they are corrected.
+        """
+        plain = self.hp.plain(deformation=deformation)
         blurred = jax.vmap(lambda k, v: to_image(k, v, self.spec, plain))(keys, vectors)
         codes = (vectors - mixture.means[labels]) @ mixture.basis / code_scale(mixture)
         rngs = {"noise": jax.random.fold_in(keys[0], 1)}
@@ -88,7 +97,7 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Generate:
     decoder = Decoder(spec, hp)
 
     def render(params: Any, keys: jax.Array, vectors: jax.Array, labels: jax.Array) -> jax.Array:
-        images = decoder(params["decoder"], Mixture(**params["mixture"]), vectors, labels, keys)
+        images = decoder(params["decoder"], Mixture(**params["mixture"]), vectors, labels, keys, hp.deformation)
         return more_contrast(images, hp)
 
     return make_sampler(render, hp.candidates)

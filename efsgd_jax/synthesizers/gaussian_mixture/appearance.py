@@ -47,9 +47,9 @@ class AppearanceOptions:
     deformation: float = 0.0
     contrast: float = 1.0
 
-    def without_style(self) -> Self:
-        """The same options without deformation and with contrast 1, for images that a network still changes."""
-        return dataclasses.replace(self, deformation=0.0, contrast=1.0)
+    def plain(self, *, deformation: float = 0.0) -> Self:
+        """The same options with contrast 1 and another deformation, for images that a network still changes."""
+        return dataclasses.replace(self, deformation=deformation, contrast=1.0)
 
 
 def vector_size(spec: ImageSpec, options: AppearanceOptions) -> int:
