@@ -1,0 +1,29 @@
+"""Fashion-MNIST at epsilon 10, delta 1e-5: a private mixture as latent space, then error-feedback SGD. About 17 minutes
+on 2 CPU cores; gen2real, FID and recall in docs/results/efsgd_mixture.md.
+
+    python -m efsgd_jax.train --config=configs/efsgd_mixture_fmnist.py --workdir=runs/efsgd_mixture
+
+downloads the data once; ``--config.data.path=fashion_mnist.npz`` (Keras' keys) or a directory of idx files uses yours.
+"""
+
+from ml_collections import ConfigDict
+
+from efsgd_jax import default_config
+
+
+def get_config() -> ConfigDict:
+    config = default_config("efsgd_mixture")
+    config.data.name = "fashion_mnist"
+    # Large batches: the noise multiplier grows more slowly than the batch.
+    config.train.update(steps=300, expected_batch_size=2048, log_every=10, grid_every=100)
+    config.method.update(
+        # Most of epsilon: a DP-SGD of 300 steps has almost the same noise for 4 or for 7 of 10.
+        mixture_share=0.6,
+        pose_weight=8.0,
+        pose_slant=False,
+        components=20,
+        directions=120,
+        mean_clip=14.0,
+        contrast=1.2,
+    )
+    return config
