@@ -1,6 +1,6 @@
 """A config against itself with one option changed: epsilon, gen2real and minutes of each, mean and std over runs.
 
-    python benchmarks/ablation.py --config=configs/digits.py --runs=3 --out=benchmarks/results/digits.json
+    python benchmarks/ablation.py --config=configs/efsgd_digits.py --runs=3 --out=benchmarks/results/digits.json
 
 About 40 seconds a run for digits on 2 CPU cores. Every run draws its own keys from the system's entropy. Interrupted,
 the same command goes on where it was: finished runs are read from --out, a half-finished one resumes.
@@ -106,7 +106,7 @@ def spread(values: list[float], digits: int = 1) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/digits.py")
+    parser.add_argument("--config", default="configs/efsgd_digits.py")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--variants", default=";".join(VARIANTS), help="separated by ;")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every variant; repeatable")

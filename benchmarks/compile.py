@@ -57,7 +57,7 @@ def run(*arguments: str, flags: str = "") -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/digits.py")
+    parser.add_argument("--config", default="configs/efsgd_digits.py")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", help="JSON file of results")

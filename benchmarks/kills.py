@@ -29,7 +29,7 @@ from timing import write_record
 
 STEPS = 300
 FLAGS = [f"--config.train.steps={STEPS}", "--config.train.log_every=10", "--config.train.grid_every=20"]
-FLAGS += ["--config.train.seed=7", "--config=configs/digits.py"]
+FLAGS += ["--config.train.seed=7", "--config=configs/efsgd_digits.py"]
 
 
 def start(workdir: Path) -> subprocess.Popen:

@@ -1,7 +1,7 @@
-"""scikit-learn's 8x8 digits (N = 1,422), bundled, epsilon 10: the demo. Half a minute on 2 CPU cores;
-gen2real about 0.89 (logistic regression), 0.88 (CNN).
+"""scikit-learn's 8x8 digits (N = 1,422), bundled, epsilon 10: the demo. Half a minute on 2 CPU cores; gen2real about
+0.92 (logistic regression and CNN), recall about 0.35.
 
-python -m efsgd_jax.train --config=configs/digits.py --workdir=runs/digits
+    python -m efsgd_jax.train --config=configs/digits.py --workdir=runs/digits
 """
 
 from ml_collections import ConfigDict
@@ -10,4 +10,15 @@ from efsgd_jax import default_config
 
 
 def get_config() -> ConfigDict:
-    return default_config()
+    config = default_config("efsgd_mixture")
+    config.train.update(steps=60, expected_batch_size=256)
+    config.method.update(
+        mixture_share=0.6,
+        components=1,  # 142 images of a class are too few for more
+        directions=20,
+        mean_clip=5.0,
+        deviation_clip=3.0,
+        width=16,
+        blocks=2,
+    )
+    return config

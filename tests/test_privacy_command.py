@@ -107,7 +107,7 @@ def test_flags_print_the_epsilon_noise_or_steps_that_they_leave_open(capsys):
 
 
 def test_a_config_prints_the_epsilon_that_it_spends(capsys):
-    config = ["--config=configs/digits.py", "--config.privacy.epsilon=3", "--config.train.steps=50"]
+    config = ["--config=configs/efsgd_digits.py", "--config.privacy.epsilon=3", "--config.train.steps=50"]
     assert main(["--dataset_size=1438", *config]) == 0
     out = capsys.readouterr().out
     assert 2.9 < float(re.search(r"epsilon by PLD \(proven\) +([\d.]+)", out)[1]) <= 3
@@ -118,9 +118,9 @@ def test_a_config_prints_the_epsilon_that_it_spends(capsys):
     ("arguments", "message"),
     [
         (["--epsilon=1"], "--dataset_size"),
-        (["--config=configs/digits.py"], "--dataset_size"),
-        (["--config=configs/digits.py", "--dataset_size=1438", "--steps=3"], "--steps and --config"),
-        (["--config=configs/digits.py", "--dataset_size=100"], "only N = 100"),
+        (["--config=configs/efsgd_digits.py"], "--dataset_size"),
+        (["--config=configs/efsgd_digits.py", "--dataset_size=1438", "--steps=3"], "--steps and --config"),
+        (["--config=configs/efsgd_digits.py", "--dataset_size=100"], "only N = 100"),
         (BASE, "--epsilon, --noise_multiplier or both"),
         ([*BASE, "--epsilon=-1"], "above 0"),
         ([*BASE, "--epsilon=1", "--delta=2"], "--delta"),

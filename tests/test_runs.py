@@ -158,7 +158,7 @@ def test_folder_names_are_safe_and_distinct():
 def test_the_default_config_is_that_of_digits():
     from efsgd_jax import load_config
 
-    assert load_config("configs/digits.py") == default_config()
+    assert load_config("configs/efsgd_digits.py") == default_config()
 
 
 def test_tensorboard_shows_the_run_that_counts(tmp_path):

@@ -18,7 +18,7 @@ def make_parser() -> Parser:
         description="Train a differentially private image generator, or continue a killed run.",
     )
     parser.add_argument("--workdir", required=True, help="directory of the run")
-    parser.add_argument("--config", help="a config, such as configs/digits.py; the default is digits")
+    parser.add_argument("--config", help="a config, such as configs/digits.py; the default is configs/efsgd_digits.py")
     parser.add_argument(
         "--distributed", action="store_true",
         help="one of several processes that train together: on Slurm, Kubernetes and TPU pods they find each other; "
