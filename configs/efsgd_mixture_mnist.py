@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
         pose_weight=8.0,
         components=20,
         directions=120,
-        deformation=0.5 / 28,
-        contrast=1.2,
+        deformation=0.25 / 28,
+        contrast=2.0,
     )
     return config
