@@ -62,9 +62,11 @@ def test_what_a_code_keeps_of_a_vector_is_its_projection():
     np.testing.assert_allclose(mixture.basis.T @ (vector - kept), 0, atol=1e-5)
 
 
-def test_before_training_the_generator_is_the_mixture():
-    spec, hp = ImageSpec(8, 1, 3), Hyperparameters(directions=6, components=2, candidates=1, contrast=1.3)
-    params = {"mixture": random_mixture()._asdict(), "reranker": jnp.zeros((1, 3))}
+@pytest.mark.parametrize("channels", [1, 3])
+def test_before_training_the_generator_is_the_mixture(channels):
+    spec = ImageSpec(8, channels, 3)
+    hp = Hyperparameters(directions=6, components=2, candidates=1, contrast=1.3, deformation=0.05)
+    params = {"mixture": random_mixture(64 * channels)._asdict(), "reranker": jnp.zeros((1, 3))}
     labels, key = jnp.arange(12) % 3, jax.random.key(3)
     want = method_named("gaussian_mixture").make_generate(spec, hp)(params, key, labels)
     params["decoder"] = Decoder(spec, hp).init(jax.random.key(1))

@@ -207,6 +207,7 @@ def test_reconstruction_from_the_prior_takes_images_of_the_label():
             assert distances[found[0]] == pytest.approx(distances[same].min())
 
 
+@pytest.mark.slow
 def test_without_noise_it_learns_the_digits():
     data = load_dataset("digits")
     hp = Hyperparameters(latent=6, generator_width=16, max_width=32, critic_width=8, critic_steps=3,
