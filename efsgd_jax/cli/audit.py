@@ -21,10 +21,10 @@ from efsgd_jax.formatting import format_epsilon, format_lower_bound
 from efsgd_jax.privacy import fresh_key
 
 EXAMPLES = """examples:
-  python -m efsgd_jax audit --quick                         the step, one game for each mode and sampler
-  python -m efsgd_jax audit --mutants                       mechanisms with a fault each: all must be caught
-  python -m efsgd_jax audit --config=configs/efsgd_digits.pya training run with canaries
-  python -m efsgd_jax audit --workdir=runs/digits           the images of a finished run"""
+  python -m efsgd_jax audit --quick                           the step, one game for each mode and sampler
+  python -m efsgd_jax audit --mutants                         mechanisms with a fault each: all must be caught
+  python -m efsgd_jax audit --config=configs/efsgd_digits.py  a training run with canaries
+  python -m efsgd_jax audit --workdir=runs/digits             the images of a finished run"""
 
 
 def step(args: argparse.Namespace) -> None:
