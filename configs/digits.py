@@ -1,5 +1,5 @@
 """scikit-learn's 8x8 digits (N = 1,422), bundled, epsilon 10: the demo. Half a minute on 2 CPU cores; gen2real about
-0.92 (logistic regression and CNN), recall about 0.35.
+0.92 (logistic regression and CNN), recall about 0.4.
 
     python -m efsgd_jax.train --config=configs/digits.py --workdir=runs/digits
 """

@@ -1,5 +1,5 @@
 """MNIST at epsilon 10, delta 1e-5: a private mixture as latent space, then error-feedback SGD. About 15 minutes on 2
-CPU cores; gen2real, FID and recall in docs/results/efsgd_mixture.md.
+CPU cores; not scored on the test split yet.
 
     python -m efsgd_jax.train --config=configs/efsgd_mixture_mnist.py --workdir=runs/efsgd_mixture_mnist
 
