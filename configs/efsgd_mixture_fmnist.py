@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     # Large batches: the noise multiplier grows more slowly than the batch.
     config.train.update(steps=300, expected_batch_size=2048, log_every=10, grid_every=100)
     config.method.update(
-        # Most of epsilon: a DP-SGD of 300 steps has almost the same noise for 4 or for 7 of 10.
+        # Most of epsilon: the noise of many steps of DP-SGD grows little with what the mixture spends.
         mixture_share=0.6,
         pose_weight=8.0,
         pose_slant=False,
