@@ -32,7 +32,7 @@ SAMPLES = {"mnist": 60_000, "fashion_mnist": 60_000, "digits": 1_422}
 CONFIGS = {"mnist": "configs/mnist.py", "fashion_mnist": "configs/fmnist.py"}
 # The published family with a proof, DP-GAN-DPAC of it, as small as 2 cores can train it.
 FAMILY = {"mnist": "configs/sanitized_mnist_small.py", "fashion_mnist": "configs/sanitized_fmnist_small.py"}
-# The mixture as latent space of error-feedback SGD.
+# The mixture as latent space of a decoder that is trained by DP-SGD.
 EFSGD = {"mnist": "configs/efsgd_mixture_mnist.py", "fashion_mnist": "configs/efsgd_mixture_fmnist.py"}
 EPSILONS = ("10", "1", "3", "0.2", "inf")
 # The config with one option changed.

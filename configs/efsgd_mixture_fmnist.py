@@ -1,4 +1,4 @@
-"""Fashion-MNIST at epsilon 10, delta 1e-5: a private mixture as latent space, then error-feedback SGD. About 20 minutes
+"""Fashion-MNIST at epsilon 10, delta 1e-5: a private mixture as latent space, then DP-SGD. About 20 minutes
 on 2 CPU cores; scores in docs/results/efsgd_mixture.md.
 
     python -m efsgd_jax.train --config=configs/efsgd_mixture_fmnist.py --workdir=runs/efsgd_mixture

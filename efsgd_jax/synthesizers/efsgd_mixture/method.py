@@ -6,7 +6,8 @@ code of a real image follows from the same basis, without a trained encoder::
 
     z(x, y) = V^T (to_vector(x) - m_y)        b(z, y) = to_image(m_y + V z)        G(z, y) = b(z, y) + f(b(z, y), z, y)
 
-The decoder f is trained on real images by DP-SGD with the reconstruction loss of arXiv 2601.15061, and error feedback::
+The decoder f is trained on real images by DP-SGD with the reconstruction loss of arXiv 2601.15061, and with error
+feedback if ``config.privacy.feedback`` is set::
 
     l(x, y) = |G(z(x, y), y) - x|^2
 
