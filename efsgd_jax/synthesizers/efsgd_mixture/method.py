@@ -1,4 +1,4 @@
-"""Error-feedback SGD on a latent space that cannot collapse: a private Gaussian mixture.
+"""A decoder trained by DP-SGD on the latent space of a private Gaussian mixture.
 
 The mixture is fitted first, with a part of the budget. Its samples are blurred images, because they are sums of a few
 principal directions. Each has a code z: its coordinates in the released basis V, about the released class mean m_y. The
