@@ -1,4 +1,4 @@
-"""``efsgd_mixture``: a private mixture as the latent space, and a decoder trained by DP-SGD, optionally with feedback."""
+"""``efsgd_mixture``: a private mixture as latent space, and a decoder trained by DP-SGD, optionally with feedback."""
 
 from efsgd_jax.synthesizers.base import Method
 from efsgd_jax.synthesizers.efsgd_mixture.config import defaults, plan, rules
