@@ -12,7 +12,8 @@ from efsgd_jax import fit
 from efsgd_jax.cli.evaluate import main as score
 from efsgd_jax.cli.sample import main as draw
 from efsgd_jax.cli.train import main as train
-from efsgd_jax.runs.privacy_report import privacy_report, public_facts, to_markdown
+from efsgd_jax.runs.privacy_markdown import to_markdown
+from efsgd_jax.runs.privacy_report import privacy_report, public_facts
 from efsgd_jax.training.setup import make_ledger
 
 ROOT = Path(__file__).parents[1]

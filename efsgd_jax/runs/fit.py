@@ -73,41 +73,43 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
     """
     progress = progress and is_first()
     setup = prepare(config, shown=progress)
-    directory = Workdir(workdir)
+    report, directory = report_of(setup), Workdir(workdir)
     with contextlib.ExitStack() as stack:
-        if not from_first(np.array(is_first() and _enter(setup, directory, stack))):
+        if not _finished(setup, directory, stack):
             try:
                 trained = train(setup, directory, progress)
                 if trained is not None:
-                    publish(setup, directory, *trained)
+                    publish(setup, report, directory, *trained)
             except OSError as error:
                 raise UserError(
                     f"cannot write in {directory.root} ({error.strerror or error}); run the same command again to "
                     "continue from the last checkpoint"
                 ) from error
-    report = read_json(directory.privacy_json) if is_first() else report_of(setup)
+    if is_first():
+        report = read_json(directory.privacy_json)  # with the noisy queries of a run that was finished before
     return FitResult(
         directory.root, report["steps"], float(report["epsilon"]), report["delta"], directory.samples, report
     )
 
 
-def _enter(setup: Setup, directory: Workdir, stack: contextlib.ExitStack) -> bool:
-    """Checks the run's directory and prepares it for training.
+def _finished(setup: Setup, directory: Workdir, stack: contextlib.ExitStack) -> bool:
+    """Checks the run's directory and, in the first process, prepares it for training.
 
-    If the run is not finished, this process holds the directory's lock until ``stack`` is closed.
+    If the run is not finished, the first process holds the directory's lock until ``stack`` is closed.
 
     Returns:
-      Whether the run is finished already.
+      Whether the run is finished already; the same in every process.
     """
-    needed = memory.needed(setup.phases, setup.dataset)
-    directory.check(setup.identity, bytes_needed=4 * needed.state + 2**25)
-    if directory.finished:
-        return True
-    memory.check(needed, setup.memory_hint)
-    directory.create()
-    stack.enter_context(sole_owner(directory))
-    directory.check(setup.identity, bytes_needed=0)  # again: another process may have changed the directory
-    directory.record(setup.identity)
-    if setup.config.train.seed >= 0 and not directory.finished:
-        print("warning: train.seed is set: this run carries NO privacy guarantee", file=sys.stderr)
-    return directory.finished
+    if is_first():
+        identity, state_size = setup.identity, 0
+        if not directory.finished:
+            state_size = memory.check(setup.phases, setup.dataset, setup.memory_hint).state
+        directory.check(identity, bytes_needed=4 * state_size + 2**25)
+        if not directory.finished:
+            directory.create()
+            stack.enter_context(sole_owner(directory))
+            directory.check(identity, bytes_needed=0)  # again: another process may have changed the directory
+            directory.record(identity)
+            if setup.config.train.seed >= 0 and not directory.finished:
+                print("warning: train.seed is set: this run carries NO privacy guarantee", file=sys.stderr)
+    return bool(from_first(np.array(directory.finished)))

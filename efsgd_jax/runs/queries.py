@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import read_json, write_json, write_text
 from efsgd_jax.privacy.accounting import after_queries
-from efsgd_jax.runs.privacy_report import to_markdown, with_queries
+from efsgd_jax.runs.privacy_markdown import to_markdown
+from efsgd_jax.runs.privacy_report import with_queries
 from efsgd_jax.runs.workdir import Workdir
 
 MECHANISM = "number of right answers on the real test split, plus discrete Laplace noise, over that split's size"

@@ -23,7 +23,8 @@ from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.images import enlarge
 from efsgd_jax.privacy import Composition
 from efsgd_jax.privacy.accounting import after_queries
-from efsgd_jax.runs.privacy_report import public_facts, to_markdown
+from efsgd_jax.runs.privacy_markdown import to_markdown
+from efsgd_jax.runs.privacy_report import public_facts
 from efsgd_jax.runs.queries import read_queries
 from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.synthesizers import method_named

@@ -29,7 +29,7 @@ class Needed(NamedTuple):
         return self.state + self.data + WORKING
 
 
-def needed(phases: Sequence[Phase], dataset: Dataset) -> Needed:
+def estimate(phases: Sequence[Phase], dataset: Dataset) -> Needed:
     """Estimates the memory from shapes alone, for the phase that needs the most; nothing is allocated.
 
     The state is counted once, because steps overwrite it.
@@ -64,17 +64,21 @@ def available() -> int | None:
     return int(lines["MemAvailable"].split()[0]) * 1024
 
 
-def check(run: Needed, hint: str) -> None:
+def check(phases: Sequence[Phase], dataset: Dataset, hint: str) -> Needed:
     """Checks that a run fits into the free memory. For a large run it prints the estimate on standard error.
 
     Args:
-      run: the estimate, from ``needed``.
+      phases: the run's phases.
+      dataset: its data set.
       hint: the config keys to lower, for the message.
+
+    Returns:
+      The estimate.
 
     Raises:
       UserError: the device has less free memory than the run needs.
     """
-    left = available()
+    run, left = estimate(phases, dataset), available()
     if run.total > QUIET:
         print(
             f"memory: about {run.total / GIB:.1f} GiB (training state {run.state / GIB:.1f}, images "
@@ -86,3 +90,4 @@ def check(run: Needed, hint: str) -> None:
         raise UserError(
             f"the run needs about {run.total / GIB:.1f} GiB of memory and {left / GIB:.1f} GiB are free; lower {hint}"
         )
+    return run

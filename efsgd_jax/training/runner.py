@@ -3,8 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +11,15 @@ import numpy as np
 
 from efsgd_jax.errors import Stopped, UserError
 from efsgd_jax.images import save_grid
-from efsgd_jax.privacy import Composition, Ledger
 from efsgd_jax.synthesizers.base import Phase, Record
+from efsgd_jax.training.charge import Charge
 from efsgd_jax.training.checkpoints import Checkpoints
 from efsgd_jax.training.compilation import compiler_options
 from efsgd_jax.training.devices import from_first, is_first, replicate, to_host
 from efsgd_jax.training.grid import draw_grid
 from efsgd_jax.training.loop import check_finite, steps_of, warm_up
 from efsgd_jax.training.metrics_stream import MetricsStream
+from efsgd_jax.training.run_files import RunFiles
 from efsgd_jax.training.setup import Setup
 from efsgd_jax.training.signals import preemption
 from efsgd_jax.training.update import Inputs, keys_of_phase
@@ -27,24 +27,6 @@ from efsgd_jax.training.update import Inputs, keys_of_phase
 PyTree = Any
 # Number of records for which a phase's view is computed at a time.
 VIEW_CHUNK = 500
-
-
-class RunFiles(Protocol):
-    """The paths and operations that the runner needs of a run's directory; ``runs.workdir.Workdir`` has them."""
-
-    checkpoints: Path
-    metrics: Path
-    tensorboard: Path
-    grids: Path
-
-    def root_key(self, seed: int) -> jax.Array:
-        """The run's secret PRNG key."""
-
-    def begin(self, steps: int, epsilon: float, delta: float) -> None:
-        """Writes to the ledger that the run may take ``steps`` private steps, which spend ``epsilon``."""
-
-    def seal(self) -> None:
-        """Makes everything private readable to its owner only."""
 
 
 def train(setup: Setup, directory: RunFiles, progress: bool) -> tuple[PyTree, np.ndarray] | None:
@@ -67,35 +49,6 @@ def train(setup: Setup, directory: RunFiles, progress: bool) -> tuple[PyTree, np
             f"memory is not enough: {str(error).splitlines()[0][:200]}; checkpoints are intact; lower a size "
             "in config.method, such as microbatch_size or a width, or config.data.image_size"
         ) from error
-
-
-class _Charge:
-    """Writes to the ledger, before each block of private steps, what the run will have spent after the block.
-
-    Args:
-      ledger: the run's ledger.
-      directory: the run's directory, to which the first process writes.
-      every: number of steps in a block; a block also ends with its phase.
-      taken: number of private steps that were taken before.
-    """
-
-    def __init__(self, ledger: Ledger[Composition], directory: RunFiles, every: int, taken: int):
-        ends = np.cumsum([count for _, _, count in ledger.mechanism.taken(ledger.steps)])
-        self._blocks = iter(ledger.blocks(every, taken, [int(end) for end in ends]))
-        self._ledger, self._directory = ledger, directory
-        self._until, self._spent = taken, math.nan
-
-    def before(self, step: int) -> float:
-        """Charges for private step ``step``, counted from 0 through all phases.
-
-        Returns:
-          The epsilon that the run will have spent after the block of this step.
-        """
-        if step >= self._until:
-            self._until, self._spent = next(self._blocks)
-            if is_first():
-                self._directory.begin(self._until, self._spent, self._ledger.delta)
-        return self._spent
 
 
 class _Run:
@@ -128,7 +81,7 @@ class _Run:
             for phase, end, count in zip(setup.phases, self.ends, steps, strict=True)
             if phase.plan.mechanism is not None
         )
-        self.charge = _Charge(setup.ledger, directory, self.options.log_every, taken)
+        self.charge = Charge(setup.ledger, directory, self.options.log_every, taken)
         self.view: tuple[Any, PyTree] | None = None
         self.draw = jax.jit(setup.generate)
 

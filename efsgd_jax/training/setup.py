@@ -25,8 +25,6 @@ class Setup(NamedTuple):
 
     Attributes:
       config: the run's configuration.
-      identity: the properties of the run that must not change when it is continued: the configuration as values for
-        JSON, and the number and a hash of the training records. Private.
       dataset: the run's data set.
       ledger: ledger of all phases; ``ledger.steps`` is the number of steps that read private data.
       phases: the phases, each with the number of steps that the ledger allows.
@@ -36,13 +34,25 @@ class Setup(NamedTuple):
     """
 
     config: ConfigDict
-    identity: dict[str, Any]
     dataset: Dataset
     ledger: Ledger[Composition]
     phases: tuple[Phase, ...]
     generate: Generate
     memory_hint: str
     mesh: Mesh | None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The properties of the run that must not change when it is continued. Private.
+
+        They are the configuration as values for JSON, and the number and a hash of the training records.
+        """
+        size = len(self.dataset.train_labels)
+        return {
+            "config": json_values(self.config),
+            "data_sha256": self.dataset.fingerprint(),
+            "dataset_size": size,
+        }
 
 
 def dataset_of(config: ConfigDict) -> Dataset:
@@ -86,7 +96,8 @@ def prepare(config: ConfigDict, *, shown: bool = False) -> Setup:
     validate(config)
     mesh = mesh_for(config)
     say("reading the data, solving for the noise", shown=shown)
-    return bind(config, dataset_of(config), mesh=mesh)
+    dataset = dataset_of(config)
+    return bind(config, dataset, mesh=mesh)
 
 
 def bind(
@@ -107,11 +118,6 @@ def bind(
       UserError: the method cannot use images of this size, the batch is larger than the data, or the target epsilon
         cannot be reached.
     """
-    identity = {
-        "config": json_values(config),
-        "data_sha256": dataset.fingerprint(),
-        "dataset_size": len(dataset.train_labels),
-    }
     ledger = make_ledger(config, len(dataset.train_labels))
     taken = {phase.name: count for phase, _, count in ledger.mechanism.taken(ledger.steps)}
     plan = []
@@ -129,7 +135,7 @@ def bind(
         raise UserError(f"{dataset.source}: {error}") from error
     assert [p.plan for p in phases] == plan, f"{config.method.name} has other phases than it plans"
     generate = method.make_generate(dataset.spec, hyperparameters)
-    return Setup(config, identity, dataset, ledger, phases, generate, method.memory_hint, mesh)
+    return Setup(config, dataset, ledger, phases, generate, method.memory_hint, mesh)
 
 
 def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:

@@ -1,0 +1,24 @@
+"""What training needs of a run's directory."""
+
+from pathlib import Path
+from typing import Protocol
+
+import jax
+
+
+class RunFiles(Protocol):
+    """The paths and operations that training needs of a run's directory; ``runs.workdir.Workdir`` has them."""
+
+    checkpoints: Path
+    metrics: Path
+    tensorboard: Path
+    grids: Path
+
+    def root_key(self, seed: int) -> jax.Array:
+        """The run's secret PRNG key."""
+
+    def begin(self, steps: int, epsilon: float, delta: float) -> None:
+        """Writes to the ledger that the run may take ``steps`` private steps, which spend ``epsilon``."""
+
+    def seal(self) -> None:
+        """Makes everything private readable to its owner only."""
