@@ -67,7 +67,8 @@ class TrainKeys:
     Attributes:
       log_every: number of steps between two lines of metrics.
       grid_every: number of steps between two checkpoints, each with a grid of samples.
-      seed: -1 for keys from the system's entropy. Any other seed is for debugging and gives no guarantee.
+      seed: -1 for keys from the operating system's random source. Any other seed is for debugging and gives no
+        guarantee.
     """
 
     log_every: int = 20

@@ -12,8 +12,8 @@ def format_epsilon(value: float, digits: int = 4) -> str:
       digits: number of significant digits; all digits before the decimal point are always shown.
 
     Formal guarantees:
-      The number in the text is not below the shortest decimal form of ``value``, which denotes the same float. So 10 is
-      "10", and 0.49940909 is "0.4995".
+      The number in the text is not below the shortest decimal form of ``value`` (its ``repr``). So 10 is "10", and
+      0.49940909 is "0.4995".
     """
     return _rounded(value, digits, decimal.ROUND_CEILING)
 

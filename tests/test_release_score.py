@@ -100,7 +100,7 @@ def test_attacks_prove_no_more_than_the_claim_and_catch_too_little_noise(rounds,
 
     def proven():
         right, wrong = (
-            np.array([noisy_total(rounds * n, epsilon, rounds=rounds, randbelow=generator.randrange)
+            np.array([noisy_total(rounds * n, epsilon, answers_per_unit=rounds, randbelow=generator.randrange)
                       for _ in range(15_000)])
             for n in (31, 30)
         )  # fmt: skip
@@ -127,7 +127,7 @@ def test_the_interval_covers_the_accuracy_on_new_images(chance, rounds, epsilon)
     covered = []
     for _ in range(400):
         total = int(rng.binomial(units, chance, rounds).sum())
-        value = noisy_mean(total, units, epsilon, rounds=rounds, randbelow=generator.randrange)
+        value = noisy_mean(total, units, epsilon, answers_per_unit=rounds, randbelow=generator.randrange)
         assert 0 <= value.low <= value.mean <= value.high <= 1
         covered.append(value.low <= chance <= value.high)
     assert np.mean(covered) >= 0.95

@@ -133,8 +133,8 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = Non
     Args:
       config: the configuration of the run; its noise is calibrated for the data including the canaries.
       canaries: m, the number of canaries, at least 20.
-      seed: seed of the canaries, of who takes part, and of batches and noise, to reproduce a run; None takes the
-        system's entropy.
+      seed: seed of the canaries, of who takes part, and of batches and noise, to reproduce a run; None takes
+        them from the operating system's random source.
       progress: show a progress bar on standard error.
 
     Raises:

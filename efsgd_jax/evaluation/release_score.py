@@ -29,14 +29,14 @@ class Answers(NamedTuple):
     """The correct predictions of a classifier on the real test split.
 
     Attributes:
-      right: number of correct predictions, summed over all rounds.
-      rounds: number of classifiers, one for each seed.
+      right: number of correct predictions, summed over the classifiers.
+      num_seeds: S, the number of classifiers, which differ in the seed of their training.
       num_test: number of test images.
       public: values that may be published with the score, such as the number of test images.
     """
 
     right: int
-    rounds: int
+    num_seeds: int
     num_test: int
     public: dict[str, Any]
 
@@ -150,16 +150,16 @@ def read_answers(directory: Workdir, name: str) -> Answers:
     if scores.get("generator_sha256") != generator:
         raise UserError(f"{name} in {directory.scores} is of another generator than the released one; {make}")
     try:
-        confusion, rounds, num_test = found["confusion"], len(found["accuracies"]), int(found["num_test"])
+        confusion, num_seeds, num_test = found["confusion"], len(found["accuracies"]), int(found["num_test"])
         right = sum(int(row[i]) for i, row in enumerate(confusion))
-        whole = sum(map(sum, confusion)) == rounds * num_test > 0 and min(map(min, confusion)) >= 0
-        public = {"classifier_seeds": rounds, "num_test": num_test, "num_train": int(found["num_train"]),
+        whole = sum(map(sum, confusion)) == num_seeds * num_test > 0 and min(map(min, confusion)) >= 0
+        public = {"classifier_seeds": num_seeds, "num_test": num_test, "num_train": int(found["num_train"]),
                   "seed": int(scores["seed"]), "generator_sha256": generator}  # fmt: skip
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(f"{name} in {directory.scores} is damaged ({error!r}); {make}") from error
     if not whole:
         raise UserError(f"{name} in {directory.scores} is damaged (its confusion does not add up); {make}")
-    return Answers(right, rounds, num_test, public)
+    return Answers(right, num_seeds, num_test, public)
 
 
 def _charge(queries: Queries, name: str, epsilon: float, target_epsilon: float | None) -> Queries:
@@ -182,7 +182,7 @@ def _charge(queries: Queries, name: str, epsilon: float, target_epsilon: float |
 
 def _drawn(name: str, epsilon: float, answers: Answers) -> dict[str, Any]:
     """Samples the noisy accuracy and returns it with the other published values."""
-    value = noisy_mean(answers.right, answers.num_test, epsilon, rounds=answers.rounds)
+    value = noisy_mean(answers.right, answers.num_test, epsilon, answers_per_unit=answers.num_seeds)
     return {
         "name": name,
         "accuracy": value.mean,

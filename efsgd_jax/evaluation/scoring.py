@@ -97,7 +97,7 @@ def _stages(fake: Samples, data: Dataset, plan: Plan) -> Stages:
     """
     k = data.spec.num_classes
     generated, real_test = (fake.images, fake.labels), (data.test_images, data.test_labels)
-    rows = np.sort(some(plan.num_real or len(data.train_labels), len(data.train_labels)))
+    rows = np.sort(fixed_subset(plan.num_real or len(data.train_labels), len(data.train_labels)))
     real_train = data.train_images[rows], data.train_labels[rows]
     stages: Stages = {}
     if "utility" in plan.metrics:
@@ -146,8 +146,8 @@ def _utility(value: dict[str, Any]) -> Utility:
 def _fidelity(network: FeatureClassifier | InceptionV3, fake: Samples, data: Dataset, plan: Plan) -> dict[str, float]:
     count = min(plan.num_fidelity, len(fake.labels), len(data.train_labels))
     # Shuffled, because the parts of the inception score are contiguous and the images may be sorted by class.
-    shuffled = fake.images[some(len(fake.images), len(fake.images))]
-    real = data.train_images[some(count, len(data.train_images))]
+    shuffled = fake.images[fixed_subset(len(fake.images), len(fake.images))]
+    real = data.train_images[fixed_subset(count, len(data.train_images))]
     features, probabilities = network.features_and_probabilities(shuffled)
     real_features, _ = network.features_and_probabilities(real)
     scores = fidelity_scores(real_features, features[:count], probabilities[:count])
@@ -158,7 +158,7 @@ def _fidelity(network: FeatureClassifier | InceptionV3, fake: Samples, data: Dat
 
 
 def _copying(fake: Samples, data: Dataset, most: int) -> dict[str, Any]:
-    rows = np.sort(some(most, len(fake.images)))
+    rows = np.sort(fixed_subset(most, len(fake.images)))
     classifier = _classifier(data)
     parts = fake.images[rows], data.train_images, data.test_images
     pixels, neighbours = copying(*(x.reshape(len(x), -1) / np.float32(255.0) for x in parts))
@@ -181,6 +181,9 @@ def _copying(fake: Samples, data: Dataset, most: int) -> dict[str, Any]:
     }
 
 
-def some(count: int, total: int) -> np.ndarray:
-    """A fixed random choice of up to ``count`` of the indices ``range(total)``, since images may be sorted by class."""
+def fixed_subset(count: int, total: int) -> np.ndarray:
+    """Up to ``count`` of the indices ``range(total)``, in an order that is random but the same in every call.
+
+    A random choice, because images may be sorted by class; fixed, so that scores can be computed again.
+    """
     return np.random.default_rng(0).permutation(total)[:count]

@@ -118,7 +118,7 @@ def _to_images(c: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array
     cells = [-(-side // geometry.stride) for side in geometry.sides]
     phases = []
     for phase in itertools.product(range(geometry.stride), repeat=2):
-        # ConvDimensionNumbers cover row ``stride * i + phase`` with their rows ``first``, ``first + stride`` and so on.
+        # Windows cover row ``stride * i + phase`` with their rows ``first``, ``first + stride`` and so on.
         first = [(p + before) % geometry.stride for p, (before, _) in zip(phase, geometry.padding, strict=True)]
         part = kernel[first[0] :: geometry.stride, first[1] :: geometry.stride][::-1, ::-1]
         padding = []

@@ -30,8 +30,8 @@ MAX_WINDOW = 2**23
 LOG_NOTHING = -90.0
 
 
-class WideLossError(ValueError):
-    """The composed losses have too many points on this grid."""
+class GridTooFineError(ValueError):
+    """The composed losses have more than ``MAX_WINDOW`` points on this grid; a coarser grid has fewer."""
 
 
 class Factor(NamedTuple):
@@ -89,7 +89,7 @@ def epsilon_at(losses: Sequence[tuple[PrivacyLossDistribution, int]], grid: floa
       the number of steps.
 
     Raises:
-      WideLossError: the composition has too many points; a coarser grid has fewer.
+      GridTooFineError: the composition has too many points; a coarser grid has fewer.
     """
     symmetric = all(loss._symmetric for loss, _ in losses)
     directions = [[(loss._pmf_remove, count) for loss, count in losses]]
@@ -163,7 +163,7 @@ def _tilted_epsilon(factors: Sequence[Factor], grid: float, delta: float, infini
     if infinite >= delta:
         return None if tilt else math.inf
     if last - first > MAX_WINDOW:
-        raise WideLossError
+        raise GridTooFineError
     likely = _convolved(tilted, first, last)
     # The probabilities without the tilt, divided by what is left of delta.
     target = delta - infinite

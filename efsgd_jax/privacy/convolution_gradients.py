@@ -13,33 +13,33 @@ from efsgd_jax.privacy.dataflow import ParamUse
 from efsgd_jax.privacy.patches import as_kernel, extract_patches
 
 
-class ConvDimensionNumbers(NamedTuple):
+class ConvParameters(NamedTuple):
     """The parameters of a convolution, as in ``jax.lax.conv_general_dilated``, and the orders of its axes.
 
     Attributes:
-      images: positions of the axes of the images, in the order batch, spatial axes, channels.
-      outputs: positions of the axes of the result, in the order batch, spatial axes, features.
-      kernel: positions of the axes of the kernel, in the order spatial axes, channels, features.
+      image_axes: positions of the axes of the images, in the order batch, spatial axes, channels.
+      output_axes: positions of the axes of the result, in the order batch, spatial axes, features.
+      kernel_axes: positions of the axes of the kernel, in the order spatial axes, channels, features.
       window: size of the kernel along each spatial axis.
       strides: steps between windows, along each spatial axis.
       padding: zeros before and after the image, along each spatial axis.
-      dilation: dilation of the kernel, along each spatial axis.
-      base_dilation: dilation of the images, along each spatial axis.
+      kernel_dilation: dilation of the kernel, along each spatial axis.
+      image_dilation: dilation of the images, along each spatial axis.
       groups: number of groups into which the channels are divided.
     """
 
-    images: Sequence[int]
-    outputs: Sequence[int]
-    kernel: Sequence[int]
+    image_axes: Sequence[int]
+    output_axes: Sequence[int]
+    kernel_axes: Sequence[int]
     window: Sequence[int]
     strides: Sequence[int]
     padding: Sequence[tuple[int, int]]
-    dilation: Sequence[int]
-    base_dilation: Sequence[int]
+    kernel_dilation: Sequence[int]
+    image_dilation: Sequence[int]
     groups: int
 
 
-def windows_of(use: ParamUse) -> ConvDimensionNumbers | None:
+def conv_parameters(use: ParamUse) -> ConvParameters | None:
     """The parameters of the convolution if the use convolves an example's images with a kernel, otherwise None."""
     equation: Any = use.equation
     name, params = equation.primitive.name, equation.params
@@ -48,11 +48,11 @@ def windows_of(use: ParamUse) -> ConvDimensionNumbers | None:
     kernel = equation.invars[1].aval.shape
     if name == "convolve":
         g, order = params["geometry"], (0, 1, 2, 3)
-        return ConvDimensionNumbers(order, order, order, g.window, (g.stride,) * 2, g.padding, (1, 1), (1, 1), 1)
+        return ConvParameters(order, order, order, g.window, (g.stride,) * 2, g.padding, (1, 1), (1, 1), 1)
     if name != "conv_general_dilated" or params["batch_group_count"] != 1:
         return None
     images, rhs, outputs = params["dimension_numbers"]
-    return ConvDimensionNumbers(
+    return ConvParameters(
         (images[0], *images[2:], images[1]),
         (outputs[0], *outputs[2:], outputs[1]),
         (*rhs[2:], rhs[1], rhs[0]),
@@ -65,24 +65,23 @@ def windows_of(use: ParamUse) -> ConvDimensionNumbers | None:
     )
 
 
-def kernel_matrices(windows: ConvDimensionNumbers, x: jax.Array, d: jax.Array) -> jax.Array:
-    """The gradient of the kernel for one example: ``[groups, features, elements of a patch]``.
+def kernel_matrices(conv: ConvParameters, x: jax.Array, d: jax.Array) -> jax.Array:
+    """The gradient of one example with respect to the kernel: ``[groups, features, elements of a patch]``.
 
     Args:
-      windows: the parameters of the convolution.
+      conv: the parameters of the convolution.
       x: the example's images.
       d: the cotangent of the convolution's result.
     """
 
     def in_groups(a: jax.Array, axes: Sequence[int]) -> jax.Array:
         a = a.transpose(axes)
-        return jnp.moveaxis(a.reshape(*a.shape[:-1], windows.groups, -1), -2, 0)
+        return jnp.moveaxis(a.reshape(*a.shape[:-1], conv.groups, -1), -2, 0)
 
     def patches(x: jax.Array) -> jax.Array:
-        w = windows
-        return extract_patches(x, w.window, w.strides, w.padding, w.dilation, w.base_dilation)
+        return extract_patches(x, conv.window, conv.strides, conv.padding, conv.kernel_dilation, conv.image_dilation)
 
-    x, d = in_groups(x, windows.images), in_groups(d, windows.outputs)
+    x, d = in_groups(x, conv.image_axes), in_groups(d, conv.output_axes)
     axes = tuple(range(1, d.ndim - 1))
     # Features first: in this order XLA's product of many small matrices is fastest on a CPU.
     return jax.lax.dot_general(
@@ -93,8 +92,8 @@ def kernel_matrices(windows: ConvDimensionNumbers, x: jax.Array, d: jax.Array) -
     )
 
 
-def as_weights(windows: ConvDimensionNumbers, matrices: jax.Array) -> jax.Array:
+def as_weights(conv: ConvParameters, matrices: jax.Array) -> jax.Array:
     """Rearranges the result of ``kernel_matrices`` into the shape of the kernel."""
-    kernels = as_kernel(jnp.swapaxes(matrices, 1, 2), windows.window)  # [groups, *window, channels, features]
-    kernel = jnp.moveaxis(kernels, 0, -2).reshape(*windows.window, kernels.shape[-2], -1)
-    return kernel.transpose([windows.kernel.index(axis) for axis in range(kernel.ndim)])
+    kernels = as_kernel(jnp.swapaxes(matrices, 1, 2), conv.window)  # [groups, *window, channels, features]
+    kernel = jnp.moveaxis(kernels, 0, -2).reshape(*conv.window, kernels.shape[-2], -1)
+    return kernel.transpose([conv.kernel_axes.index(axis) for axis in range(kernel.ndim)])

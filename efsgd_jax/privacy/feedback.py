@@ -84,7 +84,7 @@ def error_feedback_aggregate(
                                                                            update = (sum_i c_i + sigma S z) / B
         private:  u~ = u + sigma S / sqrt(1 - rho) z
                   r~ = sum_i (clip(g_i, D) - clip(g_i, C)) + sigma (D - S) / sqrt(rho) z'
-                  e <- a e + (1 - a) r~                                    update = (u~ + e) / B
+                  e <- a e + (1 - a) r~                                    update = (u~ + e) / B, with the new e
 
     Args:
       l2_norm_clip: clip norm of one example's gradient over the whole pytree, or one per top-level group.

@@ -22,8 +22,8 @@ MAX_LOSS_RANGE = 6000.0
 LOG_CUT = -60.0
 
 
-class EndlessLossError(ValueError):
-    """The noise is so small that no upper bound of epsilon is computed."""
+class UnboundedLossError(ValueError):
+    """With so little noise the privacy loss has a range above ``MAX_LOSS_RANGE``: epsilon counts as infinite."""
 
 
 class GaussianPrivacyLoss(privacy_loss_mechanism.GaussianPrivacyLoss):
@@ -76,7 +76,11 @@ class GaussianPrivacyLoss(privacy_loss_mechanism.GaussianPrivacyLoss):
         return middle * self.sensitivity - alone * scale
 
     def _asinh_term(self, epsilons: np.ndarray) -> np.ndarray:
-        """``asinh(-sinh(epsilon / 2) a)`` with ``a = exp(s^2 / 2 sigma^2) (1 - q) / q``; logarithms avoid overflow."""
+        """``asinh(-sinh(epsilon / 2) a)`` with ``a = exp(s^2 / (2 sigma^2)) (1 - q) / q``.
+
+        s is the sensitivity, sigma the noise's standard deviation and q the sampling probability. The computation with
+        logarithms avoids overflow.
+        """
         q, half = self.sampling_prob, np.abs(epsilons) / 2
         if q == 1:
             return np.zeros_like(epsilons)
@@ -97,12 +101,12 @@ def connect_dots(losses: Sequence[GaussianPrivacyLoss], grid: float) -> pld_pmf.
     """A discrete distribution for the maximum of the privacy curves of ``losses``, by connecting the dots on a grid.
 
     Raises:
-      EndlessLossError: the range of the losses is above ``MAX_LOSS_RANGE``.
+      UnboundedLossError: the range of the losses is above ``MAX_LOSS_RANGE``.
     """
     bounds = [loss.connect_dots_bounds() for loss in losses]
     least, most = min(b.epsilon_lower for b in bounds), max(b.epsilon_upper for b in bounds)
     if not most - least <= MAX_LOSS_RANGE:
-        raise EndlessLossError(f"privacy losses from {least:.3g} to {most:.3g}")
+        raise UnboundedLossError(f"privacy losses from {least:.3g} to {most:.3g}")
     low, high = math.floor(least / grid), math.ceil(most / grid)
     low, high = min(low, -1), max(high, 1)
     excess = np.max([loss.excess(np.arange(low, high + 1) * grid) for loss in losses], axis=0)
@@ -116,28 +120,31 @@ def connect_dots(losses: Sequence[GaussianPrivacyLoss], grid: float) -> pld_pmf.
 
 
 def privacy_loss(
-    standard_deviation: float, share: float, adjacency: privacy_loss_mechanism.AdjacencyType
+    standard_deviation: float, sampling_prob: float, adjacency: privacy_loss_mechanism.AdjacencyType
 ) -> GaussianPrivacyLoss:
-    """Privacy loss of a Gaussian of sensitivity 1 on a batch that has a given example with probability ``share``."""
+    """Privacy loss of a Gaussian of sensitivity 1 on a batch that contains a given example with
+    probability ``sampling_prob``."""
     return GaussianPrivacyLoss(
-        standard_deviation, log_mass_truncation_bound=LOG_CUT, sampling_prob=share, adjacency_type=adjacency
+        standard_deviation, log_mass_truncation_bound=LOG_CUT, sampling_prob=sampling_prob, adjacency_type=adjacency
     )
 
 
-def gaussian_pmf(
-    standard_deviation: float, share: float, adjacency: privacy_loss_mechanism.AdjacencyType, grid: float
+def privacy_loss_pmf(
+    standard_deviation: float, sampling_prob: float, adjacency: privacy_loss_mechanism.AdjacencyType, grid: float
 ) -> pld_pmf.PLDPmf:
-    """The privacy loss of ``privacy_loss``, discretised on a grid by ``connect_dots``."""
-    loss = privacy_loss(standard_deviation, share, adjacency)
+    """The probabilities of the values of ``privacy_loss``, discretised on a grid by ``connect_dots``."""
+    loss = privacy_loss(standard_deviation, sampling_prob, adjacency)
     return connect_dots([loss], grid)
 
 
 def poisson_sampled(noise_multiplier: float, sampling_probability: float, grid: float) -> PrivacyLossDistribution:
     """PLD of the noisy sum over a Poisson sample, if one example is added or removed."""
-    remove = gaussian_pmf(noise_multiplier, sampling_probability, Adjacency.REMOVE, grid)
+    remove = privacy_loss_pmf(noise_multiplier, sampling_probability, Adjacency.REMOVE, grid)
     if sampling_probability == 1:
         return PrivacyLossDistribution(remove)
-    return PrivacyLossDistribution(remove, gaussian_pmf(noise_multiplier, sampling_probability, Adjacency.ADD, grid))
+    return PrivacyLossDistribution(
+        remove, privacy_loss_pmf(noise_multiplier, sampling_probability, Adjacency.ADD, grid)
+    )
 
 
 @functools.lru_cache(maxsize=4)
@@ -165,6 +172,6 @@ def one_step(
     cut = stats.binom.sf(capacity - 1, n - 1, q)  # given that the example was sampled
     if cut == 0:
         return whole
-    share = stats.binom.sf(capacity, n, q) * capacity / cut / n  # its chance to be in a truncated batch
-    exchanged = PrivacyLossDistribution(gaussian_pmf(event.noise_multiplier / 2, share, Adjacency.REPLACE, grid))
+    kept = stats.binom.sf(capacity, n, q) * capacity / cut / n  # its probability to be in a truncated batch
+    exchanged = PrivacyLossDistribution(privacy_loss_pmf(event.noise_multiplier / 2, kept, Adjacency.REPLACE, grid))
     return exchanged.compute_mixture(whole, cut)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from efsgd_jax.privacy.clipped_sum import PerExample, masked_sum, squared_norm
-from efsgd_jax.privacy.convolution_gradients import ConvDimensionNumbers, as_weights, kernel_matrices, windows_of
+from efsgd_jax.privacy.convolution_gradients import ConvParameters, as_weights, conv_parameters, kernel_matrices
 from efsgd_jax.privacy.dataflow import Component, Dataflow, ParamUse, take_apart
 from efsgd_jax.privacy.parameter_uses import is_outer_product, outer_product_norm, outer_product_sum, weight_gradients
 from efsgd_jax.privacy.rounding import round_once, sum_in_blocks, wide
@@ -131,8 +131,8 @@ def _component(component: Component, uses: Sequence[ParamUse], done: _Pass, leav
 
         if is_outer_product(use):
             return _outer_product(use, met, cotangents, done.weights, to_leaf)
-        if windows := windows_of(use):
-            return _convolution(windows, met[0], cotangents[0], to_leaf)
+        if conv := conv_parameters(use):
+            return _convolution(conv, met[0], cotangents[0], to_leaf)
 
     values, pull = jax.vjp(component.to_weights, *own)
 
@@ -177,11 +177,11 @@ def _outer_product(
     return _Part([jnp.square(norms)], by_one_product)
 
 
-def _convolution(windows: ConvDimensionNumbers, x: jax.Array, d: jax.Array, to_leaf: Callable[..., Any]) -> _Part:
-    matrices = jax.vmap(lambda x, d: kernel_matrices(windows, x, d))(x, d)
+def _convolution(conv: ConvParameters, x: jax.Array, d: jax.Array, to_leaf: Callable[..., Any]) -> _Part:
+    matrices = jax.vmap(lambda x, d: kernel_matrices(conv, x, d))(x, d)
     return _Part(
         [squared_norm(matrices)],
-        lambda weights, keep: to_leaf(as_weights(windows, masked_sum(weights[0], keep, matrices))),
+        lambda weights, keep: to_leaf(as_weights(conv, masked_sum(weights[0], keep, matrices))),
     )
 
 
@@ -211,6 +211,6 @@ def clipping_plan(
         first = flow.uses[component.uses[0]]
         how = "formed: " + ", ".join(names)
         if component.rearranged and len(names) == 1:
-            how = "outer product" if is_outer_product(first) else "patches" if windows_of(first) else how
+            how = "outer product" if is_outer_product(first) else "patches" if conv_parameters(first) else how
         plan |= {paths[i]: how for i in component.leaves}
     return plan

@@ -23,15 +23,15 @@ MAX_POINTS = 2**21
 LEAST = 0.04
 
 
-def chi_square(noise_multiplier: float, share: float = 1.0) -> float:
-    """Chi-squared divergence of a Gaussian of sensitivity 1 on a batch with a given example in ``share`` of cases."""
-    return share**2 * math.expm1(max(noise_multiplier, LEAST) ** -2)
+def chi_square(noise_multiplier: float, sampling_prob: float = 1.0) -> float:
+    """Chi-squared divergence of a Gaussian of sensitivity 1 on a batch that samples each example independently."""
+    return sampling_prob**2 * math.expm1(max(noise_multiplier, LEAST) ** -2)
 
 
-def width(noise_multiplier: float, share: float = 1.0) -> float:
+def width(noise_multiplier: float, sampling_prob: float = 1.0) -> float:
     """Approximate range of the privacy losses of the Gaussian of ``chi_square``, cut at 11 standard deviations."""
     largest = 11 / noise_multiplier + 0.5 / max(noise_multiplier, 1e-9) ** 2
-    return 2 * (math.log1p(share * math.expm1(largest)) if largest < 700 else largest)
+    return 2 * (math.log1p(sampling_prob * math.expm1(largest)) if largest < 700 else largest)
 
 
 def refined(grid: float, factors: Iterable[tuple[float, int]], widest: float) -> float:

@@ -18,11 +18,11 @@ MEMBER, INITIALISED, RELEASE = 0xFFFF0001, 0xFFFF0002, 0x80000000
 
 
 class DebuggingKeyWarning(UserWarning):
-    """A key was made from a seed, which can be guessed, so that the noise can be subtracted."""
+    """A key for debugging: it was made from a seed, which can be guessed, so that the noise can be subtracted."""
 
 
 def fresh_key() -> jax.Array:
-    """A typed PRNG key from the operating system's entropy.
+    """A typed PRNG key from the operating system's random source.
 
     Formal guarantees:
       The Gaussian mechanism's guarantee holds against everybody who does not know the noise. If the key can be guessed
@@ -55,7 +55,11 @@ def as_typed_key(key: Any) -> jax.Array:
 
 
 def is_debugging_key(key: jax.Array) -> bool:
-    """Whether a key is ``jax.random.key(seed)`` for a seed of at most 32 bits; False for a traced key."""
+    """Whether a key is ``jax.random.key(seed)`` for a seed of at most 32 bits; False for a traced key.
+
+    Such a key can be found by trying all seeds, and the noise can then be computed and subtracted. It protects nothing.
+    It is accepted, with a warning, because examples and tests need noise that is the same in every run.
+    """
     if isinstance(key, jax.core.Tracer):
         return False
     with jax.ensure_compile_time_eval():

@@ -53,7 +53,7 @@ class Accounted(Protocol):
 
     @property
     def noise_multiplier(self) -> float:
-        """sigma; 0 means no noise and no guarantee."""
+        """sigma, the standard deviation of the noise over the sensitivity; 0 means no noise and no guarantee."""
 
     @property
     def proven(self) -> bool:
@@ -77,12 +77,26 @@ class Accounted(Protocol):
         """A copy with parameters chosen for this number of steps, without data, such as a split of the noise."""
 
     def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
-        """The event of ``steps`` steps; if not ``truncated``, that of plain sampling, which RDP also supports."""
+        """The event of ``steps`` steps, for the accountant.
+
+        Args:
+          steps: number of steps.
+          truncated: whether to account for the truncation of batches at their capacity; if not, the event is that of
+            plain Poisson sampling, which RDP also supports.
+        """
 
     def epsilon(
         self, steps: int, delta: float, *, accountant: Accountant = "pld", truncated: bool = True, grid: float = FINE
     ) -> float:
-        """Epsilon of ``steps`` steps at ``delta``; ``inf`` if there is no finite bound."""
+        """Epsilon of ``steps`` steps at ``delta``; ``inf`` if there is no finite bound.
+
+        Args:
+          steps: number of steps.
+          delta: the delta of the guarantee, in (0, 1).
+          accountant: ``"pld"`` (tight) or ``"rdp"``.
+          truncated: see ``event``.
+          grid: for PLD, the step of the grid of privacy losses; see ``accounting.epsilon``.
+        """
 
 
 class Mechanism(Accounted, Protocol):

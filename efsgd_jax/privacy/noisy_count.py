@@ -32,7 +32,8 @@ def discrete_laplace(scale: Fraction, randbelow: Randbelow = secrets.randbelow) 
 
     Args:
       scale: the scale of the distribution, above 0.
-      randbelow: function from n to a uniform integer in ``0..n-1``; by default from the system's entropy.
+      randbelow: function from n to a uniform integer in ``0..n-1``; by default from the operating system's random
+        source.
 
     References:
       Canonne, Kamath, Steinke, 2020, The Discrete Gaussian for Differential Privacy, arXiv 2004.00010, Algorithm 2.
@@ -58,53 +59,57 @@ def _flip(numerator: int, denominator: int, randbelow: Randbelow) -> bool:
     return k % 2 == 1
 
 
-def noisy_total(total: int, epsilon: float, *, rounds: int = 1, randbelow: Randbelow = secrets.randbelow) -> int:
-    """A count plus discrete Laplace noise of scale ``rounds / epsilon``.
+def noisy_total(
+    total: int, epsilon: float, *, answers_per_unit: int = 1, randbelow: Randbelow = secrets.randbelow
+) -> int:
+    """A count plus discrete Laplace noise of scale ``answers_per_unit / epsilon``.
 
-    The count is the number of answers 1, when a 0/1 question is answered about every unit in each of ``rounds`` rounds.
+    The count is the number of answers 1, where each of S questions, with answers 0 or 1, is asked about every unit.
+    A unit is a test image, for instance, and question s whether classifier s predicts its label correctly.
 
     Args:
       total: the count.
       epsilon: epsilon of this release, above 0.
-      rounds: S, public: the number of answers about one unit.
+      answers_per_unit: S, public: the number of answers about one unit.
       randbelow: source of randomness; see ``discrete_laplace``.
 
     Formal guarantees:
-      ``(epsilon, 0)``-differential privacy, if a unit changes the answers about itself only. It has one answer in each
-      round, so that adding it, removing it or replacing it by another changes ``total`` by at most S. The probability
+      ``(epsilon, 0)``-differential privacy, if a unit changes the answers about itself only. It has S
+      answers, so that adding it, removing it or replacing it by another changes ``total`` by at most S. The probability
       of any value is proportional to ``exp(-|value - total| epsilon / S)``, and so changes by a factor of at most
       ``exp(epsilon)``. The arithmetic is in integers, so that the noise has exactly this distribution.
     """
-    return total + discrete_laplace(Fraction(rounds) / Fraction(epsilon), randbelow)
+    return total + discrete_laplace(Fraction(answers_per_unit) / Fraction(epsilon), randbelow)
 
 
 def noisy_mean(
-    total: int, units: int, epsilon: float, *, rounds: int = 1, randbelow: Randbelow = secrets.randbelow
+    total: int, units: int, epsilon: float, *, answers_per_unit: int = 1, randbelow: Randbelow = secrets.randbelow
 ) -> NoisyMean:
     """``noisy_total`` divided by the number of answers, with a confidence interval.
 
     The confidence interval is a Bonferroni combination. Half of the 5% is for an interval of the count from the noise,
     the other half for Clopper-Pearson bounds for M units at the two ends of that interval. For S > 1 the count that
-    enters the beta quantiles is the mean over the rounds; the mean answer about a unit varies no more than one answer.
+    enters the beta quantiles is the mean over the S questions; the mean answer about a unit varies no more than one
+    answer.
 
     Args:
       total: the count; see ``noisy_total``.
       units: M, the number of units, public.
       epsilon: epsilon of this release, above 0.
-      rounds: S, public: the number of answers about one unit.
+      answers_per_unit: S, public: the number of answers about one unit.
       randbelow: source of randomness; see ``discrete_laplace``.
 
     Formal guarantees:
       Those of ``noisy_total``, for a public M, since everything after it is post-processing. The noise of the mean has
-      scale 1 / (epsilon M) for every S: one unit changes the count of each round by at most 1, and so the mean of these
-      counts by at most 1.
+      scale 1 / (epsilon M) for every S: one unit changes the count of each question by at most 1, and so the mean of
+      these counts by at most 1.
     """
-    noisy = noisy_total(total, epsilon, rounds=rounds, randbelow=randbelow)
-    decay = epsilon / rounds
+    noisy = noisy_total(total, epsilon, answers_per_unit=answers_per_unit, randbelow=randbelow)
+    decay = epsilon / answers_per_unit
     tail = (1 - CONFIDENCE) / 4  # the error probability of each of the four ends
     reach = -int(stats.dlaplace.ppf(tail, decay))
-    least, most = (min(max((noisy + d) / rounds, 0.0), float(units)) for d in (-reach, reach))
+    least, most = (min(max((noisy + d) / answers_per_unit, 0.0), float(units)) for d in (-reach, reach))
     low = float(stats.beta.ppf(tail, least, units - least + 1)) if least > 0 else 0.0
     high = float(stats.beta.isf(tail, most + 1, units - most)) if most < units else 1.0
-    std = 1 / (math.sqrt(2) * math.sinh(decay / 2)) / (rounds * units)
-    return NoisyMean(min(max(noisy / (rounds * units), 0.0), 1.0), low, high, std)
+    std = 1 / (math.sqrt(2) * math.sinh(decay / 2)) / (answers_per_unit * units)
+    return NoisyMean(min(max(noisy / (answers_per_unit * units), 0.0), 1.0), low, high, std)

@@ -115,6 +115,7 @@ class Composition(NamedTuple):
 
     @property
     def overflow_share(self) -> float:
+        """The part of delta that is reserved for batches that overflow, in all phases together."""
         return math.fsum(m.overflow_share for _, m in self.private)
 
     def taken(self, steps: int) -> list[tuple[PlannedPhase, Mechanism, int]]:
@@ -128,9 +129,12 @@ class Composition(NamedTuple):
         return found
 
     def failure(self, steps: int) -> float:
+        """The probability that any of the first ``steps`` steps is not as ``event`` describes it."""
         return math.fsum(m.failure(count) for _, m, count in self.taken(steps))
 
     def with_noise(self, noise_multiplier: float) -> "Composition":
+        """A copy in which all phases of the budget ``solving`` have this noise multiplier."""
+
         def noised(phase: PlannedPhase) -> PlannedPhase:
             if phase.mechanism is None or phase.budget.name != self.solving:
                 return phase
@@ -139,6 +143,7 @@ class Composition(NamedTuple):
         return self._replace(phases=tuple(noised(p) for p in self.phases))
 
     def prepared(self, steps: int, delta: float) -> "Composition":
+        """A copy with each phase prepared for its own number of steps; see ``Mechanism.prepared``."""
         del steps  # each phase is prepared for its own number of steps
 
         def ready(phase: PlannedPhase) -> PlannedPhase:
@@ -148,6 +153,13 @@ class Composition(NamedTuple):
         return self._replace(phases=tuple(ready(p) for p in self.phases))
 
     def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
+        """The composed event of the first ``steps`` steps.
+
+        Args:
+          steps: number of steps of the run, counted through all phases.
+          truncated: whether to account for the truncation of batches at their capacity; if not, the event is that of
+            plain Poisson sampling, which RDP also supports.
+        """
         events = [m.event(count, truncated=truncated) for _, m, count in self.taken(steps)]
         return events[0] if len(events) == 1 else dp_accounting.ComposedDpEvent(events)
 
@@ -155,6 +167,13 @@ class Composition(NamedTuple):
         self, steps: int, delta: float, *, accountant: Accountant = "pld", truncated: bool = True, grid: float = FINE
     ) -> float:
         """Epsilon of the first ``steps`` steps; ``inf`` if a phase that has begun has no finite epsilon.
+
+        Args:
+          steps: number of steps of the run, counted through all phases.
+          delta: the delta of the guarantee, in (0, 1).
+          accountant: ``"pld"`` (tight) or ``"rdp"``.
+          truncated: whether to account for the truncation of batches at their capacity, which RDP does not support.
+          grid: for PLD, the step of the grid of privacy losses; see ``accounting.epsilon``.
 
         Formal guarantees:
           Each phase's event holds given everything that was released before it, so that the composition of the events

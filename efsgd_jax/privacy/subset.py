@@ -13,10 +13,10 @@ import dp_accounting
 from dp_accounting import pld
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
-from efsgd_jax.privacy.composition import WideLossError, epsilon_at
+from efsgd_jax.privacy.composition import GridTooFineError, epsilon_at
 from efsgd_jax.privacy.gaussian_loss import (
     Adjacency,
-    EndlessLossError,
+    UnboundedLossError,
     connect_dots,
     one_step,
     poisson_sampled,
@@ -28,16 +28,16 @@ ADD_OR_REMOVE_ONE = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 REPLACE_ONE = dp_accounting.NeighboringRelation.REPLACE_ONE
 
 
-def replaced_in_subset(noise_multiplier: float, share: float, grid: float) -> PrivacyLossDistribution:
+def replaced_in_subset(noise_multiplier: float, sampling_prob: float, grid: float) -> PrivacyLossDistribution:
     """PLD of one Gaussian release on a random subset of the records, if one record of all is replaced.
 
-    With Q = N(0, sigma^2), P = N(1, sigma^2), g = ``share`` and H the hockey-stick divergence at e^epsilon::
+    With Q = N(0, sigma^2), P = N(1, sigma^2), g = ``sampling_prob`` and H the hockey-stick divergence at e^epsilon::
 
         delta(epsilon) = max(H((1 - g) Q + g P || Q), H(Q || (1 - g) Q + g P))
 
     Args:
       noise_multiplier: sigma, standard deviation of the noise over the largest distance between two values.
-      share: g in (0, 1], size of the subset over the number of all records.
+      sampling_prob: g in (0, 1], size of the subset over the number of all records.
       grid: distance between two points of the grid of privacy losses; every grid gives an upper bound.
 
     Formal guarantees:
@@ -49,7 +49,7 @@ def replaced_in_subset(noise_multiplier: float, share: float, grid: float) -> Pr
       of a dominating pair, and adaptive composition is by convolution. Between the points of the grid the curve is
       bounded by connecting the dots (arXiv 2207.04380).
     """
-    curves = [privacy_loss(noise_multiplier, share, a) for a in (Adjacency.REMOVE, Adjacency.ADD)]
+    curves = [privacy_loss(noise_multiplier, sampling_prob, a) for a in (Adjacency.REMOVE, Adjacency.ADD)]
     return PrivacyLossDistribution(connect_dots(curves, grid))
 
 
@@ -60,13 +60,13 @@ class Loss(NamedTuple):
       on: function from a grid to the privacy loss distribution on it.
       times: how often the event is composed.
       sigma: noise multiplier of the Gaussian.
-      share: probability that a given example is in the batch or subset.
+      sampling_prob: probability that a given example is in the batch or subset.
     """
 
     on: Callable[[float], PrivacyLossDistribution]
     times: int
     sigma: float
-    share: float
+    sampling_prob: float
 
 
 class PLDAccountant(pld.PLDAccountant):
@@ -83,34 +83,36 @@ class PLDAccountant(pld.PLDAccountant):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._nothing = self._pld
+        self._identity_pld = self._pld
         self._losses: list[Loss] = []
 
     @property
     def grid(self) -> float:
         """The grid for the losses that were composed so far."""
-        factors = [(chi_square(loss.sigma, loss.share), loss.times) for loss in self._losses]
-        if self._pld is not self._nothing:
+        factors = [(chi_square(loss.sigma, loss.sampling_prob), loss.times) for loss in self._losses]
+        if self._pld is not self._identity_pld:
             return self._value_discretization_interval  # dp-accounting has discretised some losses on it
         # If a batch may be truncated, one example can change the sum by twice the sensitivity.
-        widest = max((width(loss.sigma / 2, loss.share) for loss in self._losses), default=0.0)
+        widest = max((width(loss.sigma / 2, loss.sampling_prob) for loss in self._losses), default=0.0)
         return refined(self._value_discretization_interval, factors, widest)
 
     def get_epsilon(self, target_delta: float) -> float:
         """Epsilon of all composed events at ``target_delta``; ``inf`` if there is no bound."""
         if self._contains_non_dp_event:
             return math.inf
-        if self._pld is not self._nothing:
+        if self._pld is not self._identity_pld:
+            # ``_pld`` is discretised on this grid already, so that no coarser one can be tried.
             return epsilon_at([*self._on(self.grid), (self._pld, 1)], self.grid, target_delta)
+        if not self._losses:
+            return 0.0
         grid = self.grid
-        while self._losses:
+        while True:
             try:
                 return epsilon_at(self._on(grid), grid, target_delta)
-            except EndlessLossError:
+            except UnboundedLossError:
                 return math.inf
-            except WideLossError:
+            except GridTooFineError:
                 grid *= 2
-        return 0.0
 
     def _on(self, grid: float) -> list[tuple[PrivacyLossDistribution, int]]:
         return [(loss.on(grid), loss.times) for loss in self._losses]
@@ -136,8 +138,8 @@ class PLDAccountant(pld.PLDAccountant):
             sigma = event.noise_multiplier / count**0.5
             loss = Loss(functools.partial(poisson_sampled, sigma, 1.0), 1, sigma, 1.0)
         elif self._neighboring_relation is REPLACE_ONE and _is_noisy_subset(event):
-            sigma, share = event.event.noise_multiplier, event.sample_size / event.source_dataset_size
-            loss = Loss(functools.partial(replaced_in_subset, sigma, share), count, sigma, share)
+            sigma, chosen = event.event.noise_multiplier, event.sample_size / event.source_dataset_size
+            loss = Loss(functools.partial(replaced_in_subset, sigma, chosen), count, sigma, chosen)
         if loss:
             if do_compose:
                 self._losses.append(loss)

@@ -28,4 +28,4 @@ def audit_section(audit: Mapping[str, Any], mismatch: Mismatch | None, command: 
         ["Images of each side", f"{audit['images']:,}"],
     ]
     data = {"refuted": bound > claimed, "results": Table(["Measure", "value"], rows), "command": command}
-    return Section("audit", "Audit", "audit.html", data, covered=False, mismatch=mismatch)
+    return Section("audit", "Audit", "audit.html", data, covered_by_epsilon=False, mismatch=mismatch)

@@ -56,7 +56,7 @@ def classes_section(
     scored = next(iter(of.values()))
     rows = [[name, *(percent(per_class.get(name)) for per_class in of.values())] for name in scored]
     data = {"recall": Table(["Class", *map(title_of, of)], rows), "confusion": confusion}
-    return Section("classes", "By class", "classes.html", data, covered=False, mismatch=mismatch)
+    return Section("classes", "By class", "classes.html", data, covered_by_epsilon=False, mismatch=mismatch)
 
 
 def chosen(group: Mapping[str, Any], names: Sequence[str]) -> tuple[str, np.ndarray] | None:
@@ -116,4 +116,4 @@ def balance_section(
         rows.append([name, percent(asked), percent(right / max(counts[k].sum(), 1.0)), judged])
     shares = Table(["Class", "Asked for, %", "Agrees, %", "Seen, %"], rows)
     data = {"classifier": title_of(classifier), "shares": shares}
-    return Section("balance", "Balance", "balance.html", data, title, covered=False, mismatch=mismatch)
+    return Section("balance", "Balance", "balance.html", data, title, covered_by_epsilon=False, mismatch=mismatch)

@@ -60,7 +60,7 @@ def copying_section(
         "pairs": [_pictures(pair, i) for i, pair in enumerate(pairs, 1)],
         "why_no_pairs": why_no_pairs,
     }
-    return Section("copying", "Copying", "copying.html", data, covered=False, mismatch=mismatch)
+    return Section("copying", "Copying", "copying.html", data, covered_by_epsilon=False, mismatch=mismatch)
 
 
 def _measures(spaces: Mapping[str, Any]) -> Table | None:

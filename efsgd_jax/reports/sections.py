@@ -25,7 +25,7 @@ class Section(NamedTuple):
       template: template of the section's body, a file in ``templates/``.
       data: the values that the template shows, under the name ``data``.
       title: heading of the section; "" for ``name``.
-      covered: whether epsilon covers the content of the section; if not, a badge says so.
+      covered_by_epsilon: whether epsilon covers the content of the section; if not, a badge says so.
       mismatch: set if the content is of another generator; otherwise None.
     """
 
@@ -34,7 +34,7 @@ class Section(NamedTuple):
     template: str
     data: Mapping[str, Any]
     title: str = ""
-    covered: bool = True
+    covered_by_epsilon: bool = True
     mismatch: Mismatch | None = None
 
 

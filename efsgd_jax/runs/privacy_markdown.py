@@ -27,12 +27,12 @@ def to_markdown(report: dict[str, Any]) -> str:
             for query in report["queries"]
         ]
     lines += [""] if "accountings" in report or "queries" in report else []
-    hidden = (
+    not_in_table = (
         "guarantee", "reason_for_no_guarantee", "phases", "caveats", "software", "accountings", "accounting_meanings",
         "queries", "public",
     )  # fmt: skip
     lines += [_public_sentence(report["public"]), "", "| | |", "|---|---|"]
-    lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report.items() if key not in hidden]
+    lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report.items() if key not in not_in_table]
     for phase in report["phases"]:
         lines += ["", f"## Phase: {phase['name']}", "", "| | |", "|---|---|"]
         facts = {k: v for k, v in phase.items() if k not in ("name", "mechanism_parameters")}

@@ -132,8 +132,9 @@ class Workdir:
     def root_key(self, seed: int) -> jax.Array:
         """The run's secret PRNG key.
 
-        It is made once, from the system's entropy, and stored in ``private/``, so that a resumed run samples the same
-        batches and the same noise. A ``seed`` of at least 0 is used in its place, for debugging without a guarantee.
+        It is made once, from the operating system's random source, and stored in ``private/``, so that a resumed
+        run samples the same batches and the same noise. A ``seed`` of at least 0 is used in its place, for debugging
+        without a guarantee.
 
         Raises:
           UserError: the key file is damaged, or is missing although the run has begun.

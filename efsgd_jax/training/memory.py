@@ -13,9 +13,9 @@ from efsgd_jax.synthesizers.base import Phase, Record
 
 GIB = 2**30
 # Allowance for activations, the compiled program and a grid of samples.
-WORKING = GIB // 2
-# For runs that need at most this much, nothing is printed.
-QUIET = GIB
+WORKING_MEMORY = GIB // 2
+# Above this estimate, in bytes, it is printed.
+PRINT_ABOVE = GIB
 
 
 class Needed(NamedTuple):
@@ -26,7 +26,7 @@ class Needed(NamedTuple):
 
     @property
     def total(self) -> int:
-        return self.state + self.data + WORKING
+        return self.state + self.data + WORKING_MEMORY
 
 
 def estimate(phases: Sequence[Phase], dataset: Dataset) -> Needed:
@@ -79,11 +79,11 @@ def check(phases: Sequence[Phase], dataset: Dataset, hint: str) -> Needed:
       UserError: the device has less free memory than the run needs.
     """
     run, left = estimate(phases, dataset), available()
-    if run.total > QUIET:
+    if run.total > PRINT_ABOVE:
         print(
             f"memory: about {run.total / GIB:.1f} GiB (training state {run.state / GIB:.1f}, images "
-            f"{run.data / GIB:.1f}, working {WORKING / GIB:.1f}); "
-            + ("the device does not say what it has" if left is None else f"{left / GIB:.1f} GiB are free"),
+            f"{run.data / GIB:.1f}, working {WORKING_MEMORY / GIB:.1f}); "
+            + ("the device does not report its free memory" if left is None else f"{left / GIB:.1f} GiB are free"),
             file=sys.stderr,
         )
     if left is not None and run.total > left:

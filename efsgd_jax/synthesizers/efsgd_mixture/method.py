@@ -42,14 +42,24 @@ LAST_RATE = 0.05
 
 
 class State(NamedTuple):
-    """The training phase's state. ``warm`` is what the mixture's phases released, ``{"mixture", "reranker"}``."""
+    """The training phase's state.
+
+    Attributes:
+      step: number of steps taken.
+      params: parameters of the decoder.
+      ema: their exponential moving average, which is released.
+      residual: residual of error feedback; private.
+      optimizer: state of Adam.
+      released: what the phases of the mixture released before: ``{"mixture": ..., "reranker": ...}``. It does not
+        change during training.
+    """
 
     step: jax.Array
     params: PyTree
     ema: PyTree
     residual: PyTree
     optimizer: optax.OptState
-    warm: PyTree
+    released: PyTree
 
 
 class Decoder(NamedTuple):
@@ -117,7 +127,7 @@ def phases(
       blurred image are functions of that example and of what the phases of the mixture released.
     """
     hp, decoder = hyperparameters, Decoder(spec, hyperparameters)
-    *warm_plan, planned = plan
+    *mixture_plan, planned = plan
     if spec.image_size % 2:
         raise UserError(
             f"config.method.name efsgd_mixture needs an even image size, not {spec.image_size}; set "
@@ -135,12 +145,12 @@ def phases(
             ema=jax.tree.map(jnp.copy, params),  # a copy, so that the buffers of a state may be donated
             residual=mechanism.initial_residual(params),
             optimizer=adam.init(params),
-            warm=jax.tree.map(jnp.asarray, released["moments"]),
+            released=jax.tree.map(jnp.asarray, released["moments"]),
         )
 
     def step(state: State, access: GradientAccess, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         del key  # generated images have no loss of their own
-        mixture = Mixture(**state.warm["mixture"])
+        mixture = Mixture(**state.released["mixture"])
 
         def loss(params: PyTree, example: Record, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
             vector = vector_in_basis(mixture, to_vector(example.image, hp), example.label)
@@ -155,17 +165,17 @@ def phases(
         params = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(hp.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = optax.incremental_update(params, state.ema, 1.0 - decay)
-        return State(state.step + 1, params, ema, residual, optimizer, state.warm), {}
+        return State(state.step + 1, params, ema, residual, optimizer, state.released), {}
 
     training = Phase(
         planned,
         init,
         step,
-        release=lambda state: {**state.warm, "decoder": state.ema},
+        release=lambda state: {**state.released, "decoder": state.ema},
         parameters=lambda state: state.params,
         shown=("reconstruction",),
     )
-    return [*gaussian_mixture.METHOD.phases(spec, hp, warm_plan, mesh), training]
+    return [*gaussian_mixture.METHOD.phases(spec, hp, mixture_plan, mesh), training]
 
 
 def vector_in_basis(mixture: Mixture, vector: jax.Array, label: jax.Array) -> jax.Array:

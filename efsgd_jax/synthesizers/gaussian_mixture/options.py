@@ -14,8 +14,9 @@ class FitOptions:
     Attributes:
       components: number M of Gaussian components of each class.
       directions: largest number d of principal directions; directions below the noise threshold are left out.
-      mean_clip: clip norm of an example's vector in the sums for the class means.
-      deviation_clip: clip norm of the difference between an example's vector and its class mean, for the basis.
+      mean_clip: clip norm of an image's vector in the sums for the class means. The vector has the pixels from 0 to 1,
+        or with ``low_pass`` their low frequencies; with ``pose_weight`` the pose is appended.
+      deviation_clip: clip norm of the difference between such a vector and its class mean, for the basis.
       cluster_steps: number of k-means steps; none are taken with one component.
       mean_share: relative share of the mixture's part of the budget 1/sigma^2 that is spent on the class means.
       basis_share: relative share of the mixture's part of the budget that is spent on the basis.
