@@ -26,8 +26,8 @@ NOISE_INJECTION = "method.noise_injection=true"
 PAPERS = ("privacy.schedule=published", "privacy.allow_unproven=true", "privacy.noise_multiplier=1.07")
 HIDDEN = ("privacy.feedback=hidden", "privacy.feedback_l2_norm_clip=1")
 CODES = (RECONSTRUCTION, "method.reconstruction_from=codes")
-# Every image draws its judge; the noise is solved for epsilon 10. The forms of feedback and of reconstruction that
-# cost nothing.
+# Every image is scored by a shard chosen at random; the noise is solved for epsilon 10. The forms of feedback and of
+# reconstruction that cost nothing.
 PRIVATE = ("privacy.feedback=private", "privacy.feedback_l2_norm_clip=2")
 PRIOR = (RECONSTRUCTION, "method.reconstruction_from=prior")
 

@@ -151,11 +151,11 @@ class PlainLoop:
         self.critic_optimizers = [torch.optim.Adam(c.parameters(), critic_rate, betas) for c in self.critics]
 
     def step(self) -> Tensor:
-        training, judges = self.turn()
+        training, scoring = self.turn()
         for k in training:
             self.train_critic(k)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.in_parameters(judges) if self.mechanism.schedule == "parameter" else self.in_images(judges)
+        loss = self.in_parameters(scoring) if self.mechanism.schedule == "parameter" else self.in_images(scoring)
         self.optimizer.step()
         decay = min(self.hp.ema_decay, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
@@ -203,26 +203,26 @@ class PlainLoop:
             + self.hp.logit_penalty * on_real.square().mean()
         )
 
-    def in_images(self, judges: Sequence[int]) -> Tensor:
-        """One image for each judge, or all for one."""
+    def in_images(self, scoring: Sequence[int]) -> Tensor:
+        """One image for each scoring shard, or all for one."""
         m = self.mechanism
         labels = torch.randint(SPEC.num_classes, (m.images_per_step,))
         fakes = self.generator(self.latent(m.images_per_step), labels)
-        judged = fakes.detach().requires_grad_()
-        parts = zip(judges, judged.chunk(len(judges)), labels.chunk(len(judges)), strict=True)
+        scored = fakes.detach().requires_grad_()
+        parts = zip(scoring, scored.chunk(len(scoring)), labels.chunk(len(scoring)), strict=True)
         loss = -torch.cat([self.critics[k](x, y) for k, x, y in parts]).sum()
-        (gradient,) = torch.autograd.grad(loss, judged)
+        (gradient,) = torch.autograd.grad(loss, scored)
         lengths = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)
         clipped = gradient * (m.l2_norm_clip / lengths).clamp_max(1)[:, None, None, None]
         noise = 2 * m.l2_norm_clip * m.noise_multiplier * torch.randn_like(clipped)
         fakes.backward((clipped + noise) / m.images_per_step)
         return loss.detach()
 
-    def in_parameters(self, judges: Sequence[int]) -> Tensor:
+    def in_parameters(self, scoring: Sequence[int]) -> Tensor:
         m, parameters, losses = self.mechanism, list(self.generator.parameters()), []
         total = [torch.zeros_like(p) for p in parameters]
-        for k in judges:
-            labels = torch.randint(SPEC.num_classes, (m.images_per_step // len(judges),))
+        for k in scoring:
+            labels = torch.randint(SPEC.num_classes, (m.images_per_step // len(scoring),))
             loss = -self.critics[k](self.generator(self.latent(len(labels)), labels), labels).mean()
             gradient = torch.autograd.grad(loss, parameters)
             length = torch.stack([g.norm() for g in gradient]).norm().clamp_min(1e-12)
@@ -231,5 +231,5 @@ class PlainLoop:
                 t += scale * g
             losses.append(loss.detach())
         for p, t in zip(parameters, total, strict=True):
-            p.grad = (t + 2 * m.l2_norm_clip * m.noise_multiplier * torch.randn_like(t)) / len(judges)
+            p.grad = (t + 2 * m.l2_norm_clip * m.noise_multiplier * torch.randn_like(t)) / len(scoring)
         return torch.stack(losses).mean()

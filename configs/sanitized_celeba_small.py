@@ -1,5 +1,5 @@
-"""The small sibling of configs/sanitized_celeba.py for 2 CPU cores: K = 100 narrow critics, 1,200 steps, epsilon 10
-(delta 1e-6), proven.
+"""The small sibling of configs/sanitized_celeba.py for 2 CPU cores: K = 100 narrow discriminators, 1,200 steps,
+epsilon 10 (delta 1e-6), proven.
 
     python -m efsgd_jax.train --config=configs/sanitized_celeba_small.py --config.data.path=CELEBA --workdir=runs/faces
 

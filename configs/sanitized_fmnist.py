@@ -3,9 +3,9 @@ GPU: 13 GiB of memory, which is said before anything is allocated.
 
     python -m efsgd_jax.train --config=configs/sanitized_fmnist.py --workdir=runs/sanitized_fmnist
 
-As it stands, every image draws its judge (schedule=independent), which is what the published accounting describes:
-the same noise is then proven to spend epsilon 5.5 at delta 1e-5 (published: 9.99). This is GS-WGAN; DP-GAN-DPAC adds
-the first of these switches, EFSGD all:
+As it stands, every image is scored by a shard chosen at random (schedule=independent), which is what the published
+accounting describes: the same noise is then proven to spend epsilon 5.5 at delta 1e-5 (published: 9.99). This is
+GS-WGAN; DP-GAN-DPAC adds the first of these switches, EFSGD all:
 
     --config.method.classifier_weight=0.2
     --config.privacy.feedback=private --config.privacy.feedback_l2_norm_clip=2

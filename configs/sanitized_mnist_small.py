@@ -1,5 +1,5 @@
-"""The small sibling of configs/sanitized_mnist.py for 2 CPU cores: K = 100 narrow critics, 1,200 steps, epsilon 10
-(delta 1e-5), proven. About 2 minutes; gen2real in docs/results.md.
+"""The small sibling of configs/sanitized_mnist.py for 2 CPU cores: K = 100 narrow discriminators, 1,200 steps,
+epsilon 10 (delta 1e-5), proven. About 2 minutes; gen2real in docs/results.md.
 
     python -m efsgd_jax.train --config=configs/sanitized_mnist_small.py --workdir=runs/family
 

@@ -165,10 +165,10 @@ def test_a_changed_shard_moves_a_release_by_at_most_what_the_event_says(schedule
         difference = jax.tree.map(lambda x, y: parts * (x - y), a.residual, c.residual)
         if schedule == "parameter":
             norms = np.array([float(optax.tree.norm(difference))])
-            asked = np.array([bool(jnp.any(turn.judges == 0))])
+            asked = np.array([bool(jnp.any(turn.scoring == 0))])
         else:
             norms = np.linalg.norm(np.asarray(difference).reshape(B, -1), axis=1)
-            asked = np.repeat(np.asarray(turn.judges) == 0, B // len(turn.judges))
+            asked = np.repeat(np.asarray(turn.scoring) == 0, B // len(turn.scoring))
         assert np.all(norms[~asked] < 1e-5)
         assert np.all(norms <= 2 * CLIP * (1 + 1e-4))
         most = max(most, norms.max())

@@ -1,4 +1,4 @@
-"""Shards: who trains and judges, and that the accountant of replaced members bounds what it must."""
+"""Shards: which ones train and score images, and that the accountant of replaced members bounds what it must."""
 
 import dp_accounting
 import jax
@@ -80,17 +80,17 @@ def test_a_shard_reads_its_own_examples():
     assert int(rows.max()) < 3
 
 
-def test_training_follows_a_public_order_and_judges_are_fresh_draws():
+def test_training_follows_a_public_order_and_scoring_shards_are_fresh_draws():
     turns = [M._replace(trained_per_step=3).turn(jax.random.key(t), jnp.array(t)) for t in range(20)]
     assert np.concatenate([t.training for t in turns]).tolist() == [i % 10 for i in range(60)]
-    judges = np.concatenate([t.judges for t in turns])
-    assert len(judges) == 20 * 32
-    assert stats.chisquare(np.bincount(judges, minlength=10)).pvalue > 1e-3
+    scoring = np.concatenate([t.scoring for t in turns])
+    assert len(scoring) == 20 * 32
+    assert stats.chisquare(np.bincount(scoring, minlength=10)).pvalue > 1e-3
     subset = M._replace(schedule="parameter", judges_per_step=4)
-    assert all(len(set(subset.turn(jax.random.key(t), jnp.array(t)).judges.tolist())) == 4 for t in range(20))
+    assert all(len(set(subset.turn(jax.random.key(t), jnp.array(t)).scoring.tolist())) == 4 for t in range(20))
     published = M._replace(schedule="published").turn(jax.random.key(3), jnp.array(3))
-    assert published.training.tolist() == published.judges.tolist()
-    assert M._replace(schedule="round_robin").turn(jax.random.key(3), jnp.array(13)).judges.tolist() == [3]
+    assert published.training.tolist() == published.scoring.tolist()
+    assert M._replace(schedule="round_robin").turn(jax.random.key(3), jnp.array(13)).scoring.tolist() == [3]
 
 
 def test_the_parameter_schedule_costs_least_and_the_published_one_most():

@@ -57,7 +57,8 @@ class Game:
       unit_residual: the option of that name of mode ``local``.
       members: number of members of an ensemble under ``vmap``, all of which are released; the sign of the canary's
         gradient alternates between them.
-      tight: whether the claim is exact for this adversary, so that its lower bound should come close to the claim.
+      tight: whether the claimed epsilon is exact for this adversary, so that with enough runs the lower bound comes
+        close to it; otherwise the lower bound may be far below.
       score: function of three arguments that returns the attack's score: the releases of all steps ``[T, k]``, scaled
         so that their noise has variance 1; what the canary adds to them ``[T, k]``; and the sampling probability q.
       sample: function that returns the rows and the mask of one step; see ``poisson``.

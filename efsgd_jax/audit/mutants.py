@@ -130,7 +130,7 @@ def mutants() -> list[Mutant]:
             {"sample": shuffled},
         ),
         Mutant(
-            "one judge for all images, accounted as independent",
+            "one discriminator for all images, accounted as independent",
             ShardGame("8 images", ShardMechanism(10, 10, "independent", 1.0, images_per_step=8), score=pooled),
             {"turn": one_draw_for_all},
         ),

@@ -1,6 +1,8 @@
 """Distinguishing games for sanitised gradients: one of K shards gives the opposite gradient of all others, or the same.
 
-A judge is the shard whose discriminator evaluates an image, or contributes to the gradient, in a step.
+A game is a membership experiment: the mechanism is run many times with the changed shard and many times without it, and
+an attack guesses from the releases which was the case. Its error rates give a lower bound on epsilon, which must not
+exceed the claimed epsilon. A scoring shard is one whose discriminator scores generated images in a step.
 """
 
 import dataclasses
@@ -23,26 +25,26 @@ LENGTH = 10.0
 
 
 def pooled(seen: jax.Array, change: jax.Array, q: jax.Array) -> jax.Array:
-    """Log likelihood ratio if all releases of a step have the same judge: the most powerful score for that fault."""
+    """Log likelihood ratio if all releases of a step come from one shard: the most powerful score for that fault."""
     each = jnp.sum(seen * change - change**2 / 2, axis=(1, 2))
     return jnp.sum(jnp.logaddexp(jnp.log1p(-q), jnp.log(q) + each))
 
 
 def one_by_one(seen: jax.Array, change: jax.Array, q: jax.Array) -> jax.Array:
-    """Log likelihood ratio if the judge is chosen independently for every release."""
+    """Log likelihood ratio if the scoring shard is chosen independently for every release."""
     width = seen.shape[-1]
     return likelihood_ratio(seen.reshape(-1, width), change.reshape(-1, width), q)
 
 
 def as_scheduled(key: jax.Array, step: jax.Array, mechanism: ShardMechanism) -> Turn:
-    """The judges of a step as the library chooses them."""
+    """The scoring shards of a step as the library chooses them."""
     return mechanism.turn(key, step)
 
 
 def one_draw_for_all(key: jax.Array, step: jax.Array, mechanism: ShardMechanism) -> Turn:
-    """The judges of a step as the published code chooses them: one judge for all images."""
+    """The scoring shards of a step as the published code chooses them: one shard for all images."""
     turn = mechanism.turn(key, step)
-    return turn._replace(judges=jnp.broadcast_to(turn.judges[:1], turn.judges.shape))
+    return turn._replace(scoring=jnp.broadcast_to(turn.scoring[:1], turn.scoring.shape))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +56,12 @@ class ShardGame:
       mechanism: the mechanism under attack.
       steps: T, the number of steps.
       width: number of coordinates of an image, or of the parameters.
-      tight: whether the claim is exact for this adversary, so that its lower bound should come close to the claim.
+      tight: whether the claimed epsilon is exact for this adversary, so that with enough runs the lower bound comes
+        close to it; otherwise the lower bound may be far below.
       score: function of three arguments that returns the attack's score: the releases ``[T, slots, width]``, scaled so
-        that their noise has variance 1; what the changed shard adds to them; and the probability that it is a judge.
-      turn: function that returns the judges of a step; see ``as_scheduled``.
+        that their noise has variance 1; what the changed shard adds to them; and the probability that it
+        is a scoring shard.
+      turn: function that returns the scoring shards of a step; see ``as_scheduled``.
     """
 
     name: str
@@ -82,24 +86,24 @@ class ShardGame:
         transform = m.transform(noise_key)
         sanitize = make_sanitizer(transform)
         direction = jnp.full(self.width, self.width**-0.5)
-        each = m.slots // m.judges if m.schedule in IMAGE_SCHEDULES else 1
+        each = m.slots // m.num_scoring if m.schedule in IMAGE_SCHEDULES else 1
 
         def one_step(residual: Any, step: jax.Array) -> tuple[Any, jax.Array]:
-            judges = self.turn(jax.random.fold_in(turn_key, step), step, m).judges
-            signs = jnp.where(present & (judges == 0), 1.0, -1.0)
+            scoring = self.turn(jax.random.fold_in(turn_key, step), step, m).scoring
+            signs = jnp.where(present & (scoring == 0), 1.0, -1.0)
             step_key = jax.random.fold_in(noise_key, step)
-            says = LENGTH * m.l2_norm_clip * signs[:, None] * direction
+            gradients = LENGTH * m.l2_norm_clip * signs[:, None] * direction
             if m.schedule not in IMAGE_SCHEDULES:
-                mean, new = transform.update(says, ErrorFeedbackState(step_key, residual))
+                mean, new = transform.update(gradients, ErrorFeedbackState(step_key, residual))
                 return new.residual, mean[None]
 
             def loss(images: jax.Array, residual: Any) -> jax.Array:
-                units = jnp.repeat(judges, each)
+                units = jnp.repeat(scoring, each)
                 clean = jax.vmap(sanitize, in_axes=(0, 0, None, 0))(images, residual, step_key, units)
-                return jnp.vdot(clean, jnp.repeat(says, each, axis=0))
+                return jnp.vdot(clean, jnp.repeat(gradients, each, axis=0))
 
-            nothing = jnp.zeros((m.slots, self.width))
-            seen, residual = jax.grad(loss, argnums=(0, 1))(nothing, residual)
+            images = jnp.zeros((m.slots, self.width))
+            seen, residual = jax.grad(loss, argnums=(0, 1))(images, residual)
             return residual, seen
 
         one = jnp.zeros(self.width)
@@ -108,22 +112,28 @@ class ShardGame:
             residual = jax.vmap(lambda x: transform.init(x).residual)(jnp.zeros((m.slots, self.width)))
         _, seen = jax.lax.scan(one_step, residual, jnp.arange(self.steps))
         parts = m.images_per_step if m.schedule in IMAGE_SCHEDULES else m.judges_per_step
-        agreed = 1 if m.schedule in IMAGE_SCHEDULES else m.judges_per_step  # clipped gradients that a release adds up
-        white = (seen * parts + agreed * m.l2_norm_clip * direction) / (2 * m.l2_norm_clip * m.noise_multiplier)
+        summed = 1 if m.schedule in IMAGE_SCHEDULES else m.judges_per_step  # clipped gradients that a release adds up
+        white = (seen * parts + summed * m.l2_norm_clip * direction) / (2 * m.l2_norm_clip * m.noise_multiplier)
         change = jnp.broadcast_to(direction / m.noise_multiplier, white.shape)
-        if m.schedule == "round_robin":  # in which steps shard 0 is the judge is public
+        if m.schedule == "round_robin":  # in which steps shard 0 scores the images is public
             asked = jnp.arange(self.steps) % m.num_shards == 0
             return self.score(white, jnp.where(asked[:, None, None], change, 0.0), jnp.array(1.0))
         return self.score(
-            white, change, jnp.array(m.judges / m.num_shards if m.schedule == "parameter" else 1 / m.num_shards)
+            white, change, jnp.array(m.num_scoring / m.num_shards if m.schedule == "parameter" else 1 / m.num_shards)
         )
 
 
 def shard_games() -> list[ShardGame]:
     """Games on every schedule that has a proof."""
-    independent = ShardMechanism(10, 10, "independent", 1.0, images_per_step=8)
-    parameter = ShardMechanism(10, 10, "parameter", 0.7, judges_per_step=2)
-    turns = ShardMechanism(10, 2, "round_robin", 3.0, images_per_step=4)
+    independent = ShardMechanism(
+        dataset_size=10, num_shards=10, schedule="independent", noise_multiplier=1.0, images_per_step=8
+    )
+    parameter = ShardMechanism(
+        dataset_size=10, num_shards=10, schedule="parameter", noise_multiplier=0.7, judges_per_step=2
+    )
+    turns = ShardMechanism(
+        dataset_size=10, num_shards=2, schedule="round_robin", noise_multiplier=3.0, images_per_step=4
+    )
     local = turns._replace(feedback="local", feedback_l2_norm_clip=3.0, feedback_decay=0.9)
     return [
         ShardGame("shards, independent, 8 images, T = 2", independent, steps=2),

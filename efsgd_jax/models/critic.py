@@ -1,4 +1,7 @@
-"""Networks of one shard, after GS-WGAN (arXiv 2006.08265): three strided 5x5 convolutions and a head."""
+"""Networks of one shard, after GS-WGAN (arXiv 2006.08265): three strided 5x5 convolutions and a head.
+
+``Critic`` is the shard's discriminator; GS-WGAN calls it a critic.
+"""
 
 import flax.linen as nn
 import jax

@@ -11,8 +11,8 @@ from efsgd_jax.models.layers import Conv, PixelNorm, leaky_relu
 from efsgd_jax.models.sizes import base_and_stages, stage_widths
 
 
-class Judgement(NamedTuple):
-    """What the discriminator says: ``realness`` ``[B]`` (a logit) and ``class_logits`` ``[B, num_classes]``."""
+class DiscriminatorOutput(NamedTuple):
+    """The outputs of the discriminator: ``realness`` ``[B]`` (a logit) and ``class_logits`` ``[B, num_classes]``."""
 
     realness: jax.Array
     class_logits: jax.Array
@@ -53,9 +53,9 @@ class Discriminator(nn.Module):
     features: int = 64
 
     @nn.compact
-    def __call__(self, images: jax.Array, labels: jax.Array) -> Judgement:
+    def __call__(self, images: jax.Array, labels: jax.Array) -> DiscriminatorOutput:
         h = ConvTrunk(self.spec, self.width, self.max_width)(images)
         phi = leaky_relu(nn.Dense(self.features)(h))
         embedding = nn.Embed(self.spec.num_classes, self.features, embedding_init=nn.initializers.normal(0.05))(labels)
         realness = nn.Dense(1)(phi)[:, 0] + jnp.sum(embedding * phi, axis=-1)
-        return Judgement(realness, nn.Dense(self.spec.num_classes)(phi))
+        return DiscriminatorOutput(realness, nn.Dense(self.spec.num_classes)(phi))

@@ -112,8 +112,8 @@ def balance_section(
         asked, seen, right = counts[k].sum() / total, counts[:, k].sum() / total, counts[k, k]
         low, high = interval(seen, num_test)
         bar = Bar(float(asked / widest), float(seen / widest))
-        judged = Cell(percent(seen), f"95%: {100 * low:.1f} to {100 * high:.1f}", bar)
-        rows.append([name, percent(asked), percent(right / max(counts[k].sum(), 1.0)), judged])
+        correct = Cell(percent(seen), f"95%: {100 * low:.1f} to {100 * high:.1f}", bar)
+        rows.append([name, percent(asked), percent(right / max(counts[k].sum(), 1.0)), correct])
     shares = Table(["Class", "Asked for, %", "Agrees, %", "Seen, %"], rows)
     data = {"classifier": title_of(classifier), "shares": shares}
     return Section("balance", "Balance", "balance.html", data, title, covered_by_epsilon=False, mismatch=mismatch)

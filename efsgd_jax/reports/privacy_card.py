@@ -14,7 +14,7 @@ PARAMETERS = {
     "num_shards": "shards",
     "schedule": "schedule",
     "images_per_step": "images per step",
-    "judges_per_step": "judges per step",
+    "judges_per_step": "shards that score images in a step",
     "trained_per_step": "shards trained per step",
     "noise_multiplier": "noise multiplier",
     "share": "share of the budget",

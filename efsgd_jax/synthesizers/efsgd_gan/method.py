@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.errors import UserError
-from efsgd_jax.models import Discriminator, Encoder, Generator, Judgement, Posterior
+from efsgd_jax.models import Discriminator, DiscriminatorOutput, Encoder, Generator, Posterior
 from efsgd_jax.models.sizes import check_image_size
 from efsgd_jax.privacy.clipping import clipped_grad
 from efsgd_jax.privacy.devices import DATA
@@ -112,8 +112,8 @@ def phases(
         params, inputs = _floats_as(hp.compute_dtype, (params, inputs))
         return _floats_as("float32", module.apply(params, *inputs, **options))
 
-    def judge(params: PyTree, images: jax.Array, labels: jax.Array) -> Judgement:
-        return cast(Judgement, apply(discriminator, params, images, labels))
+    def discriminate(params: PyTree, images: jax.Array, labels: jax.Array) -> DiscriminatorOutput:
+        return cast(DiscriminatorOutput, apply(discriminator, params, images, labels))
 
     clip_norms = mechanism.l2_norm_clip
     if not isinstance(clip_norms, Mapping):
@@ -130,13 +130,13 @@ def phases(
             image = moved_copies(move_key, image[0], hp.augmentation_multiplicity)
             label = jnp.repeat(label, hp.augmentation_multiplicity)
         z_key, noise_key = jax.random.split(key)
-        judgement = judge(params["discriminator"], image, label)
+        output = discriminate(params["discriminator"], image, label)
         posterior = cast(Posterior, apply(encoder, params["encoder"], image, label))
         z = posterior.sample(z_key)
         rebuilt = cast(jax.Array, apply(generator, params["generator"], z, label, rngs={"noise": noise_key}))
         terms = {
-            "adversarial": jnp.mean(jax.nn.softplus(-judgement.realness)),
-            "classifier": jnp.mean(optax.softmax_cross_entropy_with_integer_labels(judgement.class_logits, label)),
+            "adversarial": jnp.mean(jax.nn.softplus(-output.realness)),
+            "classifier": jnp.mean(optax.softmax_cross_entropy_with_integer_labels(output.class_logits, label)),
             "reconstruction": jnp.sum(jnp.square(rebuilt - image)) / image.shape[0],
             "kl": jnp.mean(posterior.kl_to_prior()),
         }
@@ -150,13 +150,15 @@ def phases(
     def generated_loss(params: PyTree, example: Any, key: jax.Array) -> tuple[jax.Array, None]:
         del key
         image, label = example
-        realness = judge(params, image[None], label[None]).realness[0]
+        realness = discriminate(params, image[None], label[None]).realness[0]
         return hp.adversarial_weight * jax.nn.softplus(realness), None
 
-    def generator_loss(params: PyTree, judge_params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
-        judgement = judge(judge_params, shared(generate(_floats_as(hp.compute_dtype, params), key, labels)), labels)
-        classes = optax.softmax_cross_entropy_with_integer_labels(judgement.class_logits, labels)
-        return jnp.mean(jax.nn.softplus(-judgement.realness) + hp.generator_classifier_weight * classes)
+    def generator_loss(params: PyTree, discriminator_params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
+        output = discriminate(
+            discriminator_params, shared(generate(_floats_as(hp.compute_dtype, params), key, labels)), labels
+        )
+        classes = optax.softmax_cross_entropy_with_integer_labels(output.class_logits, labels)
+        return jnp.mean(jax.nn.softplus(-output.realness) + hp.generator_classifier_weight * classes)
 
     generated_gradient = clipped_grad(
         generated_loss, clip_norms["discriminator"], microbatch_size=hp.microbatch_size, mesh=mesh
@@ -198,8 +200,8 @@ def phases(
         fake_labels = jax.random.randint(label_key, (n,), 0, spec.num_classes)
         fakes = shared(generate(_floats_as(hp.compute_dtype, params["generator"]), fake_key, fake_labels))
         fake = generated_gradient(params["discriminator"], (fakes, fake_labels), jax.random.split(fake_key, n))
-        judging = jax.tree.map(lambda r, f: r + f / n, gradient["discriminator"], fake.clipped_sum)
-        gradient = {**gradient, "discriminator": judging}
+        discriminator_gradient = jax.tree.map(lambda r, f: r + f / n, gradient["discriminator"], fake.clipped_sum)
+        gradient = {**gradient, "discriminator": discriminator_gradient}
         updates, private_optimizer = private_adam.update(gradient, state.private_optimizer, params)
         params = optax.apply_updates(params, updates)
 

@@ -44,32 +44,32 @@ class ShardedRecords(NamedTuple):
     shards: "Shards"
 
 
-class Judged(NamedTuple):
-    """Functions that compute a judge's loss on generated images; a judge is a shard that scores images in this step.
+class GeneratorLoss(NamedTuple):
+    """Functions that compute the generator's loss on the images that one shard's discriminator scores in a step.
 
-    Each function is called for one judge, which scores n images.
+    Each function is called for one scoring shard, whose discriminator scores n images.
 
     Attributes:
-      inputs: ``inputs(index, member, real, nonempty, key) -> given`` prepares the inputs of judge number ``index`` of
-        the step, from its networks ``member`` and records ``real`` of its shard. ``nonempty`` is False if the shard has
-        no records. ``given`` is a pytree. Its ``given.z`` and ``given.labels``, with a leading axis of n, are the
-        generator's inputs; ``judge`` gets all of it.
+      inputs: ``inputs(index, member, real, nonempty, key) -> given`` prepares the inputs of scoring shard number
+        ``index`` of the step, from its networks ``member`` and records ``real`` of its shard. ``nonempty`` is False if
+        the shard has no records. ``given`` is a pytree. Its ``given.z`` and ``given.labels``, with a leading axis of n,
+        are the generator's inputs; ``losses`` gets all of it.
       examples: number of records of the shard that ``inputs`` gets; 0 if it reads none.
       decode: ``decode(params, z, labels, key) -> images`` applies the generator.
-      judge: ``judge(member, images, given) -> losses`` returns the loss of each image, ``[n]``.
+      losses: ``losses(member, images, given)`` returns the loss of each image, ``[n]``.
     """
 
     inputs: Callable[..., Any]
     examples: int
     decode: Callable[..., jax.Array]
-    judge: Callable[..., jax.Array]
+    losses: Callable[..., jax.Array]
 
 
 class ShardAccess(Access):
     """The access of one step of a method with shards, as ``ShardMechanism.open`` returns it.
 
     Args:
-      mechanism: decides which shards train and which judge in each step, and has the sanitiser.
+      mechanism: decides which shards train and which score images in each step, and has the sanitiser.
       data: the training records by shard.
       key: typed PRNG key of this step, secret and used once.
       step: number of the step (int, from 0), which the public schedule depends on.
@@ -81,7 +81,7 @@ class ShardAccess(Access):
     ):
         super().__init__(**shared)
         self._mechanism, self._data = mechanism, data
-        turn_key, self._train_key, self._judge_key, self._noise_key = jax.random.split(key, 4)
+        turn_key, self._train_key, self._score_key, self._noise_key = jax.random.split(key, 4)
         self._turn = mechanism.turn(turn_key, step)
 
     def train(self, f: Callable[..., tuple[PyTree, dict[str, jax.Array]]], members: Private, examples: int) -> Private:
@@ -127,12 +127,12 @@ class ShardAccess(Access):
         return Private(jax.lax.scan(some, members._value, (chunks, keys))[0])
 
     def generator_gradient(
-        self, judged: Judged, members: Private, params: PyTree, residual: PyTree
+        self, generator_loss: GeneratorLoss, members: Private, params: PyTree, residual: PyTree
     ) -> tuple[PyTree, PyTree]:
         """The sanitised gradient with respect to the generator's parameters, and the next residual of error feedback.
 
         Args:
-          judged: the functions that compute the judges' losses.
+          generator_loss: the functions that compute the loss on the images of each scoring shard.
           members: the networks of all shards, leading axis K.
           params: the generator's parameters.
           residual: the residual that the step before returned; in the first step ``mechanism.initial_residual``.
@@ -142,62 +142,63 @@ class ShardAccess(Access):
           UndeclaredReleaseError: a second call in one step, or a call in a loop.
 
         Formal guarantees:
-          One step of ``mechanism.event``: a judge's gradient is a function of its own shard and of what was released.
-          In image space, ``z`` and ``labels`` enter the generator without passing the sanitiser. They must therefore
-          come from keys, unless the mechanism has ``real_codes`` and so proves nothing.
+          One step of ``mechanism.event``: the gradient of a scoring shard is a function of that shard and of what was
+          released. In image space, ``z`` and ``labels`` enter the generator without passing the sanitiser. They must
+          therefore come from keys, unless the mechanism has ``real_codes`` and so proves nothing.
         """
-        self._record("the sanitised gradient of the judges")
-        m, asked = self._mechanism, self._turn.judges
-        draw_key, input_key, injection_key = jax.random.split(self._judge_key, 3)
+        self._record("the sanitised gradient of the discriminators")
+        m, scoring = self._mechanism, self._turn.scoring
+        draw_key, input_key, injection_key = jax.random.split(self._score_key, 3)
         stack = members._value
-        real: Any = self._read(draw_key, asked, judged.examples) if judged.examples else ()
+        real: Any = self._read(draw_key, scoring, generator_loss.examples) if generator_loss.examples else ()
 
         def given_to(index: jax.Array, real: Any, nonempty: jax.Array, key: jax.Array) -> Any:
-            return judged.inputs(index, take(stack, asked[index]), real, nonempty, key)
+            return generator_loss.inputs(index, take(stack, scoring[index]), real, nonempty, key)
 
-        nonempty, keys = self._data.shards.sizes[asked] > 0, jax.random.split(input_key, m.judges)
-        given = over_members(given_to, jnp.arange(m.judges), real, nonempty, keys)
-        ask = self._in_images if m.in_image_space else self._in_parameters
-        gradient, residual, loss = ask(judged, stack, given, params, residual, injection_key)
+        nonempty, keys = self._data.shards.sizes[scoring] > 0, jax.random.split(input_key, m.num_scoring)
+        given = over_members(given_to, jnp.arange(m.num_scoring), real, nonempty, keys)
+        sanitised = self._in_images if m.in_image_space else self._in_parameters
+        gradient, residual, loss = sanitised(generator_loss, stack, given, params, residual, injection_key)
         self._note(generator=loss)
         return gradient, residual
 
-    # Each judge's networks are read inside of the loop over judges: a copy of all of them would take too much memory.
+    # The networks of a shard are read inside of the loop over scoring shards: a copy of all of them would take too much
+    # memory.
 
     def _in_images(
-        self, judged: Judged, stack: PyTree, given: Any, params: PyTree, residual: PyTree, key: jax.Array
+        self, generator_loss: GeneratorLoss, stack: PyTree, given: Any, params: PyTree, residual: PyTree, key: jax.Array
     ) -> tuple[PyTree, PyTree, jax.Array]:
         """Sanitises the gradient with respect to each image, and backpropagates the results through the generator."""
-        m, asked = self._mechanism, self._turn.judges
-        each = m.images_per_step // m.judges
+        m, scoring = self._mechanism, self._turn.scoring
+        each = m.images_per_step // m.num_scoring
         sanitize = make_sanitizer(m.transform(fresh_key()))  # this key is not used: each call is given its own
 
         def loss(params: PyTree, residual: PyTree) -> tuple[jax.Array, jax.Array]:
             z, labels = (x.reshape(-1, *x.shape[2:]) for x in (given.z, given.labels))
-            fakes = judged.decode(params, z, labels, key)
-            units = jnp.repeat(asked, each)
+            fakes = generator_loss.decode(params, z, labels, key)
+            units = jnp.repeat(scoring, each)
             clean = jax.vmap(sanitize, in_axes=(0, 0, None, 0))(fakes, residual, self._noise_key, units)
-            of_judges = clean.reshape(m.judges, each, *fakes.shape[1:])
-            losses = over_members(lambda k, x, g: judged.judge(take(stack, k), x, g), asked, of_judges, given)
+            by_shard = clean.reshape(m.num_scoring, each, *fakes.shape[1:])
+            losses = over_members(lambda k, x, g: generator_loss.losses(take(stack, k), x, g), scoring, by_shard, given)
             return jnp.sum(losses), jnp.mean(losses)
 
         (gradient, residual), mean = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, residual)
         return gradient, residual, mean
 
     def _in_parameters(
-        self, judged: Judged, stack: PyTree, given: Any, params: PyTree, residual: PyTree, key: jax.Array
+        self, generator_loss: GeneratorLoss, stack: PyTree, given: Any, params: PyTree, residual: PyTree, key: jax.Array
     ) -> tuple[PyTree, PyTree, jax.Array]:
-        """Sanitises each judge's gradient with respect to the generator's parameters, as one example's gradient."""
-        m, asked = self._mechanism, self._turn.judges
+        """Sanitises each shard's gradient with respect to the generator's parameters, as one example's gradient."""
+        m, scoring = self._mechanism, self._turn.scoring
 
-        def of_judge(k: jax.Array, given: Any, key: jax.Array) -> tuple[jax.Array, PyTree]:
+        def of_shard(k: jax.Array, given: Any, key: jax.Array) -> tuple[jax.Array, PyTree]:
             def loss(params: PyTree) -> jax.Array:
-                fakes = judged.decode(params, given.z, given.labels, key)
-                return jnp.mean(judged.judge(take(stack, k), fakes, given))
+                fakes = generator_loss.decode(params, given.z, given.labels, key)
+                return jnp.mean(generator_loss.losses(take(stack, k), fakes, given))
 
             return jax.value_and_grad(loss)(params)
 
-        losses, grads = over_members(of_judge, asked, given, jax.random.split(key, m.judges))
+        losses, grads = over_members(of_shard, scoring, given, jax.random.split(key, m.num_scoring))
         update = m.transform(fresh_key()).update
         gradient, new = update(grads, ErrorFeedbackState(self._noise_key, residual), params)
         return gradient, new.residual, jnp.mean(losses)

@@ -22,11 +22,13 @@ class PrivacyKeys:
 
     Attributes:
       l2_norm_clip: clip norm C of each gradient that leaves a shard.
-      schedule: which shards train in each step, and which are judges: published, round_robin, independent or parameter;
-        see ``synthesizers/sanitized_gan/mechanism.py``. A judge is a shard whose discriminator scores generated images
-        in this step.
+      schedule: which shards train in each step, and the discriminators of which shards score the generated images.
+        ``published``: one shard chosen at random trains and scores all of them; nothing near the published epsilon is
+        proven. ``round_robin``: the same with one shard in a public order. ``independent``: a shard chosen at random
+        for each image. ``parameter``: a random set of shards, and one gradient of each, with respect to the generator's
+        parameters, is clipped; in the other schedules that with respect to each image is.
       num_shards: number K of shards into which the training images are divided.
-      judges_per_step: number of judges in a step, with schedule=parameter only.
+      judges_per_step: number of shards whose discriminators score images in a step, with schedule=parameter only.
       trained_per_step: number of shards that train in a step, in a public order, with schedule=independent or
         parameter only.
       allow_unproven: whether to train although no epsilon near the target is proven. Such a run cannot be released.
@@ -73,7 +75,7 @@ def rules(config: ConfigDict) -> list[Rule]:
     ]
     rebuilds = m.reconstruction_weight > 0
     halved = rebuilds and m.reconstruction_from == "codes"
-    judges = {"independent": t.images_per_step, "parameter": p.judges_per_step}.get(p.schedule, 1)
+    num_scoring = {"independent": t.images_per_step, "parameter": p.judges_per_step}.get(p.schedule, 1)
     weights = [k for k in m if k.endswith(("_weight", "_penalty", "learning_rate"))]
     return [
         ("privacy.l2_norm_clip", p.l2_norm_clip, 0 < p.l2_norm_clip < math.inf, "above 0"),
@@ -100,8 +102,8 @@ def rules(config: ConfigDict) -> list[Rule]:
         (
             "method.reconstruction_from",
             m.reconstruction_from,
-            m.reconstruction_from in RECONSTRUCTIONS and (t.images_per_step >= 2 * judges or not halved),
-            "prior, or codes with at least two images for each judge",
+            m.reconstruction_from in RECONSTRUCTIONS and (t.images_per_step >= 2 * num_scoring or not halved),
+            "prior, or codes with at least two images for each discriminator that scores images",
         ),
         (
             "method.encoder_steps",

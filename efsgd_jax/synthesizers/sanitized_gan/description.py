@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
 SAMPLERS = {
-    "published": "one shard at random in each step, which trains and judges all images",
-    "round_robin": "one shard in public turn in each step, which trains and judges all images",
-    "independent": "every image draws its judge; shards train in public turn",
-    "parameter": "a random subset of shards judges each step; shards train in public turn",
+    "published": "one shard at random in each step, which trains and scores all images",
+    "round_robin": "one shard in public turn in each step, which trains and scores all images",
+    "independent": "every image is scored by a shard chosen at random; shards train in public turn",
+    "parameter": "a random subset of shards scores the images of each step; shards train in public turn",
 }
 
 
@@ -36,7 +36,7 @@ def describe(mechanism: "ShardMechanism", steps: int, delta: float, epsilon_spen
 
 
 def _summary(mechanism: "ShardMechanism") -> str:
-    where = "every generated image's gradient" if mechanism.schedule != "parameter" else "each judge's gradient"
+    where = "every generated image's gradient" if mechanism.schedule != "parameter" else "each scoring shard's gradient"
     plain = f"gradient-sanitised generator: {where} clipped and noised, discriminators on {mechanism.num_shards} shards"
     if mechanism.feedback == "hidden":
         share = split_of(mechanism)

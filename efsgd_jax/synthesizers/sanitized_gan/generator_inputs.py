@@ -1,6 +1,6 @@
-"""The generator's inputs for each judge and, with reconstruction, the real images that its outputs should resemble.
+"""The generator's inputs for each scoring shard and, with reconstruction, the real images that outputs should resemble.
 
-A judge is a shard whose discriminator scores generated images in this step.
+A scoring shard is one whose discriminator scores generated images in this step.
 """
 
 from collections.abc import Callable
@@ -16,16 +16,16 @@ from efsgd_jax.synthesizers.sanitized_gan.shard import Images, Member, Shard, pi
 
 
 class Inputs(NamedTuple):
-    """Inputs for the n generated images that one judge scores.
+    """Inputs for the n generated images that one shard's discriminator scores.
 
     Attributes:
       z: latents, ``[n, latent]``.
       labels: classes, ``[n]``.
-      targets: with reconstruction, real images ``[n, S, S, C]`` of the judge's shard; without, ``()``.
+      targets: with reconstruction, real images ``[n, S, S, C]`` of the shard; without, ``()``.
       has_target: with reconstruction, ``[n]``, True where the image has a target; without, ``()``.
 
     Formal guarantees:
-      ``targets`` and ``has_target`` are private to the judge, and reach the generator through its sanitised gradient
+      ``targets`` and ``has_target`` are private to the shard, and reach the generator through its sanitised gradient
       only. ``z`` and ``labels`` enter the generator itself: with ``reconstruction_from="codes"`` they are functions of
       real images, otherwise of keys.
     """
@@ -37,12 +37,12 @@ class Inputs(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """How a judge's inputs are sampled.
+    """How the inputs for a scoring shard are sampled.
 
     Attributes:
-      draw: ``draw(index, member, real, nonempty, key) -> Inputs`` returns the inputs for judge number ``index`` of the
-        step; see ``Judged.inputs``.
-      examples: number of records of the judge's shard that ``draw`` reads.
+      draw: ``draw(index, member, real, nonempty, key) -> Inputs`` returns the inputs for scoring shard number
+        ``index`` of the step; see ``GeneratorLoss.inputs``.
+      examples: number of records of the shard that ``draw`` reads.
     """
 
     draw: Callable[..., Inputs]
@@ -50,13 +50,13 @@ class Drawing(NamedTuple):
 
 
 def make_inputs(spec: ImageSpec, hp: Hyperparameters, shard: Shard, each: int, *, fixed_labels: bool) -> Drawing:
-    """Returns the function that samples a judge's inputs, as ``hp`` configures the reconstruction.
+    """Returns the function that samples the inputs for a scoring shard, as ``hp`` configures the reconstruction.
 
     Args:
       spec: shape of the images and number of classes.
       hp: hyperparameters of the method.
       shard: functions of one shard, of which ``encode`` is used.
-      each: number n of images that each judge scores.
+      each: number n of images that each scoring shard gets.
       fixed_labels: True if an image's label depends only on its position in the step; False for random labels.
     """
 
@@ -72,8 +72,8 @@ def make_inputs(spec: ImageSpec, hp: Hyperparameters, shard: Shard, each: int, *
         return Inputs(*from_prior(index, key), (), ())
 
     def rebuild(index: jax.Array, member: Member, real: Any, nonempty: jax.Array, key: jax.Array) -> Inputs:
-        """Half of a judge's images are reconstructed from codes of its own real images; the others are as in
-        ``plain``. A judge without records reconstructs none."""
+        """Half of a shard's generated images are reconstructed from codes of its own real images; the others are as in
+        ``plain``. A shard without records reconstructs none."""
         prior_key, code_key = jax.random.split(key)
         z, labels = from_prior(index, prior_key)
         found: Images = pixels_of(real)
@@ -83,7 +83,7 @@ def make_inputs(spec: ImageSpec, hp: Hyperparameters, shard: Shard, each: int, *
 
     def nearest(index: jax.Array, member: Member, real: Any, nonempty: jax.Array, key: jax.Array) -> Inputs:
         """All images are generated as in ``plain``. The target of each is the real image of the same label whose code
-        is nearest to z, among those that the judge reads; an image whose label none of them has gets no target."""
+        is nearest to z, among those that the shard reads; an image whose label none of them has gets no target."""
         prior_key, code_key = jax.random.split(key)
         z, labels = from_prior(index, prior_key)
         found: Images = pixels_of(real)

@@ -1,22 +1,22 @@
-"""Sanitised gradients from disjoint shards: which shards train and judge in each step, and the privacy cost of that.
+"""Sanitised gradients from disjoint shards: which shards train and which score images, and the privacy cost of that.
 
 The data is divided into K shards. Each shard trains its own networks (a discriminator, for instance) on its raw images.
-A judge is a shard whose discriminator scores generated images in a step. It releases a gradient that is clipped to C
-and noised with std ``2 C sigma``: whatever a shard holds, the clipped gradient changes by at most 2C. Four schedules
-decide which shards train and which judge (``privacy/subset.py`` has the accountant):
+A scoring shard is one whose discriminator scores generated images in a step. It releases a gradient that is clipped to
+C and noised with std ``2 C sigma``: whatever a shard holds, the clipped gradient changes by at most 2C. Four schedules
+decide which shards train and which score images (``privacy/subset.py`` has the accountant):
 
 ===============  ==========================================  ======================================================
-schedule         shards that train, and judges               T steps are accounted for as
+schedule         shards that train, and that score           T steps are accounted for as
 ===============  ==========================================  ======================================================
-``published``    a random shard trains, then judges all B    no amplification: see ``revealed.revealed_epsilon``
+``published``    a random shard trains, then scores all B    no amplification: see ``revealed.revealed_epsilon``
                  images of the step
 ``round_robin``  one shard, in a public order, trains, then  ``Gaussian(sigma / sqrt(B))``, ``ceil(T / K)`` times
-                 judges all B images
+                 scores all B images
 ``independent``  U shards, in a public order, train; every   ``one-of-K(Gaussian(sigma))``, T B times
-                 image has its own random judge
+                 image is scored by a random shard
 ``parameter``    U shards, in a public order, train; each    ``M-of-K(Gaussian(sigma))``, T times
-                 of M random judges has one clipped gradient,
-                 with respect to the generator's parameters
+                 of M random scoring shards has one clipped
+                 gradient, for all parameters of the generator
 ===============  ==========================================  ======================================================
 """
 
@@ -46,10 +46,10 @@ IMAGE_SCHEDULES = ("published", "round_robin", "independent")
 
 
 class Turn(NamedTuple):
-    """The shards that train in one step, int ``[U]``, and those that judge, int ``[J]``, each of them B / J images."""
+    """The shards that train in one step, int ``[U]``, and those that score images, int ``[J]``: B / J images each."""
 
     training: jax.Array
-    judges: jax.Array
+    scoring: jax.Array
 
 
 class Shards(NamedTuple):
@@ -67,11 +67,11 @@ class ShardMechanism(NamedTuple):
     Attributes:
       dataset_size: number N of examples, treated as public.
       num_shards: number K of shards.
-      schedule: which shards train and judge in each step; see the module's docstring.
+      schedule: which shards train and which score images in each step; see the module's docstring.
       noise_multiplier: sigma, the noise's standard deviation divided by ``2 C``; 0 means no noise and no guarantee.
       l2_norm_clip: clip norm C of a gradient.
       images_per_step: number B of generated images in a step.
-      judges_per_step: number M of judges in a step, in ``parameter`` only.
+      judges_per_step: number M of scoring shards in a step, in ``parameter`` only.
       trained_per_step: number U of shards that train in a step, in ``independent`` and ``parameter``. Costs no epsilon.
       feedback: mode of ``error_feedback_aggregate``; ``local``, a residual for each shard, is for ``round_robin`` only.
       feedback_l2_norm_clip: D of that mode.
@@ -105,13 +105,13 @@ class ShardMechanism(NamedTuple):
         return 0.0
 
     @property
-    def judges(self) -> int:
-        """The number J of shards that judge in a step."""
+    def num_scoring(self) -> int:
+        """The number J of scoring shards in a step, counted with multiplicity."""
         return {"independent": self.images_per_step, "parameter": self.judges_per_step}.get(self.schedule, 1)
 
     @property
     def round_length(self) -> int:
-        """Number of consecutive steps in which every shard trains; 0 if the judge always trains in the same step."""
+        """Number of consecutive steps in which every shard trains; 0 if a shard always trains in the step it scores."""
         in_turn = self.schedule in ("independent", "parameter")
         return math.ceil(self.num_shards / self.trained_per_step) if in_turn else 0
 
@@ -142,14 +142,14 @@ class ShardMechanism(NamedTuple):
         return Shards(jnp.argsort(shard).astype(jnp.int32), jnp.cumsum(sizes) - sizes, sizes)
 
     def turn(self, key: jax.Array, step: jax.Array) -> Turn:
-        """The shards that train and those that judge in a step.
+        """The shards that train and those that score images in a step.
 
         Args:
           key: typed PRNG key of step ``step`` (counted from 0), secret and used once.
 
         Formal guarantees:
-          In ``independent`` and ``parameter`` the judges are sampled afresh and uniformly, and which shards train
-          depends on ``step`` only.
+          In ``independent`` and ``parameter`` the scoring shards are sampled afresh and uniformly, and which shards
+          train depends on ``step`` only.
         """
         k = self.num_shards
         if self.schedule == "published":
@@ -173,7 +173,13 @@ class ShardMechanism(NamedTuple):
         return shards.order[jnp.minimum(shards.starts[members][:, None] + offsets, self.dataset_size - 1)]
 
     def transform(self, key: jax.Array) -> optax.GradientTransformationExtraArgs:
-        """The optax transform that sanitises: judges' gradients ``[n, ...]`` (n = 1 in image space) to a noisy mean."""
+        """The optax transform that sanitises: from gradients ``[n, ...]``, one of each of n shards, to a noisy mean.
+
+        In image space n = 1: each image's gradient is sanitised by itself.
+
+        Args:
+          key: typed PRNG key, secret.
+        """
         return error_feedback_aggregate(
             self.l2_norm_clip,
             2 * self.noise_multiplier,  # the transform's unit is the clip norm C; that of sigma is 2 C
@@ -232,8 +238,8 @@ class ShardMechanism(NamedTuple):
           The unit is the content of one shard, which includes adding, removing or replacing any one image. Condition on
           all randomness of the shards' own training, which has the same law whatever the data is. Then, given what was
           released, each shard's gradient is a constant. Only the changed shard's differs, by at most 2C after clipping.
-          In ``independent`` and ``parameter`` the judges are sampled afresh, and the sample influences nothing but the
-          release, because training follows a public order: each release is one member (or a subset) of K under
+          In ``independent`` and ``parameter`` the scoring shards are sampled afresh, and the sample influences nothing
+          but the release, because training follows a public order: each release is one member (or a subset) of K under
           ``REPLACE_ONE``, and composition is adaptive. In ``round_robin`` the changed shard affects only its own turns,
           also with ``local`` residuals, which are part of the shard. ``private``: both channels change by at most twice
           their clip norms, whatever the share. ``hidden``: two residuals are at most 2D apart in any later step,
@@ -258,7 +264,8 @@ class ShardMechanism(NamedTuple):
     def _fresh_event(self, sigma: float, steps: int) -> dp_accounting.DpEvent:
         if self.schedule == "round_robin":
             return gaussian_event(sigma, self.images_per_step * math.ceil(steps / self.num_shards))
-        subset, times = (1, steps * self.images_per_step) if self.schedule == "independent" else (self.judges, steps)
+        independent = self.schedule == "independent"
+        subset, times = (1, steps * self.images_per_step) if independent else (self.num_scoring, steps)
         if subset == self.num_shards:
             return gaussian_event(sigma, times)
         sampled = dp_accounting.SampledWithoutReplacementDpEvent(

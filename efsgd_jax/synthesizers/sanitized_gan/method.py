@@ -1,16 +1,16 @@
 """A generator that learns from sanitised gradients of K discriminators on disjoint shards, as in three publications.
 
 The same training step implements GS-WGAN (arXiv 2006.08265), DP-GAN-DPAC (CVPR 2023, with ``classifier_weight``) and
-EFSGD (arXiv 2601.15061, with feedback, ``noise_injection`` and ``reconstruction_weight``). Let l_k be the loss by judge
-k (a judge is a shard whose discriminator scores generated images in this step), and x_j = G(z_j, y_j) a generated image
-with judge k(j). The generator's update is the gradient of the first loss or, with ``schedule=parameter``, the second::
+EFSGD (arXiv 2601.15061, with feedback, ``noise_injection`` and ``reconstruction_weight``). Let l_k be the loss by the
+discriminator of shard k, and x_j = G(z_j, y_j) a generated image that the discriminator of shard k(j) scores. The
+generator's update is the gradient of the first loss or, with ``schedule=parameter``, the second::
 
     image space      gradient of sum_j l_k(j)(sanitize(x_j)) / B; the sanitiser clips and noises each image's gradient
-    parameter space  sum_m clip(gradient of judge m's mean loss over its B / M images) / M + noise
+    parameter space  sum_m clip(gradient of shard m's mean loss over its B / M images) / M + noise
 
 where l_k = -D_k, plus the classifier's cross-entropy if ``classifier_weight`` is set. With reconstruction, the squared
-distance to images of the judge's shard is added (``generator_inputs.py``). The mechanism's ``turn`` decides which
-shards train and judge; the networks of a shard are in ``shard.py``.
+distance to images of the shard is added (``generator_inputs.py``). The mechanism's ``turn`` decides which shards train,
+and the discriminators of which shards score images; the networks of a shard are in ``shard.py``.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ from efsgd_jax.models.critic import sample_latent
 from efsgd_jax.models.sizes import check_image_size
 from efsgd_jax.privacy import PlannedPhase
 from efsgd_jax.synthesizers.base import Phase, Record, Released
-from efsgd_jax.synthesizers.sanitized_gan.access import Judged, Private, ShardAccess
+from efsgd_jax.synthesizers.sanitized_gan.access import GeneratorLoss, Private, ShardAccess
 from efsgd_jax.synthesizers.sanitized_gan.generator_inputs import Inputs, make_inputs
 from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 from efsgd_jax.synthesizers.sanitized_gan.options import Hyperparameters
@@ -75,7 +75,7 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Callable[[PyTree, jax
 def phases(
     spec: ImageSpec, hyperparameters: Hyperparameters, plan: Sequence[PlannedPhase], mesh: Mesh | None = None
 ) -> list[Phase]:
-    """A single phase; with ``warm_steps``, all critics are trained before its first step.
+    """A single phase; with ``warm_steps``, all discriminators are trained before its first step.
 
     Raises:
       UserError: the networks cannot have this image size.
@@ -101,7 +101,7 @@ def phases(
     adam = optax.adam(hp.generator_learning_rate, hp.adam_b1, hp.adam_b2)
     # With feedback in image space, image number j of every step has the same class, because it has the same residual.
     fixed_labels = mechanism.in_image_space and mechanism.feedback != "none"
-    each = mechanism.images_per_step // mechanism.judges
+    each = mechanism.images_per_step // mechanism.num_scoring
     inputs = make_inputs(spec, hp, shard, each, fixed_labels=fixed_labels)
 
     def init(key: jax.Array, released: Released) -> State:
@@ -124,7 +124,7 @@ def phases(
         return Images(decode(params, z, labels, noise_key), labels)
 
     def warm_up(state: State, access: ShardAccess, key: jax.Array) -> State:
-        """One training step of every shard's critic; the generator is not changed."""
+        """One training step of every shard's discriminator; the generator is not changed."""
         del key
 
         def one(member: Member, real: Record, key: jax.Array) -> Member:
@@ -145,16 +145,16 @@ def phases(
             fake = imagine(state.params, labels, fake_key)
             return shard.train(member, state.params, found, fake, state.step, key)
 
-        def judge(member: Member, fakes: jax.Array, given: Inputs) -> jax.Array:
-            loss = shard.judge(member, fakes, given.labels, state.step)
+        def losses(member: Member, fakes: jax.Array, given: Inputs) -> jax.Array:
+            loss = shard.generator_loss(member, fakes, given.labels, state.step)
             if hp.reconstruction_weight == 0:
                 return loss
             error = jnp.sum(jnp.square(fakes - given.targets), axis=(1, 2, 3))
             return loss + jnp.where(given.has_target, hp.reconstruction_weight * error, 0.0)
 
         members = access.train(train, state.members, shard.examples)
-        judged = Judged(inputs.draw, inputs.examples, decode, judge)
-        gradient, residual = access.generator_gradient(judged, members, state.params, state.residual)
+        generator_loss = GeneratorLoss(inputs.draw, inputs.examples, decode, losses)
+        gradient, residual = access.generator_gradient(generator_loss, members, state.params, state.residual)
 
         updates, optimizer = adam.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -6,7 +6,7 @@ discriminator.) The unit of privacy is one shard. T steps are accounted for in t
 
 ==================  ===================================================================================================
 as published        every image of every step samples its own shard: one-of-K, composed T B times, by RDP, replace-one
-shared draw         one shard judges all B images, as in the code: the B releases are one with ``sigma / sqrt(B)``;
+shared draw         one shard scores all B images, as in the code: the B releases are one with ``sigma / sqrt(B)``;
                     Poisson sampling with probability 1/K approximates one-of-K
 ==================  ===================================================================================================
 
@@ -48,19 +48,19 @@ class SanitizedGan(NamedTuple):
       batch_size: number B of generated images in a step.
       steps: number T of generator steps.
       noise_multiplier: sigma, the standard deviation of the noise divided by ``2 C``.
-      judges: number M of shards that are sampled together; 1 in the papers.
+      num_sampled: number M of shards that are sampled together; 1 in the papers.
     """
 
     num_shards: int = 1000
     batch_size: int = 32
     steps: int = 20_000
     noise_multiplier: float = 1.07
-    judges: int = 1
+    num_sampled: int = 1
 
     def published_event(self) -> dp_accounting.DpEvent:
         """The event as published: M-of-K (M = 1 in the papers), composed T B times; for replace-one and RDP."""
         image = dp_accounting.SampledWithoutReplacementDpEvent(
-            self.num_shards, self.judges, dp_accounting.GaussianDpEvent(self.noise_multiplier)
+            self.num_shards, self.num_sampled, dp_accounting.GaussianDpEvent(self.noise_multiplier)
         )
         return dp_accounting.SelfComposedDpEvent(image, self.steps * self.batch_size)
 
@@ -68,7 +68,7 @@ class SanitizedGan(NamedTuple):
         """The event of one Poisson sample of shards in each step, which all B images share."""
         batch = dp_accounting.GaussianDpEvent(self.noise_multiplier / math.sqrt(self.batch_size))
         return dp_accounting.SelfComposedDpEvent(
-            dp_accounting.PoissonSampledDpEvent(self.judges / self.num_shards, batch), self.steps
+            dp_accounting.PoissonSampledDpEvent(self.num_sampled / self.num_shards, batch), self.steps
         )
 
     def by_wang_et_al(self, delta: float) -> float:
@@ -78,7 +78,7 @@ class SanitizedGan(NamedTuple):
         """
         compositions = self.steps * self.batch_size
         return min(
-            compositions * _subsampled_gaussian_rdp(alpha, self.judges / self.num_shards, self.noise_multiplier)
+            compositions * _subsampled_gaussian_rdp(alpha, self.num_sampled / self.num_shards, self.noise_multiplier)
             + math.log(1 / delta) / (alpha - 1)
             for alpha in range(2, 128)
         )
@@ -94,8 +94,8 @@ class SanitizedGan(NamedTuple):
 
 def published_form(mechanism: "ShardMechanism", steps: int) -> SanitizedGan:
     """The parameters of the published accountings for ``steps`` steps of ``mechanism``; feedback is ignored."""
-    judges = mechanism.judges if mechanism.schedule == "parameter" else 1
-    return SanitizedGan(mechanism.num_shards, mechanism.slots, steps, mechanism.noise_multiplier, judges)
+    sampled = mechanism.num_scoring if mechanism.schedule == "parameter" else 1
+    return SanitizedGan(mechanism.num_shards, mechanism.slots, steps, mechanism.noise_multiplier, sampled)
 
 
 def accountings(mechanism: "ShardMechanism", steps: int, delta: float, proven: float) -> dict[str, float]:

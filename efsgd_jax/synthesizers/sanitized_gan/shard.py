@@ -59,34 +59,35 @@ class Shard(NamedTuple):
       train: ``train(member, generator, real, generated, step, key) -> (member, metrics)`` trains all networks of the
         shard for one turn. ``real`` are ``examples`` images of the shard. ``generated`` are ``paired`` generated images
         with the labels of the first real ones, followed by ``unpaired`` generated images with any labels.
-      train_critic: ``train_critic(member, real, generated, key) -> member`` takes one step of the critic, for warm-up.
-      judge: ``judge(member, images, labels, step) -> loss`` returns the generator's loss on each generated image,
-        ``[n]``.
+      train_critic: ``train_critic(member, real, generated, key) -> member`` takes one step of the
+        discriminator, for warm-up.
+      generator_loss: ``generator_loss(member, images, labels, step)`` returns the generator's loss on each generated
+        image, by the shard's networks: ``[n]``.
       encode: ``encode(member, pixels, key) -> z`` returns the latents ``[n, latent]`` of real images.
       examples: number of images of the shard that ``train`` reads.
-      paired: number of generated images for the critic.
+      paired: number of generated images for the discriminator.
       unpaired: number of generated images for the classifier.
     """
 
     init: Callable[[jax.Array], Member]
     train: Callable[..., tuple[Member, dict[str, jax.Array]]]
     train_critic: Callable[..., Member]
-    judge: Callable[..., jax.Array]
+    generator_loss: Callable[..., jax.Array]
     encode: Callable[..., jax.Array]
     examples: int
     paired: int
     unpaired: int
 
 
-def make_shard(spec: ImageSpec, hp: Hyperparameters, decode: Decode, classifiers_judge_from: int) -> Shard:
+def make_shard(spec: ImageSpec, hp: Hyperparameters, decode: Decode, classifiers_count_from: int) -> Shard:
     """Returns the functions of a shard for a data set's shape, hyperparameters and a generator.
 
     Args:
       spec: shape of the images and number of classes.
       hp: network sizes, weights of the losses and learning rates.
       decode: ``decode(params, z, labels, key) -> images``, the generator.
-      classifiers_judge_from: the step from which the classifiers of all possible judges have been trained; from then on
-        they are part of the generator's loss.
+      classifiers_count_from: the step from which the classifiers of all shards that may score images have been trained;
+        from then on they are part of the generator's loss.
     """
     critic_net, classifier_net = Critic(spec, hp.critic_width), Classifier(spec, hp.critic_width)
     encoder_net = ShardEncoder(hp.latent, hp.critic_width)
@@ -198,20 +199,20 @@ def make_shard(spec: ImageSpec, hp: Hyperparameters, decode: Decode, classifiers
             metrics = {**metrics, "reconstruction": jnp.mean(errors)}
         return member, metrics
 
-    def judge(member: Member, images: jax.Array, labels: jax.Array, step: jax.Array) -> jax.Array:
+    def generator_loss(member: Member, images: jax.Array, labels: jax.Array, step: jax.Array) -> jax.Array:
         adversarial = -score(member.critic, images, labels)
         if not steps["classifier"]:
             return adversarial
         mixed = hp.adversarial_weight * adversarial + hp.classifier_weight * cross_entropy(
             member.classifier, images, labels
         )
-        return jnp.where(step >= classifiers_judge_from, mixed, adversarial)
+        return jnp.where(step >= classifiers_count_from, mixed, adversarial)
 
     return Shard(
         init,
         train,
         lambda member, real, fake, key: train_critic(member, real, fake, key)[0],
-        judge,
+        generator_loss,
         lambda member, images, key: code(member.encoder, images, key)[0],
         size * sum(steps.values()),
         size * steps["critic"],
