@@ -23,6 +23,7 @@ from efsgd_jax.training.setup import Setup, bind, dataset_of
 from efsgd_jax.training.update import Inputs, keys_of_phase, open_access
 
 PyTree = Any
+# Number of canaries whose gradients are computed at a time.
 CHUNK = 50
 
 

@@ -11,6 +11,7 @@ from efsgd_jax.files import read_json
 from efsgd_jax.runs.finished import finished_run
 from efsgd_jax.runs.sampling import sample
 
+# Largest number of images, of the training split, of the test split and generated, that the attack compares.
 MAX_IMAGES = 10_000
 
 

@@ -106,7 +106,7 @@ def mutants() -> list[Mutant]:
         Mutant(
             "residual not clipped (local)",
             Game("two steps", mechanism("local", "full batch", 1.5), scales=(10.0, 10.0)),
-            patches={f"{CLIPPED_SUM}._spend": lambda norms, r, clip: jnp.minimum(norms, clip) + r},
+            patches={f"{CLIPPED_SUM}._contributed": lambda norms, r, clip: jnp.minimum(norms, clip) + r},
         ),
         Mutant("one key for two steps", alternating, {"wrap": _reuse_the_key}),
         Mutant(

@@ -37,7 +37,8 @@ class SumGame:
     Attributes:
       name: name of the game, for the table.
       noise_multiplier: sigma.
-      tight: whether the claim is exact for this adversary, so that its lower bound should come close to the claim.
+      tight: whether the claimed epsilon is exact for this adversary, so that with enough runs the lower bound comes
+        close to it.
     """
 
     name: str

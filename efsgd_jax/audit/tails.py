@@ -21,6 +21,7 @@ from efsgd_jax.privacy import DpSgdMechanism
 from efsgd_jax.privacy.gaussian_table import LARGEST
 from efsgd_jax.privacy.noise import BASE, DIGITS, NOISE_WIDTH
 
+# The delta of the claim that is attacked.
 DELTA = 1e-5
 # The largest noise in standard deviations: of the library (REACH), and of ``jax.random.normal``, whose values lie
 # between -5.42 and 5.22 (NORMAL_REACH).

@@ -23,6 +23,7 @@ from efsgd_jax.privacy.devices import DATA
 PyTree = Any
 # Norm of the canary's gradient in multiples of the clip norm.
 LENGTH = 10.0
+# Shapes of the parameters of the games.
 SHAPES = {"a": (3,), "b": (3,), "c": (2, 2), "d": ()}
 
 
@@ -64,7 +65,8 @@ class TreeGame:
       microbatch_size: the argument of that name of ``clipped_grad``; the last microbatch has padding if it does not
         divide the capacity.
       devices: number of devices among which a batch is divided; so many must exist.
-      tight: whether the claim is exact for this adversary, so that its lower bound should come close to the claim.
+      tight: whether the claimed epsilon is exact for this adversary, so that with enough runs the lower bound comes
+        close to it.
       score: function that returns the attack's score; see ``games.Game``.
     """
 

@@ -17,7 +17,8 @@ class Row(NamedTuple):
 
     Attributes:
       name: name of the audit game.
-      tight: whether ``bound`` should come close to ``claimed``.
+      tight: whether the claimed epsilon is exact for this game's adversary, so that with enough runs ``bound`` comes
+        close to it.
       claimed: epsilon at ``delta``, by the accountant.
       bound: the attack's lower bound of epsilon.
       delta: the delta at which ``claimed`` and ``bound`` hold.

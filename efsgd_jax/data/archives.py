@@ -6,6 +6,7 @@ GIB = 2**30
 # Largest ratio of expanded to compressed size. Images compress to about a tenth of their size and blank images to a
 # hundredth; an archive that was made to fill a machine's memory can be compressed to a thousandth.
 MAX_RATIO = 200
+# Largest size in bytes of a single image file.
 MAX_MEMBER = GIB // 4
 
 

@@ -4,6 +4,7 @@ import math
 
 from efsgd_jax.errors import UserError
 
+# Largest number of classes that can be declared.
 MAX_CLASSES = 100_000
 
 

@@ -26,6 +26,7 @@ from efsgd_jax.runs.finished import finished_run
 from efsgd_jax.runs.sampling import sample
 from efsgd_jax.training.setup import dataset_of
 
+# Defaults: the largest number of generated images, and the number of seeds of each classifier.
 MAX_SYNTHETIC = 10_000
 SEEDS = 3
 

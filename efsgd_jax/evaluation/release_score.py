@@ -16,6 +16,7 @@ from efsgd_jax.runs.workdir import Workdir
 
 # Largest epsilon of a query. Above it, the noise would be negligible.
 MAX_EPSILON = 100.0
+# The only kind of score that can be released.
 KIND = "gen2real"
 REFUSED = {
     "real2gen": "its classifier is trained on real images, and one of them may change any number of answers",

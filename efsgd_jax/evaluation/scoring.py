@@ -28,6 +28,7 @@ from efsgd_jax.evaluation.score_cache import cached, digest
 from efsgd_jax.runs.sampling import Samples
 
 METRICS = ("utility", "fidelity", "copying")
+# Number of generated images, those nearest to a training image, that the report shows beside it.
 CLOSEST = 12
 
 

@@ -16,6 +16,7 @@ from efsgd_jax.privacy.mechanism import Accounted
 from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE
 
 M = TypeVar("M", bound=Accounted)
+# Range in which noise multipliers are searched.
 MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER = 1e-2, 1e4
 MIN_DELTA = 1e-18  # far below it, delta is dominated by the truncation of privacy losses
 MAX_EPSILON = 200.0  # a guarantee that odds change by a factor of at most exp(200)
@@ -102,7 +103,14 @@ def rough_noise_multiplier(
     delta: float,
     neighbouring_relation: dp_accounting.NeighboringRelation = ADD_OR_REMOVE_ONE,
 ) -> float:
-    """Like ``calibrate_noise_multiplier``, but by RDP and to 0.01: for methods whose published accounting uses RDP."""
+    """Like ``calibrate_noise_multiplier``, but by RDP and to 0.01: for methods whose published accounting uses RDP.
+
+    Args:
+      make_event: see ``calibrate_noise_multiplier``; so are the other arguments.
+      target_epsilon: the target, above 0.
+      delta: the delta of the guarantee, in (0, 1).
+      neighbouring_relation: the neighbouring relation of the accountant.
+    """
     _check_target(target_epsilon)
     largest = epsilon(
         make_event(MAX_NOISE_MULTIPLIER), delta, accountant="rdp", orders=COARSE_ORDERS,

@@ -200,10 +200,13 @@ def clip_gradients(
     if carried is None:
         factors = of_groups(_shorten, group_norms, shorter)
     else:
-        spent = of_groups(_spend, group_norms, carried, shorter)
-        factors = of_groups(lambda length, n: length / jnp.maximum(n, NO_DIRECTION), spent, group_norms)
+        contributed = of_groups(_contributed, group_norms, carried, shorter)
+        factors = of_groups(lambda length, n: length / jnp.maximum(n, NO_DIRECTION), contributed, group_norms)
         clipping_excess = of_groups(
-            lambda n, r, length: jnp.where(keep, jnp.maximum(n + r - length, 0.0), 0.0), group_norms, carried, spent
+            lambda n, r, length: jnp.where(keep, jnp.maximum(n + r - length, 0.0), 0.0),
+            group_norms,
+            carried,
+            contributed,
         )
     if outer_l2_norm_clip is not None:
         ratio = outer_l2_norm_clip / sensitivity
@@ -261,7 +264,7 @@ def _shorten(norms: jax.Array, l2_norm_clip: Any) -> jax.Array:
     return jnp.where(jnp.isinf(l2_norm_clip), 1.0, jnp.where(l2_norm_clip < SMALLEST_CLIP_NORM, 0.0, factor))
 
 
-def _spend(norms: jax.Array, carried: jax.Array, l2_norm_clip: jax.typing.ArrayLike) -> jax.Array:
+def _contributed(norms: jax.Array, carried: jax.Array, l2_norm_clip: jax.typing.ArrayLike) -> jax.Array:
     """The norm of each contribution: that of the gradient plus the carried one, at most C.
 
     It is 0 for a gradient whose norm is at most ``NO_DIRECTION``.

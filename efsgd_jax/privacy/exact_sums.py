@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from efsgd_jax.privacy.noise import LIMB_BITS, Integers, plus
 
+# Significant bits of a digit: as many as the number formats of all matrix units represent.
 DIGIT_BITS = 8
 # Absolute values of the entries of rows are at most 2^MAX_BITS.
 MAX_BITS = 15

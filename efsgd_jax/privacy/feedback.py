@@ -49,7 +49,7 @@ def add_noise(tree: PyTree, std: Any, sensitivity: Any, key: jax.Array) -> PyTre
     """Independent noise of at least ``std`` on every coordinate, on a public lattice (``noise``).
 
     Args:
-      tree: pytree of arrays, which one example changes by at most ``sensitivity`` in l2 norm.
+      tree: pytree of float arrays, which one example changes by at most ``sensitivity`` in l2 norm.
       std: standard deviation of the noise, before it is increased for what rounding to the lattice adds to the
         sensitivity.
       sensitivity: a scalar.
@@ -221,12 +221,12 @@ def error_feedback_aggregate(
         rng_key, release_key = jax.random.split(member_key(state.rng_key, witness))
         value_key, channel_key = release_keys(release_key, value, 2)
         std = noise_multiplier * options.unless_longer(sensitivity, total, sensitivity, outer)
-        moved = sensitivity
+        lattice_sensitivity = sensitivity
         if feedback == "hidden":
             value = optax.tree.add(value, clip_by_norm(residual, bound))
             residual = optax.tree.sub(optax.tree.add(residual, total.outer_sum), value)
             # The lattice must be fine in comparison with both sensitivities: S of the fresh sum and 2D of the residual.
-            moved = jnp.minimum(sensitivity, 2 * bound)
+            lattice_sensitivity = jnp.minimum(sensitivity, 2 * bound)
             std = std * (1 + 2.0**-20 * bound / sensitivity)  # for the rounding of the sum of the two
         elif feedback == "local":
             assert indices is not None  # checked above
@@ -245,7 +245,7 @@ def error_feedback_aggregate(
             residual = decayed(residual, clipping_excess, decay)
             std = std / (1 - share) ** 0.5
         if not noiseless:
-            value = add_noise(value, std, moved, value_key)
+            value = add_noise(value, std, lattice_sensitivity, value_key)
         if feedback == "private":
             value = optax.tree.add(value, residual)
         mean = jax.tree.map(lambda v, d: (v / expected_batch_size).astype(d), value, dtypes)

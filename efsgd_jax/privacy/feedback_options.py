@@ -19,6 +19,7 @@ UnitResidual = Literal["scalar", "vector"]
 # With full_batch and public_order it is public which examples take part in which step.
 Sampling = Literal["poisson", "full_batch", "public_order", "shuffle", "without_replacement"]
 
+# Defaults of a and of rho; neither changes epsilon.
 DEFAULT_DECAY = {"local": 0.5, "private": 0.9}
 DEFAULT_SHARE = 0.1
 

@@ -122,8 +122,13 @@ def connect_dots(losses: Sequence[GaussianPrivacyLoss], grid: float) -> pld_pmf.
 def privacy_loss(
     standard_deviation: float, sampling_prob: float, adjacency: privacy_loss_mechanism.AdjacencyType
 ) -> GaussianPrivacyLoss:
-    """Privacy loss of a Gaussian of sensitivity 1 on a batch that contains a given example with
-    probability ``sampling_prob``."""
+    """Privacy loss of a sum of sensitivity 1 with Gaussian noise, over a random batch.
+
+    Args:
+      standard_deviation: that of the noise.
+      sampling_prob: probability with which a given example is in the batch.
+      adjacency: whether the example is added, removed or replaced.
+    """
     return GaussianPrivacyLoss(
         standard_deviation, log_mass_truncation_bound=LOG_CUT, sampling_prob=sampling_prob, adjacency_type=adjacency
     )
@@ -132,13 +137,19 @@ def privacy_loss(
 def privacy_loss_pmf(
     standard_deviation: float, sampling_prob: float, adjacency: privacy_loss_mechanism.AdjacencyType, grid: float
 ) -> pld_pmf.PLDPmf:
-    """The probabilities of the values of ``privacy_loss``, discretised on a grid by ``connect_dots``."""
+    """Probability mass function of ``privacy_loss``, discretised on a grid by ``connect_dots``."""
     loss = privacy_loss(standard_deviation, sampling_prob, adjacency)
     return connect_dots([loss], grid)
 
 
 def poisson_sampled(noise_multiplier: float, sampling_probability: float, grid: float) -> PrivacyLossDistribution:
-    """PLD of the noisy sum over a Poisson sample, if one example is added or removed."""
+    """PLD of the noisy sum over a Poisson sample, if one example is added or removed.
+
+    Args:
+      noise_multiplier: standard deviation of the noise over the sensitivity of the sum.
+      sampling_probability: probability with which each example is in the sample.
+      grid: distance between two points of the grid of privacy losses.
+    """
     remove = privacy_loss_pmf(noise_multiplier, sampling_probability, Adjacency.REMOVE, grid)
     if sampling_probability == 1:
         return PrivacyLossDistribution(remove)

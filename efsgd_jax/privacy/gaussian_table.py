@@ -18,6 +18,7 @@ import numpy as np
 WIDTH = 237
 # K, 23 standard deviations: the probability of larger values is below 1e-116.
 LARGEST = 5460
+# There are 2^SLOT_BITS slots, at least one for each of the 2 K + 1 values.
 SLOT_BITS = 14
 # Bits of a threshold: 18 of the first random word, then eleven words.
 FIRST_BITS, MORE_WORDS = 32 - SLOT_BITS, 11

@@ -87,7 +87,13 @@ def derived(key: jax.Array, domain: int, number: jax.typing.ArrayLike) -> jax.Ar
 
 
 def release_keys(key: jax.Array, tree: Any, count: int) -> list[jax.Array]:
-    """``count`` keys for a release; trees with different paths or shapes, such as parameter groups, get other keys."""
+    """``count`` keys for a release; trees with different paths or shapes, such as parameter groups, get other keys.
+
+    Args:
+      key: typed PRNG key, secret and used once.
+      tree: the pytree to be released, of which only paths and shapes are read.
+      count: number of keys.
+    """
     paths = [(jax.tree_util.keystr(p), np.shape(x)) for p, x in jax.tree_util.tree_leaves_with_path(tree)]
     structure = zlib.crc32(repr(paths).encode())
     return list(jax.random.split(derived(key, RELEASE, np.uint32(structure)), count))
@@ -140,6 +146,11 @@ def member_key(key: jax.Array, witness: Any) -> jax.Array:
     ``vmap`` uses the same value for all members if it is not batched. An optimizer that closes over one key would thus
     give every member the *same* noise, and the difference of two members would have no noise. The same would happen
     with a state that was stacked from copies of one state.
+
+    Args:
+      key: typed PRNG key.
+      witness: pytree of everything that may differ between members: gradients, parameters, noise multiplier, clip norm.
+        Only whether ``vmap`` maps over any of it matters, not its values.
     """
     del witness
     return key

@@ -25,9 +25,12 @@ import jax.numpy as jnp
 from efsgd_jax.privacy.gaussian_table import FIRST_BITS, LARGEST, MORE_WORDS, SLOT_BITS, WIDTH, gaussian_table
 
 PyTree = Any
+# Z has DIGITS digits X_j in base BASE: enough for NOISE_WIDTH to be far above the error of rounding to the lattice, and
+# so few that Z fits into an int32.
 BASE, DIGITS = 64, 4
 # Standard deviation of Z, in units of the lattice: about 6.2e7.
 NOISE_WIDTH = WIDTH * math.sqrt(sum(BASE ** (2 * j) for j in range(DIGITS)))
+# Z is within total variation 2^-DEVIATION_BITS of a discrete Gaussian (docs/privacy/arithmetic.md, "Noise").
 DEVIATION_BITS = 368
 # Number of bits of the field ``low`` of ``Integers``.
 LIMB_BITS = 24

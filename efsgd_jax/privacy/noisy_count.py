@@ -9,6 +9,7 @@ from typing import NamedTuple
 from scipy import stats
 
 Randbelow = Callable[[int], int]
+# Confidence of the interval of ``noisy_mean``.
 CONFIDENCE = 0.95
 
 

@@ -189,7 +189,7 @@ class Release:
         return Rows(jnp.full((count, 1), float(number)), max(like.bits, number.bit_length()), like.unit)
 
     def factors(self, rows: jax.Array, l2_norm_clip: float, weight: float = 1.0) -> Rows:
-        """Clips rows ``[N, D]`` to C and rounds them to a grid on which ``squares`` adds their products exactly.
+        """Clips rows ``[N, D]`` to C and rounds them to multiples of a unit for which ``squares`` is exact.
 
         What one row adds there, ``weight r r^T``, has norm at most ``weight C^2``.
         """

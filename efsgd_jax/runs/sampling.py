@@ -17,6 +17,7 @@ from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.synthesizers import method_named
 
 FORMATS = ("npz", "grid", "png")
+# Number of images that are generated at a time.
 CHUNK = 500
 
 

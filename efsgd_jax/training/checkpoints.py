@@ -16,6 +16,7 @@ from efsgd_jax.files import atomic
 from efsgd_jax.training.devices import plain, typed
 
 PyTree = Any
+# Number of checkpoints that are kept: if the last one is damaged, the run resumes from the one before it.
 KEPT = 2
 SUFFIX = ".msgpack"
 HASH_BYTES = hashlib.sha256().digest_size

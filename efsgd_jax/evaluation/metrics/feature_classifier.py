@@ -12,6 +12,7 @@ import optax
 from efsgd_jax.data.dataset import to_unit_range
 from efsgd_jax.models.layers import Conv
 
+# Number of images for which the network is evaluated at a time.
 CHUNK = 500
 
 

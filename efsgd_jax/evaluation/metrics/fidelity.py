@@ -8,6 +8,7 @@ from efsgd_jax.evaluation.metrics.features import check_features, check_finite
 from efsgd_jax.evaluation.metrics.kernel_distance import kernel_distance
 from efsgd_jax.evaluation.metrics.manifold import manifold_scores
 
+# Number of parts of the inception score, as published.
 SPLITS = 10
 
 

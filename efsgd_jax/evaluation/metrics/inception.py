@@ -12,6 +12,7 @@ import optax
 
 from efsgd_jax.errors import UserError
 
+# The side of input images, the numbers of features and of classes of the published network, and of images in a batch.
 SIDE = 299
 NUM_FEATURES = 2048
 NUM_CLASSES = 1008

@@ -8,7 +8,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from efsgd_jax.evaluation.metrics.features import check_features
 
+# k: an image's neighbourhood reaches to its k-th nearest neighbour.
 NEIGHBOURS = 5
+# Number of images whose distances to all others are in memory at a time.
 CHUNK = 1000
 
 

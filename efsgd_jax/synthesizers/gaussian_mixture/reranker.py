@@ -17,6 +17,7 @@ from efsgd_jax.privacy.sum_access import SumAccess, whole_factor
 from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
 
+# Number of directions of gradients that are told apart.
 ORIENTATIONS = 8
 # Aim for the number of cells along a side of the image; the cell size is rounded, so that there may be more or fewer.
 CELLS = 7
@@ -28,6 +29,7 @@ LONGEST = 1.0001 * math.hypot(1.0, CONSTANT)
 FAINT = 0.02
 # Factor of the logits: logits = SHARPNESS * features @ weights.
 SHARPNESS = 10.0
+# Momentum of the gradient descent.
 MOMENTUM = 0.9
 
 
