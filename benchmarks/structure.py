@@ -2,7 +2,7 @@
 
     python benchmarks/structure.py
 
-Data flows one way through the rooms, in this order; a module imports from its own room and from rooms before it.
+Data flows one way through the layers, in this order; a module imports from its own layer and from layers before it.
 """
 
 import ast
@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "efsgd_jax"
-ROOMS = (
+LAYERS = (
     "errors", "formatting", "files", "images", "versions", "privacy", "data", "models", "config_groups", "synthesizers",
     "config", "config_keys", "training", "runs", "evaluation", "audit", "reports", "cli", "train", "__main__", "",
 )  # fmt: skip
@@ -29,7 +29,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(files: dict[str, Path]) -> dict[str, set[str]]:
-    """The package's modules that each module imports, anywhere in it but for the eyes of type checkers."""
+    """The package's modules that each module imports, anywhere in it except under ``TYPE_CHECKING``."""
     found = defaultdict(set)
     for name, file in files.items():
         tree = ast.parse(file.read_text())
@@ -51,14 +51,17 @@ def imports(files: dict[str, Path]) -> dict[str, set[str]]:
     return found
 
 
-def room(name: str) -> str:
+def layer(name: str) -> str:
     return [*name.split("."), ""][1]
 
 
 def upward(graph: dict[str, set[str]]) -> list[str]:
-    """Imports that run up."""
+    """Imports from a layer that comes after the importing module's own."""
     return sorted(
-        f"{a} imports {b}" for a, found in graph.items() for b in found if ROOMS.index(room(a)) < ROOMS.index(room(b))
+        f"{a} imports {b}"
+        for a, found in graph.items()
+        for b in found
+        if LAYERS.index(layer(a)) < LAYERS.index(layer(b))
     )
 
 

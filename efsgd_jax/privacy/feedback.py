@@ -104,7 +104,8 @@ def error_feedback_aggregate(
       feedback_decay: a in [0, 1), by default 0.5 for ``local`` and 0.9 for ``private``; other modes have none.
       feedback_share: rho in (0, 1), for ``private`` only: the share of the budget that the residual channel gets; by
         default 0.1.
-      num_units: N, for ``local`` only: the number of units, each of which has a residual.
+      num_units: N, for ``local`` only: the number of units. A unit is an example (or a shard) with a residual of its
+        own.
       unit_residual: for ``local``. With "scalar" each unit keeps one number, a norm (N floats). It is added to the norm
         of the unit's next gradient, so that ``g_i + r_i`` above is along g_i. With "vector" each unit keeps a gradient
         (N times the parameters); only per-example gradients are accepted.

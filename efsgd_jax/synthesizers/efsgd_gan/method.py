@@ -40,7 +40,16 @@ PyTree = Any
 
 
 class State(NamedTuple):
-    """The training state. ``params`` has the groups ``discriminator``, ``encoder`` and ``generator``."""
+    """The training state.
+
+    Attributes:
+      step: number of private updates taken.
+      params: parameters, in the groups ``discriminator``, ``encoder`` and ``generator``.
+      ema: moving average of the generator's parameters, which is released.
+      residual: residual of error feedback; private.
+      private_optimizer: state of Adam for the private update of all parameters.
+      generator_optimizer: state of Adam for the generator's own step.
+    """
 
     step: jax.Array
     params: dict[str, PyTree]

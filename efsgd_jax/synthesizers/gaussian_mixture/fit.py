@@ -113,6 +113,7 @@ def fit_phases(spec: ImageSpec, hp: Hyperparameters, plan: Mapping[str, PlannedP
     def first_centres(key: jax.Array, released: Released) -> Any:
         start_key, key = jax.random.split(key)
         normal = jax.random.normal(start_key, (classes, m, d))
+        # Random centres, drawn with 0.7 of the standard deviation of the codes along each direction.
         return jnp.zeros((), jnp.int32), key, 0.7 * jnp.sqrt(latent(released).spread) * normal
 
     def moments(_: Mixture, access: SumAccess, released: Released) -> Mixture:
@@ -187,11 +188,14 @@ def _components(
     weights. ``there`` bool ``[d]`` marks the directions that the basis has; the others are set to zero.
     """
     k, m, d = centres.shape
+    # At least two standard deviations of their noise, so that nothing is divided by a count that is mostly noise.
     counts = jnp.maximum(counts, 2 * std / MOMENT_COUNT_WEIGHT + 1)
     squares, sums = jnp.where(there[:, None] & there, squares, 0.0), jnp.where(there, sums, 0.0)
     pooled = jnp.sum(squares, axis=0) / jnp.sum(counts)
     shift = sums / counts[:, None]
     own = squares / counts[:, None, None] - shift[:, :, None] * shift[:, None, :]
+    # The weight of a component's own covariance: the smaller, the fewer records it has in comparison with the noise of
+    # its second moment, whose spectral norm grows with the square root of the number of directions.
     shrinkage = counts / (counts + 6 * std / MOMENT_SQUARE_WEIGHT * jnp.sqrt(jnp.sum(there)))
     covariances = shrinkage[:, None, None] * own + (1 - shrinkage)[:, None, None] * pooled
     counts = counts.reshape(k, m)

@@ -51,6 +51,11 @@ def principal_basis(second_moment: jax.Array, directions: int, std: float) -> Ba
     The noise is symmetric, with standard deviation ``std`` on the diagonal and ``std / sqrt(2)`` off it. By itself it
     has eigenvalues up to an edge, and it increases those of the signal above the edge (Benaych-Georges, Nadakuditi,
     2011). Directions whose eigenvalue is below the edge are left out; the variances of the others are corrected.
+
+    Args:
+      second_moment: the noisy second moment.
+      directions: largest number of principal components.
+      std: standard deviation of the noise.
     """
     size = len(second_moment)
     values, vectors = jnp.linalg.eigh(second_moment)
@@ -68,9 +73,16 @@ def latent_space(means: jax.Array, counts: jax.Array, std: jax.Array, basis: Bas
 
     The directions are partly whitened (divided by the square root of their standard deviation), so that distances are
     dominated neither by the first directions nor by the last ones, which are mostly noise.
+
+    Args:
+      means: noisy class means, ``[K, D]``.
+      counts: noisy number of records of each class, ``[K]``, by which the sums were divided.
+      std: standard deviation of the noise on the sums.
+      basis: the principal directions.
     """
     spread = jnp.sqrt(basis.variances)
-    # The lower bound is for a basis without any direction, where every code is 0.
+    # The root mean square norm of a code is 1 / 1.3, so that few codes are clipped to norm 1. The lower bound is for a
+    # basis without any direction, where every code is 0.
     radius = 1.3 * jnp.sqrt(jnp.maximum(jnp.sum(spread), 1e-12))
     unit = radius * jnp.where(spread > 0, jnp.sqrt(spread), 1.0)
     return Latent(_smooth(means, counts, basis, std), basis.directions, unit, spread / radius**2)

@@ -173,13 +173,7 @@ class ShardMechanism(NamedTuple):
         return shards.order[jnp.minimum(shards.starts[members][:, None] + offsets, self.dataset_size - 1)]
 
     def transform(self, key: jax.Array) -> optax.GradientTransformationExtraArgs:
-        """The optax transform that sanitises: from gradients ``[n, ...]``, one of each of n shards, to a noisy mean.
-
-        In image space n = 1: each image's gradient is sanitised by itself.
-
-        Args:
-          key: typed PRNG key, secret.
-        """
+        """The optax transform that sanitises: gradients ``[n, ...]`` of n shards (one in image space) to a noisy mean."""
         return error_feedback_aggregate(
             self.l2_norm_clip,
             2 * self.noise_multiplier,  # the transform's unit is the clip norm C; that of sigma is 2 C
