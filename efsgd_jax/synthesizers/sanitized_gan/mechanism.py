@@ -173,7 +173,7 @@ class ShardMechanism(NamedTuple):
         return shards.order[jnp.minimum(shards.starts[members][:, None] + offsets, self.dataset_size - 1)]
 
     def transform(self, key: jax.Array) -> optax.GradientTransformationExtraArgs:
-        """The optax transform that sanitises: gradients ``[n, ...]`` of n shards (one in image space) to a noisy mean."""
+        """The optax transform that sanitises gradients ``[n, ...]`` of n shards (1 in image space) to a noisy mean."""
         return error_feedback_aggregate(
             self.l2_norm_clip,
             2 * self.noise_multiplier,  # the transform's unit is the clip norm C; that of sigma is 2 C
