@@ -89,9 +89,9 @@ def mutants() -> list[Mutant]:
     full = Game("one step", mechanism("none", "full batch", 1.0))
     carried = Game("two steps", mechanism("hidden", "full batch", 2.0), scales=(100.0, 100.0))
     alternating = Game("two steps", mechanism("none", "full batch", 1.5), scales=(10.0, -10.0))
-    many = DpSgdMechanism(20, 0.05, 20, 1.0)
-    shuffle = DpSgdMechanism(40, 1 / 40, 40, 0.6)
-    halves = DpSgdMechanism(2, 0.5, 2, 1.0)
+    many = DpSgdMechanism(dataset_size=20, sampling_probability=0.05, capacity=20, noise_multiplier=1.0)
+    shuffle = DpSgdMechanism(dataset_size=40, sampling_probability=1 / 40, capacity=40, noise_multiplier=0.6)
+    halves = DpSgdMechanism(dataset_size=2, sampling_probability=0.5, capacity=2, noise_multiplier=1.0)
     return [
         Mutant("noise off", full, patches=_noise(0.0)),
         Mutant("noise halved", full, patches=_noise(0.5)),
@@ -131,7 +131,13 @@ def mutants() -> list[Mutant]:
         ),
         Mutant(
             "one discriminator for all images, accounted as independent",
-            ShardGame("8 images", ShardMechanism(10, 10, "independent", 1.0, images_per_step=8), score=pooled),
+            ShardGame(
+                "8 images",
+                ShardMechanism(
+                    dataset_size=10, num_shards=10, schedule="independent", noise_multiplier=1.0, images_per_step=8
+                ),
+                score=pooled,
+            ),
             {"turn": one_draw_for_all},
         ),
         *tree_mutants(),

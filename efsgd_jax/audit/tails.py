@@ -49,7 +49,7 @@ def tail_game(noise_multiplier: float = 0.5) -> TreeGame:
     records = {"w": jnp.array([[100.0], [0.0]])}
     return TreeGame(
         "tails",
-        DpSgdMechanism(2, 1.0, 2, noise_multiplier),
+        DpSgdMechanism(dataset_size=2, sampling_probability=1.0, capacity=2, noise_multiplier=noise_multiplier),
         given,
         shape,
         records,

@@ -190,7 +190,8 @@ def tree_games() -> list[TreeGame]:
 
     A game on a mesh is included if there are several devices.
     """
-    full, sampled = DpSgdMechanism(5, 1.0, 5, 1.0), DpSgdMechanism(6, 0.25, 5, 1.5)
+    full = DpSgdMechanism(dataset_size=5, sampling_probability=1.0, capacity=5, noise_multiplier=1.0)
+    sampled = DpSgdMechanism(dataset_size=6, sampling_probability=0.25, capacity=5, noise_multiplier=1.5)
     bad = (math.nan, 0.5, math.inf, -3.0)
     games = [
         of_leaves(

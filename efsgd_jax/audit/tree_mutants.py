@@ -95,7 +95,7 @@ def _less_of_the_others(seen: jax.Array, change: jax.Array, q: float) -> jax.Arr
 
 def tree_mutants() -> list[Mutant]:
     """All mutants of this module; those of a mesh are included if there are several devices."""
-    full = DpSgdMechanism(5, 1.0, 5, 1.0)
+    full = DpSgdMechanism(dataset_size=5, sampling_probability=1.0, capacity=5, noise_multiplier=1.0)
     leaves = of_leaves("four leaves, microbatches of 4", full, microbatch_size=4)
     found = [
         Mutant("noise on the first coordinate only", leaves, patches={

@@ -101,7 +101,9 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
 def lineage_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
     """Epsilons of GS-WGAN and DP-GAN-DPAC with their published settings, by every accounting and schedule."""
     form = SanitizedGan()
-    schedules = ShardMechanism(60_000, form.num_shards, "published", form.noise_multiplier)
+    schedules = ShardMechanism(
+        dataset_size=60_000, num_shards=form.num_shards, schedule="published", noise_multiplier=form.noise_multiplier
+    )
     values = {
         "as published: one-of-K, T*B times, RDP of Wang et al., replace one": form.by_wang_et_al(delta),
         "the same by dp-accounting's RDP": form.as_published(delta),

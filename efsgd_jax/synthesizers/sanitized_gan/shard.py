@@ -1,11 +1,13 @@
-"""The networks that one shard trains on its own raw images: a WGAN critic, a classifier and an encoder. All private.
+"""The networks that one shard trains on its own raw images: discriminator, classifier and encoder. All private.
 
 Their losses for real images x with labels y, generated images x' = G(z, y) of the current generator G, and random
 interpolations x^ between both, each time the shard trains::
 
-    critic      D(x', y) - D(x, y) + lambda (|grad D(x^, y)| - 1)^2 + epsilon D(x, y)^2     (GS-WGAN)
-    classifier  re-initialised; a few steps of CE on (x', y), then a few on (x, y)          (DP-GAN-DPAC, dual-purpose)
-    encoder     |G(E(x), y) - x|^2 + beta KL(E(x))                                          (EFSGD)
+    discriminator  D(x', y) - D(x, y) + lambda (|grad D(x^, y)| - 1)^2 + epsilon D(x, y)^2     (GS-WGAN)
+    classifier     re-initialised; a few steps of CE on (x', y), then a few on (x, y)          (DP-GAN-DPAC)
+    encoder        |G(E(x), y) - x|^2 + beta KL(E(x))                                          (EFSGD)
+
+Names with ``critic`` are of the discriminator, as GS-WGAN calls it.
 """
 
 from collections.abc import Callable
