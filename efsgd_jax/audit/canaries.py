@@ -94,8 +94,8 @@ class _RecordingAccess(GradientAccess):
             return ravel_pytree(of_one(params, *one).clipped_sum)[0]
 
         each = jax.lax.map(own, self._all.canaries, batch_size=CHUNK)
-        surprise = self._mechanism.expected_batch_size * ravel_pytree(gradient)[0] - ravel_pytree(known)[0]
-        self.seen = each @ surprise, each @ each.T, jnp.mean(surprise**2)
+        unexplained = self._mechanism.expected_batch_size * ravel_pytree(gradient)[0] - ravel_pytree(known)[0]
+        self.seen = each @ unexplained, each @ each.T, jnp.mean(unexplained**2)
         return gradient, new
 
 

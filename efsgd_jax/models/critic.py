@@ -11,8 +11,9 @@ from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.models.encoder import Posterior
 from efsgd_jax.models.layers import Conv, leaky_relu
 
+# Number of convolutions.
 STAGES = 3
-# Of the encoder's code that a Bernoulli prior is approached with: sigmoid(4 u) is near 0 or 1 for most u ~ N(0, 1).
+# With a Bernoulli prior, sigmoid(SHARPNESS u) turns an encoder's code u into a latent: near 0 or 1 for most u ~ N(0, 1).
 SHARPNESS = 4.0
 
 
@@ -70,12 +71,17 @@ class ShardEncoder(nn.Module):
 
 
 def code_to_latent(u: jax.Array, prior: str) -> jax.Array:
-    """From an encoder's code, close to N(0, I), to the generator's latent."""
+    """Converts an encoder's code u, which is close to N(0, I), to a latent of the generator.
+
+    Args:
+      u: codes, ``[n, latent]``.
+      prior: ``bernoulli`` or ``normal``; see ``Hyperparameters.latent_prior``.
+    """
     return jax.nn.sigmoid(SHARPNESS * u) if prior == "bernoulli" else u
 
 
 def sample_latent(key: jax.Array, n: int, latent: int, prior: str) -> jax.Array:
-    """``[n, latent]`` from the prior: independent fair coins, or N(0, I)."""
+    """Samples latents ``[n, latent]`` from the prior: independent values 0 or 1 with equal probability, or N(0, I)."""
     if prior == "bernoulli":
         return jax.random.bernoulli(key, 0.5, (n, latent)).astype(jnp.float32)
     return jax.random.normal(key, (n, latent))

@@ -26,7 +26,14 @@ class Posterior(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """``q(z | x, y)`` as convolutions and two linear heads; with the generator as decoder, a conditional VAE."""
+    """``q(z | x, y)`` as convolutions and two linear heads; with the generator as decoder, a conditional VAE.
+
+    Attributes:
+      spec: shape of the images and number of classes.
+      latent: number of dimensions of z.
+      width: channels of the first convolution; doubled per stage.
+      max_width: upper bound of that.
+    """
 
     spec: ImageSpec
     latent: int

@@ -23,7 +23,7 @@ class Conv(nn.Module):
       features: channels of the result.
       kernel_size: side of the window, odd.
       stride: step between windows.
-      kernel_init: of the kernel.
+      kernel_init: initialiser of the kernel.
     """
 
     features: int
@@ -82,7 +82,7 @@ class NoiseInjection(nn.Module):
 
     ``y[b, h, w, c] = x[b, h, w, c] + scale[c] * n[b, h, w]`` with ``n ~ N(0, 1)`` from the RNG stream
     ``"noise"``. This is the generator's noise injection of arXiv 2601.15061 (after StyleGAN,
-    arXiv 1812.04948); it makes images varied, it is not a privacy mechanism. By hand: Flax has no such layer.
+    arXiv 1812.04948); it makes images more varied and is not a privacy mechanism. Flax has no such layer.
     """
 
     initial_scale: float = 0.05
