@@ -13,7 +13,7 @@ from efsgd_jax.models.layers import Conv, leaky_relu
 
 # Number of convolutions.
 STAGES = 3
-# With a Bernoulli prior, sigmoid(SHARPNESS u) turns an encoder's code u into a latent: near 0 or 1 for most u ~ N(0, 1).
+# With a Bernoulli prior, an encoder's code u becomes the latent sigmoid(SHARPNESS u): near 0 or 1 for most u ~ N(0, 1).
 SHARPNESS = 4.0
 
 

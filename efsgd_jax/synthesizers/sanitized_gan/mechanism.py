@@ -18,6 +18,8 @@ schedule         shards that train, and that score           T steps are account
                  of M random scoring shards has one clipped
                  gradient, for all parameters of the generator
 ===============  ==========================================  ======================================================
+
+In ``parameter`` the gradient with respect to the generator's parameters is sanitised, in the others that of each image.
 """
 
 import math
