@@ -53,7 +53,7 @@ def test_every_fault_is_caught(name):
     (fault,) = attack_mutants(trials=10_000, delta=DELTA, key=KEY, significance=0.05 / len(MUTANTS), only=name)
     assert fault.sound.bound <= fault.sound.claimed, fault
     assert fault.broken.bound > fault.broken.claimed, fault
-    assert mutants_table([fault]).count("caught") == 1
+    assert mutants_table([fault]).count("detected") == 1
 
 
 def test_a_mutant_leaves_the_library_as_it_was():

@@ -124,7 +124,7 @@ def mutants_table(faults: Iterable[Fault]) -> str:
         "|---|---|---|---|---|",
     ]
     for f in faults:
-        verdict = "caught" if f.broken.refuted else "MISSED"
+        verdict = "detected" if f.broken.refuted else "MISSED"
         bounds = " | ".join(format_lower_bound(row.bound) for row in (f.sound, f.broken))
         lines.append(f"| {f.name} | {format_epsilon(f.sound.claimed)} | {bounds} | {verdict} |")
     return "\n".join(lines)

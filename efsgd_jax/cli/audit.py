@@ -22,7 +22,7 @@ from efsgd_jax.privacy import fresh_key
 
 EXAMPLES = """examples:
   python -m efsgd_jax audit --quick                           the step, one game for each mode and sampler
-  python -m efsgd_jax audit --mutants                         mechanisms with a fault each: all must be caught
+  python -m efsgd_jax audit --mutants                         mechanisms with a fault each: all must be detected
   python -m efsgd_jax audit --config=configs/efsgd_digits.py  a training run with canaries
   python -m efsgd_jax audit --workdir=runs/digits             the images of a finished run"""
 
@@ -30,7 +30,10 @@ EXAMPLES = """examples:
 def step(args: argparse.Namespace) -> None:
     """Plays distinguishing games on the private step; raises ``UserError`` if a claimed epsilon is refuted."""
     games = sound_games(quick=args.quick)
-    print(f"{len(games)} games, {args.trials} runs of each world, delta {args.delta:g}, 95% for all games together")
+    print(
+        f"{len(games)} games, {args.trials} runs with the canary and as many without, delta {args.delta:g}, "
+        "confidence 95% for all games together"
+    )
     rows = []
     for row in audit(games, trials=args.trials, delta=args.delta, key=fresh_key()):
         rows.append(row)
@@ -61,7 +64,7 @@ def faults(args: argparse.Namespace) -> None:
     if any(row.refuted for row in tails):
         raise UserError("the audit refutes the tails of the noise")
     if missed:
-        raise UserError(f"the audit does not see: {'; '.join(missed)}; use more --trials")
+        raise UserError(f"the audit does not detect: {'; '.join(missed)}; use more --trials")
 
 
 def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -76,7 +79,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         curve = result.curves[name]
         print(
             f"{name:11}  epsilon is at least {format_lower_bound(bound)} (95%); "
-            f"area under the curve {curve:.3f} (a coin: 0.5)"
+            f"area under the curve {curve:.3f} (guessing: 0.5)"
         )
     if max(result.bounds.values()) > result.claimed:
         raise UserError("the audit refutes the run's epsilon")
@@ -98,7 +101,7 @@ def release(args: argparse.Namespace) -> None:
     print(
         f"black box    epsilon is at least {format_lower_bound(result.bound)} (95%, if the train/test split is random)"
     )
-    print(f"             area under the curve {result.curve:.3f} (a coin: 0.5), true positives at 1% false: "
+    print(f"             area under the curve {result.curve:.3f} (guessing: 0.5), true positives at 1% false: "
           f"{100 * result.rate:.1f}%, {result.images} train and as many test images")  # fmt: skip
     if result.bound > result.claimed:
         raise UserError("the audit refutes the run's epsilon")

@@ -23,7 +23,7 @@ def audit_section(audit: Mapping[str, Any], mismatch: Mismatch | None, command: 
     rows = [
         ["Epsilon claimed", f"{epsilon_shown(claimed)} at delta {audit['delta']:g}"],
         ["Epsilon is at least (95%)", format_lower_bound(bound)],
-        ["Area under the ROC curve (a coin: 0.5)", number(audit["curve"], 3)],
+        ["Area under the ROC curve (guessing: 0.5)", number(audit["curve"], 3)],
         ["True positives at 1% false positives, %", number(100 * audit["rate"], 3)],
         ["Images of each side", f"{audit['images']:,}"],
     ]
