@@ -12,6 +12,7 @@ from efsgd_jax.errors import UserError
 
 BYTES, UNIT = (0.0, 255.0), (0.0, 1.0)
 DARK = 16  # if no integer is above this value, images look nearly black on the scale of 0..255
+# Number of records that are converted at a time.
 BLOCK = 1024
 
 Range = tuple[float, float]

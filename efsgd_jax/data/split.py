@@ -7,6 +7,7 @@ import numpy as np
 
 from efsgd_jax.errors import UserError
 
+# Prefix of what is hashed to decide whether a record is held out. It must not change: the split would be another one.
 SPLIT_KEY = b"efsgd_jax train/test split 1\0"
 
 

@@ -13,6 +13,7 @@ from efsgd_jax.reports.tables import Bar, Cell, Table
 
 # Largest number of classes for which the confusion matrix is shown as numbers; more columns do not fit on a phone.
 MAX_NUMBERS = 12
+# Number of pairs of classes, those confused most often, that are listed.
 WORST = 10
 PREFERRED = ("cnn", "mlp", "gradient_boosting", "logistic_regression")
 

@@ -15,9 +15,13 @@ from efsgd_jax.reports.sections import Section
 from efsgd_jax.runs.sampling import sample
 from efsgd_jax.synthesizers import method_named
 
+# Largest number of classes whose samples are shown.
 MAX_CLASSES = 20
+# Number of samples of each class, and how many are in a row.
 SAMPLES, COLUMNS = 20, 10
+# Number of images along an interpolation between two latents.
 FRAMES = 10
+# Largest width of a picture in CSS pixels.
 WIDTH = 500
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from efsgd_jax.data import to_uint8
 from efsgd_jax.images import class_grid
 
+# Number of images of each class.
 GRID_COLUMNS = 10
 
 

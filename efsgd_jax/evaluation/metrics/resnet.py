@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from efsgd_jax.models.convolution import convolve
 
 KERNEL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# Number of groups of blocks; from one to the next the side of the feature maps is halved.
 STAGES = 3
 
 
