@@ -5,6 +5,7 @@ import json
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -54,6 +55,20 @@ def test_every_fault_is_caught(name):
     assert fault.sound.bound <= fault.sound.claimed, fault
     assert fault.broken.bound > fault.broken.claimed, fault
     assert mutants_table([fault]).count("detected") == 1
+
+
+@pytest.mark.parametrize("mutant", mutants(), ids=MUTANTS)
+def test_every_fault_is_in_the_program_that_is_attacked(mutant):
+    """A patch of a function that nothing calls any more would be a fault that no attack can detect."""
+
+    def program(game):
+        # A function made here: a cached trace of the sound game would be of the sound library.
+        return str(jax.make_jaxpr(lambda present, key: game.trial(present, key))(jnp.array(True), KEY))
+
+    sound = program(mutant.game)
+    assert program(mutant.game) == sound
+    with mutant.broken() as broken:
+        assert program(broken) != sound
 
 
 def test_a_mutant_leaves_the_library_as_it_was():

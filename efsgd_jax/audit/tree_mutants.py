@@ -15,7 +15,7 @@ from efsgd_jax.audit.sum_games import SumGame
 from efsgd_jax.audit.tree_games import devices_at_hand, direction, of_convolution, of_leaves
 from efsgd_jax.privacy import DpSgdMechanism, feedback, ghost
 from efsgd_jax.privacy.devices import DATA
-from efsgd_jax.privacy.noise import Integers, lattice_noise, to_integers
+from efsgd_jax.privacy.noise import Integers, to_integers
 
 PyTree = Any
 PRIVACY = "efsgd_jax.privacy"
@@ -48,9 +48,9 @@ def noise_on_the_first_coordinates(tree: PyTree, std: Any, sensitivity: Any, key
     return jax.tree.map(one, tree, _add_noise(tree, std, sensitivity, key))
 
 
-def one_key_for_all_leaves(key: jax.Array, tree: PyTree) -> PyTree:
+def one_key_for_all_leaves(tree: PyTree, std: Any, sensitivity: Any, key: jax.Array) -> PyTree:
     """Noise from one key for all leaves: leaves of the same shape get the same noise."""
-    return jax.tree.map(lambda x: lattice_noise(key, x.shape), tree)
+    return jax.tree.map(lambda x: _add_noise(x, std, sensitivity, key), tree)
 
 
 def shares_of_the_noise(tree: PyTree, std: Any, sensitivity: Any, key: jax.Array) -> PyTree:
@@ -100,7 +100,8 @@ def tree_mutants() -> list[Mutant]:
     found = [
         Mutant("noise on the first coordinate only", leaves, patches={
             f"{PRIVACY}.feedback.add_noise": noise_on_the_first_coordinates}),
-        Mutant("one key for all leaves", leaves, patches={f"{PRIVACY}.noise.noise_like": one_key_for_all_leaves}),
+        Mutant("one key for all leaves", leaves, patches={
+            f"{PRIVACY}.feedback.add_noise": one_key_for_all_leaves}),
         Mutant("padding of microbatches that counts", leaves,
                patches=COUNTED_PADDING),
         Mutant("a record that is no number is not dropped",
