@@ -30,7 +30,7 @@ from efsgd_jax.training import runner
 from efsgd_jax.training.compilation import compiler_options
 from efsgd_jax.training.runner import train
 from efsgd_jax.training.setup import bind
-from efsgd_jax.training.update import Inputs, keys_of_phase, make_warm_up, take_step
+from efsgd_jax.training.update import Inputs, keys_of_phase, make_update, make_warm_up
 
 SIZE, CLASSES, N = 8, 3, 24
 # What an epsilon of a mechanism is computed with counts only that many records: small ones need a large delta.
@@ -66,7 +66,7 @@ class Programs:
         self.inits = [compiled(phase.init) for phase in self.phases]
         self.views = [compiled(jax.vmap(phase.view)) if phase.view else lambda r: r for phase in self.phases]
         self.warm_ups = [make_warm_up(phase) for phase in self.phases]
-        self.steps = [compiled(functools.partial(take_step, phase)) for phase in self.phases]
+        self.updates = [make_update(phase) for phase in self.phases]  # as the runner compiles them
 
     def run(self, data, *, steps=2, earlier=None):
         """What each phase releases after each of its first steps and in the end, with fixed keys.
@@ -83,7 +83,7 @@ class Programs:
             for t in range(-phase.warm_steps, 0):
                 state = self.warm_ups[i](state, jnp.int32(t), inputs)
             for t in range(min(phase.plan.steps, steps)):
-                state, _ = self.steps[i](state, inputs, jnp.int32(t))
+                state, _ = self.updates[i](state, jnp.int32(t), inputs)
                 history.append(jax.device_get(phase.release(state)))
             found = jax.device_get(phase.release(state)) if earlier is None else earlier[phase.name]
             released = {**released, phase.name: found}
@@ -132,11 +132,53 @@ def without_noise(kept):
         yield
 
 
+def a_shape(programs, data):
+    """A size in what is released is counted in the data."""
+    distinct = len(np.unique(data.train_images))
+    return release_also(programs, data, lambda state: jnp.zeros(distinct))
+
+
+def a_default(programs, data):
+    """A constant in what is released is computed from the data."""
+    mean = float(np.mean(data.train_images))
+    return release_also(programs, data, lambda state: jnp.float32(mean))
+
+
+def release_also(programs, data, what):
+    last = programs.phases[-1]
+    programs.phases[-1] = last._replace(release=lambda state: (last.release(state), what(state)))
+    return programs.run(data)
+
+
+def a_statistic(programs, data):
+    """A step reads raw records, beside what its access offers, and keeps their mean in what is released."""
+    last = programs.phases[-1]
+
+    def step(state, access, key):
+        records = vars(access).get("_records", vars(access).get("_data"))
+        raw = sum(jnp.sum(x.astype(jnp.float32)) for x in jax.tree.leaves(records))
+        state, metrics = last.step(state[0], access, key)
+        return (state, raw), metrics
+
+    leaking = last._replace(
+        init=lambda key, released: (last.init(key, released), jnp.zeros(())),
+        step=step,
+        warm_up=None,
+        warm_steps=0,
+        release=lambda state: (last.release(state[0]), state[1]),
+    )
+    programs.phases[-1], programs.inits[-1] = leaking, compiled(leaking.init)
+    programs.updates[-1] = make_update(leaking)
+    return programs.run(data)
+
+
 class SynthesizerContract:
     """See the module."""
 
     method = ""
     changes: ClassVar[dict] = {}
+    # Leaks that the comparison of releases must notice.
+    plants: ClassVar = (a_shape, a_default, a_statistic)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -169,10 +211,10 @@ class SynthesizerContract:
         with silent_mechanisms():
             programs = Programs(config)
             assert same(*(programs.run(data_set(seed)) for seed in (0, 1)))
-            for plant in (a_shape, a_default, a_statistic):
+            for plant in self.plants:
                 leaking = Programs(config)
                 if plant is not a_statistic:  # these are in what is released, not in the steps
-                    leaking.steps = programs.steps
+                    leaking.updates = programs.updates
                 assert not same(*(plant(leaking, data_set(seed)) for seed in (0, 1))), plant.__doc__
 
     def test_with_its_mechanisms_the_release_is_of_the_data(self, programs):
@@ -280,46 +322,6 @@ class SynthesizerContract:
         for change in (twice, in_a_loop):
             with pytest.raises(UndeclaredReleaseError, match=r"releases|released"):
                 Programs(config, change).run(data_set(0))
-
-
-def a_shape(programs, data):
-    """A size in what is released is counted in the data."""
-    distinct = len(np.unique(data.train_images))
-    return release_also(programs, data, lambda state: jnp.zeros(distinct))
-
-
-def a_default(programs, data):
-    """A constant in what is released is computed from the data."""
-    mean = float(np.mean(data.train_images))
-    return release_also(programs, data, lambda state: jnp.float32(mean))
-
-
-def release_also(programs, data, what):
-    last = programs.phases[-1]
-    programs.phases[-1] = last._replace(release=lambda state: (last.release(state), what(state)))
-    return programs.run(data)
-
-
-def a_statistic(programs, data):
-    """A step reads raw records, beside what its access offers, and keeps their mean in what is released."""
-    last = programs.phases[-1]
-
-    def step(state, access, key):
-        records = vars(access).get("_records", vars(access).get("_data"))
-        raw = sum(jnp.sum(x.astype(jnp.float32)) for x in jax.tree.leaves(records))
-        state, metrics = last.step(state[0], access, key)
-        return (state, raw), metrics
-
-    leaking = last._replace(
-        init=lambda key, released: (last.init(key, released), jnp.zeros(())),
-        step=step,
-        warm_up=None,
-        warm_steps=0,
-        release=lambda state: (last.release(state[0]), state[1]),
-    )
-    programs.phases[-1], programs.inits[-1] = leaking, compiled(leaking.init)
-    programs.steps[-1] = compiled(functools.partial(take_step, leaking))
-    return programs.run(data)
 
 
 def steps_charged(directory):

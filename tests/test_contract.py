@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import pytest
-from contract import SynthesizerContract
+from contract import SynthesizerContract, a_default, a_shape
 
 from efsgd_jax.synthesizers import method_names
 
@@ -19,14 +19,20 @@ class TestGaussianMixture(SynthesizerContract):
     }
 
 
+# Leaks that need no further compilation; the slow classes plant all.
+QUICK = (a_shape, a_default)
+
+
 class TestEfsgdGan(SynthesizerContract):
     method = "efsgd_gan"
+    plants = QUICK
     changes: ClassVar = {"method": NARROW, "train": {"steps": 3, "expected_batch_size": 12},
                "privacy": {"feedback": "private", "feedback_l2_norm_clip": 2.0}}  # fmt: skip
 
 
 class TestEfsgdMixture(SynthesizerContract):
     method = "efsgd_mixture"
+    plants = QUICK
     changes: ClassVar = {
         "method": TestGaussianMixture.changes["method"] | {"width": 4, "blocks": 1, "microbatch_size": 8},
         "train": {"steps": 3, "expected_batch_size": 12},
@@ -36,6 +42,7 @@ class TestEfsgdMixture(SynthesizerContract):
 
 class TestSanitizedGan(SynthesizerContract):
     method = "sanitized_gan"
+    plants = QUICK
     changes: ClassVar = {"method": SHARDS | {"warm_steps": 1}, "train": {"steps": 3, "images_per_step": 4},
                "privacy": {"num_shards": 3, "schedule": "parameter", "judges_per_step": 2}}  # fmt: skip
 

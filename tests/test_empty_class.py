@@ -66,7 +66,7 @@ def test_a_class_without_an_image_is_trained_drawn_scored_and_released(method, a
     drawn = sample(result.workdir, 8)
     assert sorted(set(drawn.labels.tolist())) == [0, 1, 2, 3]
     # All scores of one method: they are of images, and take a minute.
-    metrics = METRICS if method == "gaussian_mixture" else ("utility",)
+    metrics = METRICS if method == "efsgd_mixture" else ("utility",)
     evaluate(result.workdir, num_images=40, metrics=metrics, classifiers=("logistic_regression", "mlp"))
     scores = json.loads((tmp_path / "run/private/scores.json").read_text())
     assert scores["gen2real"]["mlp"]["per_class"]["nothing"] is None

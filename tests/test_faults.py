@@ -27,8 +27,9 @@ from efsgd_jax.training.devices import plain
 
 FLAGS = [
     "--config.train.steps=60", "--config.train.expected_batch_size=32", "--config.train.log_every=5",
-    "--config.train.grid_every=10", "--config.train.seed=7", "--config.method.generator_width=4",
-    "--config.method.generated_batch_size=8",
+    "--config.train.grid_every=10", "--config.train.seed=7", "--config.method.generated_batch_size=8",
+    *(f"--config.method.{k}=4" for k in ("latent", "generator_width", "discriminator_width", "encoder_width")),
+    "--config.method.max_width=8",
 ]  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """The Gaussian mixture: its distribution against closed forms, its fit against a known one, and whole runs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,14 +119,14 @@ def test_the_reranker_moves_draws_towards_images_of_their_class():
 
     data = load_dataset("digits")
     spec, n = data.spec, len(data.train_labels)
-    found = []
+    hp = Hyperparameters(components=1, directions=20)
+    made = phases(spec, hp, plan_of(hp, n, 0.5))
+    everything = Record(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
+    params = run_phases(made, [jax.jit(jax.vmap(p.view))(everything) for p in made])["moments"]
+    labels, found = jnp.arange(500) % 10, []
     for candidates in (2, 8):
-        hp = Hyperparameters(components=1, directions=20, candidates=candidates)
-        made = phases(spec, hp, plan_of(hp, n, 0.5))
-        everything = Record(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
-        params = run_phases(made, [jax.jit(jax.vmap(p.view))(everything) for p in made])["moments"]
-        labels = jnp.arange(500) % 10
-        images = jax.jit(make_generate(spec, hp))(params, jax.random.key(2), labels)
+        generate = make_generate(spec, dataclasses.replace(hp, candidates=candidates))
+        images = jax.jit(generate)(params, jax.random.key(2), labels)
         assert images.shape == (500, 8, 8, 1)
         assert float(jnp.max(jnp.abs(images))) <= 1
         features = jax.jit(oriented_gradients)((images + 1) / 2)
@@ -191,7 +193,7 @@ def test_an_edited_mixture_is_not_released(finished, tmp_path, capsys):
 def test_the_same_seed_gives_the_same_run_and_noise_matters(finished, tmp_path):
     config = default_config("gaussian_mixture")
     config.train.seed = 3
-    config.method.update(components=1, directions=5)
+    config.method.update(components=1, directions=5, candidates=1)
     weights = [
         (fit(config, tmp_path / name, progress=False).workdir / "release/generator.msgpack").read_bytes()
         for name in ("a", "b")

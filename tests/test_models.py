@@ -18,16 +18,19 @@ from efsgd_jax.models.layers import Conv, UpsamplingConv, upsample
 from efsgd_jax.models.sizes import base_and_stages
 from efsgd_jax.privacy import clipping_plan
 
+RNGS = {"params": jax.random.key(0), "noise": jax.random.key(1)}
 
-def size(params):
-    return sum(x.size for x in jax.tree.leaves(params))
+
+def size(module, *args):
+    """The number of parameters, from shapes alone."""
+    return sum(x.size for x in jax.tree.leaves(jax.eval_shape(module.init, RNGS, *args)))
 
 
 def init(module, *args):
-    return jax.jit(module.init)({"params": jax.random.key(0), "noise": jax.random.key(1)}, *args)
+    return jax.jit(module.init)(RNGS, *args)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("image_size", [8, 28, *(pytest.param(side, marks=pytest.mark.slow) for side in (32, 64))])
 def test_outputs_have_the_shapes_and_ranges_of_the_images(image_size, channels):
     spec = ImageSpec(image_size, channels, 5)
@@ -51,12 +54,12 @@ def test_networks_have_the_parameters_of_their_layers():
     conv = lambda k, a, b: k * k * a * b + b  # noqa: E731
     block = lambda a, b: conv(1, a, b) + conv(3, a, b) + b + conv(3, b, b)  # noqa: E731
     expected = (8 + 10 + 1) * 4 * 4 * 16 + block(16, 8) + conv(3, 8, 1)
-    assert size(init(Generator(spec, 8, 16), z, labels)) == expected
-    assert size(init(Generator(spec, 8, 16, noise_injection=False), z, labels)) == expected - 8
+    assert size(Generator(spec, 8, 16), z, labels) == expected
+    assert size(Generator(spec, 8, 16, noise_injection=False), z, labels) == expected - 8
     trunk = conv(3, 1, 8) + conv(3, 8, 16)
     heads = (256 + 1) * 32 + 10 * 32 + (32 + 1) + (32 + 1) * 10
-    assert size(init(Discriminator(spec, 8, 16, 32), image, labels)) == trunk + heads
-    assert size(init(Encoder(spec, 8, 8, 16), image, labels)) == trunk + 2 * (256 + 10 + 1) * 8
+    assert size(Discriminator(spec, 8, 16, 32), image, labels) == trunk + heads
+    assert size(Encoder(spec, 8, 8, 16), image, labels) == trunk + 2 * (256 + 10 + 1) * 8
 
 
 @pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (3, 2), (1, 1), (5, 2)])
@@ -137,10 +140,10 @@ def test_noise_is_injected_at_every_stage_and_can_be_switched_off():
     params = init(noisy, z, labels)
     scales = [x for path, x in jax.tree_util.tree_leaves_with_path(params) if "NoiseInjection" in str(path)]
     assert len(scales) == base_and_stages(32)[1] == 3
-    a, b = (noisy.apply(params, z, labels, rngs={"noise": jax.random.key(i)}) for i in (0, 1))
+    apply = jax.jit(noisy.apply)
+    a, b = (apply(params, z, labels, rngs={"noise": jax.random.key(i)}) for i in (0, 1))
     assert jnp.abs(a - b).max() > 1e-3
-    quiet_params = quiet.init(jax.random.key(0), z, labels)
-    quiet.apply(quiet_params, z, labels)  # needs no stream
+    jax.eval_shape(lambda key: quiet.apply(quiet.init(key, z, labels), z, labels), jax.random.key(0))  # needs no stream
 
 
 def test_realness_depends_on_the_label_and_class_logits_do_not():
@@ -209,7 +212,7 @@ def test_both_convolutions_have_the_same_parameters_and_gradients_and_are_recogn
         kernels = {path: how for path, how in plan.items() if "Conv" in path and "kernel" in path}
         upsampled = [path for path in kernels if "Block" in path and "Conv_1" in path] if choice == "cpu" else []
         assert all(how == "patches" for path, how in kernels.items() if path not in upsampled), kernels
-        found[choice] = params, jax.grad(loss, has_aux=True)(params, example, key)[0]
+        found[choice] = params, jax.jit(jax.grad(loss, has_aux=True))(params, example, key)[0]
     chex.assert_trees_all_equal(found["cpu"][0], found["xla"][0])
     chex.assert_trees_all_close(found["cpu"][1], found["xla"][1], rtol=1e-4, atol=1e-5)
 

@@ -127,7 +127,7 @@ def without_training(data):
     return data._replace(shards=data.shards._replace(sizes=jnp.zeros_like(data.shards.sizes)))
 
 
-SCHEDULES = ["published", pytest.param("independent", marks=pytest.mark.slow), "parameter"]
+SCHEDULES = [*(pytest.param(s, marks=pytest.mark.slow) for s in ("published", "independent")), "parameter"]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
