@@ -4,15 +4,18 @@
 
 A step is what ``fit`` runs: the Poisson sample, gradients of real and of generated images, clipping, feedback, noise,
 Adam, the generator's own step, the moving average. *Plain* is the same step with the batch's summed gradient and no
-noise, in the form that is fastest. Rounds are interleaved. *Outside of compute* is the time in which the main thread
+noise, in the form that is fastest. On a CPU the networks have our convolution (``models/convolution.py``), or XLA's
+where a row says so. Rounds are interleaved. *Outside of compute* is the time in which the main thread
 holds a step that was not asked for yet: Python, and the dispatch.
 """
 
 import argparse
+import os
 import statistics
 import sys
 import time
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +26,7 @@ from provenance import provenance
 from timing import fastest, in_turn, ratios, spread, write_record
 
 from efsgd_jax.cli.parser import read_config
+from efsgd_jax.models.convolution import VARIABLE
 from efsgd_jax.privacy import PlannedPhase
 from efsgd_jax.synthesizers.base import Record
 from efsgd_jax.training.setup import make_ledger
@@ -32,13 +36,19 @@ OVERHEAD_STEPS = 30
 
 
 class Baseline:
-    """One way to take steps: with gradients by ``kind``."""
+    """One way to take steps: gradients by ``kind``, and the convolution ``cpu`` or ``xla`` (or the default, "")."""
 
     def __init__(
-        self, kind: str, microbatch_size: int | None, config: ConfigDict, planned: PlannedPhase, records: Record
+        self,
+        kind: str,
+        microbatch_size: int | None,
+        convolution: str,
+        config: ConfigDict,
+        planned: PlannedPhase,
+        records: Record,
     ) -> None:
         self.steps = 0
-        with gradients_by(kind):
+        with gradients_by(kind), mock.patch.dict(os.environ, {VARIABLE: convolution}):
             phase = phase_by(kind, microbatch_size, config, planned)
             self.state, self.inputs = state_and_inputs(phase, records)
             start = time.perf_counter()
@@ -77,8 +87,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/efsgd_fmnist.py")
     parser.add_argument(
-        "--baselines", default="plain:32,plain:64,plain:0,ghost:32,ghost:64,vmap:32",
-        help="kind:microbatch_size, 0 for the whole batch",
+        "--baselines", default="plain:32,plain:64,plain:0,ghost:32,ghost:64,vmap:32,plain:64:xla,ghost:64:xla",
+        help="kind:microbatch_size, 0 for the whole batch; with :xla for XLA's convolution",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--repeats", type=int, default=3, help="steps in one turn")
@@ -88,9 +98,10 @@ def main() -> int:
     (planned,) = make_ledger(config, EXAMPLES).mechanism.phases
     run = {}
     for baseline in args.baselines.split(","):
-        kind, size = baseline.split(":")
+        kind, size, convolution = (*baseline.split(":"), "")[:3]
         name = f"{kind}, {'microbatches of ' + size if int(size) else 'whole batch'}"
-        run[name] = Baseline(kind, int(size) or None, config, planned, records)
+        name += ", XLA's convolution" if convolution == "xla" else ""
+        run[name] = Baseline(kind, int(size) or None, convolution, config, planned, records)
     times = in_turn(run, args.rounds, args.repeats)
     print(to_table(times))
     private = fastest(times, [name for name in times if name.startswith("ghost")])

@@ -48,7 +48,7 @@ class Refiner(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, codes: jax.Array, labels: jax.Array) -> jax.Array:
-        # The code and the label have the same length, 4, so that neither outweighs the other.
+        # Code and label are scaled to an l2 norm of 4 (the code on average), so that neither outweighs the other.
         label = jax.nn.one_hot(labels, self.spec.num_classes, dtype=codes.dtype)
         condition = 4 * jnp.concatenate([codes / codes.shape[-1] ** 0.5, label], axis=-1)
         h = Conv(self.width)(to_depth(2 * images - 1))
