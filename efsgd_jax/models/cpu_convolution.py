@@ -35,8 +35,9 @@ PyTree = Any
 Padding = Sequence[tuple[int, int]]
 # NHWC images and HWIO kernels.
 IN_ORDER = jax.lax.conv_dimension_numbers((1,) * 4, (1,) * 4, ("NHWC", "HWIO", "NHWC"))
-# Channels up to which a product of our own is quicker than XLA's routine.
-FEW_INPUTS, FEW_OUTPUTS = 3, 8
+# Numbers of channels up to which a product of our own is faster than XLA's routine: of the inputs, and of the outputs
+# by kernel row and by single tap.
+FEW_INPUTS, FEW_OUTPUTS, FEWEST_OUTPUTS = 3, 8, 3
 
 
 class Geometry(NamedTuple):
@@ -102,7 +103,7 @@ def convolve_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    return _best(x, kernel, geometry.stride, geometry.padding)
+    return _fastest(x, kernel, geometry.stride, geometry.padding)
 
 
 def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
@@ -127,7 +128,7 @@ def _to_images(c: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array
             last = first[axis] + geometry.stride * (taps - 1)
             before = (last - phase[axis] - geometry.padding[axis][0]) // geometry.stride
             padding.append((before, cells[axis] + taps - 1 - c.shape[1 + axis] - before))
-        phases.append(_best(c, jnp.swapaxes(part, 2, 3), 1, padding))
+        phases.append(_fastest(c, jnp.swapaxes(part, 2, 3), 1, padding))
     n, channels = c.shape[0], kernel.shape[2]
     x = jnp.stack(phases).reshape(geometry.stride, geometry.stride, n, *cells, channels).transpose(2, 3, 0, 4, 1, 5)
     x = x.reshape(n, geometry.stride * cells[0], geometry.stride * cells[1], channels)
@@ -213,12 +214,17 @@ ad.defbilinear(
 )
 
 
-def _best(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    """XLA's routine needs channels to work on."""
+def _fastest(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    """The convolution, by the routine that is fastest on a CPU for these numbers of channels.
+
+    XLA's is slow if there are few of them. With few input channels, the input patches are multiplied by the kernel.
+    With few output channels, one product is made for each row or tap of the kernel; these routines have stride 1, and
+    gain nothing if the kernel has a single row.
+    """
     if x.shape[-1] <= FEW_INPUTS:
         return extract_patches(x, kernel.shape[:2], (stride, stride), padding) @ as_matrix(kernel)
     if stride == 1 and kernel.shape[0] > 1 and kernel.shape[-1] <= FEW_OUTPUTS:
-        return (_by_taps if kernel.shape[-1] <= FEW_INPUTS else _by_rows)(x, kernel, padding)
+        return (_by_taps if kernel.shape[-1] <= FEWEST_OUTPUTS else _by_rows)(x, kernel, padding)
     return _in_order(x, kernel, stride, padding)
 
 

@@ -19,7 +19,8 @@ def known(x: Any) -> float | None:
 def check_clip_norm(l2_norm_clip: Any, outer_l2_norm_clip: Any = None) -> None:
     """Raises ``ValueError`` for a clip norm that is not a scalar, or that is known to be negative or NaN.
 
-    It also raises if all of ``l2_norm_clip`` is known to be 0 and there is an outer clip norm.
+    It also raises if all of ``l2_norm_clip`` is known to be 0 and there is an outer clip norm (that of the second, less
+    clipped sum that error feedback needs): it is computed as a multiple of ``l2_norm_clip``.
     """
     clips = dict(l2_norm_clip) if isinstance(l2_norm_clip, Mapping) else {"": l2_norm_clip}
     named = [(f"l2_norm_clip{f'[{k!r}]' if k else ''}", c) for k, c in clips.items()]
@@ -31,7 +32,9 @@ def check_clip_norm(l2_norm_clip: Any, outer_l2_norm_clip: Any = None) -> None:
         if number is not None and not number >= 0:
             raise ValueError(f"{name} is {number:g}; a clip norm is a number of at least 0, and 0 clips to zero.")
     if outer_l2_norm_clip is not None and all(known(c) == 0 for c in clips.values()):
-        raise ValueError("l2_norm_clip is 0 with an outer_l2_norm_clip, which is a multiple of it; use a norm above 0.")
+        raise ValueError(
+            "l2_norm_clip is 0, and outer_l2_norm_clip is computed as a multiple of it; use a norm above 0."
+        )
 
 
 def check_leaves(tree: PyTree, what: str) -> None:
