@@ -42,7 +42,8 @@ __all__ = [
     "sample",
 ]
 
-# The submodule of each name, which is imported on first use, so that accounting alone imports neither Flax nor data.
+# The submodule of each name. It is imported when the name is first used, so that a program that only computes epsilons
+# imports neither Flax nor the data sources.
 _HOME = {
     "Comparison": "reports",
     "Dataset": "data",

@@ -16,6 +16,7 @@ from efsgd_jax.config_groups import GROUPS
 from efsgd_jax.errors import UserError
 from efsgd_jax.synthesizers import common_rules, method_named
 
+# Prefix of a path that names a config of the package, as in ``--config=preset:mnist``.
 PACKAGED = "preset:"
 
 
@@ -98,6 +99,7 @@ def load_config(path: str | Path, *, preset: str | None = None, epsilon: float |
     if spec is None or spec.loader is None:
         raise UserError(f"config file {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    # Running the file must not leave a folder __pycache__ beside it.
     bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         spec.loader.exec_module(module)
@@ -158,7 +160,14 @@ def override(config: ConfigDict, key: str, text: str) -> None:
 
 
 def _unknown(key: str, config: ConfigDict, here: ConfigDict, prefix: str = "") -> UserError:
-    """The error for an unknown key: it names the most similar key and all keys of the group."""
+    """The error for an unknown key: it names the most similar key and all keys of the group.
+
+    Args:
+      key: dotted name of the unknown key.
+      config: the configuration, or group, in which similar keys are searched.
+      here: the group in which the key was expected.
+      prefix: dotted name of ``config`` with a dot at the end; "" for the whole configuration.
+    """
     close = difflib.get_close_matches(key, [prefix + k for k in _dotted(config)], n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return UserError(f"unknown config key {key!r}; {hint}known here: {', '.join(sorted(here))}")
@@ -173,6 +182,7 @@ def _dotted(config: ConfigDict) -> list[str]:
 
 
 def _parse(key: str, text: str, current: Any) -> Any:
+    """Converts the text for a key to the type of the key's ``current`` value."""
     lowered = text.strip().lower()
     if isinstance(current, ConfigDict):
         raise UserError(f"config key {key!r} is a group; set one of {', '.join(f'{key}.{k}' for k in sorted(current))}")
@@ -215,6 +225,7 @@ def validate(config: ConfigDict) -> None:
 
 
 def _check_keys(config: ConfigDict, known: ConfigDict, prefix: str) -> None:
+    """Checks that ``config``, the group named ``prefix``, has the same keys as ``known``, the default configuration."""
     for key, value in config.items():
         if key not in known:
             raise _unknown(prefix + key, known, known, prefix)
@@ -228,4 +239,5 @@ def _check_keys(config: ConfigDict, known: ConfigDict, prefix: str) -> None:
 
 
 def _line(error: Exception) -> str:
+    """The message of an exception in one line, truncated to 300 characters."""
     return " ".join(str(error).split())[:300]

@@ -13,6 +13,7 @@ from efsgd_jax.config_groups import GROUPS
 from efsgd_jax.privacy.feedback_options import FeedbackMode
 from efsgd_jax.synthesizers import common_rules, method_named, method_names
 
+# An entry of the section ``Attributes:`` of a docstring: a name, and a text with its continuation lines.
 ENTRY = re.compile(r"^      (\w+): (.*(?:\n        .*)*)", re.M)
 
 

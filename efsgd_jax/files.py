@@ -9,6 +9,7 @@ from typing import Any
 
 from efsgd_jax.errors import UserError
 
+# End of the names of temporary files.
 TEMPORARY = ".tmp"
 
 
@@ -41,8 +42,10 @@ def atomic(path: Path, *, private: bool = False) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
+    """Flushes a file, or the entries of a directory, to the disk."""
     if path.is_dir() and os.name == "nt":  # Windows cannot open a directory as a file
         return
+    # Windows flushes only files that are open for writing.
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
     try:
         os.fsync(descriptor)

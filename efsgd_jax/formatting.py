@@ -32,7 +32,7 @@ def _rounded(value: float, digits: int, rounding: str) -> str:
     if not math.isfinite(value) or value == 0:
         return f"{value:g}"
     exact = decimal.Decimal(repr(float(value)))
-    last = min(exact.adjusted() - digits + 1, 0)
+    last = min(exact.adjusted() - digits + 1, 0)  # the exponent of the last digit that is kept
     with decimal.localcontext() as context:
         context.prec = 400  # enough for every float
         rounded = exact.quantize(decimal.Decimal(1).scaleb(last), rounding=rounding)

@@ -1,4 +1,4 @@
-"""Writing synthetic images to disk: a PNG grid, an npz file with Keras' keys, or class folders of PNG files."""
+"""Writes synthetic images to disk: as a grid in a PNG file, as an npz file, or as class folders of PNG files."""
 
 import math
 import re
@@ -19,24 +19,25 @@ def to_pillow(image: np.ndarray) -> Image.Image:
 def class_grid(images: np.ndarray, labels: np.ndarray, num_classes: int, *, columns: int = 10) -> np.ndarray:
     """A grid of images with one row per class, uint8 ``[H, W, C]``.
 
-    A class has up to ``columns`` images, with a gap of one pixel between images. If there are more classes than
-    ``columns``, several classes can share a row, so that the grid is approximately square.
+    A class has up to ``columns`` images, its first ones, with a grey gap of one pixel between images. The places of a
+    class with fewer images stay grey. If there are more classes than ``columns``, several classes can share a row, so
+    that the grid is approximately square.
 
     Args:
       images: uint8 ``[n, S, S, C]``.
-      labels: int ``[n]``.
+      labels: the class of each image, int ``[n]``.
       num_classes: number of classes.
-      columns: number of images of each class.
+      columns: largest number of images of each class.
     """
-    groups = max(1, round(math.sqrt(num_classes / columns))) if num_classes > columns else 1
+    classes_per_row = max(1, round(math.sqrt(num_classes / columns))) if num_classes > columns else 1
     size, channels = images.shape[1], images.shape[3]
-    rows = math.ceil(num_classes / groups)
-    grid = np.full((rows * (size + 1) - 1, groups * columns * (size + 1) - 1, channels), 128, np.uint8)
+    rows = math.ceil(num_classes / classes_per_row)
+    grid = np.full((rows * (size + 1) - 1, classes_per_row * columns * (size + 1) - 1, channels), 128, np.uint8)
     for c in range(num_classes):
-        row, first = (c % rows) * (size + 1), (c // rows) * columns
+        top, first_column = (c % rows) * (size + 1), (c // rows) * columns
         for k, image in enumerate(images[labels == c][:columns]):
-            left = (first + k) * (size + 1)
-            grid[row : row + size, left : left + size] = image
+            left = (first_column + k) * (size + 1)
+            grid[top : top + size, left : left + size] = image
     return grid
 
 
@@ -54,7 +55,11 @@ def save_grid(path: Path, grid: np.ndarray) -> None:
 
 
 def save_npz(path: Path, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> None:
-    """Writes an npz file: ``x_train`` uint8 ``[n, S, S, C]`` (``[n, S, S]`` if grey), ``y_train``, ``class_names``."""
+    """Writes an npz file that the data source ``npz`` can read, with the array names of Keras' data sets.
+
+    The arrays are ``x_train``, uint8 ``[n, S, S, C]`` (``[n, S, S]`` if grey), ``y_train``, which has the labels, and
+    ``class_names``, the names of the labels 0, 1 and so on.
+    """
     pixels = images[..., 0] if images.shape[-1] == 1 else images
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, x_train=pixels, y_train=labels, class_names=np.array(class_names))
@@ -70,7 +75,11 @@ def save_class_folders(directory: Path, images: np.ndarray, labels: np.ndarray, 
 
 
 def folder_names(class_names: Sequence[str]) -> list[str]:
-    """Folder names that all file systems accept, distinct and in the order of the classes, such as "T-shirt_top"."""
+    """A folder name for each class that common file systems accept, such as "T-shirt_top" for "T-shirt/top".
+
+    If two names would be equal, apart from upper and lower case, or one would be empty, each is preceded by the number
+    of its class.
+    """
     names = [re.sub(r"[^\w. -]", "_", name).strip(" .")[:80] for name in class_names]
     if len({n.lower() for n in names}) < len(names) or not all(names):
         width = len(str(len(names) - 1))

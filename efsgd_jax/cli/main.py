@@ -38,6 +38,7 @@ efsgd COMMAND --help says more. Begin with: efsgd train --config=preset:digits -
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command in ``argv`` (None for the program's arguments), and returns its exit status."""
+    # The "" at the end stands for the missing command if there are no arguments; otherwise it is the last of ``rest``.
     first, *rest = [*(sys.argv[1:] if argv is None else argv), ""]
     if first in COMMANDS:
         return importlib.import_module(COMMANDS[first][0]).main(rest[:-1])
@@ -62,7 +63,10 @@ def _about(argv: Sequence[str]) -> None:
 
 
 def _all_commands() -> argparse.ArgumentParser:
-    """A parser with the flags of every command, the packaged configs and all config keys, for completion scripts."""
+    """A parser with the flags of every command, from which shtab makes completion scripts.
+
+    The values of ``--config`` are the packaged configs, and each config key is a flag.
+    """
     import shtab
 
     from efsgd_jax.config import PACKAGED, default_config, packaged_configs
@@ -87,6 +91,7 @@ def _all_commands() -> argparse.ArgumentParser:
 
 
 def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    """The dotted names of all keys of a configuration."""
     for key, value in config.items():
         if isinstance(value, ConfigDict):
             yield from _keys(value, f"{prefix}{key}.")

@@ -15,8 +15,10 @@ from efsgd_jax.errors import Stopped, UserError
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+# Prefix of the flags that change a config key.
 PREFIX = "--config."
 STOPPED = 128 + 15  # the exit status by which shells report that a program was ended by SIGTERM
+# Keys that ``read_config`` treats before the others.
 EPSILON, METHOD = "privacy.epsilon", "method.name"
 
 
@@ -37,7 +39,8 @@ def program(main: Callable[[Sequence[str]], None]) -> Callable[..., int]:
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
-        # dp-accounting logs RDP orders that do not converge. Leaving them out is sound, so that this is not shown.
+        # dp-accounting leaves out RDP orders for which a series does not converge, and logs that. The minimum over the
+        # other orders is still a valid epsilon, so that this is not shown.
         absl.logging.set_verbosity(absl.logging.ERROR)
         warnings.simplefilter("ignore", RuntimeWarning)
         warnings.showwarning = _one_line_warning  # type: ignore[assignment]

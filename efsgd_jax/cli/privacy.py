@@ -68,6 +68,7 @@ def cost(ledger: Ledger[Composition]) -> list[tuple[str, str]]:
         ("delta", f"{delta:g}"),
         ("steps", f"{ledger.steps}" + (f" of {planned}" if ledger.steps < planned else "")),
     ]
+    # A method with published accountings shows the epsilon of each in the place of the first two rows.
     for _, _, found in described:
         if found.accountings:
             meanings = found.accounting_meanings
@@ -99,26 +100,33 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def lineage_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
-    """Epsilons of GS-WGAN and DP-GAN-DPAC with their published settings, by every accounting and schedule."""
-    form = SanitizedGan()
+    """Epsilons of GS-WGAN and DP-GAN-DPAC with their published settings, by every accounting and schedule.
+
+    The accountings are methods of ``SanitizedGan``; the schedules, by which shards are chosen for a step, are those of
+    ``ShardMechanism``.
+    """
+    published = SanitizedGan()
     schedules = ShardMechanism(
-        dataset_size=60_000, num_shards=form.num_shards, schedule="published", noise_multiplier=form.noise_multiplier
+        dataset_size=60_000,
+        num_shards=published.num_shards,
+        schedule="published",
+        noise_multiplier=published.noise_multiplier,
     )
     values = {
-        "as published: one-of-K, T*B times, RDP of Wang et al., replace one": form.by_wang_et_al(delta),
-        "the same by dp-accounting's RDP": form.as_published(delta),
-        "shared draw, RDP": form.shared_draw(delta, accountant="rdp"),
-        "shared draw, PLD": form.shared_draw(delta),
-        "proven, schedule=published: draws revealed": schedules.epsilon(form.steps, delta),
-        "proven, schedule=round_robin: PLD": schedules._replace(schedule="round_robin").epsilon(form.steps, delta),
-        "proven, schedule=independent: PLD": schedules._replace(schedule="independent").epsilon(form.steps, delta),
-        "proven, schedule=parameter: PLD": schedules._replace(schedule="parameter").epsilon(form.steps, delta),
+        "as published: one-of-K, T*B times, RDP of Wang et al., replace one": published.by_wang_et_al(delta),
+        "the same by dp-accounting's RDP": published.as_published(delta),
+        "shared draw, RDP": published.shared_draw(delta, accountant="rdp"),
+        "shared draw, PLD": published.shared_draw(delta),
+        "proven, schedule=published: draws revealed": schedules.epsilon(published.steps, delta),
+        "proven, schedule=round_robin: PLD": schedules._replace(schedule="round_robin").epsilon(published.steps, delta),
+        "proven, schedule=independent: PLD": schedules._replace(schedule="independent").epsilon(published.steps, delta),
+        "proven, schedule=parameter: PLD": schedules._replace(schedule="parameter").epsilon(published.steps, delta),
     }
     return [(name, format_epsilon(value)) for name, value in values.items()]
 
 
 def accountant_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
-    """Epsilon of the same DP-SGD run by RDP and by PLD."""
+    """Epsilon of the same DP-SGD run by RDP and by PLD; ``main`` prints the run's settings."""
     event = dp_sgd_event(256 / 60_000, 0.5433, 4000)
     return [
         ("RDP", format_epsilon(epsilon(event, delta, accountant="rdp", orders=FINE_ORDERS))),
@@ -129,7 +137,17 @@ def accountant_rows(delta: float = 1e-5) -> list[tuple[str, str]]:
 def mode_rows(
     dataset_size: int = 60_000, batch: int = 512, steps: int = 5000, target: float = 10.0, delta: float = 1e-5
 ) -> list[tuple[str, str]]:
-    """The noise multiplier of each feedback mode that reaches the target epsilon, for clip norm C = 1."""
+    """The noise multiplier sigma with which each feedback mode spends the target epsilon, and the epsilon spent.
+
+    The clip norm C of gradients is 1; D is the value of ``feedback_l2_norm_clip``.
+
+    Args:
+      dataset_size: number N of records.
+      batch: expected batch size.
+      steps: number of steps.
+      target: the target epsilon.
+      delta: delta of the guarantee.
+    """
     q = batch / dataset_size
     plain = DpSgdMechanism(dataset_size, q, sample_capacity(dataset_size, q), 0.0)
     padded = sample_capacity(dataset_size, q, overflow_probability=LOCAL_OVERFLOW)

@@ -17,6 +17,7 @@ from efsgd_jax.errors import UserError
 WHAT = "the directory that holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt"
 DEFAULT_ATTRIBUTE = "Male"
 DEFAULT_SIZE = 32
+# The numbers of the parts in list_eval_partition.txt.
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
@@ -77,16 +78,17 @@ def read_celeba(
     )
     source = f"celeba:{root} ({wanted})"
     warn_of_conversion(gray, target, channels, source)
-    numbers = np.array([labels[name] for name in names], np.int64)
-    cut = len(train)
+    all_labels = np.array([labels[name] for name in names], np.int64)
+    num_train = len(train)
     return RawDataset(
-        train_images=images[:cut],
-        train_labels=numbers[:cut],
-        test_images=images[cut:],
-        test_labels=numbers[cut:],
+        train_images=images[:num_train],
+        train_labels=all_labels[:num_train],
+        test_images=images[num_train:],
+        test_labels=all_labels[num_train:],
         class_names=(f"not {wanted}", wanted),
         source=source,
-        value_range=BYTES if value_range else None,  # the images are scaled already
+        # The declared range was applied when the files were decoded, and must not be applied again.
+        value_range=BYTES if value_range else None,
         hashes=hashes,
     )
 
@@ -151,6 +153,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _find(root: Path, folder: str, name: str, is_there: Callable[[Path], bool]) -> Path:
+    """The path of ``name`` in ``root`` or, as in the official archive, in its ``folder``."""
     for candidate in (root / name, root / folder / name):
         if is_there(candidate):
             return candidate

@@ -19,17 +19,18 @@ from efsgd_jax.errors import UserError
 
 Item = TypeVar("Item")
 
+# Pillow's modes of grey images, and those modes that have 16 or 32 bits per pixel.
 _GRAY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
-# Formats that Pillow lists but can only identify, or for which it calls another program.
-_NOT_PHOTOGRAPHS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# Formats that Pillow lists among those it opens, but can only identify or needs another program to decode.
+_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 @functools.cache
 def image_extensions() -> frozenset[str]:
-    """The file name extensions, in lower case and with the dot, that the installed Pillow can decode."""
+    """The file name extensions, in lower case and with the dot, of the formats that the installed Pillow can decode."""
     registered = Image.registered_extensions()  # also fills Image.OPEN
-    return frozenset(ext for ext, fmt in registered.items() if fmt in Image.OPEN and fmt not in _NOT_PHOTOGRAPHS)
+    return frozenset(ext for ext, fmt in registered.items() if fmt in Image.OPEN and fmt not in _NOT_DECODED)
 
 
 class Decoded(NamedTuple):
@@ -38,7 +39,7 @@ class Decoded(NamedTuple):
     Attributes:
       pixels: uint8 ``[H, W, C]``.
       gray: whether the file has a grey image.
-      hash: hash of the file's bytes.
+      hash: ``record_hash`` of the file's bytes, which decides about the train/test split.
     """
 
     pixels: np.ndarray
@@ -52,7 +53,7 @@ class Images(NamedTuple):
     Attributes:
       pixels: uint8 ``[N, H, W, C]``.
       gray: bool ``[N]``, whether each file has a grey image.
-      hashes: the hashes of the files' bytes.
+      hashes: ``record_hash`` of each file's bytes.
     """
 
     pixels: np.ndarray
@@ -100,10 +101,11 @@ def decode_image(
 
 
 class _OutOfRange(Exception):
-    pass
+    """A number in an image file is outside of the declared range; the message continues "the image NAME"."""
 
 
 def _to_8_bits(image: Image.Image, channels: int, value_range: Range | None) -> Image.Image:
+    """Converts to 8-bit grey or RGB, with transparent images on white, and scales a declared range to 0..255."""
     if value_range is None and image.mode in ("I", "F"):
         raise ValueError(
             f"Pillow mode {image.mode}, 32 bits per pixel; save it as 8-bit gray or RGB, or set "
@@ -111,9 +113,11 @@ def _to_8_bits(image: Image.Image, channels: int, value_range: Range | None) -> 
         )
     if image.mode in _DEEP_MODES:
         numbers = np.asarray(image)
-        pixels = (numbers.astype(np.uint16) // 257).astype(np.uint8) if value_range is None else numbers
-        image = Image.fromarray(pixels if value_range is None else _scaled(pixels, value_range))
-        value_range = None
+        if value_range is None:
+            pixels = (numbers.astype(np.uint16) // 257).astype(np.uint8)  # 257 = 65535 / 255
+        else:
+            pixels = _scaled(numbers, value_range)
+        image, value_range = Image.fromarray(pixels), None  # the range has been applied
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -123,6 +127,7 @@ def _to_8_bits(image: Image.Image, channels: int, value_range: Range | None) -> 
 
 
 def _scaled(numbers: np.ndarray, value_range: Range) -> np.ndarray:
+    """Scales the numbers of one image from ``value_range`` to uint8 0..255."""
     if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
         raise ValueError("a value is not finite")
     outside = first_outside(numbers[np.newaxis], value_range)
@@ -199,16 +204,17 @@ def warn_of_conversion(gray: np.ndarray, channels: int, declared: int | None, wh
             stacklevel=2,
         )
     elif 0 < count < total:
-        odd, target = (count, "RGB") if channels == 3 else (total - count, "grey")
+        converted, target = (count, "RGB") if channels == 3 else (total - count, "grey")
         kind = "grey" if channels == 3 else "in colour"
         warnings.warn(
-            f"{where}: {odd} of {total} images are {kind} and were converted to {target}; all are read alike, as "
+            f"{where}: {converted} of {total} images are {kind} and were converted to {target}; all are read alike, as "
             "--config.data.channels says (1 for grey, 3 for RGB, the default)",
             stacklevel=2,
         )
 
 
 def _in_threads(load: Callable[[Item], Decoded], items: Sequence[Item]) -> Iterator[Decoded]:
+    """Yields ``load(item)`` for each item, in order."""
     workers = min(8, os.cpu_count() or 1)
     block = 64 * workers  # bounds the memory, and the number of images decoded after an error
     with ThreadPoolExecutor(workers) as pool:

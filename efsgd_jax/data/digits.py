@@ -7,9 +7,8 @@ CLASS_NAMES = tuple(str(i) for i in range(10))
 
 def read_digits() -> RawDataset:
     """Reads all 1,797 digits, 8x8 grey images with values in 0..16; they have no test part."""
-    from sklearn.datasets import (
-        load_digits,
-    )  # scikit-learn takes a second to import; only this source needs it here.
+    # Imported here, because scikit-learn takes a second to import and the other data sources do not need it.
+    from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     return RawDataset(images.reshape(-1, 8, 8), labels, "digits", class_names=CLASS_NAMES, value_range=(0.0, 16.0))

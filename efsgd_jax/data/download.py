@@ -12,6 +12,7 @@ from efsgd_jax.data.raw import RawDataset
 from efsgd_jax.data.validate import check_path, one_line
 from efsgd_jax.errors import UserError
 
+# Environment variable with the path of the cache directory.
 CACHE_VARIABLE = "EFSGD_JAX_DATA"
 TIMEOUT_SECONDS = 10
 
@@ -68,7 +69,7 @@ def read_known(name: str, path: Path | str | None) -> RawDataset:
 
 
 def cache_directory() -> Path:
-    """The directory of downloads and of files that are derived from them."""
+    """The directory of downloaded files and of what evaluations cache: ``$EFSGD_JAX_DATA`` or the system's folder."""
     return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("efsgd_jax")).expanduser()
 
 
@@ -81,7 +82,7 @@ def fetch(name: str, directory: Path) -> Path:
     Raises:
       UserError: all mirrors failed, or the directory cannot be written.
     """
-    logger = pooch.get_logger()
+    logger = pooch.get_logger()  # it logs each download
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -93,11 +94,12 @@ def fetch(name: str, directory: Path) -> Path:
 
 
 def _fetch_file(name: str, file: str, directory: Path) -> None:
+    """Downloads one file of the data set ``name`` from the first mirror that has it, if it is not in the directory."""
     failures = []
     for mirror in MIRRORS[name]:
-        shelf = pooch.create(path=directory, base_url=mirror, registry=CHECKSUMS[name])
+        files = pooch.create(path=directory, base_url=mirror, registry=CHECKSUMS[name])
         try:
-            shelf.fetch(file, downloader=pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS))
+            files.fetch(file, downloader=pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS))
         # OSError covers the network (requests' exceptions derive from it) and the disk; ValueError a wrong checksum.
         except (OSError, ValueError) as error:
             failures.append(f"{type(error).__name__}: {one_line(error)}")

@@ -65,17 +65,18 @@ def read_folder(
         images, gray, hashes = decode_all(
             ordered, read, lambda member: f"{root}/{'/'.join(member)}", image_size, target, value_range
         )
-        numbers = np.array([labels[layout.class_of(member)] for member in ordered], np.int64)
-    source, cut = f"folder:{root}", len(train)
+        all_labels = np.array([labels[layout.class_of(member)] for member in ordered], np.int64)
+    source, num_train = f"folder:{root}", len(train)
     warn_of_conversion(gray, target, channels, source)
     return RawDataset(
-        train_images=images[:cut],
-        train_labels=numbers[:cut],
-        test_images=images[cut:] if layout.test else None,
-        test_labels=numbers[cut:] if layout.test else None,
+        train_images=images[:num_train],
+        train_labels=all_labels[:num_train],
+        test_images=images[num_train:] if layout.test else None,
+        test_labels=all_labels[num_train:] if layout.test else None,
         class_names=names,
         source=source,
-        value_range=BYTES if value_range else None,  # the images are scaled already
+        # The declared range was applied when the files were decoded, and must not be applied again.
+        value_range=BYTES if value_range else None,
         hashes=hashes,
     )
 
@@ -108,6 +109,7 @@ def _open(root: Path) -> Iterator[tuple[list[Parts], set[Parts], Callable[[Parts
         for info in archive.infolist():
             check_name(info.filename, str(root))
             parts = PurePosixPath(info.filename).parts
+            # A zip file may lack entries for directories, so that they are also derived from the paths of the files.
             above = parts if info.is_dir() else parts[:-1]
             inside.update(above[:i] for i in range(1, len(above) + 1) if not _is_hidden(above[:i]))
             if info.is_dir():
@@ -128,7 +130,10 @@ def _open(root: Path) -> Iterator[tuple[list[Parts], set[Parts], Callable[[Parts
 
 
 def _walk(root: Path, directories: set[Parts]) -> Iterator[Parts]:
-    """Yields all files below ``root``, following links, and adds the directories that are not hidden to a set."""
+    """Yields all files below ``root``, following links, and adds directories that are not hidden to ``directories``.
+
+    A directory or image that is reached twice by links is an error, which also ends loops of links.
+    """
     seen = Seen()
 
     def unreadable(error: OSError) -> NoReturn:
@@ -158,4 +163,5 @@ def _is_image(parts: Parts) -> bool:
 
 
 def _is_hidden(parts: Parts) -> bool:
+    """Whether a part of the path is hidden, or is the folder of metadata that macOS adds to zip files."""
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)

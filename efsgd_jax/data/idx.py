@@ -13,6 +13,7 @@ from efsgd_jax.data.validate import check_path, one_line
 from efsgd_jax.errors import UserError
 
 WHAT = "a directory with train-images-idx3-ubyte, train-labels-idx1-ubyte (plain or .gz)"
+# The number for unsigned bytes in the header of an idx file.
 _UINT8 = 0x08
 
 
@@ -74,7 +75,7 @@ def read_idx_file(file: Path, ndim: int) -> np.ndarray:
                 )
             shape = tuple(int(n) for n in np.frombuffer(header, ">u4", ndim, offset=4))
             check_expansion(file.stat().st_size, math.prod(shape), str(file))
-            data = stream.read(math.prod(shape) + 1)
+            data = stream.read(math.prod(shape) + 1)  # one byte more, to notice a file that is too long
     except (OSError, EOFError, MemoryError, zlib.error) as error:
         raise UserError(f"cannot read {file} ({one_line(error)}); fetch the file again") from error
     if len(data) != math.prod(shape):
@@ -86,6 +87,7 @@ def read_idx_file(file: Path, ndim: int) -> np.ndarray:
 
 
 def _find(root: Path, part: str, kind: str) -> Path | None:
-    rank = 3 if kind == "images" else 1
-    names = [f"{part}-{kind}{mark}idx{rank}-ubyte{suffix}" for mark in "-." for suffix in ("", ".gz")]
+    """The file of a part, train or t10k, with its images or labels; None if there is none."""
+    ndim = 3 if kind == "images" else 1
+    names = [f"{part}-{kind}{separator}idx{ndim}-ubyte{suffix}" for separator in "-." for suffix in ("", ".gz")]
     return next((root / name for name in names if (root / name).is_file()), None)

@@ -37,8 +37,9 @@ class Layout(NamedTuple):
         found = []
         for member in members:
             inside = member[: len(part)] == part
-            alone = len(member) == len(part) + 1 if inside else len(member) <= len(self.train)
-            if alone:
+            # An image in another part is left out, but one beside or above the directories of the parts is an error.
+            without_class = len(member) == len(part) + 1 if inside else len(member) <= len(self.train)
+            if without_class:
                 raise UserError(
                     f"{self.root}: the image {'/'.join(member)} lies in no class folder; the layout is <class>/<image> "
                     "or {train,test}/<class>/<image>"
@@ -61,7 +62,7 @@ def layout_of(directories: set[Parts], root: Path) -> Layout:
       UserError: there is a test part without a training part, there are class folders beside a training and a test
         part, or a name is not valid.
     """
-    above: Parts = ()
+    above: Parts = ()  # the directory above the parts or class folders: the root, or a single directory in it
     tops = _children(directories, above)
     if len(tops) == 1 and not _is_split(tops[0]) and _children(directories, (tops[0],)):
         above = (tops[0],)
@@ -85,11 +86,13 @@ def layout_of(directories: set[Parts], root: Path) -> Layout:
 
 
 def _children(directories: set[Parts], parent: Parts) -> list[str]:
+    """The names of the directories that are directly in ``parent``, in sorted order."""
     depth = len(parent)
     return sorted(d[depth] for d in directories if len(d) == depth + 1 and d[:depth] == parent)
 
 
 def _is_split(name: str) -> bool:
+    """Whether a directory of this name is a training or test part."""
     return name.lower() in TRAIN_NAMES + TEST_NAMES
 
 

@@ -1,6 +1,7 @@
 """Detection of files that are reached twice by links.
 
-A file must be one record: if it were read twice, it would count as two records, and be protected as two.
+The privacy guarantee is for one record. If a file were read twice, it would be two records, and the guarantee for the
+image in it would be weaker, as for a group of two records.
 """
 
 from pathlib import Path
@@ -9,7 +10,7 @@ from efsgd_jax.errors import UserError
 
 
 class Seen:
-    """The files and directories that were checked so far, with their locations on the disk."""
+    """The files and directories that were checked so far, identified by their device and inode numbers."""
 
     def __init__(self) -> None:
         self.places: dict[tuple[int, int], Path] = {}

@@ -17,7 +17,8 @@ from efsgd_jax.data.tfds import read_tfds
 from efsgd_jax.errors import UserError
 
 SOURCES = ("digits", "mnist", "fashion_mnist", "npz", "idx", "folder", "celeba", "tfds:NAME")
-MAX_SIDE = 1024  # far above the sizes that are feasible with privacy; it bounds the memory
+# Largest image size that is accepted, to bound the memory. It is far above the sizes that are feasible with privacy.
+MAX_SIDE = 1024
 
 
 def load_dataset(
@@ -73,6 +74,7 @@ def load_dataset(
         test_fraction=test_fraction,
         classes=declared,
         value_range=limits,
+        # The images of these published data sets are not the user's to change, so that there is no warning about them.
         names_duplicates=name != "digits" and name not in CLASS_NAMES,
     )
 

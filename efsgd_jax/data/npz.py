@@ -21,6 +21,10 @@ def read_npz(path: Path | str | None, class_names: tuple[str, ...] | None = None
     An array ``class_names`` of K strings in the file names the labels 0..K-1, unless the argument ``class_names`` is
     given. Pickled (object) arrays are never loaded, since unpickling can run arbitrary code from the file.
 
+    Args:
+      path: the .npz file.
+      class_names: one name per label; None for those in the file, if it has any.
+
     Raises:
       UserError: the file does not exist, is not an archive or is damaged, has object arrays, or lacks a key.
     """
@@ -62,6 +66,7 @@ def _names(archive: Any, file: Path) -> tuple[str, ...]:
 
 
 def _array(archive: Any, key: str, file: Path) -> np.ndarray:
+    # ``numpy.savez`` appends .npy to the key; other programs may not.
     member = archive.zip.getinfo(f"{key}.npy" if f"{key}.npy" in archive.zip.namelist() else key)
     check_expansion(member.compress_size, member.file_size, f"{file}: array {key}")
     try:

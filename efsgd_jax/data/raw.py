@@ -26,7 +26,7 @@ class RawDataset:
       test_labels: test labels, like the training labels; None if there are no test images.
       class_names: one name per label value; None if the classes must be declared.
       value_range: the values that become 0 and 255; None if the source does not determine them.
-      hashes: the hashes of the stored records, training part first; None for the hashes of the arrays' rows.
+      hashes: ``record_hash`` of the stored bytes of each record, training part first; None to hash the arrays' rows.
     """
 
     train_images: np.ndarray
@@ -79,7 +79,7 @@ def to_dataset(
         (images,) = check_images([raw.train_images], ["training images"], where, value_range)
         labels = check_labels(raw.train_labels, len(images), "training labels", where)
         # Labels are checked before the split, so that the indices in messages are those of the user's own array.
-        class_names = check_classes(labels, labels[:0], names, where)
+        class_names = check_classes(labels, labels[:0], names, where)  # labels[:0]: there are no test labels yet
         hashes = raw.record_hashes()
         train, test = split_by_record(hashes, test_fraction, where)
         train_images, test_images = images[train], images[test]

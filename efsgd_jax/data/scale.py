@@ -11,10 +11,12 @@ import numpy as np
 from efsgd_jax.errors import UserError
 
 BYTES, UNIT = (0.0, 255.0), (0.0, 1.0)
-DARK = 16  # if no integer is above this value, images look nearly black on the scale of 0..255
+# If no integer is above this value, a warning says that images look nearly black on the scale of 0..255.
+DARK = 16
 # Number of records that are converted at a time.
 BLOCK = 1024
 
+# The values that become 0 and 255.
 Range = tuple[float, float]
 
 
@@ -73,7 +75,14 @@ def advice(value: float) -> str:
 
 
 def refuse_outside(parts: Sequence[np.ndarray], names: Sequence[str], where: str, declared: Range | None) -> None:
-    """Raises ``UserError`` for the first value outside of the range, with the image's index and advice."""
+    """Raises ``UserError`` for the first value outside of the range, with the image's index and advice.
+
+    Args:
+      parts: the images of the training part, and of the test part if there is one.
+      names: names of the parts, for the error.
+      where: the source, for the error.
+      declared: the declared range; None for that of the parts' type.
+    """
     for part, name in zip(parts, names, strict=True):
         outside = first_outside(part, declared)
         if outside:

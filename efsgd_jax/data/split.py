@@ -31,8 +31,9 @@ def array_hashes(images: np.ndarray) -> list[bytes]:
 def split_by_record(hashes: Sequence[bytes], test_fraction: float, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Divides records into a training and a test part.
 
-    A record is in the test part if its hash, as a number from 0 to 1, is below ``test_fraction``. Therefore adding,
-    removing or changing a record does not change the part of any other record, and equal images are in the same part.
+    A record is in the test part if the first 64 bits of its hash, as a fraction in [0, 1), are below ``test_fraction``.
+    SHA-256 takes the place of a random number, so that this has the probability ``test_fraction``. Adding, removing or
+    changing a record does not change the part of any other record, and equal images are in the same part.
     The split does not depend on labels, on the order of the records, or on how images are resized.
 
     Args:

@@ -104,11 +104,13 @@ def _arrays(source: Sequence[Any], attribute: str | None, where: str) -> tuple[n
 
 
 def _label(example: Any, attribute: str | None) -> Any:
+    """The label of an example: a feature of its own, or a boolean in the feature ``attributes``; None if absent."""
     key = attribute or "label"
     return example[key] if key in example else example.get("attributes", {}).get(key)
 
 
 def _class_names(features: Any, attribute: str | None) -> tuple[str, ...] | None:
+    """The names that TFDS has for the labels or, for a boolean in ``attributes``, "not NAME" and "NAME"."""
     key = attribute or "label"
     names = getattr(features[key], "names", None) if key in features else None
     if names:

@@ -29,7 +29,7 @@ class Anchor(NamedTuple):
 
 _GS_WGAN = (
     "Chen, Orekondy, Fritz, 2020, arXiv 2006.08265",
-    "its own CNN on 60,000 generated images; epsilon as published, which is proven for no code (docs/privacy.md)",
+    "its own CNN on 60,000 generated images; epsilon as published, not proven for any implementation (docs/privacy.md)",
 )
 _DPDM = (
     "Dockhorn, Cao, Vahdat, Kreis, 2023, arXiv 2210.09929",

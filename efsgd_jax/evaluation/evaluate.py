@@ -182,6 +182,7 @@ def _plan(
 
 
 def _remarked(scores: Scores, protocol: str | None, data: Dataset, delta: float | None) -> Scores:
+    """The scores with the protocol's name and remarks, if there is a protocol; for ``delta`` see ``protocol_lines``."""
     if not protocol:
         return scores
     p = PROTOCOLS[protocol]

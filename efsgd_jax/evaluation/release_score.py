@@ -18,6 +18,7 @@ from efsgd_jax.runs.workdir import Workdir
 MAX_EPSILON = 100.0
 # The only kind of score that can be released.
 KIND = "gen2real"
+# The other kinds of scores, and why they cannot be released.
 REFUSED = {
     "real2gen": "its classifier is trained on real images, and one of them may change any number of answers",
     "fidelity": "it compares features of a network that is trained on real images, and no bound is known on what one "
@@ -82,8 +83,8 @@ def release_score(
       them are constants, and the accuracy is ``noisy_mean`` of their correct predictions on the test split:
       ``(epsilon, 0)``. Composition is sequential (``accounting.after_queries``), so that it also holds if one image is
       in both splits. A query is recorded on disk as spent before its noise is sampled, and its value is recorded before
-      it is written to ``release/``. If a call is killed, a later call completes it from the record. One charge never
-      gives two values.
+      it is written to ``release/``. If a call is killed, a later call completes it from the record. No charge
+      is ever used for two different values.
     """
     _check_arguments(name, epsilon, target_epsilon)
     directory = Workdir(workdir)

@@ -39,8 +39,8 @@ def read_samples(path: str | Path, data: Dataset) -> Samples:
     absent = np.setdiff1d(np.arange(k), labels)
     if len(absent):
         raise UserError(
-            f"{file}: class {data.class_names[absent[0]]!r} (label {absent[0]}) has no image; add some: scores of "
-            "images without a class do not compare with others"
+            f"{file}: class {data.class_names[absent[0]]!r} (label {absent[0]}) has no image; add some: scores of a "
+            "set that lacks a class cannot be compared with other scores"
         )
     return Samples(images, labels, data.class_names)
 

@@ -1,4 +1,4 @@
-"""Flax Linen modules; every one is a pure function of one example, batched only for speed."""
+"""Flax Linen modules. Each output depends on one example only: there are no statistics across the batch."""
 
 from efsgd_jax.models.discriminator import Discriminator, DiscriminatorOutput
 from efsgd_jax.models.encoder import Encoder, Posterior

@@ -1,9 +1,10 @@
-"""Which convolution the networks use: XLA's, as everywhere in Flax, or on a CPU ours. It is decided here for all.
+"""Chooses the convolution of all networks: XLA's, as usual in Flax, or on a CPU that of ``cpu_convolution.py``.
 
-Layers are ``flax.linen.Conv``; as its ``conv_general_dilated_cls`` it has ``convolution``, which is called wherever a
-program is traced. On a CPU our gradients are faster than XLA's (``benchmarks/training_step.py`` shows both), with the
-same parameters and the same results up to rounding. The variable ``EFSGD_JAX_CONVOLUTION`` in the environment, ``xla``
-or ``cpu``, forces one of them; set it before the program starts, since what was traced is kept.
+The layers are ``flax.linen.Conv`` with ``convolution`` as ``conv_general_dilated_cls``, which Flax calls whenever a
+program is traced. On a CPU the gradients of ``cpu_convolution.py`` are faster than XLA's
+(``benchmarks/training_step.py`` measures both). Parameters are the same, and results are the same up to rounding. The
+environment variable ``EFSGD_JAX_CONVOLUTION``, ``xla`` or ``cpu``, forces one of them. Set it before the program
+starts, because JAX does not trace a compiled function again when the variable changes.
 """
 
 import os
@@ -18,7 +19,11 @@ VARIABLE = "EFSGD_JAX_CONVOLUTION"
 
 
 def ours() -> bool:
-    """Whether a program that is traced now has our convolution."""
+    """Whether a program that is traced now uses the convolution of ``cpu_convolution.py``.
+
+    Raises:
+      UserError: the environment variable is neither ``xla`` nor ``cpu``.
+    """
     choice = os.environ.get(VARIABLE) or ("cpu" if jax.default_backend() == "cpu" else "xla")
     if choice not in ("cpu", "xla"):
         raise UserError(f"{VARIABLE} is {choice!r} in the environment; set it to xla or cpu, or leave it out")
@@ -26,10 +31,20 @@ def ours() -> bool:
 
 
 def convolution() -> Callable[..., jax.Array]:
-    """``jax.lax.conv_general_dilated``, or ours."""
+    """``jax.lax.conv_general_dilated``, or the function of this name in ``cpu_convolution.py``."""
     return cpu_convolution.conv_general_dilated if ours() else jax.lax.conv_general_dilated
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Sequence[tuple[int, int]]) -> jax.Array:
-    """``[B, H, W, C]`` and ``[h, w, C, F]`` give ``[B, H', W', F]``; for a kernel that no layer of Flax has."""
+    """Convolves images by a kernel that the caller holds itself, rather than through ``flax.linen.Conv``.
+
+    Args:
+      x: images, ``[B, H, W, C]``.
+      kernel: the kernel, ``[h, w, C, F]``.
+      stride: step between windows, along both axes.
+      padding: zeros before and after the image, for each of the two axes.
+
+    Returns:
+      ``[B, H', W', F]``.
+    """
     return convolution()(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))

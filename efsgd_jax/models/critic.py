@@ -1,6 +1,7 @@
-"""Networks of one shard, after GS-WGAN (arXiv 2006.08265): three strided 5x5 convolutions and a head.
+"""Networks of ``sanitized_gan``, after GS-WGAN (arXiv 2006.08265): three strided 5x5 convolutions and a linear head.
 
-``Critic`` is the shard's discriminator; GS-WGAN calls it a critic.
+The method divides the training images into disjoint shards, and each shard has its own networks. ``Critic`` is a
+shard's discriminator; GS-WGAN calls it a critic.
 """
 
 import flax.linen as nn
@@ -30,9 +31,10 @@ class StridedTrunk(nn.Module):
 
 
 class Critic(nn.Module):
-    """``D(x, y) = psi(phi(x)) + <embed(y), phi(x)>`` (projection, arXiv 1802.05637): ``[B]``.
+    """``D(x, y) = psi(phi(x)) + <embed(y), phi(x)>`` for image x and label y (projection, arXiv 1802.05637): ``[B]``.
 
-    No normalisation: the gradient penalty bounds it, where the published code has spectral normalisation as well.
+    phi is the trunk, psi a linear function. There is no normalisation: only the gradient penalty limits the slope of D,
+    whereas the published code has spectral normalisation as well.
     """
 
     spec: ImageSpec
@@ -47,7 +49,7 @@ class Critic(nn.Module):
 
 
 class Classifier(nn.Module):
-    """The auxiliary classifier: logits ``[B, num_classes]``."""
+    """The auxiliary classifier, which predicts the label of an image: logits ``[B, num_classes]``."""
 
     spec: ImageSpec
     width: int = 64
@@ -58,7 +60,7 @@ class Classifier(nn.Module):
 
 
 class ShardEncoder(nn.Module):
-    """``q(u | x)``, a diagonal Gaussian over a code of the latent's length."""
+    """``q(u | x)``, a diagonal Gaussian over a code u of image x; ``latent`` is the length of u and of the latent."""
 
     latent: int
     width: int = 64
@@ -67,7 +69,7 @@ class ShardEncoder(nn.Module):
     def __call__(self, images: jax.Array) -> Posterior:
         h = StridedTrunk(self.width)(images)
         log_variance = nn.Dense(self.latent, kernel_init=nn.initializers.normal(1e-3))(h)
-        return Posterior(nn.Dense(self.latent)(h), 8.0 * jnp.tanh(log_variance / 8.0))
+        return Posterior(nn.Dense(self.latent)(h), 8.0 * jnp.tanh(log_variance / 8.0))  # exp never overflows
 
 
 def code_to_latent(u: jax.Array, prior: str) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The discriminator with projection conditioning and the auxiliary classifier on the same features."""
+"""The discriminator, conditioned on the label by projection, and the auxiliary classifier on the same features."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,13 @@ class DiscriminatorOutput(NamedTuple):
 
 
 class ConvTrunk(nn.Module):
-    """Strided convolutions down to the base map, flattened: ``[B, S, S, C] -> [B, features]``."""
+    """Strided convolutions to the smallest feature map of ``sizes.py``, flattened: ``[B, S, S, C] -> [B, features]``.
+
+    Attributes:
+      spec: shape of the images and number of classes.
+      width: channels of the first convolution; each further one has twice as many.
+      max_width: largest number of channels.
+    """
 
     spec: ImageSpec
     width: int
@@ -38,13 +44,14 @@ class ConvTrunk(nn.Module):
 class Discriminator(nn.Module):
     """``D(x, y) = psi(phi(x)) + <embed(y), phi(x)>`` (projection, arXiv 1802.05637) and an auxiliary classifier.
 
+    x is an image and y its label; phi is the trunk with a dense layer, and psi a linear function. There is no
+    normalisation across examples, so that the gradient of one example's loss depends on that example only.
+
     Attributes:
       spec: shape of the images and number of classes.
-      width: channels of the first convolution; doubled per stage.
-      max_width: upper bound of that.
+      width: channels of the first convolution; each further one has twice as many.
+      max_width: largest number of channels.
       features: length of phi(x).
-
-    No normalisation across examples: a gradient depends on one example only.
     """
 
     spec: ImageSpec

@@ -26,13 +26,15 @@ class Posterior(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """``q(z | x, y)`` as convolutions and two linear heads; with the generator as decoder, a conditional VAE.
+    """``q(z | x, y)``, for latent z, image x and label y: convolutions and two linear heads.
+
+    With the generator as decoder it is a conditional variational autoencoder.
 
     Attributes:
       spec: shape of the images and number of classes.
       latent: number of dimensions of z.
-      width: channels of the first convolution; doubled per stage.
-      max_width: upper bound of that.
+      width: channels of the first convolution; each further one has twice as many.
+      max_width: largest number of channels.
     """
 
     spec: ImageSpec

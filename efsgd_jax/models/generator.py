@@ -10,14 +10,21 @@ from efsgd_jax.models.sizes import base_and_stages, stage_widths
 
 
 class UpsamplingBlock(nn.Module):
-    """Residual block that doubles the side: ``up(x) W + Conv(act(noise(Conv(act(norm(up(x)))))))``."""
+    """Residual block that doubles the side: ``up(W x) + Conv(act(norm(noise(Conv(up(act(norm(x))))))))``.
+
+    W is a 1x1 convolution, ``up`` nearest-neighbour upsampling, ``norm`` is ``PixelNorm`` and ``act`` leaky ReLU.
+
+    Attributes:
+      features: channels of the result.
+      noise_injection: whether the block has the layer ``noise``.
+    """
 
     features: int
     noise_injection: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        # A 1x1 convolution commutes with nearest-neighbour upsampling and costs a quarter before it.
+        # A 1x1 convolution commutes with nearest-neighbour upsampling. Before it, it has a quarter of the pixels.
         skip = upsample(Conv(self.features, kernel_size=1, name="Conv_0")(x))
         h = leaky_relu(PixelNorm()(x))
         h = UpsamplingConv(self.features, name="Conv_1")(h)
@@ -32,9 +39,9 @@ class Generator(nn.Module):
 
     Attributes:
       spec: shape of the images and number of classes.
-      width: channels of the finest stage; doubled per coarser stage.
-      max_width: upper bound of that.
-      noise_injection: False leaves the injection, and its parameters, out.
+      width: channels of the finest stage; each coarser stage has twice as many.
+      max_width: largest number of channels.
+      noise_injection: whether the blocks have noise injection; without it they lack its parameters too.
 
     Called with ``z`` float ``[B, latent]`` and ``labels`` int ``[B]``; needs the RNG stream ``"noise"`` unless
     ``noise_injection`` is off. Returns float32 ``[B, S, S, C]`` in (-1, 1).
@@ -49,8 +56,8 @@ class Generator(nn.Module):
     def __call__(self, z: jax.Array, labels: jax.Array) -> jax.Array:
         base, stages = base_and_stages(self.spec.image_size)
         widths = stage_widths(self.width, stages, self.max_width)
-        # The label weighs as much as all of z together: otherwise the encoder writes the class into z, and the
-        # generator learns to look for it there, where a z from the prior has none.
+        # The one-hot label is scaled to the l2 norm that z has on average. With a smaller one, the encoder would encode
+        # the class in z and the generator would read it from there, but a z from the prior does not contain the class.
         label = z.shape[-1] ** 0.5 * jax.nn.one_hot(labels, self.spec.num_classes, dtype=z.dtype)
         z = jnp.concatenate([z, label], axis=-1)
         h = nn.Dense(base * base * widths[-1], kernel_init=nn.initializers.normal(0.25))(z)

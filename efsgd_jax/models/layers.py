@@ -1,4 +1,4 @@
-"""Shared building blocks, from the layers of Flax: convolutions, resampling, noise injection, normalisation."""
+"""Layers that several networks share, built on Flax's: convolution, upsampling, noise injection, normalisation."""
 
 import functools
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def leaky_relu(x: jax.Array) -> jax.Array:
 
 
 class Conv(nn.Module):
-    """``flax.linen.Conv`` with a square kernel and symmetric zero padding; parameters are its own.
+    """``flax.linen.Conv`` with a square kernel and symmetric zero padding; its parameters have the same names.
 
     Attributes:
       features: channels of the result.
@@ -47,7 +47,7 @@ class Conv(nn.Module):
 
 
 class UpsamplingConv(nn.Module):
-    """``Conv(features)(upsample(x))``, with the parameters of ``Conv``."""
+    """``Conv(features)(upsample(x))``, with the parameters of ``Conv``; see ``convolve_upsampled``."""
 
     features: int
     kernel_init: Callable = nn.initializers.he_normal()

@@ -11,8 +11,8 @@ from efsgd_jax.models.layers import Conv, NoiseInjection, PixelNorm
 class RefinerBlock(nn.Module):
     """Residual block with feature-wise modulation: ``x + Conv(act(norm(noise(Conv(act(a * norm(x) + b))))))``.
 
-    The factor a and the shift b are linear functions of the condition, one pair for each channel (FiLM, arXiv
-    1709.07871).
+    The factor a and the shift b are affine functions of the condition, one pair for each channel (FiLM, arXiv
+    1709.07871). ``act`` is SiLU, ``norm`` is ``PixelNorm``, and ``noise`` is left out without ``noise_injection``.
     """
 
     noise_injection: bool
@@ -20,8 +20,8 @@ class RefinerBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
         features = x.shape[-1]
-        both = nn.Dense(2 * features, kernel_init=nn.initializers.normal(0.05))(condition)[:, None, None]
-        factor, shift = jnp.split(both, 2, axis=-1)
+        factor_and_shift = nn.Dense(2 * features, kernel_init=nn.initializers.normal(0.05))(condition)[:, None, None]
+        factor, shift = jnp.split(factor_and_shift, 2, axis=-1)
         h = Conv(features)(nn.silu(PixelNorm()(x) * (1 + factor) + shift))
         if self.noise_injection:
             h = NoiseInjection()(h)

@@ -1,4 +1,4 @@
-"""How an image size factors into a smallest feature map and a number of doublings."""
+"""The side of a network's smallest feature map, and how often it has to be doubled to give the image size."""
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.errors import UserError
@@ -8,7 +8,7 @@ def base_and_stages(image_size: int) -> tuple[int, int]:
     """``image_size = base * 2**stages`` with the smallest base of at least 4: 8 = 4 * 2, 28 = 7 * 4, 64 = 4 * 16.
 
     Raises:
-      ValueError: no such base of at most 16, or no doubling at all.
+      ValueError: there is no such base of at most 16, or ``stages`` would be 0.
     """
     base, stages = image_size, 0
     while base % 2 == 0 and base >= 8:
@@ -22,7 +22,7 @@ def base_and_stages(image_size: int) -> tuple[int, int]:
 
 
 def check_image_size(spec: ImageSpec) -> None:
-    """Raises ``UserError`` for images whose size is no base and doublings."""
+    """Raises ``UserError`` for images whose size is not accepted by ``base_and_stages``."""
     try:
         base_and_stages(spec.image_size)
     except ValueError as error:

@@ -15,6 +15,7 @@ from efsgd_jax.reports.tables import Bar, Cell, Table
 MAX_NUMBERS = 12
 # Number of pairs of classes, those confused most often, that are listed.
 WORST = 10
+# The order in which classifiers are tried for the confusion matrix that is shown.
 PREFERRED = ("cnn", "mlp", "gradient_boosting", "logistic_regression")
 
 
@@ -51,12 +52,12 @@ def classes_section(
     """
     gen2real = scores.get("gen2real", {})
     confusion = confusion_of(gen2real, names)
-    of = {c: u["per_class"] for c, u in gen2real.items() if u.get("per_class")}
-    if not of:
+    recalls = {c: u["per_class"] for c, u in gen2real.items() if u.get("per_class")}
+    if not recalls:
         return missing("classes", "By class", "There are no scores by class yet.", command)
-    scored = next(iter(of.values()))
-    rows = [[name, *(percent(per_class.get(name)) for per_class in of.values())] for name in scored]
-    data = {"recall": Table(["Class", *map(title_of, of)], rows), "confusion": confusion}
+    scored = next(iter(recalls.values()))
+    rows = [[name, *(percent(per_class.get(name)) for per_class in recalls.values())] for name in scored]
+    data = {"recall": Table(["Class", *map(title_of, recalls)], rows), "confusion": confusion}
     return Section("classes", "By class", "classes.html", data, covered_by_epsilon=False, mismatch=mismatch)
 
 
@@ -87,6 +88,7 @@ def confusion_of(gen2real: Mapping[str, Any], names: Sequence[str]) -> Confusion
 
 
 def _worst(shares: np.ndarray, names: Sequence[str]) -> Table:
+    """The table of the most frequent confusions; ``shares`` is the confusion matrix whose rows sum to 1."""
     off = shares - np.diag(np.diag(shares))
     order = np.argsort(off, axis=None)[::-1][:WORST]
     pairs = [divmod(int(i), len(names)) for i in order if off.flat[i] > 0]

@@ -23,6 +23,7 @@ from efsgd_jax.reports.render import render
 from efsgd_jax.reports.scores import interval
 from efsgd_jax.reports.tables import Cell, Table
 
+# An interval that is not known, which a plot leaves out.
 UNKNOWN = (math.nan, math.nan)
 
 

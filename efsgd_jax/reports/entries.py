@@ -10,6 +10,7 @@ from efsgd_jax.files import read_json
 from efsgd_jax.reports.formats import epsilon_shown, number, percent
 from efsgd_jax.reports.material import Released, optional_json, read_release, reading
 
+# Name of the network whose features a FID compares -> head of its column.
 FIDELITY = {"classifier": "FID, CNN's features", "inception": "FID, InceptionV3"}
 NOT_PRIVATE = "NOT PRIVATE"
 

@@ -9,6 +9,7 @@ from efsgd_jax.reports.sections import Section
 from efsgd_jax.reports.tables import Cell, Table
 from efsgd_jax.versions import version_of
 
+# The packages with which the page is made.
 MAKERS = ("efsgd_jax", "jax", "flax", "numpy", "matplotlib")
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+# Largest factor by which the browser enlarges an image, and the factor from which pixels are shown as squares.
 MAX_SCALE = 6
 LARGE = 3
 

@@ -1,4 +1,4 @@
-"""Reads from a run what its page shows."""
+"""Reads the files of a run that its page shows: the release, scores, audit and metrics."""
 
 import contextlib
 import json
@@ -12,6 +12,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.files import read_json
 from efsgd_jax.runs.workdir import Workdir
 
+# Keys by which ``read_release`` recognises a privacy report.
 REPORT_KEYS = {
     "guarantee",
     "reason_for_no_guarantee",

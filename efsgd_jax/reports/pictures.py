@@ -91,5 +91,5 @@ def _great_circle(a: jax.Array, b: jax.Array, t: jax.Array) -> jax.Array:
     """Spherical interpolation. Its points have norms that are typical of a normal prior, unlike those of a straight
     line, which are smaller."""
     cosine = jnp.vdot(a, b) / jnp.maximum(jnp.linalg.norm(a) * jnp.linalg.norm(b), 1e-12)
-    angle = jnp.arccos(jnp.clip(cosine, -0.9999, 0.9999))
+    angle = jnp.arccos(jnp.clip(cosine, -0.9999, 0.9999))  # clipped, so that sin(angle) is not 0
     return (jnp.sin((1.0 - t[:, None]) * angle) * a + jnp.sin(t[:, None] * angle) * b) / jnp.sin(angle)

@@ -65,7 +65,7 @@ def tradeoff(points: Sequence[Point], anchors: Sequence[Point], *, y_label: str,
     """
     finite = [p.epsilon for p in (*points, *anchors) if np.isfinite(p.epsilon)] or [1.0]
     low, high = min(finite) / 1.8, max(finite) * 1.8
-    edge = high * 1.8
+    edge = high * 1.8  # the position that stands for infinity
     noiseless = any(np.isinf(p.epsilon) for p in points)
     with _axes(4.4, 3.1) as (figure, axes):
         axes.set_xscale("log")

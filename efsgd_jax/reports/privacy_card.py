@@ -7,6 +7,7 @@ from efsgd_jax.reports.formats import epsilon_shown, number
 from efsgd_jax.reports.sections import Section
 from efsgd_jax.reports.tables import Table
 
+# Parameters of a mechanism in ``privacy.json`` -> their names on the page; all others are not shown.
 PARAMETERS = {
     "dataset_size": "training images",
     "sampling_probability": "sampling probability",

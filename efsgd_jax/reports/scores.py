@@ -9,6 +9,7 @@ from efsgd_jax.reports.formats import number, percent
 from efsgd_jax.reports.sections import Mismatch, Section, missing
 from efsgd_jax.reports.tables import Cell, Table
 
+# Names on the page of classifiers, of the networks whose features are compared, and of measures.
 TITLES = {
     "logistic_regression": "Logistic regression",
     "mlp": "MLP",

@@ -6,13 +6,15 @@ from typing import Any
 from efsgd_jax.reports.plots import curve
 from efsgd_jax.reports.sections import Section
 
-# Title and unit of the metrics that are not losses.
+# Title and unit of the metrics that are not losses; ``_described`` has those of the others.
 UNITS = {
     "images_per_second": ("Speed", "images per second"),
     "gradient_norm": ("Gradient norm", "L2 norm, mean per image"),
     "not_finite": ("Gradients left out", "per step, not finite"),
 }
+# Fields of a row of metrics that have no curve.
 NOT_SHOWN = ("step", "phase", "epsilon", "batch_size")
+# Prefix of the metrics that are the share of clipped gradients, one for each loss.
 CLIPPED = "clipped_share_"
 
 
@@ -35,9 +37,7 @@ def _curves(rows: list[dict[str, Any]]) -> list[str]:
     noisy = all(isinstance(x, int | float) and math.isfinite(x) for x in spent)
     x = [float(row["epsilon"] if noisy else row["step"]) for row in rows]
     x_label = "epsilon spent" if noisy else "step (nothing was accounted for: no noise)"
-    names = [
-        n for n in dict.fromkeys(n for row in rows for n in row) if n not in ("step", "phase", "epsilon", "batch_size")
-    ]
+    names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in NOT_SHOWN]
     names.sort(key=lambda n: (n in UNITS, n.startswith(CLIPPED), n))
     curves = []
     for name in names:

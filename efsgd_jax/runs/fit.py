@@ -104,6 +104,7 @@ def _finished(setup: Setup, directory: Workdir, stack: contextlib.ExitStack) -> 
         identity, state_size = setup.identity, 0
         if not directory.finished:
             state_size = memory.check(setup.phases, setup.dataset, setup.memory_hint).state
+        # Enough for the two checkpoints that are kept, one that is being written and the release, and 32 MiB for logs.
         directory.check(identity, bytes_needed=4 * state_size + 2**25)
         if not directory.finished:
             directory.create()

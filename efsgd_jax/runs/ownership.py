@@ -17,10 +17,13 @@ def sole_owner(directory: Workdir) -> Iterator[None]:
     releases the lock when the process ends, even if it is killed.
 
     Raises:
-      UserError: another process holds the lock, or the lock file cannot be used.
+      UserError: another process, or another call in this process, holds the lock; or the lock file cannot be used.
     """
     try:
-        # Not a lock of this thread only: a second call in the same Python process must be refused too.
+        # Each call opens the lock file anew, and the operating system's lock belongs to the open file, not to the
+        # process. Therefore a second call is refused while the first holds the lock, even in the same process and
+        # thread. With ``timeout=0`` it fails at once instead of waiting. ``thread_local=False`` allows another thread
+        # than the one that acquired the lock to release it.
         lock = filelock.FileLock(directory.lock, timeout=0, mode=0o600, thread_local=False)
         lock.acquire()
     except filelock.Timeout as error:

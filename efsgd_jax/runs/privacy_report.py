@@ -135,4 +135,5 @@ def with_queries(
 
 
 def _number(x: float) -> float | str:
+    """A number for JSON, which has no infinity."""
     return x if math.isfinite(x) else "inf"

@@ -88,7 +88,7 @@ def pack(workdir: str | Path, out: str | Path) -> list[str]:
 
 
 def check(directory: Workdir) -> None:
-    """Checks ``release/``; raises ``UserError`` for the first thing in it that must not be published."""
+    """Checks ``release/``; raises ``UserError`` for the first file or content in it that must not be published."""
     expected = {directory.config, directory.privacy_json, directory.privacy_md, directory.generator, directory.samples}
     charged = directory.queries.is_file()
     if charged and read_queries(directory).scores():
@@ -137,6 +137,7 @@ def _check_report(directory: Workdir) -> None:
     steps, delta = report["steps"], report["delta"]
     training = _composition(directory, report).epsilon(steps, delta)
     proven = after_queries(training, [q["epsilon"] for q in report.get("queries", [])])
+    # The factors allow for differences of rounding between machines.
     if not report["epsilon"] >= proven * (1 - 1e-6):
         _refuse(path, f"claims epsilon {report['epsilon']:.6g}; its mechanism spends {format_epsilon(proven, 6)}")
     if not report.get("training_epsilon", training) >= training * (1 - 1e-6):
@@ -181,12 +182,12 @@ def _composition(directory: Workdir, report: dict[str, Any]) -> Composition:
 
 def _check_queries(directory: Workdir) -> None:
     """Refuses the report and the scores unless they match the charged queries in ``private/queries.json``."""
-    queries, mend = read_queries(directory), "call efsgd_jax.release_score for the same score again to repair it"
+    queries, remedy = read_queries(directory), "call efsgd_jax.release_score for the same score again to repair it"
     if read_json(directory.privacy_json).get("queries", []) != queries.report().get("queries", []):
-        _refuse(directory.privacy_json, f"lists other queries than {directory.queries}; {mend}")
+        _refuse(directory.privacy_json, f"lists other queries than {directory.queries}; {remedy}")
     for path, text in queries.files(directory).items():
         if path == directory.released_scores and path.read_bytes() != text.encode():
-            _refuse(path, f"does not have the scores of the queries in {directory.queries}; {mend}")
+            _refuse(path, f"does not have the scores of the queries in {directory.queries}; {remedy}")
 
 
 def _check_config(directory: Workdir) -> None:
@@ -217,6 +218,7 @@ def _check_keys(directory: Workdir) -> None:
     """Refuses every file that contains the run's secret key, as text or as bytes."""
     if not directory.key.is_file():
         return
+    # The key's two 32-bit words: as bytes in either byte order, or in text as two decimal numbers.
     words = [int(w) for w in read_json(directory.key)]
     needles = [np.array(words, order).tobytes() for order in ("<u4", ">u4")]
     digits = [re.compile(rb"(?<!\d)" + str(w).encode() + rb"(?!\d)") for w in words]
@@ -258,5 +260,6 @@ def _check_grid(directory: Workdir, grid: np.ndarray) -> None:
     wanted = np.asarray(enlarge(grid)).astype(int)
     if found.shape != wanted.shape or np.max(np.abs(found - wanted)) > PIXEL_TOLERANCE:
         _refuse(path, "shows other images than the released generator generates; they may be real")
+    # A PNG file ends with the chunk IEND and its checksum; anything after it is not part of the image.
     if extra or not content.endswith(b"IEND\xaeB`\x82"):
         _refuse(path, "holds more than its pixels")

@@ -25,8 +25,8 @@ class Workdir:
         self.private = self.root / "private"
         self.run = self.private / "run.json"
         self.key = self.private / "key.json"
-        self.lock = self.private / "lock"  # lock file of the process that works in the directory
-        self.begun = self.private / "begun.json"  # the ledger, written before each block: steps that may be taken
+        self.lock = self.private / "lock"  # the file that the process at work in the directory has locked
+        self.begun = self.private / "begun.json"  # the ledger, written before each block of steps; see ``begin``
         self.checkpoints = self.private / "checkpoints"
         self.metrics = self.private / "metrics.jsonl"
         self.tensorboard = self.private / "tensorboard"

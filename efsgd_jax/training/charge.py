@@ -16,7 +16,7 @@ class Charge:
       ledger: the run's ledger.
       directory: the run's directory, to which the first process writes.
       every: number of steps in a block; a block also ends with its phase.
-      taken: number of private steps that were taken before.
+      taken: number of private steps, over all phases, that were taken before, in a run that is continued.
     """
 
     def __init__(self, ledger: Ledger[Composition], directory: RunFiles, every: int, taken: int):

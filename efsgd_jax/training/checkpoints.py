@@ -86,6 +86,7 @@ class Checkpoints:
 
 
 def _named(state: PyTree) -> list[tuple[str, Any]]:
+    """The leaves of a pytree with their paths as names."""
     return [(jax.tree_util.keystr(path), x) for path, x in jax.tree_util.tree_leaves_with_path(state)]
 
 
@@ -100,6 +101,7 @@ def _whole(path: Path) -> bytes | None:
 
 
 def _like(state: PyTree, arrays: dict[str, np.ndarray], path: Path) -> PyTree:
+    """A pytree with the structure of ``state`` and the values of ``arrays``, which were read from ``path``."""
     names = _named(state)
     shapes = {name: (plain(x).shape, plain(x).dtype) for name, x in names}
     if shapes != {name: (x.shape, x.dtype) for name, x in arrays.items()}:

@@ -5,7 +5,8 @@ import os
 
 import jax
 
-# XLA's option for the kinds of operations that it passes to YNNPACK, and its value for none of them.
+# XLA's option for the kinds of operations that it passes to YNNPACK (a library of CPU routines for neural networks),
+# and its value for none of them.
 YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
 NOTHING = ""
 # XLA's option for LLVM's optimisation level. It does not affect the routines for convolutions and matrix products.

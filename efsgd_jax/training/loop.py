@@ -82,7 +82,7 @@ def steps_of(
     pending: list[dict[str, jax.Array]] = []
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(Progress(last, start, shown=shown, name=phase.name))
-        step, since = start, time.perf_counter()
+        step, since = start, time.perf_counter()  # since: when the steps of the present row of metrics began
         for count in dispatches(start, last, [every, *boundaries], loops_on_cpu=phase.loops_on_cpu):
             if count not in compiled:
                 progress.compiling("a step" if count == 1 else f"{count} steps")

@@ -19,7 +19,12 @@ PRINT_ABOVE = GIB
 
 
 class Needed(NamedTuple):
-    """Estimated memory in bytes: for the training ``state``, and for the ``data`` and its view."""
+    """Estimated memory in bytes.
+
+    Attributes:
+      state: memory of the training state.
+      data: memory of the training records, and of what a phase's ``view`` computes from them before the first step.
+    """
 
     state: int
     data: int
@@ -37,8 +42,11 @@ def estimate(phases: Sequence[Phase], dataset: Dataset) -> Needed:
     released: dict[str, Any] = {}
     states, views = [], []
     n = len(dataset.train_labels)
-    like: list[Any] = [jax.ShapeDtypeStruct(dataset.train_images.shape[1:], "uint8"), jax.ShapeDtypeStruct((), "int32")]
-    one = Record(*like)
+    shapes: list[Any] = [
+        jax.ShapeDtypeStruct(dataset.train_images.shape[1:], "uint8"),
+        jax.ShapeDtypeStruct((), "int32"),
+    ]
+    one = Record(*shapes)
     for phase in phases:
         state = jax.eval_shape(phase.init, jax.random.key(0), released)
         released = {**released, phase.name: jax.eval_shape(phase.release, state)}

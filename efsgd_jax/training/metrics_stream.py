@@ -15,6 +15,11 @@ class MetricsStream:
     If an earlier process was killed, its rows after ``first_step`` are removed, because these steps are taken and
     written again.
 
+    Args:
+      jsonl: path of ``metrics.jsonl``.
+      tensorboard: directory of the TensorBoard files.
+      first_step: number of steps, over all phases, that were taken before; 0 for a new run.
+
     Raises:
       OSError: the disk is full. Every method may raise this.
     """

@@ -107,6 +107,6 @@ def _duration(seconds: float) -> str:
 
 
 def say(text: str, *, shown: bool = True) -> None:
-    """Prints a line about the preparations before the first step."""
+    """Prints a line about the preparations before the first step on standard error, if ``shown``."""
     if shown:
         print(text, file=sys.stderr, flush=True)

@@ -7,7 +7,14 @@ import jax
 
 
 class RunFiles(Protocol):
-    """The paths and operations that training needs of a run's directory; ``runs.workdir.Workdir`` has them."""
+    """The paths and operations that training needs of a run's directory; ``runs.workdir.Workdir`` has them.
+
+    Attributes:
+      checkpoints: directory of the checkpoints.
+      metrics: path of ``metrics.jsonl``.
+      tensorboard: directory of the TensorBoard files.
+      grids: directory of the grids of generated images.
+    """
 
     checkpoints: Path
     metrics: Path

@@ -52,6 +52,19 @@ def train(setup: Setup, directory: RunFiles, progress: bool) -> tuple[PyTree, np
 
 
 class _Run:
+    """The state of ``train``: the run's place in its phases, and the open files.
+
+    Its steps are counted through all phases. ``ends`` has the number of the step with which each phase ends,
+    ``position`` the number of steps in the checkpoint from which the run is continued (0 for a new run), and ``kept``
+    the content of this checkpoint.
+
+    Args:
+      setup: the run.
+      directory: the run's directory.
+      progress: whether to show progress.
+      stack: closes the files and restores the signal handler when the run ends.
+    """
+
     def __init__(
         self,
         setup: Setup,
@@ -61,7 +74,7 @@ class _Run:
     ):
         self.setup, self.directory, self.progress, self.mesh = setup, directory, progress, setup.mesh
         self.options = setup.config.train
-        # All processes use the first one's key; the others' only has the right shape.
+        # All processes use the first one's key. In the others, key(0) is replaced by it; only its shape matters.
         self.root_key = from_first(directory.root_key(self.options.seed) if is_first() else jax.random.key(0))
         steps = [phase.plan.steps for phase in setup.phases]
         self.ends = [int(end) for end in np.cumsum(steps)]
@@ -76,6 +89,7 @@ class _Run:
             stream = MetricsStream(directory.metrics, directory.tensorboard, self.position)
             self.stream = stack.enter_context(contextlib.closing(stream))
         self.asked_to_end = stack.enter_context(preemption())
+        # The steps before ``position`` that read private data; only these are charged.
         taken = sum(
             min(self.position - (end - count), count) if self.position > end - count else 0
             for phase, end, count in zip(setup.phases, self.ends, steps, strict=True)
@@ -98,6 +112,7 @@ class _Run:
         raise UserError(f"{self.directory.checkpoints} holds a step that the run does not have; use another --workdir")
 
     def phases(self) -> tuple[PyTree, np.ndarray] | None:
+        """Takes the remaining steps of all phases; see ``train`` for the result."""
         released: dict[str, PyTree] = {}
         private_before = 0
         for i, (phase, end) in enumerate(zip(self.setup.phases, self.ends, strict=True)):
@@ -154,6 +169,7 @@ class _Run:
         return jax.device_get(phase.release(state))
 
     def _keep(self, phase: Phase, position: int, step: int, state: PyTree, released: dict[str, PyTree]) -> None:
+        """Saves a checkpoint after ``step`` steps of the phase and, for the last phase, a grid of generated images."""
         here = to_host(state)
         check_finite(phase, (phase.parameters or phase.release)(here), step)
         if self.checkpoints:

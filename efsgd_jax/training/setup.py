@@ -87,7 +87,7 @@ def prepare(config: ConfigDict, *, shown: bool = False) -> Setup:
 
     Args:
       config: the run's configuration.
-      shown: whether to print a line before it, on standard error.
+      shown: whether to announce this by a line on standard error.
 
     Raises:
       UserError: the configuration is invalid, the data cannot be used, the batch is larger than the data, or the target

@@ -1,4 +1,8 @@
-"""Handles SIGTERM, which a machine sends before it is preempted, so that the run can save a checkpoint."""
+"""Handles SIGTERM, so that a training process can save a checkpoint before it is killed.
+
+Schedulers such as Slurm and Kubernetes send SIGTERM to the processes of a job before they take its machine away
+(preemption).
+"""
 
 import contextlib
 import signal
@@ -11,14 +15,18 @@ from jax.experimental import multihost_utils
 
 @contextlib.contextmanager
 def preemption() -> Iterator[Callable[[int], bool]]:
-    """Yields ``asked(step)``: whether the run has to end after this step. The answer is the same in all processes.
+    """Yields ``asked(step)``: whether the run has to end after this step, because SIGTERM was received.
 
-    In a thread other than the main one, which cannot handle signals, the answer is always False.
+    In a run of several processes, SIGTERM to any one of them is enough. JAX then chooses the step after the largest one
+    that any process has asked about, and the answer for this step is True in all processes.
+
+    In a run of one process, the handler is installed for the duration of the context, and the previous one is restored
+    afterwards. In a thread other than the main one, which cannot install handlers, the answer is always False.
     """
-    if jax.process_count() > 1:
+    if jax.process_count() > 1:  # ``jax.distributed.initialize`` has installed a handler in each process
         yield multihost_utils.reached_preemption_sync_point
         return
-    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
+    if threading.current_thread() is not threading.main_thread():
         yield lambda step: False
         return
     asked = threading.Event()

@@ -108,6 +108,7 @@ def make_warm_up(phase: Phase, mesh: Mesh | None = None) -> Any:
 
 
 def _jitted(f: Any, mesh: Mesh | None) -> Any:
+    """Compiles ``f``, which overwrites the buffers of its first argument, the state."""
     everywhere: dict[str, Any] = {"out_shardings": NamedSharding(mesh, PartitionSpec())} if mesh else {}
     return jax.jit(f, donate_argnums=0, compiler_options=compiler_options(), **everywhere)
 

@@ -17,7 +17,10 @@ import optax
 from efsgd_jax.evaluation.metrics.epochs import Predict, TrainingOptions, train_by_epochs
 from efsgd_jax.models.layers import Conv
 
-SMALLEST = 18  # the smallest side of an image for which the third convolution has an output of at least one pixel
+# The smallest side of an image for which the third convolution of ``Cnn`` has an output of at least one pixel.
+SMALLEST = 18
+# PyTorch's default initialisation of the weights of dense and convolutional layers: uniform between plus and minus
+# 1 / sqrt(number of inputs of a unit).
 KERNEL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -47,15 +50,17 @@ class Dense(nn.Module):
 class Cnn(nn.Module):
     """Three 3x3 convolutions without padding, with 32, 64 and 128 channels, and a hidden layer of 128 units.
 
-    The first two convolutions are followed by 2x2 max pooling; dropout of 0.5 follows them and the hidden layer.
+    The first two convolutions are followed by 2x2 max pooling; dropout of 0.5 follows them and the hidden layer. An
+    image with a side below ``SMALLEST`` is first enlarged here: each pixel is repeated, along both axes, as often as is
+    needed for its shorter side to have at least ``SMALLEST`` pixels.
     """
 
     num_classes: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        enlarge = -(-SMALLEST // min(x.shape[1:3]))
-        x = jnp.repeat(jnp.repeat(x, enlarge, axis=1), enlarge, axis=2)
+        factor = -(-SMALLEST // min(x.shape[1:3]))  # rounded up; 1 for images that are large enough
+        x = jnp.repeat(jnp.repeat(x, factor, axis=1), factor, axis=2)
         for channels in (32, 64):
             x = nn.relu(_pooled(_convolved(x, channels)))
             x = nn.Dropout(0.5, deterministic=not train)(x)
@@ -66,12 +71,12 @@ class Cnn(nn.Module):
 
 
 def _convolved(x: jax.Array, channels: int) -> jax.Array:
-    """A 3x3 convolution without padding."""
+    """A 3x3 convolution without padding: ``Conv`` pads with zeros, and the outputs that depend on them are cut off."""
     return Conv(channels, kernel_init=KERNEL)(x)[:, 1:-1, 1:-1]
 
 
 def _pooled(x: jax.Array) -> jax.Array:
-    """2x2 max pooling; an odd last row or column is left out. Written by reshaping: its gradient is fast on CPUs."""
+    """2x2 max pooling, without an odd last row or column; by reshaping, since the gradient of that is fast on CPUs."""
     n, height, width, channels = x.shape
     x = x[:, : height // 2 * 2, : width // 2 * 2]
     return x.reshape(n, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
@@ -90,6 +95,6 @@ def dpdm_mlp(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int
 def dpdm_cnn(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
     """DPDM's CNN, with 241,546 parameters for 28x28x1 and 10 classes: 45 ms for a step, 16 minutes for training.
 
-    Images smaller than 18x18 are enlarged by repeating pixels.
+    ``Cnn`` enlarges images smaller than 18x18.
     """
     return train_by_epochs(Cnn(num_classes), images, labels, OPTIONS, seed).predict

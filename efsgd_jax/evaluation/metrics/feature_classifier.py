@@ -37,9 +37,8 @@ class _Cnn(nn.Module):
     def __call__(self, x: jax.Array, dropout_key: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Maps images in [-1, 1] to the hidden layer ``[B, 128]`` and the logits ``[B, K]``; dropout if given a key."""
         for _ in range(2):
-            x = nn.relu(
-                Conv(32, kernel_size=5, stride=2)(x)
-            )  # strides replace max pooling, whose gradient takes longer than everything else on a CPU
+            # Strides replace max pooling, whose gradient takes longer than everything else on a CPU.
+            x = nn.relu(Conv(32, kernel_size=5, stride=2)(x))
         hidden = x = nn.relu(nn.Dense(128)(x.reshape(x.shape[0], -1)))
         if dropout_key is not None:
             x = jnp.where(jax.random.bernoulli(dropout_key, 0.5, x.shape), 2.0 * x, 0.0)

@@ -22,7 +22,10 @@ Layer = Callable[[jax.Array], jax.Array]
 
 
 def conv(name: str, features: int, window: tuple[int, int], stride: int = 1, padding: str = "SAME") -> Layer:
-    """A convolution followed by ReLU; batch normalisation is folded into the convolution's kernel and bias."""
+    """A convolution followed by ReLU; batch normalisation is folded into the convolution's kernel and bias.
+
+    The highest precision makes accelerators multiply in float32, so that FID does not depend on the device.
+    """
     layer = nn.Conv(features, window, stride, padding, precision=jax.lax.Precision.HIGHEST, name=name)
     return lambda x: nn.relu(layer(x))
 

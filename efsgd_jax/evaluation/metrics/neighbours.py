@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-# Share of the held-out images that are closer to a training image than the distance that defines a near-duplicate.
+# The distance that defines a near-duplicate is chosen such that this share of the held-out images is closer than it to
+# a training image.
 NEAR = 0.01
 # Copying is flagged if z is above the first value and the share of copies is above the second.
 SIGNIFICANT, RELEVANT = 4.0, 0.1
@@ -80,6 +81,7 @@ def copying(fake: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[Spac
     to_test, test_rows = _nearest(NearestNeighbors(n_neighbors=1, algorithm="brute").fit(test), fake)
     near = float(np.quantile(_nearest(of_train, test)[0], NEAR))
     matched, position = np.unique(rows, return_inverse=True)
+    # Distance of each of these training images to the nearest other one; the first neighbour is the image itself.
     own = of_train.kneighbors(train[matched], n_neighbors=2)[0][:, 1]
 
     closer = np.where(to_train == to_test, 0.5, to_train < to_test)

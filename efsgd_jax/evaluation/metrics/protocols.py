@@ -58,7 +58,7 @@ PROTOCOLS = {
         classifiers=("mlp", "cnn"),
         paper="Chen et al., Private Image Generation With Dual-Purpose Auxiliary Classifier, CVPR 2023",
         delta=Delta("", lambda n: 1e-5),
-        selection=f"{LAST_STEP}, each classifier after its last step: no image chooses",
+        selection=f"{LAST_STEP}, each classifier after its last step; neither is chosen by its score on any images",
         deviations=(
             "CNN: this library's, 2,000 steps of Adam; GS-WGAN's code: LeNet, 50 epochs of SGD",
             "MLP: scikit-learn's, at most 100 epochs; GS-WGAN's code: 200",

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from efsgd_jax.models.convolution import convolve
 
+# He initialisation by the number of outputs (PyTorch's ``kaiming_normal_`` with ``mode="fan_out"``).
 KERNEL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # Number of groups of blocks; from one to the next the side of the feature maps is halved.
 STAGES = 3
@@ -44,7 +45,7 @@ class Normalised(nn.Module):
 
 
 def _logits(x: jax.Array, num_classes: int) -> jax.Array:
-    """A dense layer on the mean over all pixels."""
+    """A dense layer on the mean over all pixels, with the kernel initialised as PyTorch does by default."""
     kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     return nn.Dense(num_classes, kernel_init=kernel)(jnp.mean(x, axis=(1, 2)))
 

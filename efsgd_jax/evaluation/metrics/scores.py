@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from efsgd_jax.evaluation.metrics.utility import Utility
 
+# Names of classifiers in the heads of columns, and of the networks whose features are compared.
 SHORT_NAMES = {
     "logistic_regression": "LR",
     "mlp": "MLP",

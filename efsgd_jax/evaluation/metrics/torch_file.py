@@ -13,6 +13,7 @@ from efsgd_jax.errors import UserError
 
 # Before version 1.6, PyTorch files began with this number, pickled. Later files are zip archives.
 MAGIC = 0x1950A86A20F9469CFC6C
+# PyTorch's classes of storages -> NumPy's types, little-endian.
 DTYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
