@@ -38,7 +38,7 @@ class DpSgdMechanism(NamedTuple):
       l2_norm_clip: C, or one norm per parameter group. The noise's standard deviation is sigma times
         ``sensitivity_of(l2_norm_clip)``.
       feedback: mode of ``error_feedback_aggregate``.
-      feedback_l2_norm_clip: D of that mode, the clip norm of the residual; None for ``"none"``.
+      feedback_l2_norm_clip: D; its meaning in each mode is in ``error_feedback_aggregate``. None for ``"none"``.
       feedback_decay: decay a of the residual in ``"local"`` and ``"private"``; None for the mode's default. It does not
         change the event.
       feedback_share: rho of ``"private"``, the share of the budget that the residual channel gets; None for the

@@ -76,7 +76,7 @@ class ShardMechanism(NamedTuple):
       judges_per_step: number M of scoring shards in a step, in ``parameter`` only.
       trained_per_step: number U of shards that train in a step, in ``independent`` and ``parameter``. Costs no epsilon.
       feedback: mode of ``error_feedback_aggregate``; ``local``, a residual for each shard, is for ``round_robin`` only.
-      feedback_l2_norm_clip: D of that mode, the clip norm of the residual.
+      feedback_l2_norm_clip: D; its meaning in each mode is in ``error_feedback_aggregate``.
       feedback_decay: decay a of ``local`` and ``private``. Costs no epsilon.
       feedback_share: share rho of ``private``. Costs no epsilon.
       real_codes: whether some generated images are reconstructed from codes of real images.
