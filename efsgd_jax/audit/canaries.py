@@ -180,6 +180,7 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = Non
 
 
 def _recording(mechanism: Any) -> Any:
+    """The same mechanism, whose access records what the attack needs."""
     if not isinstance(mechanism, DpSgdMechanism):
         raise UserError(
             "canaries attack clipped gradients of single images, and this method has a phase without; audit its "
@@ -230,8 +231,8 @@ def _train(setup: Setup, present: np.ndarray, key: jax.Array, progress: bool) ->
 def _guess(agreement: np.ndarray, gram: np.ndarray, variance: float, q: float) -> np.ndarray:
     """Scores of the canaries: estimates of b, where b_i is 1 if canary i takes part and 0 otherwise.
 
-    The model is ``y_t = q C_t' b + noise`` in every step t; the result is the posterior mean of b, as for Gaussians.
-    All b_i are estimated together, since the canaries' gradients are correlated.
+    The model is ``y_t = q C_t' b + noise`` in every step t, where ' is the transpose; the result is the posterior mean
+    of b, as for Gaussians. All b_i are estimated together, since the canaries' gradients are correlated.
 
     Args:
       agreement: ``[m]``, ``sum_t C_t y_t``, where ``C_t``, ``[m, d]``, holds the canaries' gradients.

@@ -49,8 +49,8 @@ class Game:
     Attributes:
       name: name of the game, for the table.
       mechanism: the mechanism under attack; its ``dataset_size`` counts the canary.
-      scales: for each step, the canary's gradient in multiples of the clip norm.
-      others: the gradient of every other row in the same multiples; opposite to the canary's direction if negative.
+      scales: for each step, the canary's gradient in multiples of ``contribution``, whose norm is the clip norm.
+      others: the gradient of every other row in the same multiples; in the opposite direction if negative.
       width: number of coordinates of each of the two groups of parameters.
       clipping: which code computes the clipped sum: the transform from per-example gradients, or ``clipped_grad`` with
         the whole batch at once ("vmap") or in microbatches of 2 ("microbatched").
@@ -123,7 +123,11 @@ def play(game: Playable, present: jax.Array, absent: jax.Array) -> tuple[np.ndar
 
 
 def contribution(game: Game) -> PyTree:
-    """The vector of largest norm that one example can add to the sum; the canary's gradients are multiples of it."""
+    """A vector of the largest norm that one example can add to the sum; all gradients of the game are multiples of it.
+
+    All coordinates of a group are equal. With one clip norm C there are two groups, "a" and "b", with the joint norm C;
+    with a clip norm for each group, that of group m has the norm C_m.
+    """
     clip = game.mechanism.l2_norm_clip
     if isinstance(clip, Mapping):
         return {k: jnp.full(game.width, c / math.sqrt(game.width)) for k, c in clip.items()}
@@ -133,14 +137,14 @@ def contribution(game: Game) -> PyTree:
 def _trial(game: Game, present: jax.Array, key: jax.Array) -> jax.Array:
     mechanism = game.mechanism
     noise_key, sampling_key = jax.random.split(key)
-    unit = contribution(game)
+    largest = contribution(game)
     signs = jnp.array([(-1.0) ** m for m in range(game.members)])
     transform = game.wrap(_transform(game, noise_key))
 
     def per_row(step: jax.Array, sign: jax.Array) -> PyTree:
         canary = jnp.arange(mechanism.dataset_size) == 0
         scale = jnp.where(canary, sign * jnp.array(game.scales)[step], game.others)
-        return jax.tree.map(lambda u: scale[:, None] * u, unit)
+        return jax.tree.map(lambda u: scale[:, None] * u, largest)
 
     def one_member(sign: jax.Array, state: ErrorFeedbackState, params: PyTree, step: jax.Array) -> Any:
         rows, mask = game.sample(sampling_key, step, present, mechanism)
@@ -153,11 +157,11 @@ def _trial(game: Game, present: jax.Array, key: jax.Array) -> jax.Array:
 
     def one_step(states: ErrorFeedbackState, step: jax.Array) -> tuple[ErrorFeedbackState, jax.Array]:
         if game.members == 1:
-            return one_member(signs[0], states, unit, step)
+            return one_member(signs[0], states, largest, step)  # parameters: only their shapes matter
         return jax.vmap(one_member, in_axes=(0, 0, 0, None))(signs, states, stacked, step)
 
-    stacked = jax.tree.map(lambda u: jnp.stack([u] * game.members), unit)
-    state = transform.init(unit) if game.members == 1 else jax.vmap(transform.init)(stacked)
+    stacked = jax.tree.map(lambda u: jnp.stack([u] * game.members), largest)
+    state = transform.init(largest) if game.members == 1 else jax.vmap(transform.init)(stacked)
     steps = len(game.scales)
     _, seen = jax.lax.scan(one_step, state, jnp.arange(steps))
     change = jnp.stack([_change(game, t) for t in range(steps)])
@@ -207,25 +211,25 @@ def _normalised(m: DpSgdMechanism, mean: PyTree, before: ErrorFeedbackState, aft
 def _change(game: Game, step: int) -> jax.Array:
     """The largest change that the canary makes to the result of ``_normalised`` in a step, if it takes part in it."""
     m = game.mechanism
-    unit = jnp.sign(game.scales[step]) * _flat(contribution(game))
-    length = sensitivity_of(m.l2_norm_clip)
+    change = jnp.sign(game.scales[step]) * _flat(contribution(game))
+    sensitivity = sensitivity_of(m.l2_norm_clip)
     if m.feedback == "private":
         assert m.feedback_l2_norm_clip is not None
-        excess = m.feedback_l2_norm_clip / length - 1
-        return jnp.concatenate([unit / _stds(m)[0], excess * unit / _stds(m)[1]])
+        excess = m.feedback_l2_norm_clip / sensitivity - 1
+        return jnp.concatenate([change / _stds(m)[0], excess * change / _stds(m)[1]])
     if m.feedback == "hidden" and step > 0:
         assert m.feedback_l2_norm_clip is not None
-        unit = unit * (1 + 2 * m.feedback_l2_norm_clip / length)
-    return unit / (m.noise_multiplier * length)
+        change = change * (1 + 2 * m.feedback_l2_norm_clip / sensitivity)
+    return change / (m.noise_multiplier * sensitivity)
 
 
 def _stds(m: DpSgdMechanism) -> tuple[jax.Array, jax.Array]:
     """Standard deviations of the noise of mode ``private``: on the clipped sum, and on the residual channel."""
     assert m.feedback_l2_norm_clip is not None
-    length, share = sensitivity_of(m.l2_norm_clip), share_of(m.feedback_share)
+    sensitivity, share = sensitivity_of(m.l2_norm_clip), share_of(m.feedback_share)
     return (
-        m.noise_multiplier * length / math.sqrt(1 - share),
-        m.noise_multiplier * (m.feedback_l2_norm_clip - length) / math.sqrt(share),
+        m.noise_multiplier * sensitivity / math.sqrt(1 - share),
+        m.noise_multiplier * (m.feedback_l2_norm_clip - sensitivity) / math.sqrt(share),
     )
 
 

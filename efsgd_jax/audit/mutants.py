@@ -60,7 +60,11 @@ def shuffled(key: jax.Array, step: jax.Array, present: jax.Array, m: DpSgdMechan
 
 
 def _one_step_differs(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
-    """Log likelihood ratio if one unknown step differs: it has +1 with the canary and 0 without; all others have -1."""
+    """Log likelihood ratio for ``shuffled``, if the other rows have the opposite of the canary's gradient.
+
+    The mean of each release is -1, in multiples of ``change``, except in one unknown step. There it is +1 with the
+    canary and 0 without it.
+    """
     del q
     size = jnp.linalg.norm(change, axis=1)
     x = jnp.sum(seen * change, axis=1) / size + size

@@ -58,9 +58,9 @@ class ShardGame:
       width: number of coordinates of an image, or of the parameters.
       tight: whether the claimed epsilon is exact for this adversary, so that with enough runs the lower bound comes
         close to it; otherwise the lower bound may be far below.
-      score: function of three arguments that returns the attack's score: the releases ``[T, slots, width]``, scaled so
-        that their noise has variance 1; what the changed shard adds to them; and the probability that it
-        is a scoring shard.
+      score: function of three arguments that returns the attack's score: the releases ``[T, n, width]``, where n is the
+        number of sanitised gradients in a step, scaled so that their noise has variance 1 and shifted so that their
+        mean is 0 without the changed shard; what the changed shard adds to them; and the probability that it scores.
       turn: function that returns the scoring shards of a step; see ``as_scheduled``.
     """
 
@@ -98,8 +98,8 @@ class ShardGame:
                 return new.residual, mean[None]
 
             def loss(images: jax.Array, residual: Any) -> jax.Array:
-                units = jnp.repeat(scoring, each)
-                clean = jax.vmap(sanitize, in_axes=(0, 0, None, 0))(images, residual, step_key, units)
+                shard_of_image = jnp.repeat(scoring, each)
+                clean = jax.vmap(sanitize, in_axes=(0, 0, None, 0))(images, residual, step_key, shard_of_image)
                 return jnp.vdot(clean, jnp.repeat(gradients, each, axis=0))
 
             images = jnp.zeros((m.slots, self.width))

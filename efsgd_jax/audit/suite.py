@@ -37,6 +37,7 @@ CLIPPINGS = {
 
 
 def mechanism(mode: str, sampler: str, noise_multiplier: float, clip: object = 1.0) -> DpSgdMechanism:
+    """The mechanism of a mode in ``MODES`` with a sampler in ``SAMPLERS``; ``clip`` is one clip norm or ``GROUPS``."""
     return DpSgdMechanism(*SAMPLERS[sampler], noise_multiplier, l2_norm_clip=clip, **MODES[mode])  # type: ignore[arg-type]
 
 

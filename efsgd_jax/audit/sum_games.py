@@ -18,13 +18,16 @@ from efsgd_jax.privacy import epsilon as epsilon_of
 from efsgd_jax.privacy import gaussian_event
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release
 
-# The number of rows of -1, divided by the canary's norm in units. A float32 sum loses these rows if the canary is
-# present, so that the canary can change the sum by this many clip norms more than its own.
+# The number of rows of -1, divided by the canary's number (``clipped`` below). A float32 sum loses these rows if the
+# canary is present, so that the canary can change the sum by this many clip norms more than its own.
 LOST = 2
 
 
 def adversarial_rows(clipped: int) -> np.ndarray:
-    """Whole numbers ``[N, 1]`` with absolute values of at most ``clipped``; row 0, the canary, is ``clipped``."""
+    """Whole numbers ``[N, 1]`` with absolute values of at most ``clipped``; row 0, the canary, is ``clipped``.
+
+    ``clipped`` is the clip norm in whole numbers: a row is this number of units of rounding.
+    """
     whole, rest = divmod(2**24, clipped)
     rows = [clipped, *[clipped] * whole, rest, *[-1] * (LOST * clipped)]
     return np.array(rows, np.float32)[:, None]

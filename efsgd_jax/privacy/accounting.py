@@ -1,4 +1,4 @@
-"""Epsilon of a ``DpEvent``, by PLD or RDP, also with a failure probability and with queries after a training."""
+"""Epsilon of a ``DpEvent``, by PLD or RDP, also with a failure probability and with queries after a training run."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -46,8 +46,8 @@ def epsilon(
       event: the event to be accounted for.
       delta: the delta of the guarantee, in (0, 1).
       accountant: ``"pld"`` (tight) or ``"rdp"``.
-      grid: for PLD, the step of the grid of privacy losses; the grid is refined if the losses of a step are small.
-        Every grid gives an upper bound.
+      grid: for PLD, the distance between two points of the grid of privacy losses. The grid is refined if the losses
+        of the composed mechanisms are small (``grid.refined``). Every grid gives an upper bound.
       orders: for RDP, the orders; None for those of dp-accounting. All give an upper bound.
       neighbouring_relation: the neighbouring relation; by default to add or remove one example.
 
@@ -111,10 +111,12 @@ def epsilon_with_failure(
 
 
 def after_queries(training: float, queries: Iterable[float]) -> float:
-    """Epsilon of a training and of queries after it, at the training's delta: the sum of their epsilons.
+    """Epsilon of a training run and of queries after it, at the run's delta: the sum of their epsilons.
+
+    A query is an answer that is computed on private data after training, such as a score that is released with noise.
 
     Args:
-      training: epsilon of the training, at its delta.
+      training: epsilon of the training run, at its delta.
       queries: epsilons of the queries, each at delta 0.
 
     Formal guarantees:

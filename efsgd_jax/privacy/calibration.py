@@ -19,7 +19,7 @@ M = TypeVar("M", bound=Accounted)
 # Range in which noise multipliers are searched.
 MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER = 1e-2, 1e4
 MIN_DELTA = 1e-18  # far below it, delta is dominated by the truncation of privacy losses
-MAX_EPSILON = 200.0  # a guarantee that odds change by a factor of at most exp(200)
+MAX_EPSILON = 200.0  # probabilities may then change by a factor of exp(200), so that the guarantee has no content
 
 
 def calibrate_noise_multiplier(
@@ -106,7 +106,7 @@ def rough_noise_multiplier(
     """Like ``calibrate_noise_multiplier``, but by RDP and to 0.01: for methods whose published accounting uses RDP.
 
     Args:
-      make_event: see ``calibrate_noise_multiplier``; so are the other arguments.
+      make_event: function from a noise multiplier to the event.
       target_epsilon: the target, above 0.
       delta: the delta of the guarantee, in (0, 1).
       neighbouring_relation: the neighbouring relation of the accountant.

@@ -28,7 +28,8 @@ class ClippedSum(NamedTuple):
 
     Attributes:
       clipped_sum: pytree like the parameters, ``sum_i clip(g_i, C)``, at least float32.
-      outer_sum: the same with ``outer_l2_norm_clip`` in the place of C (error feedback needs it), or None.
+      outer_sum: the same with ``outer_l2_norm_clip`` in the place of C, or None. Error feedback computes what clipping
+        removed as the difference of the two sums.
       clipping_excess: with ``carried``, float32 ``[B]``: the norm of each gradient, plus its carried norm, minus the
         norm of its contribution to ``clipped_sum``; 0 where masked out or not finite. With groups, such an array for
         each group. None without ``carried``.
@@ -160,7 +161,7 @@ def clip_gradients(
     Args:
       gradients: the gradients of a batch, or of a microbatch of it.
       l2_norm_clip: see ``clip_and_sum``.
-      slack: ``rounding.margin`` for the sum over the whole batch.
+      slack: ``rounding.margin`` for the sum over the whole batch; gradients are clipped to ``C / (1 + slack)``.
       mask: see ``clip_and_sum``.
       outer_l2_norm_clip: see ``clip_and_sum``.
       carried: see ``clip_and_sum``.

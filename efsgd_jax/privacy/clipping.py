@@ -93,7 +93,7 @@ def clipped_grad(
         keys: jax.Array,
         mask: jax.Array | None = None,
         carried: PyTree | None = None,
-        whole: int | None = None,
+        whole: int | None = None,  # number of rows on all devices together, if ``mesh`` is given
     ) -> ClippedSum:
         size = check_batch(batch, keys, mask, carried)
         params = varying_like(jax.tree.map(jnp.asarray, params), (batch, keys))

@@ -133,6 +133,7 @@ def _tilt(factors: Sequence[Factor], log_chance: float, sign: int = 1) -> float:
     variance = sum(f.times * _mean_and_variance(f)[1] for f in factors)
     if not variance > NO_VARIANCE:
         return 0.0
+    # For a Gaussian loss the best tilt is sqrt(2 |log_chance| / variance); a factor of exp(7) around it is searched.
     guess = 0.5 * math.log(max(-2 * log_chance, 1e-3) / variance)
 
     def bound(log_tilt: float) -> float:

@@ -118,21 +118,21 @@ def take_apart(loss: Callable[..., PyTree], params: PyTree, example: PyTree) -> 
     parameters, from_example = jaxpr.invars[:count], set(jaxpr.invars[count:])
     # For each variable that does not depend on the example: the positions of the parameters that it depends on.
     origins: dict[Var, frozenset[int]] = {v: frozenset([i]) for i, v in enumerate(parameters)}
-    inner, outer = [], []
+    weight_equations, example_equations = [], []
     for equation in jaxpr.eqns:
         inputs = [v for v in equation.invars if isinstance(v, Var)]
         if any(v in from_example for v in inputs):
             from_example.update(equation.outvars)
-            outer.append(equation)
+            example_equations.append(equation)
         else:
             origin = frozenset[int]().union(*(origins.get(v, frozenset()) for v in inputs))
             origins.update((v, origin if _differentiable(v) else frozenset()) for v in equation.outvars)
-            inner.append(equation)
+            weight_equations.append(equation)
 
     def as_function(invars: Sequence[Var], outvars: Sequence[Var]) -> tuple[Callable[..., list[jax.Array]], list[Any]]:
         """``outvars`` as a function of ``invars``, and the weight equations that compute it, the last one first."""
         needed, equations = set(outvars), []
-        for equation in reversed(inner):
+        for equation in reversed(weight_equations):
             if any(v in needed for v in equation.outvars):
                 needed.update(v for v in equation.invars if isinstance(v, Var))
                 equations.append(equation)
@@ -140,9 +140,9 @@ def take_apart(loss: Callable[..., PyTree], params: PyTree, example: PyTree) -> 
         return jaxpr_as_fun(ClosedJaxpr(part, closed.consts)), equations
 
     ends = [v for v in jaxpr.outvars if isinstance(v, Var)]
-    used = [v for equation in outer for v in equation.invars if isinstance(v, Var)]
+    used = [v for equation in example_equations for v in equation.invars if isinstance(v, Var)]
     read = tuple(dict.fromkeys(v for v in used + ends if v not in from_example))
-    uses = tuple(m for equation in outer if (m := _meeting(equation, origins, from_example)).weights)
+    uses = tuple(m for equation in example_equations if (m := _use_of(equation, origins, from_example)).weights)
     at = {id(m.equation): i for i, m in enumerate(uses)}
 
     def example_side(
@@ -150,7 +150,7 @@ def take_apart(loss: Callable[..., PyTree], params: PyTree, example: PyTree) -> 
     ) -> tuple[list[jax.Array], list[list[jax.Array]]]:
         values = dict(zip([*read, *jaxpr.invars[count:]], [*weights, *example], strict=True))
         met: list[list[jax.Array]] = []
-        for equation in outer:
+        for equation in example_equations:
             inputs = [_value(v, values) for v in equation.invars]
             outputs = evaluate(equation, inputs)
             if id(equation) in at:
@@ -226,7 +226,14 @@ def _differentiable(v: Any) -> bool:
     return jnp.issubdtype(v.aval.dtype, jnp.inexact)
 
 
-def _meeting(equation: Any, origins: dict[Var, frozenset[int]], from_example: set[Var]) -> ParamUse:
+def _use_of(equation: Any, origins: dict[Var, frozenset[int]], from_example: set[Var]) -> ParamUse:
+    """An example equation as a ``ParamUse``; it is a use if its field ``weights`` is not empty.
+
+    Args:
+      equation: the equation.
+      origins: for each variable that does not depend on the example, the positions of the parameters it depends on.
+      from_example: the variables that depend on the example.
+    """
     inputs = [(i, v) for i, v in enumerate(equation.invars) if isinstance(v, Var)]
     outputs = tuple(i for i, v in enumerate(equation.outvars) if _differentiable(v))
     weights = tuple(i for i, v in inputs if origins.get(v)) if outputs else ()

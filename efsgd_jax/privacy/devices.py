@@ -23,6 +23,10 @@ def coarse_and_rest(tree: PyTree, longest: jax.typing.ArrayLike) -> tuple[PyTree
     ``coarse`` is a multiple of a step (2^-22 of ``longest``, rounded up to a power of two), so that float32 adds such
     values exactly, in any order, as long as every partial sum is at most ``longest`` in absolute value. ``rest`` is at
     most half a step, so that the rounding of its sum is negligible. If the step is not finite, ``coarse`` is ``x``.
+
+    Args:
+      tree: pytree of the addends of one device.
+      longest: a bound on the absolute value of every partial sum over the devices.
     """
     step = jnp.exp2(jnp.ceil(jnp.log2(jnp.maximum(longest, 1e-30)))) * 2.0**-22
 

@@ -22,7 +22,8 @@ from efsgd_jax.privacy.sampling import poisson_batch
 
 # The part of delta that is reserved for batches that overflow with ``local`` feedback.
 LOCAL_OVERFLOW_SHARE = 1e-3
-# A probability of one batch to overflow that is small enough for this part of delta, for T and epsilon of practice.
+# Bound on the probability that one batch overflows, for which the capacity is chosen. For the steps T and epsilons of
+# practice, (1 + exp(epsilon)) T LOCAL_OVERFLOW is far below this part of delta.
 LOCAL_OVERFLOW = 1e-25
 
 
@@ -37,12 +38,15 @@ class DpSgdMechanism(NamedTuple):
       l2_norm_clip: C, or one norm per parameter group. The noise's standard deviation is sigma times
         ``sensitivity_of(l2_norm_clip)``.
       feedback: mode of ``error_feedback_aggregate``.
-      feedback_l2_norm_clip: D of that mode; None for ``"none"``.
-      feedback_decay: a of ``"local"`` and ``"private"``, None for the mode's default. It does not change the event.
-      feedback_share: rho of ``"private"``, None for the default. The event is the same for every share.
+      feedback_l2_norm_clip: D; its meaning in each mode is in ``error_feedback_aggregate``. None for ``"none"``.
+      feedback_decay: decay a of the residual in ``"local"`` and ``"private"``; None for the mode's default. It does not
+        change the event.
+      feedback_share: rho of ``"private"``, the share of the budget that the residual channel gets; None for the
+        default. The event is the same for every share.
       sampling: how batches are sampled; only ``"poisson"`` has an event here.
-      fresh_share: with ``hidden`` feedback, the share of the noise's variance that the accounting assigns to the fresh
-        gradients; None for one half. Every share gives a valid bound; ``prepared`` chooses the best one.
+      fresh_share: with ``hidden`` feedback, the share of the noise's variance that the accounting assigns to the
+        gradients of the step; the rest covers the residual. None for one half. Every share gives a valid bound;
+        ``prepared`` chooses the best one.
 
     Examples:
       >>> mechanism = DpSgdMechanism(dataset_size=60_000, sampling_probability=0.01, capacity=800, noise_multiplier=1.0)

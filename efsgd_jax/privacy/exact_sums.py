@@ -48,8 +48,10 @@ def exact_product(a: jax.Array, b: jax.Array, bits_a: int, bits_b: int) -> Integ
         raise ValueError(f"entries of {max(bits_a, bits_b)} bits; at most {MAX_BITS} are summed.")
     if len(a) != len(b):
         raise ValueError(f"{len(a)} rows and {len(b)} rows: each row of one belongs to a row of the other.")
-    largest = min(bits_a, DIGIT_BITS) + min(bits_b, DIGIT_BITS)
-    rows = 2 ** (EXACT_BITS - largest)
+    # A product of two digits is at most 2^product_bits, so that a block of this many rows sums to at most 2^24. Blocks
+    # are grouped into chunks of at most MAX_BLOCKS blocks; below, ``count`` is the number of blocks in a chunk.
+    product_bits = min(bits_a, DIGIT_BITS) + min(bits_b, DIGIT_BITS)
+    rows = 2 ** (EXACT_BITS - product_bits)
     count = max(1, -(-a.shape[0] // rows))
     chunks = -(-count // MAX_BLOCKS)
     count = -(-count // chunks)
@@ -114,6 +116,7 @@ def squares_by_group(rows: jax.Array, groups: jax.Array, num_groups: int, bits: 
         one = exact_product(rows, rows, bits, bits)
         return Integers(one.high[None], one.low[None])
     count, size = rows.shape
+    # Rows of a block: so few that the float32 sums of their products, each at most 2^(2 bits), are exact.
     height = min(2 ** (EXACT_BITS - 2 * bits), 256, max(1, count // num_groups))
     blocks = count // height + num_groups  # enough for all groups: each has at most one block that is not full
     order = jnp.argsort(groups)
@@ -139,7 +142,7 @@ def squares_by_group(rows: jax.Array, groups: jax.Array, num_groups: int, bits: 
 
 
 def _digits(x: jax.Array, bits: int) -> Iterator[jax.Array]:
-    """Digits of ``x = d_0 + 2^8 d_1``, with absolute values of at most 2^8; ``x`` itself if it has at most 8 bits."""
+    """The digits d_0, d_1 of ``x = d_0 + 2^8 d_1``, at most 2^8 in absolute value; ``x`` if it has at most 8 bits."""
     if bits <= DIGIT_BITS:
         yield x
         return
@@ -150,7 +153,7 @@ def _digits(x: jax.Array, bits: int) -> Iterator[jax.Array]:
 
 
 def normal(x: jax.Array) -> Integers:
-    """An int32 array converted to ``Integers``."""
+    """Converts an int32 array to ``Integers`` in their normal form, with ``0 <= low < 2^24``."""
     return plus(Integers(jnp.zeros_like(x), jnp.zeros_like(x)), x)
 
 
@@ -162,7 +165,7 @@ def add(a: Integers, b: Integers) -> Integers:
 def shifted(a: Integers, bits: int) -> Integers:
     """``a 2^bits``, for ``bits`` from 0 to 24; ``ValueError`` otherwise."""
     if not 0 <= bits <= LIMB_BITS:
-        raise ValueError(f"a shift by {bits} bits; 0 to {LIMB_BITS} are done.")
+        raise ValueError(f"a shift by {bits} bits; 0 to {LIMB_BITS} are supported.")
     if bits == 0:
         return a
     low = jax.lax.shift_left(a.low.astype(jnp.uint32), jnp.uint32(bits)) & jnp.uint32(2**LIMB_BITS - 1)

@@ -75,8 +75,8 @@ def error_feedback_aggregate(
     r"""Clips per-example gradients, feeds back what clipping removed, and adds Gaussian noise.
 
     With S = C = ``l2_norm_clip`` (or ``S = sqrt(sum_m C_m^2)``), D = ``feedback_l2_norm_clip``, a =
-    ``feedback_decay``, rho = ``feedback_share``, sigma = ``noise_multiplier``, B = ``expected_batch_size`` and z
-    standard normal::
+    ``feedback_decay``, rho = ``feedback_share``, sigma = ``noise_multiplier``, B = ``expected_batch_size``, and z, z'
+    independent standard normal::
 
         none:     u = sum_i clip(g_i, C)                                   update = (u + sigma S z) / B
         hidden:   v = u + clip(e, D);  e <- e + sum_i g_i - v              update = (v + sigma S z) / B
@@ -130,12 +130,13 @@ def error_feedback_aggregate(
 
     Formal guarantees:
       One update is one Gaussian release with ``noise_multiplier`` on Poisson-sampled examples, for blanking one
-      example, in the arithmetic that docs/privacy.md names: an example changes the sum, rounding included, by at most
-      S (``rounding``), and the noise is discrete on a public lattice (``noise``). The events of T updates, with proofs
-      in docs/privacy.md, are ``dp_sgd_events.dp_sgd_event`` for ``none``, for ``private``, and for ``local`` if no
-      batch overflows (``DpSgdMechanism`` charges the overflow to delta), and ``dp_sgd_events.hidden_feedback_event``
-      for ``hidden``, whose residual carries each example into every later step without amplification. No gradient
-      needs to be bounded. The bounds in the literature assume bounded gradients, which no code enforces.
+      example, in the arithmetic of docs/privacy/arithmetic.md: an example changes the sum, rounding included, by at
+      most S (``rounding``), and the noise is discrete on a public lattice (``noise``). The events of T updates, with
+      proofs in docs/privacy/feedback.md, are ``dp_sgd_events.dp_sgd_event`` for ``none``, for ``private``, and for
+      ``local`` if no batch overflows (``DpSgdMechanism`` charges the overflow to delta), and
+      ``dp_sgd_events.hidden_feedback_event`` for ``hidden``, whose residual carries each example into every later step
+      without amplification. No gradient needs to be bounded. The bounds in the literature assume bounded gradients,
+      which no code enforces.
       All of this holds for Poisson sampling only, if the state stays secret, and if nothing else reads the examples.
 
     Examples:
@@ -228,7 +229,8 @@ def error_feedback_aggregate(
             residual = optax.tree.sub(optax.tree.add(residual, total.outer_sum), value)
             # The lattice must be fine in comparison with both sensitivities: S of the fresh sum and 2D of the residual.
             lattice_sensitivity = jnp.minimum(sensitivity, 2 * bound)
-            std = std * (1 + 2.0**-20 * bound / sensitivity)  # for the rounding of the sum of the two
+            # More noise, for what rounding the sum of the two adds to its sensitivity.
+            std = std * (1 + 2.0**-20 * bound / sensitivity)
         elif feedback == "local":
             assert indices is not None  # checked above
             kept = total.l2_norms > 0 if mask is None else (total.l2_norms > 0) & mask

@@ -88,7 +88,8 @@ def check(
         if not (value > 0 or (zero_allowed and value == 0)):
             raise ValueError(f"{name} must be {'at least' if zero_allowed else 'above'} 0, got {value}.")
         bounded = feedback == "private" or (name == "l2_norm_clip" and feedback == "local") or not is_zero(noise)
-        per_unit = name == "feedback_l2_norm_clip" and feedback == "local"  # the contribution is clipped again
+        # D may be infinite in mode local: it bounds a residual, and the sum of gradient and residual is clipped to C.
+        per_unit = name == "feedback_l2_norm_clip" and feedback == "local"
         if "clip" in name and np.isinf(value) and bounded and not per_unit:
             raise ValueError(
                 f"{name} is infinite with noise_multiplier={noise}, feedback={feedback!r}: noise does not protect "
@@ -188,7 +189,10 @@ def check_per_example(updates: PyTree, params: PyTree | None, like: PyTree) -> N
 def check_like(sums: PyTree, params: PyTree | None, like: PyTree) -> None:
     """Raises ``ValueError`` for a clipped sum whose shapes are not those of the parameters.
 
-    Without ``params``, the shapes are those of ``like``, the residuals of the state, which have a leading axis more.
+    Args:
+      sums: the clipped sum.
+      params: the parameters; None if not given.
+      like: ``ErrorFeedbackState.like``, the shapes that ``init`` recorded; it is used if ``params`` is None.
     """
     shapes = _shapes(params, like)
     if shapes is not None and shapes != [jnp.shape(x) for x in jax.tree.leaves(sums)]:
@@ -211,7 +215,10 @@ def _shapes(params: PyTree | None, like: PyTree) -> list[tuple[int, ...]] | None
 def check_clipped(
     total: ClippedSum, l2_norm_clip: Any, outer: Any, feedback: str, unit_residual: str, mask: Any
 ) -> None:
-    """Raises ``ValueError`` for a ``ClippedSum`` that was not made for the transform with these options."""
+    """Raises ``ValueError`` for a ``ClippedSum`` that was not made for the transform with these options.
+
+    ``outer`` is the result of ``outer_clip`` for the mode; the other arguments are those of the transform.
+    """
     if jnp.result_type(total.finite) != jnp.bool_ or any(
         jnp.result_type(x) != jnp.bool_ for x in jax.tree.leaves(total.clipped)
     ):
@@ -247,6 +254,7 @@ def unless_longer(x: Any, total: ClippedSum, sensitivity: Any, outer: Any) -> An
     """``x``, or NaN if a clip norm of ``total`` turns out to be above the transform's own when the program runs.
 
     If all clip norms are known while the program is traced, ``check_clipped`` has compared them, and ``x`` is returned.
+    ``sensitivity`` is that of the transform, and ``outer`` the result of ``outer_clip`` for its mode.
     """
     pairs = [(total.sensitivity, sensitivity)]
     pairs += [] if outer is None or total.outer_l2_norm_clip is None else [(total.outer_l2_norm_clip, outer)]

@@ -98,6 +98,6 @@ class FullBatchMechanism(NamedTuple):
             summary="sums of clipped statistics of all images plus Gaussian noise, once in each step",
             sampler="none: all records take part",
             neighbouring_relation=ZERO_OUT,
-            sensitivity=1.0,
+            sensitivity=1.0,  # in units of the joint sensitivity of a step's sums, which follows from their clip norms
             parameters=self._asdict(),
         )

@@ -32,6 +32,7 @@ class GaussianPrivacyLoss(privacy_loss_mechanism.GaussianPrivacyLoss):
     def get_delta_for_epsilon(self, epsilon):  # type: ignore[no-untyped-def]
         """Hockey-stick divergence at ``epsilon``, a number or an array: ``P(x < c) - exp(epsilon) Q(x < c)``.
 
+        P and Q are the distributions of the output x for two neighbours: dp-accounting's ``mu_upper`` and ``mu_lower``.
         c is the value of x at which the privacy loss is ``epsilon``; the privacy loss decreases in x.
         """
         if np.ndim(epsilon) == 0:

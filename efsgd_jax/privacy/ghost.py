@@ -152,6 +152,8 @@ def _component(component: Component, uses: Sequence[ParamUse], done: _Pass, leav
     )
 
 
+# The following two functions are ``_component`` for a component with one use, an outer product or a convolution, whose
+# gradients need not be formed by automatic differentiation. ``to_leaf`` maps the gradient of the weight to the leaf's.
 def _outer_product(
     use: ParamUse,
     met: list[jax.Array],

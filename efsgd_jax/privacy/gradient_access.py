@@ -27,7 +27,8 @@ class GradientAccess(Access):
     """The access of one step of DP-SGD, as ``DpSgdMechanism.open`` returns it.
 
     Args:
-      mechanism: the mechanism, which determines sampling, clipping, error feedback and noise.
+      mechanism: the mechanism, which determines sampling, clipping, error feedback and noise. The batch of the step is
+        sampled when the access is created.
       records: pytree of the training records, leading axis N.
       key: typed PRNG key of this step, secret and used once.
       mesh: mesh of the devices among which the batch is divided; None if a single device is used.
@@ -70,6 +71,7 @@ class GradientAccess(Access):
         total = self._clipped_sum(loss, params, residual, microbatch_size, self._mask)
         count = jnp.maximum(jnp.sum(self._mask), 1)
         self._note(**{name: jnp.sum(jnp.where(self._mask, x, 0.0)) / count for name, x in total.aux.items()})
+        # The metric is clipped_share, or clipped_share_GROUP for each group with a clip norm of its own.
         clipped = total.clipped if isinstance(total.clipped, dict) else {"": total.clipped}
         self._note(
             **{"_".join(["clipped_share", group]).rstrip("_"): jnp.sum(x) / count for group, x in clipped.items()},
@@ -92,6 +94,8 @@ class GradientAccess(Access):
             loss,
             m.l2_norm_clip,
             microbatch_size=microbatch_size,
+            # Clip norm of a second sum of the same gradients, from which feedback computes what clipping removed:
+            # infinite for "hidden", D for "private", None for the modes without a second sum.
             outer_l2_norm_clip=outer_clip(m.feedback, m.feedback_l2_norm_clip),
             mesh=self._mesh,
         )(

@@ -1,5 +1,6 @@
 """How the accounting of ``hidden`` feedback divides the noise's variance between fresh gradients and the residual.
 
+The fresh gradients are those of the step; the residual is what clipping removed in earlier steps.
 Every split gives a valid upper bound of epsilon; ``best_fresh_share`` searches for the lowest one.
 """
 

@@ -25,7 +25,7 @@ def fresh_key() -> jax.Array:
     """A typed PRNG key from the operating system's random source.
 
     Formal guarantees:
-      The Gaussian mechanism's guarantee holds against everybody who does not know the noise. If the key can be guessed
+      The Gaussian mechanism's guarantee holds against anyone who does not know the noise. If the key can be guessed
       (``jax.random.key(0)``), anyone can subtract the noise. This key has the 64 bits of JAX's default generator,
       threefry2x32; keep it secret and use it once.
 

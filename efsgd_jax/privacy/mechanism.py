@@ -95,7 +95,7 @@ class Accounted(Protocol):
           delta: the delta of the guarantee, in (0, 1).
           accountant: ``"pld"`` (tight) or ``"rdp"``.
           truncated: see ``event``.
-          grid: for PLD, the step of the grid of privacy losses; see ``accounting.epsilon``.
+          grid: for PLD, the spacing of the grid of privacy losses; see ``accounting.epsilon``.
         """
 
 

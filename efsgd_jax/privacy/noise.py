@@ -3,16 +3,18 @@
 ``jax.random.normal`` in float32 takes 2^23 values only, none beyond 5.42 standard deviations, and the low bits of
 ``x + noise`` reveal to which ``x`` the noise was added (Mironov, 2012). Here noise of standard deviation ``std`` is an
 integer ``Z`` times the lattice's unit ``g = std / NOISE_WIDTH``. The release is ``g (round(x / g) + Z)``, which is a
-function of one integer. With ``X_j`` independent samples from ``gaussian_table``::
+function of one integer. With ``X_j`` independent samples from ``gaussian_table``, whose standard deviation is r = 237
+(``gaussian_table.WIDTH``)::
 
     Z = X_0 + 64 X_1 + 64^2 X_2 + 64^3 X_3            NOISE_WIDTH^2 = r^2 (1 + 64^2 + 64^4 + 64^6)
 
 Formal guarantees:
-  Whatever integer a coordinate of Z is added to, the distribution of the sum is within total variation
-  ``2^-DEVIATION_BITS`` of a post-processing of ``N(0, NOISE_WIDTH^2 - 14)`` (docs/privacy.md, "Noise"). Therefore d
-  coordinates cost ``(1 + exp(epsilon)) d 2^-DEVIATION_BITS`` of delta (``deviation``). The reduction of the variance
-  by 14 is less than what is added by rounding ``std`` upwards. The arithmetic is in integers, and so the same on every
-  backend. The random bits are assumed to be those of a random function (threefry2x32 with a secret key of 64 bits).
+  For every integer v, the distribution of ``v + Z`` is within total variation ``2^-DEVIATION_BITS`` of a
+  post-processing of ``N(v, NOISE_WIDTH^2 - 14)`` (docs/privacy/arithmetic.md, "Noise"). Therefore d coordinates add
+  ``(1 + exp(epsilon)) d 2^-DEVIATION_BITS`` to delta (``deviation``). The variance that is smaller by 14 corresponds to
+  a standard deviation that is smaller by a relative 2e-15; the factor ``UPWARDS`` on ``std`` is larger than that. The
+  arithmetic is in integers, and so the same on every backend. The random bits are assumed to be those of a random
+  function (threefry2x32 with a secret key of 64 bits).
 """
 
 import itertools
@@ -30,13 +32,16 @@ PyTree = Any
 BASE, DIGITS = 64, 4
 # Standard deviation of Z, in units of the lattice: about 6.2e7.
 NOISE_WIDTH = WIDTH * math.sqrt(sum(BASE ** (2 * j) for j in range(DIGITS)))
-# Z is within total variation 2^-DEVIATION_BITS of a discrete Gaussian (docs/privacy/arithmetic.md, "Noise").
+# v + Z, for every integer v, is within total variation 2^-DEVIATION_BITS of a post-processing of a Gaussian around v
+# (docs/privacy/arithmetic.md, "Noise").
 DEVIATION_BITS = 368
-# Number of bits of the field ``low`` of ``Integers``.
+# Number of bits of the field ``low`` of ``Integers``: an integer is stored as two numbers, since JAX has no int64 by
+# default.
 LIMB_BITS = 24
-# Values are clamped to 2^MAX_VALUE_BITS units: 2.9e8 standard deviations of the noise.
+# Values are clamped to 2^MAX_VALUE_BITS units of the lattice: 2.9e8 standard deviations of the noise.
 MAX_VALUE_BITS = LIMB_BITS + 30
-# ``std`` is multiplied by this factor, which is more than its rounding error in float32.
+# ``std`` is multiplied by this factor. It covers the rounding error of ``std`` in float32 and the reduction of the
+# variance by 14 (see above).
 UPWARDS = 1 + 2.0**-20
 # The smallest unit of the lattice that is used; its inverse is representable in float32.
 SMALLEST_UNIT = 1e-37
@@ -78,7 +83,7 @@ def _decided(key: jax.Array, chosen: jax.Array, slots: jax.Array, equal: jax.Arr
     all of them would take longer than everything else.
     """
     table, shape, size = gaussian_table(), chosen.shape, chosen.size
-    rows = max(1, math.isqrt(size))  # in two dimensions, finding one of n elements takes 2 sqrt(n) steps instead of n
+    rows = max(1, math.isqrt(size))  # in rows, finding one of n elements looks at 2 sqrt(n) of them instead of n
     columns = max(1, math.ceil(size / rows))
 
     def by_rows(x: jax.Array) -> jax.Array:
@@ -87,7 +92,7 @@ def _decided(key: jax.Array, chosen: jax.Array, slots: jax.Array, equal: jax.Arr
     slots = by_rows(slots)
 
     def decide(carry: Any) -> Any:
-        count, chosen, equal, left = carry
+        count, chosen, equal, left = carry  # left: the number of undecided elements in each row
         row = jnp.argmax(left)
         column = jnp.argmax(equal[row])
         slot = slots[row, column]
@@ -110,10 +115,10 @@ def _decided(key: jax.Array, chosen: jax.Array, slots: jax.Array, equal: jax.Arr
 
 def noise_like(key: jax.Array, tree: PyTree) -> PyTree:
     """Samples Z for every coordinate of a pytree, by one call of ``lattice_noise``."""
-    return _divided(lattice_noise(key, (sum(x.size for x in jax.tree.leaves(tree)),)), tree)
+    return _unflattened(lattice_noise(key, (sum(x.size for x in jax.tree.leaves(tree)),)), tree)
 
 
-def _divided(flat: jax.Array, tree: PyTree) -> PyTree:
+def _unflattened(flat: jax.Array, tree: PyTree) -> PyTree:
     """Splits a vector ``[d]`` into a pytree with the structure and shapes of ``tree``."""
     leaves, structure = jax.tree.flatten(tree)
     ends = list(itertools.accumulate(math.prod(x.shape) for x in leaves))
@@ -122,7 +127,7 @@ def _divided(flat: jax.Array, tree: PyTree) -> PyTree:
 
 
 def lattice_unit(std: jax.typing.ArrayLike, size: int, sensitivity: jax.typing.ArrayLike) -> jax.Array:
-    """The unit g of the lattice for noise of at least ``std`` on a vector of a given sensitivity before rounding.
+    """The unit g of the lattice for noise of at least ``std`` on a vector whose unrounded sensitivity is given.
 
     Rounding ``x / g`` changes each coordinate by at most half a unit, so that the distance between the vectors of two
     neighbours grows by at most ``sqrt(size)`` units. Noise of standard deviation
@@ -161,9 +166,9 @@ def add_noise(key: jax.Array, tree: PyTree, unit: jax.typing.ArrayLike) -> PyTre
     leaves = jax.tree.leaves(tree)
     if len({x.dtype for x in leaves}) != 1:
         return jax.tree.map(one, tree, noise_like(key, tree))
-    # As one vector: the result is the same, with fewer operations, and compilation takes a fifth less time.
+    # As one vector: the result is the same, with fewer operations, and the time for compilation is shorter by a fifth.
     flat = jnp.concatenate([jnp.ravel(x) for x in leaves])
-    return _divided(one(flat, lattice_noise(key, flat.shape)), tree)
+    return _unflattened(one(flat, lattice_noise(key, flat.shape)), tree)
 
 
 def to_integers(x: jax.Array) -> Integers:

@@ -18,7 +18,8 @@ class NoisyMean(NamedTuple):
 
     Attributes:
       mean: the noisy mean, clamped to [0, 1].
-      low, high: 95% confidence interval of the mean over ever more units of the same kind (the population mean).
+      low, high: 95% confidence interval of the population mean: the expected answer about a unit, if the units are
+        independent samples from a population.
       noise_std: standard deviation of ``mean``, before clamping, that is due to the noise alone.
     """
 
@@ -40,20 +41,27 @@ def discrete_laplace(scale: Fraction, randbelow: Randbelow = secrets.randbelow) 
       Canonne, Kamath, Steinke, 2020, The Discrete Gaussian for Differential Privacy, arXiv 2004.00010, Algorithm 2.
     """
     t, s = scale.numerator, scale.denominator
+    # The names are those of Algorithm 2. The integer u + t v is geometric: its probability is proportional to
+    # exp(-(u + t v) / t). Dividing by s and rounding down gives probabilities proportional to exp(-size s / t).
     while True:
         u = randbelow(t)
-        if not _flip(u, t, randbelow):
+        if not _exponential_bernoulli(u, t, randbelow):
             continue
         v = 0
-        while _flip(1, 1, randbelow):
+        while _exponential_bernoulli(1, 1, randbelow):
             v += 1
         size, negative = (u + t * v) // s, randbelow(2)
         if size or not negative:  # zero with a negative sign is rejected, so that it is not counted twice
             return -size if negative else size
 
 
-def _flip(numerator: int, denominator: int, randbelow: Randbelow) -> bool:
-    """True with probability ``exp(-numerator / denominator)``, for a fraction in [0, 1]."""
+def _exponential_bernoulli(numerator: int, denominator: int, randbelow: Randbelow) -> bool:
+    """True with probability ``exp(-x)``, for the fraction x = ``numerator / denominator`` in [0, 1].
+
+    Algorithm 1 of Canonne, Kamath, Steinke, 2020. Bernoulli samples with probabilities ``x / 1``, ``x / 2``, ... are
+    drawn until the first that is False. More than k samples are drawn with probability ``x^k / k!``, so that the number
+    of samples is odd with probability ``1 - x + x^2 / 2! - ... = exp(-x)``.
+    """
     k = 1
     while randbelow(k * denominator) < numerator:
         k += 1
@@ -90,8 +98,8 @@ def noisy_mean(
 
     The confidence interval is a Bonferroni combination. Half of the 5% is for an interval of the count from the noise,
     the other half for Clopper-Pearson bounds for M units at the two ends of that interval. For S > 1 the count that
-    enters the beta quantiles is the mean over the S questions; the mean answer about a unit varies no more than one
-    answer.
+    enters the beta quantiles is the mean of the counts of the S questions. The mean of the S answers about a unit is in
+    [0, 1], so that its variance is at most that of a single answer, 0 or 1, with the same mean.
 
     Args:
       total: the count; see ``noisy_total``.
@@ -106,11 +114,12 @@ def noisy_mean(
       these counts by at most 1.
     """
     noisy = noisy_total(total, epsilon, answers_per_unit=answers_per_unit, randbelow=randbelow)
-    decay = epsilon / answers_per_unit
+    decay = epsilon / answers_per_unit  # 1 / scale: the noise z has probability proportional to exp(-decay |z|)
     tail = (1 - CONFIDENCE) / 4  # the error probability of each of the four ends
     reach = -int(stats.dlaplace.ppf(tail, decay))
     least, most = (min(max((noisy + d) / answers_per_unit, 0.0), float(units)) for d in (-reach, reach))
     low = float(stats.beta.ppf(tail, least, units - least + 1)) if least > 0 else 0.0
     high = float(stats.beta.isf(tail, most + 1, units - most)) if most < units else 1.0
+    # The standard deviation of discrete Laplace noise is 1 / (sqrt(2) sinh(decay / 2)).
     std = 1 / (math.sqrt(2) * math.sinh(decay / 2)) / (answers_per_unit * units)
     return NoisyMean(min(max(noisy / (answers_per_unit * units), 0.0), 1.0), low, high, std)

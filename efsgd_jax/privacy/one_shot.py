@@ -95,7 +95,7 @@ def whole_rows(rows: jax.Array, l2_norm_clip: float, unit: float, bits: int) -> 
     if not l2_norm_clip > 0:
         raise ValueError(f"l2_norm_clip is {l2_norm_clip}; it is above 0.")
     radius = l2_norm_clip / unit
-    largest = math.floor(radius**2 * (1 - 1e-12))
+    largest = math.floor(radius**2 * (1 - 1e-12))  # at most (C / unit)^2, in spite of the rounding of ``radius``
     if radius > 2**bits * (1 + 1e-9):
         raise ValueError(f"a clip norm of {radius:g} units does not fit into {bits} bits.")
     rows = rows.astype(jnp.float32)
@@ -108,9 +108,9 @@ def whole_rows(rows: jax.Array, l2_norm_clip: float, unit: float, bits: int) -> 
     def fits(x: jax.Array) -> jax.Array:
         return jnp.sum(jnp.square(x.astype(jnp.int32)), axis=1, keepdims=True) <= largest
 
-    # Rounding to nearest adds D / 12 to the squared norm in the mean, with a standard deviation of about 0.58 times
-    # the norm. A row whose norm is then above C is scaled down by as much: by the mean plus one or four deviations.
-    # Rounding it towards zero instead would set all of its small numbers to 0.
+    # Rounding to nearest adds D / 12 to the squared norm in the mean, with a standard deviation of 2 / sqrt(12) = 0.58
+    # times the norm. A row whose norm is then above C is scaled down by as much: by the mean plus 1 or 4 deviations.
+    # Rounding it towards zero instead would set all of its small numbers to 0. The last candidate that fits is taken.
     whole = jnp.trunc(scaled * (1 - 2.0**-20))
     for deviations in (4.0, 1.0, -math.inf):
         added = max(rows.shape[1] / 12 + deviations * 0.58 * radius, 0.0) / radius**2
@@ -181,10 +181,12 @@ class Release:
 
     def rows(self, rows: jax.Array, l2_norm_clip: float, *, bits: int = ROW_BITS) -> Rows:
         """Clips rows ``[N, D]`` to C and rounds them, for ``sums``."""
-        return whole_rows(rows, l2_norm_clip, self._coarse(l2_norm_clip, bits), bits)
+        return whole_rows(rows, l2_norm_clip, self._rounding_unit(l2_norm_clip, bits), bits)
 
     def constant(self, value: float, count: int, like: Rows) -> Rows:
         """A column ``[N, 1]`` with ``value`` in each row, rounded down to the unit of ``like``; its sum is a count."""
+        # With the factor, a multiple of the unit is not rounded down because of a rounding error of the division. The
+        # relative 1e-12 that it can add to the sensitivity is covered by ``UPWARDS``.
         number = math.floor(value / like.unit * (1 + 1e-12))
         return Rows(jnp.full((count, 1), float(number)), max(like.bits, number.bit_length()), like.unit)
 
@@ -193,13 +195,13 @@ class Release:
 
         What one row adds there, ``weight r r^T``, has norm at most ``weight C^2``.
         """
-        coarse = self._coarse(weight * l2_norm_clip**2, 2 * FACTOR_BITS)
-        return whole_rows(rows, l2_norm_clip, math.sqrt(coarse / weight), FACTOR_BITS)
+        unit = self._rounding_unit(weight * l2_norm_clip**2, 2 * FACTOR_BITS)
+        return whole_rows(rows, l2_norm_clip, math.sqrt(unit / weight), FACTOR_BITS)
 
     def partners(self, rows: jax.Array, of: Rows, l2_norm_clip: float, longest: float) -> Rows:
         """Clips rows ``[N, Q]`` to C and rounds them, for ``products`` with rows ``of`` of norm at most ``longest``."""
-        coarse = self._coarse(longest * l2_norm_clip, FACTOR_BITS + PARTNER_BITS)
-        return whole_rows(rows, l2_norm_clip, coarse / of.unit, PARTNER_BITS)
+        unit = self._rounding_unit(longest * l2_norm_clip, FACTOR_BITS + PARTNER_BITS)
+        return whole_rows(rows, l2_norm_clip, unit / of.unit, PARTNER_BITS)
 
     def sums(self, rows: Rows, groups: jax.Array, num_groups: int) -> jax.Array:
         """Sums ``[G, D]`` of the rows of each group, with noise; ``groups`` is int ``[N]``."""
@@ -220,20 +222,20 @@ class Release:
         """
         if groups.shape != (len(rows.values),):
             raise ValueError(f"there are {len(rows.values)} rows and groups of shape {groups.shape}; each row has one.")
-
         total = squares_by_group(rows.values, groups, num_groups, rows.bits)
         return self._noised(total, weight * rows.unit**2, len(groups), 2 * rows.bits, symmetric=True)
 
-    def _coarse(self, length: float, bits: int) -> float:
+    def _rounding_unit(self, length: float, bits: int) -> float:
         """The unit of rounding: the smallest ``2^p u``, p >= 0, for which ``length`` is at most ``2^bits`` units.
 
-        Without noise it is ``length / 2^bits``.
+        ``length`` is the largest norm of what one row adds to a sum. Without noise the unit is ``length / 2^bits``.
         """
         if not self._noisy:
             return length / 2**bits
         return self._unit * 2 ** max(0, math.ceil(math.log2(length / self._unit) - bits))
 
     def _noised(self, total: Integers, unit: float, count: int, bits: int, *, symmetric: bool = False) -> jax.Array:
+        """``unit total`` plus noise, for a sum of ``count`` rows that each add at most ``2^bits`` to an entry."""
         if not self._noisy:
             return to_floats(total) * unit
         if count * 2**bits * unit > 2**MAX_SUM_BITS * self._unit:

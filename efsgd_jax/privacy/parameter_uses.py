@@ -82,7 +82,11 @@ def outer_product_sum(
 def weight_gradients(
     use: ParamUse, met: Sequence[jax.Array], cotangents: Sequence[jax.Array], weights: Mapping[Var, jax.Array]
 ) -> dict[Var, jax.Array]:
-    """The gradient of one example with respect to each weight of the use, for that use alone."""
+    """The gradient of one example with respect to each weight of the use, for that use alone.
+
+    ``met`` and ``cotangents`` are those of one example; ``weights`` are the values of the variables that do not depend
+    on the example.
+    """
     equation: Any = use.equation
     given = dict(zip(use.examples, met, strict=True))
 

@@ -173,7 +173,7 @@ class Composition(NamedTuple):
           delta: the delta of the guarantee, in (0, 1).
           accountant: ``"pld"`` (tight) or ``"rdp"``.
           truncated: whether to account for the truncation of batches at their capacity, which RDP does not support.
-          grid: for PLD, the step of the grid of privacy losses; see ``accounting.epsilon``.
+          grid: for PLD, the spacing of the grid of privacy losses; see ``accounting.epsilon``.
 
         Formal guarantees:
           Each phase's event holds given everything that was released before it, so that the composition of the events

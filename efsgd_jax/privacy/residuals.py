@@ -67,14 +67,15 @@ def update_units(
       indices: int ``[B]``, the unit of each row of the batch.
       kept: bool ``[B]``; rows that are False (padding, or a gradient that is zero or not finite) leave the residual of
         their unit unchanged.
-      stretched: for vector residuals, the sums of gradient and residual, each leaf ``[B, ...]``; None for scalar ones.
+      stretched: for vector residuals, the sums ``g_i + r_i`` of gradient and residual before clipping, each leaf
+        ``[B, ...]``; None for scalar ones.
       clipping_excess: the field of that name of the ``ClippedSum``.
       l2_norm_clip: C, or one clip norm per parameter group.
       bound: D, the bound on the joint norm; with groups, that of a group is the same multiple of its C_m.
       decay: a.
     """
     num_units = jax.tree.leaves(residual)[0].shape[0]
-    rows = jnp.where(kept, indices, num_units)  # out of bounds: dropped
+    rows = jnp.where(kept, indices, num_units)  # writes to num_units, which is out of bounds, are dropped
     sensitivity = sensitivity_of(l2_norm_clip)
 
     def store(old: jax.Array, new: jax.Array) -> jax.Array:

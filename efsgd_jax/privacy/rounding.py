@@ -7,9 +7,9 @@ errors for all inputs. The margin is small because of how sums are computed: at 
 in an unknown order, and the blocks are added with compensated summation. Only one block can differ between S and S'.
 
 With u the unit roundoff (2^-24 in float32), B rows in the batch, r = min(B, ROWS) and d elements in the largest leaf,
-the margin, which is relative to C, is the sum of these terms, and of ``4 B^3 u^2`` for the compensated sums::
+the margin is the sum of these terms, each divided by C, and of ``4 B^3 u^2`` for the compensated sums::
 
-    relative error of a row's norm:                  (min(d, 256) ceil(log_256 d) + leaves + 16) u
+    error of a row's norm:                           (min(d, 256) ceil(log_256 d) + leaves + 16) u C
     excess over C of the difference of a block:      2 (r + 12) r u C
                                                      (8 u of the 12 u are for products: six passes on a TPU)
     additional difference of the whole batch:        12 B u C

@@ -12,9 +12,9 @@ def sample_capacity(
 ) -> int:
     """A padded batch size that a Poisson batch of expected size ``q * N`` practically never exceeds.
 
-    It is six standard deviations above the mean, but at most ``N``, and rounded up to a multiple of ``multiple_of``
-    unless ``multiple_of`` is larger. The accounting includes the truncation of batches that exceed it: see
-    ``dp_sgd_event``.
+    It is six standard deviations above the mean, but at most ``N``. The result is rounded up to a multiple of
+    ``multiple_of``, which may be above N, unless ``multiple_of`` is larger than it. The accounting includes the
+    truncation of batches that exceed it: see ``dp_sgd_event``.
 
     Args:
       dataset_size: N.

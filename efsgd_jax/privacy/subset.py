@@ -36,7 +36,8 @@ def replaced_in_subset(noise_multiplier: float, sampling_prob: float, grid: floa
         delta(epsilon) = max(H((1 - g) Q + g P || Q), H(Q || (1 - g) Q + g P))
 
     Args:
-      noise_multiplier: sigma, standard deviation of the noise over the largest distance between two values.
+      noise_multiplier: sigma, standard deviation of the noise over the largest distance between the values that a
+        record and its replacement add.
       sampling_prob: g in (0, 1], size of the subset over the number of all records.
       grid: distance between two points of the grid of privacy losses; every grid gives an upper bound.
 
@@ -57,13 +58,14 @@ class Loss(NamedTuple):
     """The privacy loss of an event that is composed ``times`` times.
 
     Attributes:
-      on: function from a grid to the privacy loss distribution on it.
+      discretised: function from the distance between two points of a grid to the privacy loss distribution (PLD) on
+        that grid.
       times: how often the event is composed.
       sigma: noise multiplier of the Gaussian.
       sampling_prob: probability that a given example is in the batch or subset.
     """
 
-    on: Callable[[float], PrivacyLossDistribution]
+    discretised: Callable[[float], PrivacyLossDistribution]
     times: int
     sigma: float
     sampling_prob: float
@@ -88,7 +90,7 @@ class PLDAccountant(pld.PLDAccountant):
 
     @property
     def grid(self) -> float:
-        """The grid for the losses that were composed so far."""
+        """Distance between two points of the grid for the losses that were composed so far."""
         factors = [(chi_square(loss.sigma, loss.sampling_prob), loss.times) for loss in self._losses]
         if self._pld is not self._identity_pld:
             return self._value_discretization_interval  # dp-accounting has discretised some losses on it
@@ -102,20 +104,20 @@ class PLDAccountant(pld.PLDAccountant):
             return math.inf
         if self._pld is not self._identity_pld:
             # ``_pld`` is discretised on this grid already, so that no coarser one can be tried.
-            return epsilon_at([*self._on(self.grid), (self._pld, 1)], self.grid, target_delta)
+            return epsilon_at([*self._discretised(self.grid), (self._pld, 1)], self.grid, target_delta)
         if not self._losses:
             return 0.0
         grid = self.grid
         while True:
             try:
-                return epsilon_at(self._on(grid), grid, target_delta)
+                return epsilon_at(self._discretised(grid), grid, target_delta)
             except UnboundedLossError:
                 return math.inf
             except GridTooFineError:
                 grid *= 2
 
-    def _on(self, grid: float) -> list[tuple[PrivacyLossDistribution, int]]:
-        return [(loss.on(grid), loss.times) for loss in self._losses]
+    def _discretised(self, grid: float) -> list[tuple[PrivacyLossDistribution, int]]:
+        return [(loss.discretised(grid), loss.times) for loss in self._losses]
 
     def get_delta(self, target_epsilon: float) -> float:
         """Not supported: raises ``NotImplementedError``."""
@@ -134,7 +136,8 @@ class PLDAccountant(pld.PLDAccountant):
             sigma = (event.event if poisson else event).noise_multiplier
             loss = Loss(functools.partial(one_step, event), count, sigma, event.sampling_probability)
         elif self._neighboring_relation in (ADD_OR_REMOVE_ONE, REPLACE_ONE) and _is_noisy_gaussian(event):
-            # All records take part; the privacy loss is then the same under both relations.
+            # All records take part; the privacy loss is then the same under both relations. ``count`` Gaussians compose
+            # to one with a noise multiplier that is smaller by sqrt(count).
             sigma = event.noise_multiplier / count**0.5
             loss = Loss(functools.partial(poisson_sampled, sigma, 1.0), 1, sigma, 1.0)
         elif self._neighboring_relation is REPLACE_ONE and _is_noisy_subset(event):

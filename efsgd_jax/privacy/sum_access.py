@@ -44,7 +44,8 @@ class VectorSum(NamedTuple):
     Attributes:
       of: function from a record to v, float ``[D]``.
       l2_norm_clip: C.
-      count_weight: w, in the unit of the vectors; 0 for no counts.
+      count_weight: w, on the same scale as the vectors; 0 for no counts. A larger weight gives the counts less noise
+        and the sums more.
 
     Examples:
       >>> VectorSum(lambda record: record.image, l2_norm_clip=3.0, count_weight=4.0).length
@@ -110,7 +111,7 @@ class OuterSum(NamedTuple):
         computes it once for all steps. A vector with other numbers, or with a norm above ``longest``, counts as zero.
       right: function from a record to b, float ``[Q]``, which is clipped to ``C / longest``.
       longest: the largest norm of a, as a value and not in units.
-      l2_norm_clip: C.
+      l2_norm_clip: C, the largest norm of one record's outer product ``a b^T``.
 
     Examples:
       >>> OuterSum(lambda r: r.features, lambda r: r.error, longest=2.0, l2_norm_clip=0.6).length
@@ -143,6 +144,7 @@ def whole_factor(vector: jax.Array, longest: float) -> jax.Array:
 
 
 def _checked(values: jax.Array, longest: float) -> Rows:
+    """``Rows`` of vectors in units of ``longest / 2^8``; those with other numbers or a larger norm become zero."""
     whole = jnp.all(values == jnp.round(values), axis=1, keepdims=True)
     limit = 2.0**FACTOR_BITS
     squares = jnp.square(jnp.clip(values, -limit - 1, limit + 1).astype(jnp.int32))

@@ -11,8 +11,8 @@ feedback if ``config.privacy.feedback`` is set::
 
     l(x, y) = |G(z(x, y), y) - x|^2
 
-A generated image is ``G(z, y)`` for a code that is drawn from the mixture of class y. Before training, f is zero: the
-generator starts as the mixture, and every code keeps its own image.
+A generated image is ``G(z, y)`` for a code that is drawn from the mixture of class y. Before training, f is zero, so
+that ``G(z, y) = b(z, y)``: the images are those of the mixture.
 """
 
 from collections.abc import Sequence

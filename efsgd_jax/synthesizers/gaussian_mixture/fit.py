@@ -24,9 +24,11 @@ from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
 from efsgd_jax.synthesizers.gaussian_mixture.space import Basis, Latent, latent_space, principal_basis
 
-# Class means: what an example adds to its class's count, relative to the clip norm of its vector.
+# Class means: what an example adds to its class's count, relative to the clip norm of its vector. The larger it is, the
+# less noise the counts have, and the more the sums.
 COUNT_LENGTH = 0.25
-# Moments: weights of an example's count and of its second moment, relative to its difference from the centre.
+# Moments: weights of an example's count and of its second moment, relative to its difference from the centre. The
+# larger a weight, the less noise its sum has, and the more the other sums of the same release.
 MOMENT_COUNT_WEIGHT, MOMENT_SQUARE_WEIGHT = 0.3, 2.0
 # Moments: clip norm of an example's difference from its centre, in latent space, where every code has norm at most 1.
 # With one component for each class, and with several. Clipping makes the components narrower than the data.
@@ -67,6 +69,7 @@ def fit_phases(spec: ImageSpec, hp: Hyperparameters, plan: Mapping[str, PlannedP
     def view(record: Record) -> Vector:
         return Vector(to_vector(record.image, hp), record.label)
 
+    # A phase's state is the number of steps taken, its key, and what the phase releases.
     def phase(name: str, init: Callable[[Released], Any], step: Callable[[Any, SumAccess, Released], Any]) -> Phase:
         return Phase(
             plan[name],
@@ -100,7 +103,8 @@ def fit_phases(spec: ImageSpec, hp: Hyperparameters, plan: Mapping[str, PlannedP
     def centres_step(centres: jax.Array, access: SumAccess, released: Released) -> jax.Array:
         """One noisy step of Lloyd's algorithm.
 
-        A centre with few members is shrunk towards the class mean, because its sum is divided by at least 3 std + 1.
+        A centre with few members is shrunk towards the class mean, because its sum is divided by at least 3 std + 1,
+        where std is the standard deviation of the noise on its count.
         """
         space = latent(released)
         members = VectorSum(space.code, 1.0, 1.0)

@@ -26,12 +26,12 @@ def find_pose(image: jax.Array, slant: bool) -> jax.Array:
     If ``slant`` is False, the last number is 0. A black image has the same pose as a uniformly grey one.
     """
     across, down = places(image.shape[0])
-    light = jnp.mean(image, axis=-1) + 1e-6
+    light = jnp.mean(image, axis=-1) + 1e-6  # not zero for a black image
     light = light / jnp.sum(light)
     x, y = jnp.sum(light * across), jnp.sum(light * down)
     dx, dy = across - x, down - y
     xx, xy, yy = jnp.sum(light * dx * dx), jnp.sum(light * dx * dy), jnp.sum(light * dy * dy)
-    narrowest = (0.5 / image.shape[0]) ** 2
+    narrowest = (0.5 / image.shape[0]) ** 2  # the variance for a standard deviation of half a pixel
     yy = jnp.maximum(yy, narrowest)
     shear = jnp.clip(xy / yy, -1.0, 1.0) if slant else jnp.zeros(())
     width = 0.5 * jnp.log(jnp.maximum(xx - shear**2 * yy, narrowest) / FRAME_WIDTH**2)

@@ -11,6 +11,8 @@ Propose = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class _Round(NamedTuple):
+    """The state between two rounds of proposals: the finished images, and what each lane works on."""
+
     images: jax.Array
     image: jax.Array  # number of each lane's image
     attempt: jax.Array  # number of its attempts so far

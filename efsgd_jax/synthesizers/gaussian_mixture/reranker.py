@@ -19,15 +19,20 @@ from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
 
 # Number of directions of gradients that are told apart.
 ORIENTATIONS = 8
-# Aim for the number of cells along a side of the image; the cell size is rounded, so that there may be more or fewer.
+# Intended number of cells (squares of pixels) along a side of the image. A cell's size is a whole number of pixels, at
+# least 2, so that there may be more or fewer.
 CELLS = 7
+# Weight of the means of the channels relative to the gradients' features.
+MEAN_WEIGHT = 0.5
 # Constant feature (for the bias) that is appended to the other features, whose norm is at most 1.
 CONSTANT = 0.3
 # Bound of the norm of all features together, with a margin for rounding.
 LONGEST = 1.0001 * math.hypot(1.0, CONSTANT)
-# Added to the mean gradient strength around a cell before dividing by it, so that faint gradients stay faint.
+# Added to the mean strength of the gradients around a cell before dividing by it, so that features are small where
+# there is hardly any gradient.
 FAINT = 0.02
-# Factor of the logits: logits = SHARPNESS * features @ weights.
+# Factor of the logits, which are SHARPNESS * features @ weights. Features have a norm of about 1; without the factor,
+# logits for weights of norm 1 would be small.
 SHARPNESS = 10.0
 # Momentum of the gradient descent.
 MOMENTUM = 0.9
@@ -37,8 +42,8 @@ def oriented_gradients(images: jax.Array) -> jax.Array:
     """Features of float images ``[N, S, S, C]`` in [0, 1]: ``[N, F]``, each row of norm at most ``LONGEST``.
 
     For each cell of the image, the features are the strength of the gradient in eight directions, relative to the
-    surrounding cells, and the mean of each channel. They are centred and scaled to norm 1; a black image has zeros. The
-    last feature is ``CONSTANT``.
+    cells around it (square root of the ratio), and the mean of each channel times ``MEAN_WEIGHT``. They are centred and
+    scaled to norm 1; a black image has zeros. The last feature is ``CONSTANT``.
     """
     side = images.shape[1]
     cell = max(2, side // CELLS)
@@ -47,14 +52,16 @@ def oriented_gradients(images: jax.Array) -> jax.Array:
     down = jnp.pad(grey[:, 2:] - grey[:, :-2], ((0, 0), (1, 1), (0, 0)))
     angles = jnp.arange(ORIENTATIONS) * (2 * math.pi / ORIENTATIONS)
     along = jax.nn.relu(right[..., None] * jnp.cos(angles) + down[..., None] * jnp.sin(angles))
-    # The cubed cosine of the angle weights each direction; it is about as narrow as an eighth of the circle.
+    # The strength of the gradient times the cubed cosine of its angle to each direction. Neighbouring directions are 45
+    # degrees apart; the cubed cosine is one half at 37 degrees.
     tuned = along**3 / (jnp.square(right) + jnp.square(down) + 1e-8)[..., None]
+    # Windows extend a pixel beyond the cell on each side, so that a small shift changes the features less.
     strength = _mean_over(tuned, cell + 2, cell)
     around = _mean_over(jnp.sum(strength, axis=-1, keepdims=True), 3, 1)
     relative = jnp.sqrt(strength / (around + FAINT))
     means = _mean_over(images, cell, cell)
     n = images.shape[0]
-    features = jnp.concatenate([relative.reshape(n, -1), 0.5 * means.reshape(n, -1)], axis=1)
+    features = jnp.concatenate([relative.reshape(n, -1), MEAN_WEIGHT * means.reshape(n, -1)], axis=1)
     features = features - jnp.mean(features, axis=1, keepdims=True)
     features = features / jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-6)
     return jnp.concatenate([features, jnp.full((n, 1), CONSTANT)], axis=1)
@@ -66,6 +73,7 @@ def num_features(shape: tuple[int, int, int]) -> int:
 
 
 def _mean_over(x: jax.Array, window: int, stride: int) -> jax.Array:
+    """Means of ``[N, S, S, C]`` over square windows, ``stride`` pixels apart; pixels beyond the border count as 0."""
     dims, strides = (1, window, window, 1), (1, stride, stride, 1)
     return jax.lax.reduce_window(x, 0.0, jax.lax.add, dims, strides, "SAME") / window**2
 

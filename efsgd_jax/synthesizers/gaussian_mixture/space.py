@@ -61,6 +61,7 @@ def principal_basis(second_moment: jax.Array, directions: int, std: float) -> Ba
     values, vectors = jnp.linalg.eigh(second_moment)
     directions = min(directions, size)
     kept, trace = values[::-1][:directions], jnp.sum(values)
+    # Edge of Wigner's semicircle: 2 sqrt(D) times the standard deviation off the diagonal.
     edge = 2 * std * math.sqrt(size / 2)
     above = kept > max(edge, 1e-7)
     variances = jnp.where(above, (kept + jnp.sqrt(jnp.maximum(kept**2 - edge**2, 0.0))) / 2, 0.0)

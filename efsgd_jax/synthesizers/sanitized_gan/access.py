@@ -110,7 +110,7 @@ class ShardAccess(Access):
         """Trains the networks of every shard by ``f(member, real, key) -> member``.
 
         Shards are processed in chunks, so that the memory never holds a second copy of all networks. The networks of a
-        shard without records are unchanged.
+        shard without records are unchanged. ``members`` and ``examples`` are those of ``train``.
         """
         k = self._mechanism.num_shards
         size = min(CHUNK, k)
@@ -168,16 +168,20 @@ class ShardAccess(Access):
     def _in_images(
         self, generator_loss: GeneratorLoss, stack: PyTree, given: Any, params: PyTree, residual: PyTree, key: jax.Array
     ) -> tuple[PyTree, PyTree, jax.Array]:
-        """Sanitises the gradient with respect to each image, and backpropagates the results through the generator."""
+        """Sanitises the gradient with respect to each image, and backpropagates the results through the generator.
+
+        The loss is the sum over the images, so that what is clipped is the gradient of an image's own loss. The
+        sanitiser then divides by the number of images, which gives the gradient of the mean.
+        """
         m, scoring = self._mechanism, self._turn.scoring
-        each = m.images_per_step // m.num_scoring
+        each = m.images_per_step // m.num_scoring  # number of images that each scoring shard scores
         sanitize = make_sanitizer(m.transform(fresh_key()))  # this key is not used: each call is given its own
 
         def loss(params: PyTree, residual: PyTree) -> tuple[jax.Array, jax.Array]:
             z, labels = (x.reshape(-1, *x.shape[2:]) for x in (given.z, given.labels))
             fakes = generator_loss.decode(params, z, labels, key)
-            units = jnp.repeat(scoring, each)
-            clean = jax.vmap(sanitize, in_axes=(0, 0, None, 0))(fakes, residual, self._noise_key, units)
+            shard_of_image = jnp.repeat(scoring, each)
+            clean = jax.vmap(sanitize, in_axes=(0, 0, None, 0))(fakes, residual, self._noise_key, shard_of_image)
             by_shard = clean.reshape(m.num_scoring, each, *fakes.shape[1:])
             losses = over_members(lambda k, x, g: generator_loss.losses(take(stack, k), x, g), scoring, by_shard, given)
             return jnp.sum(losses), jnp.mean(losses)

@@ -20,7 +20,7 @@ SAMPLERS = {
 
 
 def describe(mechanism: "ShardMechanism", steps: int, delta: float, epsilon_spent: float) -> Description:
-    """Describes a run that took ``steps`` steps and spent ``epsilon_spent``."""
+    """Describes a run that took ``steps`` steps and spent ``epsilon_spent`` at ``delta``."""
     by_name = accountings(mechanism, steps, delta, epsilon_spent)
     unproven = mechanism.noise_multiplier > 0 and not mechanism.proven
     return Description(

@@ -76,11 +76,12 @@ class ShardMechanism(NamedTuple):
       judges_per_step: number M of scoring shards in a step, in ``parameter`` only.
       trained_per_step: number U of shards that train in a step, in ``independent`` and ``parameter``. Costs no epsilon.
       feedback: mode of ``error_feedback_aggregate``; ``local``, a residual for each shard, is for ``round_robin`` only.
-      feedback_l2_norm_clip: D of that mode.
+      feedback_l2_norm_clip: D; its meaning in each mode is in ``error_feedback_aggregate``.
       feedback_decay: decay a of ``local`` and ``private``. Costs no epsilon.
       feedback_share: share rho of ``private``. Costs no epsilon.
       real_codes: whether some generated images are reconstructed from codes of real images.
-      fresh_share: with ``hidden``, the share of the noise's variance on the fresh gradients. None for one half.
+      fresh_share: with ``hidden``, the share of the noise's variance that the accounting assigns to the gradients of
+        the step; the rest covers the residual. None for one half.
     """
 
     dataset_size: int
@@ -168,17 +169,23 @@ class ShardMechanism(NamedTuple):
     def draw(self, key: jax.Array, shards: Shards, members: jax.Array, count: int) -> jax.Array:
         """Samples indices of ``count`` examples of each shard in ``members``: int ``[len(members), count]``.
 
-        Sampling is uniform, with replacement. For an empty shard, they are another shard's: mask by ``shards.sizes``.
+        Sampling is uniform, with replacement. The indices for a shard without examples are those of another shard's
+        examples: the caller must discard whatever is computed from them where ``shards.sizes`` is 0.
         """
         sizes = jnp.maximum(shards.sizes[members], 1)[:, None]
         offsets = jax.random.randint(key, (members.shape[0], count), 0, sizes)
         return shards.order[jnp.minimum(shards.starts[members][:, None] + offsets, self.dataset_size - 1)]
 
     def transform(self, key: jax.Array) -> optax.GradientTransformationExtraArgs:
-        """The optax transform that sanitises gradients ``[n, ...]`` of n shards (1 in image space) to a noisy mean."""
+        """The optax transform that clips gradients ``[n, ...]``, adds noise to their sum, and divides by a batch size.
+
+        In ``parameter`` there is one row for each of the n = M scoring shards, and the sum is divided by M. In image
+        space the transform is applied to each of the B images by itself (n = 1, under ``vmap``). The row is the
+        gradient of that image's own loss, and is divided by B, since the generator's loss is the mean over the images.
+        """
         return error_feedback_aggregate(
             self.l2_norm_clip,
-            2 * self.noise_multiplier,  # the transform's unit is the clip norm C; that of sigma is 2 C
+            2 * self.noise_multiplier,  # the transform multiplies this number by C, whereas sigma is relative to 2 C
             key,
             expected_batch_size=self.images_per_step if self.in_image_space else self.judges_per_step,
             feedback=self.feedback,
@@ -214,8 +221,7 @@ class ShardMechanism(NamedTuple):
         return self._replace(noise_multiplier=noise_multiplier)
 
     def prepared(self, steps: int, delta: float) -> "ShardMechanism":
-        """The mechanism with the split of ``hidden`` feedback's noise that has the lowest epsilon by RDP; unchanged in
-        other modes, without noise or without a proof."""
+        """With ``hidden``, noise and a proof, a copy with the ``fresh_share`` of the lowest epsilon by RDP."""
         if self.feedback != "hidden" or self.noise_multiplier == 0 or not self.proven:
             return self
         return self._replace(fresh_share=best_fresh_share(self, steps, delta))
@@ -239,7 +245,7 @@ class ShardMechanism(NamedTuple):
           ``REPLACE_ONE``, and composition is adaptive. In ``round_robin`` the changed shard affects only its own turns,
           also with ``local`` residuals, which are part of the shard. ``private``: both channels change by at most twice
           their clip norms, whatever the share. ``hidden``: two residuals are at most 2D apart in any later step,
-          whatever was sampled; the noise is split as in ``dp_sgd.hidden_feedback_event``.
+          whatever was sampled; the noise is split as in ``dp_sgd_events.hidden_feedback_event``.
         """
         del truncated
         if self.noise_multiplier == 0:
@@ -270,13 +276,7 @@ class ShardMechanism(NamedTuple):
         return dp_accounting.SelfComposedDpEvent(sampled, times)
 
     def epsilon(
-        self,
-        steps: int,
-        delta: float,
-        *,
-        accountant: Accountant = "pld",
-        truncated: bool = True,
-        grid: float = FINE,
+        self, steps: int, delta: float, *, accountant: Accountant = "pld", truncated: bool = True, grid: float = FINE
     ) -> float:
         """The proven epsilon of ``steps`` steps at ``delta``: ``inf`` without noise, or if nothing is proven.
 

@@ -5,12 +5,14 @@ EFSGD (arXiv 2601.15061, with feedback, ``noise_injection`` and ``reconstruction
 discriminator of shard k, and x_j = G(z_j, y_j) a generated image that the discriminator of shard k(j) scores. The
 generator's update is the gradient of the first loss or, with ``schedule=parameter``, the second::
 
-    image space      gradient of sum_j l_k(j)(sanitize(x_j)) / B; the sanitiser clips and noises each image's gradient
+    image space      gradient of sum_j l_k(j)(sanitize(x_j)); the sanitiser clips each image's gradient, adds noise, and
+                     divides by B
     parameter space  sum_m clip(gradient of shard m's mean loss over its B / M images) / M + noise
 
-where l_k = -D_k, plus the classifier's cross-entropy if ``classifier_weight`` is set. With reconstruction, the squared
-distance to images of the shard is added (``generator_inputs.py``). The mechanism's ``turn`` decides which shards train,
-and the discriminators of which shards score images; the networks of a shard are in ``shard.py``.
+where B is the number of images and M that of scoring shards in a step, and l_k = -D_k, plus the classifier's
+cross-entropy if ``classifier_weight`` is set. With reconstruction, the squared distance to images of the shard is added
+(``generator_inputs.py``). The mechanism's ``turn`` decides which shards train, and the discriminators of which shards
+score images; the networks of a shard are in ``shard.py``.
 """
 
 from collections.abc import Callable, Sequence

@@ -139,7 +139,10 @@ def calibrate_as_published(
 
 
 def _subsampled_gaussian_rdp(alpha: int, gamma: float, sigma: float) -> float:
-    """RDP of order ``alpha`` of a Gaussian on a fraction ``gamma`` of the data, sampled without replacement."""
+    """RDP of order ``alpha`` of a Gaussian on a fraction ``gamma`` of the data, sampled without replacement.
+
+    This is Theorem 9 of Wang et al.; ``sigma`` is the standard deviation of the noise over the sensitivity.
+    """
     rdp = 1 / (2 * sigma**2)  # the Gaussian's RDP of order 1; that of order j is j times this
     j = np.arange(3, alpha + 1)
     log_binomial = gammaln(alpha + 1) - gammaln(j + 1) - gammaln(alpha - j + 1)

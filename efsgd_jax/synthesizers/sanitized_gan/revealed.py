@@ -13,17 +13,30 @@ if TYPE_CHECKING:
 def revealed_epsilon(mechanism: "ShardMechanism", steps: int, delta: float) -> float:
     """The proven epsilon of the schedule ``published``, as if it were public which shard was sampled in each step.
 
+    Args:
+      mechanism: the mechanism, which has noise. K is its ``num_shards``, B its ``images_per_step``, sigma its
+        ``noise_multiplier``, C its ``l2_norm_clip`` and D its ``feedback_l2_norm_clip``.
+      steps: T, the number of steps.
+      delta: the delta of the guarantee, in (0, 1).
+
     Formal guarantees:
       A shard's state, and so its later gradients, depend on the steps in which the shard was sampled. The samples of
       different steps are therefore not independent and do not amplify. The bound treats them as public. The changed
       shard is sampled V ~ Binomial(T, 1/K) times, and ``delta(epsilon) = E_V delta_V(epsilon)``, where ``delta_V`` is
-      that of one Gaussian with all V B images. With ``hidden`` feedback its residual's Gaussian is added, and the noise
-      is split for the mean of V.
+      that of the changed shard's V B sanitised gradients: one Gaussian with noise multiplier ``sigma / sqrt(V B)``.
+
+      With ``hidden`` feedback the residuals are released as well, B of them in each of the T - 1 steps after the first.
+      A share s of the noise's variance covers the gradients and 1 - s the residuals, so that ``delta_V`` is that of a
+      Gaussian with ``1 / sigma_V^2 = V B / (s sigma^2) + (T - 1) B D^2 / ((1 - s) C^2 sigma^2)``. Every s gives a valid
+      bound; the one that minimises the mean of this expression over V is used.
+
+      Values of V with a probability of at most 1e-30 are left out of the mean over V. What they could add to delta, at
+      most ``(T + 1) 1e-30``, is neglected.
     """
     visits = np.arange(steps + 1)
     weights = stats.binom.pmf(visits, steps, 1 / mechanism.num_shards)
     visits, weights = visits[weights > 1e-30], weights[weights > 1e-30]
-    # For each V, the squared distance of the two means divided by the variance of the noise.
+    # For each V, 1 / sigma_V^2: the squared distance of the two means divided by the variance of the noise.
     cost = mechanism.images_per_step * visits / mechanism.noise_multiplier**2
     if mechanism.feedback == "hidden":
         assert mechanism.feedback_l2_norm_clip is not None
@@ -38,8 +51,10 @@ def revealed_epsilon(mechanism: "ShardMechanism", steps: int, delta: float) -> f
         upper = special.log_ndtr(-eps / mu + mu / 2)
         lower = eps + special.log_ndtr(-eps / mu - mu / 2)
         deltas = np.exp(upper) * -np.expm1(np.minimum(lower - upper, 0.0))
+        # 1e-300 avoids the logarithm of 0.
         return math.log(float(np.sum(weights[cost > 0] * deltas)) + 1e-300) - math.log(delta)
 
     if log_ratio(0.0) <= 0:
         return 0.0
+    # At the upper end, -eps / mu + mu / 2 is below -40 for every V, so that delta(eps) is below 1e-300.
     return float(optimize.brentq(log_ratio, 0.0, float(np.max(cost)) + 40 * float(np.max(mu)) + 100))

@@ -17,6 +17,8 @@ def make_sanitizer(
 ) -> Callable[[PyTree, PyTree, jax.Array, jax.Array], PyTree]:
     """Returns ``sanitize(x, residual, key, unit) -> x``, an identity whose gradients are sanitised.
 
+    In ``sanitized_gan``, x is a generated image, and ``unit`` is the index of the shard that scores it.
+
     Let g be the gradient of the loss with respect to the output, for one pytree ``x``. The gradients with respect to
     the inputs are then::
 
@@ -28,11 +30,13 @@ def make_sanitizer(
     ``keys.member_key``.
 
     Args:
-      transform: ``error_feedback_aggregate(...)`` or ``ShardMechanism.transform``; it gets g as its only example.
+      transform: ``error_feedback_aggregate(...)`` or ``ShardMechanism.transform``; it gets g with a leading axis of 1,
+        as the gradient of a single example.
 
     Returns:
       ``sanitize``, whose arguments ``x`` and ``residual`` are pytrees. ``key`` is a typed PRNG key, secret and used
-      once. ``unit`` is an int scalar, the index of the unit whose residual is used in mode ``local``.
+      once. ``unit`` is an int scalar, the index of the unit (a shard or an example with a residual of its own)
+      whose residual is used in mode ``local``; it has no effect in other modes.
 
     Formal guarantees:
       The backward pass through whatever computed ``x`` is a function of transform(g) alone. It is post-processing if

@@ -7,7 +7,8 @@ interpolations x^ between both, each time the shard trains::
     classifier     re-initialised; a few steps of CE on (x', y), then a few on (x, y)          (DP-GAN-DPAC)
     encoder        |G(E(x), y) - x|^2 + beta KL(E(x))                                          (EFSGD)
 
-Names with ``critic`` are of the discriminator, as GS-WGAN calls it.
+The weights are hyperparameters: lambda is ``gradient_penalty``, epsilon ``logit_penalty`` (not the epsilon of
+privacy), and beta ``kl_weight``. Names with ``critic`` are of the discriminator, as GS-WGAN calls it.
 """
 
 from collections.abc import Callable
@@ -109,6 +110,7 @@ def make_shard(spec: ImageSpec, hp: Hyperparameters, decode: Decode, classifiers
         mix = jax.random.uniform(key, (fake.shape[0], 1, 1, 1))
         between = mix * real.pixels + (1 - mix) * fake
         slope = jax.grad(lambda x: jnp.sum(score(params, x, real.labels)))(between)
+        # With 1e-12, since the derivative of a square root at 0 is infinite.
         length = jnp.sqrt(jnp.sum(jnp.square(slope), axis=(1, 2, 3)) + 1e-12)
         penalty = jnp.mean(jnp.square(length - 1))
         distance = jnp.mean(on_real) - jnp.mean(on_fake)
