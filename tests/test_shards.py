@@ -1,5 +1,7 @@
 """Shards: which ones train and score images, and that the accountant of replaced members bounds what it must."""
 
+import math
+
 import dp_accounting
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from efsgd_jax.privacy import epsilon
 from efsgd_jax.privacy.subset import REPLACE_ONE, replaced_in_subset
 from efsgd_jax.synthesizers.sanitized_gan.mechanism import IMAGE_SCHEDULES, ShardMechanism
 from efsgd_jax.synthesizers.sanitized_gan.published_accounting import SanitizedGan, accountings, calibrate_as_published
+from efsgd_jax.synthesizers.sanitized_gan.revealed import revealed_epsilon
 
 M = ShardMechanism(600, 10, "independent", 1.07)
 
@@ -91,6 +94,12 @@ def test_training_follows_a_public_order_and_scoring_shards_are_fresh_draws():
     published = M._replace(schedule="published").turn(jax.random.key(3), jnp.array(3))
     assert published.training.tolist() == published.scoring.tolist()
     assert M._replace(schedule="round_robin").turn(jax.random.key(3), jnp.array(13)).scoring.tolist() == [3]
+
+
+def test_numbers_of_samples_that_are_left_out_are_counted_in_delta():
+    published = M._replace(schedule="published")
+    bounds = [revealed_epsilon(published, 50, delta) for delta in (1e-5, 1e-15, 52e-30, 51e-30)]
+    assert bounds[0] < bounds[1] < bounds[2] < bounds[3] == math.inf
 
 
 def test_the_parameter_schedule_costs_least_and_the_published_one_most():

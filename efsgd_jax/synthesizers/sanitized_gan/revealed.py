@@ -9,6 +9,11 @@ from scipy import optimize, special, stats
 if TYPE_CHECKING:
     from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
+# Probability up to which a number of samples is left out of a mean.
+NEGLECTED = 1e-30
+# Largest error of the epsilon that solves the equation.
+TOLERANCE = 1e-11
+
 
 def revealed_epsilon(mechanism: "ShardMechanism", steps: int, delta: float) -> float:
     """The proven epsilon of the schedule ``published``, as if it were public which shard was sampled in each step.
@@ -30,12 +35,16 @@ def revealed_epsilon(mechanism: "ShardMechanism", steps: int, delta: float) -> f
       Gaussian with ``1 / sigma_V^2 = V B / (s sigma^2) + (T - 1) B D^2 / ((1 - s) C^2 sigma^2)``. Every s gives a valid
       bound; the one that minimises the mean of this expression over V is used.
 
-      Values of V with a probability of at most 1e-30 are left out of the mean over V. What they could add to delta, at
-      most ``(T + 1) 1e-30``, is neglected.
+      Values of V with a probability of at most ``NEGLECTED`` are left out of the mean over V. They add
+      ``(T + 1) NEGLECTED`` to delta, as if each of them had that probability and a delta of 1. The result is rounded up
+      by the tolerance with which the equation is solved.
     """
+    left_out = (steps + 1) * NEGLECTED
+    if delta <= left_out:
+        return math.inf
     visits = np.arange(steps + 1)
     weights = stats.binom.pmf(visits, steps, 1 / mechanism.num_shards)
-    visits, weights = visits[weights > 1e-30], weights[weights > 1e-30]
+    visits, weights = visits[weights > NEGLECTED], weights[weights > NEGLECTED]
     # For each V, 1 / sigma_V^2: the squared distance of the two means divided by the variance of the noise.
     cost = mechanism.images_per_step * visits / mechanism.noise_multiplier**2
     if mechanism.feedback == "hidden":
@@ -51,10 +60,10 @@ def revealed_epsilon(mechanism: "ShardMechanism", steps: int, delta: float) -> f
         upper = special.log_ndtr(-eps / mu + mu / 2)
         lower = eps + special.log_ndtr(-eps / mu - mu / 2)
         deltas = np.exp(upper) * -np.expm1(np.minimum(lower - upper, 0.0))
-        # 1e-300 avoids the logarithm of 0.
-        return math.log(float(np.sum(weights[cost > 0] * deltas)) + 1e-300) - math.log(delta)
+        return math.log(float(np.sum(weights[cost > 0] * deltas)) + left_out) - math.log(delta)
 
     if log_ratio(0.0) <= 0:
         return 0.0
     # At the upper end, -eps / mu + mu / 2 is below -40 for every V, so that delta(eps) is below 1e-300.
-    return float(optimize.brentq(log_ratio, 0.0, float(np.max(cost)) + 40 * float(np.max(mu)) + 100))
+    largest = float(np.max(cost)) + 40 * float(np.max(mu)) + 100
+    return float(optimize.brentq(log_ratio, 0.0, largest, xtol=TOLERANCE)) + 2 * TOLERANCE
