@@ -21,7 +21,7 @@ from efsgd_jax.cli.train import main as train
 from efsgd_jax.errors import UserError
 from efsgd_jax.runs.ownership import sole_owner
 from efsgd_jax.runs.workdir import Workdir
-from efsgd_jax.training import loop
+from efsgd_jax.training import loop, signals
 from efsgd_jax.training.checkpoints import Checkpoints
 from efsgd_jax.training.devices import plain
 
@@ -232,6 +232,22 @@ def test_a_clock_that_jumps_changes_nothing(small_config, finished_run, tmp_path
     rows = [json.loads(line) for line in (tmp_path / "run/private/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6]
     assert all(row["images_per_second"] > 0 for row in rows)
+
+
+def test_no_process_passes_over_the_step_at_which_all_end(monkeypatch):
+    """Steps are taken ten at a time; JAX stops at the number after the largest one that it was asked about."""
+    chosen, asked = 3, []
+
+    def reached(number):
+        asked.append(number)
+        return number == chosen
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(signals.multihost_utils, "reached_preemption_sync_point", reached)
+    with signals.preemption() as asked_to_end:
+        answers = [asked_to_end(step) for step in range(10, 60, 10)]
+    assert asked == [0, 1, 2, 3, 4]
+    assert answers == [False, False, False, True, False]
 
 
 def test_the_ledger_never_falls(tmp_path):

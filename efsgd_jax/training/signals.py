@@ -5,6 +5,7 @@ Schedulers such as Slurm and Kubernetes send SIGTERM to the processes of a job b
 """
 
 import contextlib
+import itertools
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -17,14 +18,17 @@ from jax.experimental import multihost_utils
 def preemption() -> Iterator[Callable[[int], bool]]:
     """Yields ``asked(step)``: whether the run has to end after this step, because SIGTERM was received.
 
-    In a run of several processes, SIGTERM to any one of them is enough. JAX then chooses the step after the largest one
-    that any process has asked about, and the answer for this step is True in all processes.
+    In a run of several processes, SIGTERM to any one of them is enough. All processes must ask about the same steps, in
+    the same order. JAX gets the number of the question in the place of the step: it chooses the number after the
+    largest one that any process has asked about, and a program that takes several steps at a time could pass over a
+    step. The answer to the chosen question is True in all processes.
 
     In a run of one process, the handler is installed for the duration of the context, and the previous one is restored
     afterwards. In a thread other than the main one, which cannot install handlers, the answer is always False.
     """
     if jax.process_count() > 1:  # ``jax.distributed.initialize`` has installed a handler in each process
-        yield multihost_utils.reached_preemption_sync_point
+        questions = itertools.count()
+        yield lambda step: multihost_utils.reached_preemption_sync_point(next(questions))
         return
     if threading.current_thread() is not threading.main_thread():
         yield lambda step: False
