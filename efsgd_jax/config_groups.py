@@ -44,9 +44,9 @@ class PrivacyKeys:
         all steps stay within epsilon.
       feedback: mode of error feedback. none; local (a residual per example, at no cost); private (a noised residual, at
         no cost); hidden (as published; it costs much more, since its epsilon is computed without assumptions).
-      feedback_l2_norm_clip: D. For hidden the clip norm of the residual of the sum; for local the largest norm of the
-        residual of one example (of one shard in sanitized_gan); for private the larger one of the two clip norms, above
-        which nothing is fed back. 0 for none.
+      feedback_l2_norm_clip: D in docs/privacy/feedback.md. For hidden the clip norm of the residual of the sum; for
+        local the largest norm of the residual of one example (of one shard in sanitized_gan); for private the larger
+        one of the two clip norms, above which nothing is fed back. Without feedback it must be 0.
       feedback_decay: for local the factor of a residual when it is stored; for private the decay of the moving average.
         -1 for the mode's default, 0.5 for local and 0.9 for private.
       feedback_share: for private the share of the budget 1/sigma^2 that is spent on the second noisy sum, which has

@@ -51,8 +51,12 @@ def scales(mode: str, sampler: str, steps: int) -> tuple[float, ...]:
     return tuple(10.0 * (-1) ** t for t in range(steps))
 
 
-def _sum(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
-    """A score for ``hidden`` with q < 1, where the residual shows the canary also in steps without it."""
+def _correlation(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
+    """The inner product of the releases with what the canary adds to them; for ``hidden``.
+
+    There the residual carries the canary into later steps, whereas ``likelihood_ratio`` assumes that it changes only
+    the steps whose batch contains it. With full batches both scores order the runs in the same way.
+    """
     del q
     return jnp.sum(seen * change)
 
@@ -87,7 +91,7 @@ def sound_games(*, quick: bool = False) -> list[Playable]:
                             others=-5.0 if mode == "hidden" else 0.0,
                             clipping=clipping,  # type: ignore[arg-type]
                             tight=full and steps == 1,
-                            score=_sum if mode == "hidden" else likelihood_ratio,
+                            score=_correlation if mode == "hidden" else likelihood_ratio,
                         )
                     )
     games.append(

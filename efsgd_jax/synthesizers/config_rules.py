@@ -34,7 +34,7 @@ def fractions(config: ConfigDict, group: str, keys: Iterable[str]) -> list[Rule]
 
 def joint_clip(config: ConfigDict) -> float:
     """The joint sensitivity sqrt(sum of squares) of ``privacy.l2_norm_clip``, a single norm or one for each network."""
-    clip = config.privacy.get("l2_norm_clip", 0.0)  # gaussian_mixture computes no gradients and has no such key
+    clip = config.privacy.get("l2_norm_clip", 0.0)  # gaussian_mixture has clip norms of its own
     return math.hypot(*clip.values()) if isinstance(clip, ConfigDict) else float(clip)
 
 
