@@ -14,7 +14,12 @@ MAKERS = ("efsgd_jax", "jax", "flax", "numpy", "matplotlib")
 
 
 def configuration_section(config: Mapping[str, Any], *, published: bool) -> Section:
-    """The section with every config key. ``published`` says whether keys that must not be published are left out."""
+    """The section with every key of ``config``.
+
+    Args:
+      config: the configuration, as a dictionary of groups.
+      published: whether it is the published one, from which the caller has left out the keys that must stay private.
+    """
     data = {"published": published, "settings": {key: str(value) for key, value in _flat(config, "")}}
     return Section("configuration", "Configuration", "configuration.html", data)
 

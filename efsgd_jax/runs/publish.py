@@ -37,6 +37,6 @@ def publish(setup: Setup, report: dict[str, Any], directory: Workdir, params: Py
     weights = flax.serialization.to_bytes(jax.device_get(params))
     hashes = {**fingerprints(directory.release), directory.generator.name: hashlib.sha256(weights).hexdigest()}
     write_json(directory.released, hashes, private=True)
-    directory.seal()
+    directory.restrict_permissions()
     with atomic(directory.generator) as temporary:
         temporary.write_bytes(weights)

@@ -123,7 +123,7 @@ class Workdir:
             value = {"steps": steps, "epsilon": epsilon if math.isfinite(epsilon) else "inf", "delta": delta}
             write_json(self.begun, value, private=True)
 
-    def seal(self) -> None:
+    def restrict_permissions(self) -> None:
         """Makes all files under ``private/``, also those that other libraries wrote, readable to their owner only."""
         for path in self.private.rglob("*"):
             with contextlib.suppress(FileNotFoundError):  # a temporary file that was removed in the meantime

@@ -27,5 +27,5 @@ class RunFiles(Protocol):
     def begin(self, steps: int, epsilon: float, delta: float) -> None:
         """Writes to the ledger that the run may take ``steps`` private steps, which spend ``epsilon``."""
 
-    def seal(self) -> None:
+    def restrict_permissions(self) -> None:
         """Makes everything private readable to its owner only."""

@@ -177,7 +177,7 @@ class _Run:
             shown = phase.release(here)
             if phase is self.setup.phases[-1] and (phase.plan.steps > 1 or len(self.setup.phases) == 1):
                 save_grid(self.directory.grids / f"{position:06d}.png", self._grid(shown))
-            self.directory.seal()
+            self.directory.restrict_permissions()
 
     def _records(self, phase: Phase, key: jax.Array) -> PyTree:
         """The views of all records, arranged by the phase's mechanism; None for post-processing.
