@@ -67,7 +67,7 @@ def test_one_class_of_synthetic_images_scores_chance():
 @pytest.fixture(scope="module")
 def digits_cnn():
     data = load_dataset("digits")
-    return train_feature_classifier(data.train_images, data.train_labels, 10, Training(steps=300))
+    return train_feature_classifier(data.train_images, data.train_labels, 10, Training(steps=120))
 
 
 def test_cnn_learns_digits(digits_cnn):
