@@ -64,6 +64,12 @@ class TestEfsgdGanLocal(TestEfsgdGanPlain):
 
 
 @pytest.mark.slow
+class TestEfsgdMixturePlain(SynthesizerContract):
+    method = "efsgd_mixture"
+    changes: ClassVar = {k: v for k, v in TestEfsgdMixture.changes.items() if k != "privacy"}
+
+
+@pytest.mark.slow
 class TestSanitizedGanIndependent(SynthesizerContract):
     method = "sanitized_gan"
     changes: ClassVar = TestSanitizedGan.changes | {"privacy": {"num_shards": 3}}
