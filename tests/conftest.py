@@ -1,7 +1,10 @@
 """Shared fixtures: one tiny run, trained once; compiled programs shared with the processes that tests start."""
 
+import atexit
 import functools
+import gc
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,19 +15,30 @@ from pathlib import Path
 # suite; nothing is left in the user's.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # most are small, and there are many
-os.environ.setdefault("EFSGD_JAX_DATA", tempfile.mkdtemp(prefix="efsgd_jax_tests_"))
-# At level 0 most files take a quarter less time, but the classifiers of test_metrics.py train four times as long.
+if "EFSGD_JAX_DATA" not in os.environ:  # with several workers, the first process makes it for all
+    os.environ["EFSGD_JAX_DATA"] = tempfile.mkdtemp(prefix="efsgd_jax_tests_")
+    atexit.register(shutil.rmtree, os.environ["EFSGD_JAX_DATA"], ignore_errors=True)
+# Not level 0: programs compile in three quarters of the time, but the many that train or draw in tests run much longer.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("EFSGD_JAX_COMPILER_EFFORT", "0")  # of training steps, which take most of the compiler's time
 if subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], capture_output=True).returncode:
     os.environ["XLA_FLAGS"] = ""  # XLA ends a process for a flag that it does not know
 
+import jax
 import pytest
 
 from efsgd_jax import default_config, fit
 from efsgd_jax.privacy import DpSgdMechanism
 from efsgd_jax.privacy.accounting import COARSE
 from efsgd_jax.privacy.clipped_sum import sensitivity_of
+
+# A plugin of pytest may have imported JAX before its variables were set above.
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update(
+    "jax_persistent_cache_min_compile_time_secs", float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"])
+)
+# Tracing makes millions of small objects, which the collector of cycles would look through again and again.
+gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,6 +8,7 @@ The tests run the method on two small data sets of random images, through the ru
 """
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import json
@@ -67,6 +68,12 @@ class Programs:
         self.views = [compiled(jax.vmap(phase.view)) if phase.view else lambda r: r for phase in self.phases]
         self.warm_ups = [make_warm_up(phase) for phase in self.phases]
         self.updates = [make_update(phase) for phase in self.phases]  # as the runner compiles them
+
+    def copy(self):
+        """The same compiled programs, in lists of their own."""
+        other = copy.copy(self)
+        vars(other).update({name: list(programs) for name, programs in vars(self).items()})
+        return other
 
     def run(self, data, *, steps=2, earlier=None):
         """What each phase releases after each of its first steps and in the end, with fixed keys.
@@ -134,8 +141,8 @@ def without_noise(kept):
 
 def a_shape(programs, data):
     """A size in what is released is counted in the data."""
-    distinct = len(np.unique(data.train_images))
-    return release_also(programs, data, lambda state: jnp.zeros(distinct))
+    bright = int(np.sum(data.train_images > 200))
+    return release_also(programs, data, lambda state: jnp.zeros(bright))
 
 
 def a_default(programs, data):
@@ -212,10 +219,7 @@ class SynthesizerContract:
             programs = Programs(config)
             assert same(*(programs.run(data_set(seed)) for seed in (0, 1)))
             for plant in self.plants:
-                leaking = Programs(config)
-                if plant is not a_statistic:  # these are in what is released, not in the steps
-                    leaking.updates = programs.updates
-                assert not same(*(plant(leaking, data_set(seed)) for seed in (0, 1))), plant.__doc__
+                assert not same(*(plant(programs.copy(), data_set(seed)) for seed in (0, 1))), plant.__doc__
 
     def test_with_its_mechanisms_the_release_is_of_the_data(self, programs):
         """Or the comparison above would be of nothing."""

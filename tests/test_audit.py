@@ -147,6 +147,7 @@ def test_released_copies_are_found():
     assert nearness(data[:1], np.array([9]), *copies) == -math.inf
 
 
+@pytest.mark.slow
 def test_a_release_of_a_short_run_tells_nothing(finished_run, capsys):
     result = audit_release(finished_run.workdir)
     assert result.claimed == pytest.approx(finished_run.epsilon)

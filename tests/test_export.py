@@ -37,7 +37,7 @@ def mixture(tmp_path):
     return fit(config, tmp_path / "run", progress=False)
 
 
-@pytest.mark.parametrize("method", ["gan", "mixture"])
+@pytest.mark.parametrize("method", ["gan", pytest.param("mixture", marks=pytest.mark.slow)])
 def test_images_are_the_same_in_a_process_with_jax_alone(method, finished_run, tmp_path):
     run = finished_run if method == "gan" else mixture(tmp_path)
     out = tmp_path / "exported"

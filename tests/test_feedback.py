@@ -68,7 +68,7 @@ def test_hidden_feedback_returns_what_was_clipped():
     assert_trees_close(state.residual, optax.tree.sub(given, sent), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_ensemble_members_get_independent_noise(jit):
     tx = error_feedback_aggregate(1.0, 1.0, jax.random.key(1), expected_batch_size=1)
     params = jax.tree.map(lambda p: jnp.stack([p] * 3), PARAMS)

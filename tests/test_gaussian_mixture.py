@@ -193,7 +193,7 @@ def test_an_edited_mixture_is_not_released(finished, tmp_path, capsys):
 def test_the_same_seed_gives_the_same_run_and_noise_matters(finished, tmp_path):
     config = default_config("gaussian_mixture")
     config.train.seed = 3
-    config.method.update(components=1, directions=5, candidates=1)
+    config.method.update(components=1, directions=5, candidates=1, cluster_steps=1, reranker_steps=1)
     weights = [
         (fit(config, tmp_path / name, progress=False).workdir / "release/generator.msgpack").read_bytes()
         for name in ("a", "b")

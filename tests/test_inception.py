@@ -66,6 +66,7 @@ def test_features_are_those_that_pytorch_fid_computed(network):
     assert not network.published
 
 
+@pytest.mark.slow
 def test_probabilities_are_a_softmax_and_chunks_and_gray_images_change_nothing(network, state_dict, monkeypatch):
     gray = images(channels=1)
     features, probabilities = network.features_and_probabilities(gray)

@@ -63,6 +63,7 @@ def test_channels_of_one_group_do_not_see_another():
     assert (jacobian[:3, :2] > 0).all()
 
 
+@pytest.mark.slow
 def test_a_residual_network_learns_200_digits(digits):
     images, labels, test_images, test_labels = digits
     trained = train_by_epochs(ResNet(10, depth=8), images, labels, LONGER)

@@ -65,7 +65,7 @@ def images(key, *shape):
 @pytest.mark.parametrize("batched", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_step_over_the_stack_is_a_loop_over_its_members(batched):
     shard = make_shard(SPEC, EVERYTHING, lambda params, z, labels, key: jnp.zeros((z.shape[0], 8, 8, 1)) + params, 0)
-    k = 100
+    k = 20
     keys = jax.random.split(jax.random.key(0), k)
     stack = jax.vmap(shard.init)(keys)
     real, fake = (
