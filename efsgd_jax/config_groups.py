@@ -38,15 +38,17 @@ class PrivacyKeys:
     """``config.privacy``: the privacy budget, the noise and error feedback.
 
     Attributes:
-      epsilon: the target epsilon, which is never exceeded; inf trains without noise and without any guarantee.
+      epsilon: the target epsilon, at which training stops. inf: no target; the run then has no noise and no guarantee,
+        or, with a noise_multiplier, takes all steps and reports their epsilon.
       delta: the delta of the guarantee; below 1/N.
       noise_multiplier: standard deviation of the noise over the sensitivity; 0 solves for the smallest one with which
         all steps stay within epsilon.
       feedback: mode of error feedback. none; local (a residual per example, at no cost); private (a noised residual, at
         no cost); hidden (as published; it costs much more, since its epsilon is computed without assumptions).
       feedback_l2_norm_clip: D in docs/privacy/feedback.md. For hidden the clip norm of the residual of the sum; for
-        local the largest norm of the residual of one example (of one shard in sanitized_gan); for private the larger
-        one of the two clip norms, above which nothing is fed back. Without feedback it must be 0.
+        local the largest norm of the residual of one example (of one shard in sanitized_gan); for private a norm
+        above the clip norm C: of a gradient that is longer than C, the part between C and D is fed back, and what lies
+        beyond D is lost. Without feedback it must be 0.
       feedback_decay: for local the factor of a residual when it is stored; for private the decay of the moving average.
         -1 for the mode's default, 0.5 for local and 0.9 for private.
       feedback_share: for private the share of the budget 1/sigma^2 that is spent on the second noisy sum, which has

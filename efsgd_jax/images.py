@@ -17,11 +17,11 @@ def to_pillow(image: np.ndarray) -> Image.Image:
 
 
 def class_grid(images: np.ndarray, labels: np.ndarray, num_classes: int, *, columns: int = 10) -> np.ndarray:
-    """A grid of images with one row per class, uint8 ``[H, W, C]``.
+    """A grid of images, class by class, uint8 ``[H, W, C]``.
 
     A class has up to ``columns`` images, its first ones, with a grey gap of one pixel between images. The places of a
-    class with fewer images stay grey. If there are more classes than ``columns``, several classes can share a row, so
-    that the grid is approximately square.
+    class with fewer images stay grey. Each class has a row. If there are many more classes than ``columns``, it has a
+    part of a row, so that the grid is approximately square.
 
     Args:
       images: uint8 ``[n, S, S, C]``.

@@ -44,14 +44,15 @@ class Tails(NamedTuple):
 
 
 def tail_game(noise_multiplier: float = 0.5) -> TreeGame:
-    """A game with one coordinate, which the canary changes by 1 / sigma; the score is the coordinate's value."""
-    shape = {"w": jnp.zeros(1)}
+    """A game with one coordinate; the canary moves it by 1 / sigma standard deviations of the noise. Its value is the
+    score."""
+    params = {"w": jnp.zeros(1)}
     records = {"w": jnp.array([[100.0], [0.0]])}
     return TreeGame(
         "tails",
         DpSgdMechanism(dataset_size=2, sampling_probability=1.0, capacity=2, noise_multiplier=noise_multiplier),
         given,
-        shape,
+        params,
         records,
         score=lambda seen, change, q: seen[0, 0],
     )

@@ -29,7 +29,7 @@ def check_expansion(compressed: int, expanded: int, where: str) -> None:
 
 
 def check_member(size: int, where: str) -> None:
-    """Checks, before a single image file is read, that it has at most 256 MiB.
+    """Checks the size of one image file before it is read: at most 256 MiB.
 
     Raises:
       UserError: the file is larger.

@@ -32,7 +32,8 @@ def parse_classes(text: str) -> int | tuple[str, ...] | None:
     """Parses ``config.data.classes`` into a number of classes or their names; "" gives None: nothing is declared.
 
     Raises:
-      UserError: fewer than two or more than ``MAX_CLASSES`` classes, or names that are empty or repeated.
+      UserError: a number of classes below 2 or above ``MAX_CLASSES``, a single name, or names that are empty or
+        repeated.
     """
     if not text:
         return None
@@ -41,11 +42,11 @@ def parse_classes(text: str) -> int | tuple[str, ...] | None:
         count = int(names[0][:9])
         if 2 <= count <= MAX_CLASSES:
             return count
-    elif len(names) >= 2 and all(names) and len(set(names)) == len(names):
+    elif 2 <= len(names) <= MAX_CLASSES and all(names) and len(set(names)) == len(names):
         return names
     raise UserError(
-        f"classes is {text!r}; set --config.data.classes to a number from 2 such as 10, or to different names with "
-        "commas between them such as healthy,affected"
+        f"classes is {text!r}; set --config.data.classes to a number of at least 2 such as 10, or to different names "
+        "with commas between them such as healthy,affected"
     )
 
 

@@ -206,7 +206,8 @@ def _window(factors: Sequence[Factor], log_cut: float) -> tuple[int, int, bool]:
 
 
 def _convolved(factors: Sequence[Factor], first: int, last: int) -> np.ndarray:
-    """Probabilities of the composed losses from ``first`` to ``last``; those outside this range are wrapped around."""
+    """Probabilities of the composed losses from ``first`` to ``last``; those outside this range are wrapped
+    around, or cut off if nothing is composed."""
     if [f.times for f in factors] == [1]:
         start = int(first - factors[0].first)
         return factors[0].probabilities[start : start + last - first + 1]
@@ -218,11 +219,11 @@ def _convolved(factors: Sequence[Factor], first: int, last: int) -> np.ndarray:
         folded = np.pad(chances, (0, folds * size - len(chances))).reshape(folds, size).sum(0)
         one = fft.rfft(folded)
         # Most frequencies have a negligible magnitude; computing their powers would take long.
-        counts = f.times * np.log(np.maximum(np.abs(one), 1e-300)) > LOG_NOTHING
-        spectrum = np.where(counts, spectrum, 0)
-        spectrum[counts] *= one[counts] ** f.times
+        matters = f.times * np.log(np.maximum(np.abs(one), 1e-300)) > LOG_NOTHING
+        spectrum = np.where(matters, spectrum, 0)
+        spectrum[matters] *= one[matters] ** f.times
     sums = fft.irfft(spectrum, size)
-    # The relative error is about the same for all frequencies, so that no probability is off by more than this.
+    # The relative error is about the same for all frequencies: no probability is off by more than what is added here.
     count = sum(f.times for f in factors)
     sums += ROUNDING * (count + math.log2(size)) * float(np.mean(np.abs(spectrum)))
     start = int(first - sum(f.times * f.first for f in factors))

@@ -89,7 +89,8 @@ def sum_in_blocks(sum_rows: Callable[..., PyTree], arrays: PyTree) -> PyTree:
     """``sum_rows(arrays)``, computed in blocks of at most ``ROWS`` rows, whose sums are added with compensation.
 
     Args:
-      sum_rows: function from arrays ``[r, ...]`` to sums over their rows; rows of zeros (False) must add nothing.
+      sum_rows: function from arrays ``[r, ...]`` to sums over their rows; rows of zeros (of False in
+        boolean arrays) must add nothing.
       arrays: pytree of arrays ``[m, ...]``.
     """
     (rows, *_) = (x.shape[0] for x in jax.tree.leaves(arrays))

@@ -52,8 +52,8 @@ class Comparison(NamedTuple):
 def compare(runs: Sequence[str | Path], *, out: str | Path = "compare.html") -> Comparison:
     """Compares finished runs in a page for their owner.
 
-    Runs on different data sets are in different tables, as are scores by different protocols. Scores over different
-    networks are in different columns.
+    Runs on different data sets are in different tables, as are scores by different protocols. FIDs over the
+    features of different networks are in different columns.
 
     Args:
       runs: directories of the runs.

@@ -41,7 +41,8 @@ def draw(mixture: Mixture, key: jax.Array, label: jax.Array) -> jax.Array:
 
 
 def code_scale(mixture: Mixture) -> jax.Array:
-    """Root mean square of the codes z along each direction, ``[d]``, over all classes; 1 for directions left out."""
+    """Root mean square of the codes z along each direction, ``[d]``, over all classes with equal
+    weight; 1 for directions left out."""
     m = mixture
     inside = jnp.einsum("kmij,kmj->kmi", jnp.square(m.axes), m.variances)
     mean_square = jnp.mean(jnp.sum(m.weights[..., None] * (jnp.square(m.centres) + inside), axis=1), axis=0)

@@ -61,7 +61,8 @@ class Shard(NamedTuple):
       init: ``init(key) -> member`` initialises the networks.
       train: ``train(member, generator, real, generated, step, key) -> (member, metrics)`` trains all networks of the
         shard for one turn. ``real`` are ``examples`` images of the shard. ``generated`` are ``paired`` generated images
-        with the labels of the first real ones, followed by ``unpaired`` generated images with any labels.
+        which have the labels of the first ``paired`` real images, followed by ``unpaired`` generated images with any
+        labels. ``step`` is the number of the generator's step: classifiers are trained from a certain one on.
       train_critic: ``train_critic(member, real, generated, key) -> member`` takes one step of the
         discriminator, for warm-up.
       generator_loss: ``generator_loss(member, images, labels, step)`` returns the generator's loss on each generated
