@@ -158,8 +158,9 @@ def release_also(programs, data, what):
 
 
 def a_statistic(programs, data):
-    """A step reads raw records, beside what its access offers, and keeps their mean in what is released."""
-    last = programs.phases[-1]
+    """A step reads raw records, beside what its access offers, and adds their sum to what its phase releases."""
+    i = max(i for i, phase in enumerate(programs.phases) if phase.plan.mechanism is not None)
+    last = programs.phases[i]
 
     def step(state, access, key):
         records = vars(access).get("_records", vars(access).get("_data"))
@@ -172,10 +173,10 @@ def a_statistic(programs, data):
         step=step,
         warm_up=None,
         warm_steps=0,
-        release=lambda state: (last.release(state[0]), state[1]),
+        release=lambda state: jax.tree.map(lambda x: x + state[1], last.release(state[0])),
     )
-    programs.phases[-1], programs.inits[-1] = leaking, compiled(leaking.init)
-    programs.updates[-1] = make_update(leaking)
+    programs.phases[i], programs.inits[i] = leaking, compiled(leaking.init)
+    programs.updates[i] = make_update(leaking)
     return programs.run(data)
 
 
