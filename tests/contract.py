@@ -27,7 +27,7 @@ from efsgd_jax.privacy import UndeclaredReleaseError, feedback, one_shot
 from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.synthesizers import method_named
 from efsgd_jax.synthesizers.base import Record
-from efsgd_jax.training import runner
+from efsgd_jax.training import loop, runner
 from efsgd_jax.training.compilation import compiler_options
 from efsgd_jax.training.runner import train
 from efsgd_jax.training.setup import bind
@@ -198,6 +198,22 @@ class SynthesizerContract:
             config[group].update(values)
         validate(config)
         return config
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def steps_compiled_once(cls):
+        """For all runs of one setup: those that are stopped and resumed as well."""
+        kept = {}
+
+        def once(phase, mesh=None, steps=1):
+            key = id(phase), steps
+            if key not in kept:
+                kept[key] = phase, make_update(phase, mesh, steps)  # with the phase, so that its id stays its own
+            return kept[key][1]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "make_update", once)
+            yield
 
     @pytest.fixture(scope="class")
     @classmethod

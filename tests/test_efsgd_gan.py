@@ -121,6 +121,7 @@ def access_now(access):
     return access
 
 
+@pytest.mark.slow
 def test_copies_of_an_example_are_moved_and_averaged():
     several, one = map(
         example_loss, (dataclasses.replace(HP, augmentation_multiplicity=200, noise_injection=False), HP)

@@ -224,6 +224,7 @@ def test_what_memory_cannot_hold_is_one_line(small_config, tmp_path, monkeypatch
         fit(small_config, tmp_path / "run", progress=False)
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing(small_config, finished_run, tmp_path, monkeypatch):
     jumps = itertools.cycle([4e9, 0.0, 1e9])
     monkeypatch.setattr(time, "time", lambda: next(jumps))

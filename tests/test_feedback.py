@@ -73,14 +73,15 @@ def test_ensemble_members_get_independent_noise(jit):
     tx = error_feedback_aggregate(1.0, 1.0, jax.random.key(1), expected_batch_size=1)
     params = jax.tree.map(lambda p: jnp.stack([p] * 3), PARAMS)
     grads = jax.tree.map(lambda g: jnp.zeros((3, *g.shape)), random_grads())
-    update = jax.vmap(tx.update)
-    updates, state = (jax.jit(update) if jit else update)(grads, jax.vmap(tx.init)(params), params)
+    compiled = jax.jit if jit else lambda f: f
+    update = compiled(jax.vmap(tx.update))
+    updates, state = update(grads, jax.vmap(tx.init)(params), params)
     again, _ = update(grads, state, params)
     draws = np.concatenate([np.asarray(u["w"]).reshape(3, -1) for u in (updates, again)])
     assert len(np.unique(draws)) == draws.size
 
     # Also when the members share one state and only the gradients are batched.
-    shared, _ = jax.vmap(tx.update, in_axes=(0, None))(grads, tx.init(PARAMS))
+    shared, _ = compiled(jax.vmap(tx.update, in_axes=(0, None)))(grads, tx.init(PARAMS))
     assert len(np.unique(shared["w"])) == shared["w"].size
 
     # And in ensembles of ensembles, whichever level carries the state.

@@ -119,7 +119,7 @@ def test_the_two_channels_of_private_feedback_have_the_noise_of_one_mechanism(sh
         feedback_share=share, feedback_decay=0.0,
     )  # fmt: skip
     params = jnp.zeros(n)
-    update, state = tx.update(jnp.zeros((1, n)), tx.init(params), params)
+    update, state = jax.jit(tx.update)(jnp.zeros((1, n)), tx.init(params), params)
     residual_std = float(jnp.std(state.residual))
     own_std = float(jnp.std(update - state.residual))
     assert abs(float(jnp.corrcoef(update - state.residual, state.residual)[0, 1])) < 0.02
@@ -164,12 +164,15 @@ def test_clipped_grad_and_per_example_gradients_are_one_mode(options, microbatch
     clip = {"a": 0.2, "b": 0.3}
     tx = error_feedback_aggregate(clip, 0.9, jax.random.key(4), expected_batch_size=5, **options)
     feedback = options.get("feedback", "none")
-    sums = clipped_grad(
-        loss,
-        clip,
-        microbatch_size=microbatch_size,
-        outer_l2_norm_clip=outer_clip(feedback, options.get("feedback_l2_norm_clip")),
+    sums = jax.jit(
+        clipped_grad(
+            loss,
+            clip,
+            microbatch_size=microbatch_size,
+            outer_l2_norm_clip=outer_clip(feedback, options.get("feedback_l2_norm_clip")),
+        )
     )
+    update = jax.jit(tx.update)
     params = {"a": jnp.ones((3, 2)), "b": jnp.ones(4)}
     x = jax.random.normal(jax.random.key(1), (4, 2))
     keys, mask = jax.random.split(jax.random.key(0), 4), jnp.array([True, True, True, False])
@@ -177,10 +180,10 @@ def test_clipped_grad_and_per_example_gradients_are_one_mode(options, microbatch
     for step in range(3):
         rows = (jnp.arange(4) + step) % UNITS
         per_example, _ = jax.vmap(jax.grad(loss, has_aux=True), (None, 0, 0))(params, x, keys)
-        a, states[0] = tx.update(per_example, states[0], params, mask=mask, indices=rows)
+        a, states[0] = update(per_example, states[0], params, mask=mask, indices=rows)
         carried = unit_lengths(states[1].residual, rows) if feedback == "local" else None
         total = sums(params, x, keys, mask, carried)
-        b, states[1] = tx.update(total, states[1], params, indices=rows)
+        b, states[1] = update(total, states[1], params, indices=rows)
         jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-4, atol=1e-5), a, b)
     residuals = [optax.tree.norm(s.residual) for s in states]
     np.testing.assert_allclose(*residuals, rtol=1e-4)
@@ -194,7 +197,7 @@ def test_members_of_an_ensemble_have_their_own_noise_and_residuals(feedback):
     params = jax.tree.map(lambda p: jnp.stack([p] * 3), PARAMS)
     grads = jax.tree.map(lambda p: jnp.ones((3, 2, *p.shape)), PARAMS)
     rows = jnp.array([[0, 1], [2, 3], [4, 5]])
-    update = jax.vmap(lambda g, s, p, r: tx.update(g, s, p, indices=r))
+    update = jax.jit(jax.vmap(lambda g, s, p, r: tx.update(g, s, p, indices=r)))
     updates, state = update(grads, jax.vmap(tx.init)(params), params, rows)
     draws = np.concatenate([np.asarray(u).reshape(3, -1) for u in updates.values()], axis=1)
     assert len(np.unique(np.round(draws, 5))) == draws.size

@@ -21,7 +21,7 @@ def transform(key=None, noise_multiplier=1.0, clip=1.0, **options):
 
 
 def noise(tx, state=None, params=PARAMS, grads=GRADS):
-    updates, _ = tx.update(grads, tx.init(params) if state is None else state, params)
+    updates, _ = jax.jit(tx.update)(grads, tx.init(params) if state is None else state, params)
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(updates)])
 
 

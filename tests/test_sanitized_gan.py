@@ -62,10 +62,11 @@ def images(key, *shape):
     return Images(jax.random.uniform(key, (*shape, 8, 8, 1), minval=-1), jax.random.randint(key, shape, 0, 3))
 
 
-@pytest.mark.parametrize("batched", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("batched", [False, True])
 def test_a_step_over_the_stack_is_a_loop_over_its_members(batched):
     shard = make_shard(SPEC, EVERYTHING, lambda params, z, labels, key: jnp.zeros((z.shape[0], 8, 8, 1)) + params, 0)
-    k = 20
+    k = 100
     keys = jax.random.split(jax.random.key(0), k)
     stack = jax.vmap(shard.init)(keys)
     real, fake = (
