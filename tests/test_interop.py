@@ -69,7 +69,7 @@ def loss_of(apply):
 
 
 def per_example(apply, params, x, y):
-    return jax.vmap(jax.grad(loss_of(apply)), in_axes=(None, 0, 0))(params, x, y)
+    return jax.jit(jax.vmap(jax.grad(loss_of(apply)), in_axes=(None, 0, 0)))(params, x, y)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
