@@ -37,7 +37,7 @@ class Membership(NamedTuple):
 
 
 def nearness(images: np.ndarray, labels: np.ndarray, drawn: np.ndarray, drawn_labels: np.ndarray) -> np.ndarray:
-    """Minus the L2 distance from each image to the nearest generated image of its class, for pixel values in [0, 1].
+    """Minus the L2 distance from each image to the nearest generated image of its class, with pixels divided by 255.
 
     Args:
       images: the images to score, uint8 ``[n, S, S, C]``.

@@ -53,8 +53,8 @@ def normal_of(number: jax.Array) -> jax.Array:
 def not_a_float32_normal(seen: jax.Array, change: jax.Array, q: Any) -> jax.Array:
     """The number of coordinates that are not among the values of ``jax.random.normal`` (Mironov, 2012).
 
-    If its float32 noise is added to zero, the result is one of these values. If it is added to another number, the low
-    bits of the result usually show that it is not.
+    Without the canary a coordinate is zero plus noise, which is one of these values if the noise is a float32 normal.
+    With the canary it is another number plus noise, whose low bits usually show that it is not.
     """
     del change, q
     x = seen.reshape(-1, 1)

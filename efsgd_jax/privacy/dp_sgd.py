@@ -236,7 +236,7 @@ class DpSgdMechanism(NamedTuple):
 
 
 def overflow_probability(dataset_size: int, sampling_probability: float, capacity: int) -> float:
-    """The probability that a Poisson batch of N examples has more than ``capacity`` examples.
+    """The probability that a Poisson sample from N = ``dataset_size`` examples has more than ``capacity`` of them.
 
     Examples:
       >>> overflow_probability(dataset_size=1000, sampling_probability=0.1, capacity=1000)

@@ -64,8 +64,8 @@ def margin(params: PyTree, rows: int) -> float:
     result = (norms + 2 * (r + 12) * r + 12 * rows) * u + 4 * rows**3 * u**2  # the last term: compensated sums
     if result > MAX_MARGIN:
         raise ValueError(
-            f"a clipped sum of {rows} rows may move by {100 * result:.0f}% more than its clip norm through the "
-            "rounding of float32 sums; use smaller batches."
+            f"one row may change a clipped sum of {rows} rows by {100 * result:.0f}% more than the clip norm, through "
+            "the rounding of float32 sums; use smaller batches."
         )
     return result
 

@@ -25,7 +25,7 @@ def audit_section(audit: Mapping[str, Any], mismatch: Mismatch | None, command: 
         ["Epsilon is at least (95%)", format_lower_bound(bound)],
         ["Area under the ROC curve (guessing: 0.5)", number(audit["curve"], 3)],
         ["True positives at 1% false positives, %", number(100 * audit["rate"], 3)],
-        ["Images of each side", f"{audit['images']:,}"],
+        ["Images of the training and of the test part, each", f"{audit['images']:,}"],
     ]
     data = {"refuted": bound > claimed, "results": Table(["Measure", "value"], rows), "command": command}
     return Section("audit", "Audit", "audit.html", data, covered_by_epsilon=False, mismatch=mismatch)

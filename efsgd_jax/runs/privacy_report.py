@@ -32,7 +32,8 @@ def public_facts(dataset_size: int, shape: Mapping[str, Any], value_range: str) 
     Args:
       dataset_size: number N of training images.
       shape: ``image_size``, ``channels`` and ``class_names`` as in the release's ``config.json``.
-      value_range: the value of ``config.data.value_range``; "" stands for the range of the data type.
+      value_range: the value of ``config.data.value_range``; "" if it was not declared; the report then
+        states the default rule.
     """
     return {
         "dataset_size": dataset_size,

@@ -102,7 +102,7 @@ class Workdir:
             raise UserError(f"cannot create workdir {self.root} ({error.strerror}); use another --workdir") from error
 
     def record(self, identity: dict[str, Any]) -> None:
-        """Writes the identity of a new run, and removes temporary files of killed processes.
+        """Writes what identifies a new run (``Setup.identity``), and removes temporary files of killed processes.
 
         Only the process that holds the lock may call this.
         """

@@ -33,7 +33,7 @@ class _Tensor(NamedTuple):
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler that accepts only dictionaries and tensors, and refuses every other name in the pickle."""
+    """An unpickler that constructs only dictionaries and tensors: it refuses every other name in the pickle."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):

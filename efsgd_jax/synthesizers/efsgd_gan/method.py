@@ -164,7 +164,7 @@ def phases(
 
     def generator_loss(params: PyTree, discriminator_params: PyTree, key: jax.Array, labels: jax.Array) -> jax.Array:
         output = discriminate(
-            discriminator_params, shared(generate(_floats_as(hp.compute_dtype, params), key, labels)), labels
+            discriminator_params, divided(generate(_floats_as(hp.compute_dtype, params), key, labels)), labels
         )
         classes = optax.softmax_cross_entropy_with_integer_labels(output.class_logits, labels)
         return jnp.mean(jax.nn.softplus(-output.realness) + hp.generator_classifier_weight * classes)
@@ -173,8 +173,8 @@ def phases(
         generated_loss, clip_norms["discriminator"], microbatch_size=hp.microbatch_size, mesh=mesh
     )
 
-    def shared(images: jax.Array) -> jax.Array:
-        """Shards generated images over the devices, so that each device generates its part."""
+    def divided(images: jax.Array) -> jax.Array:
+        """Divides generated images among the devices, each of which generates its part."""
         if mesh is None:
             return images
         return jax.lax.with_sharding_constraint(images, NamedSharding(mesh, PartitionSpec(DATA)))
@@ -207,7 +207,7 @@ def phases(
 
         n = hp.generated_batch_size
         fake_labels = jax.random.randint(label_key, (n,), 0, spec.num_classes)
-        fakes = shared(generate(_floats_as(hp.compute_dtype, params["generator"]), fake_key, fake_labels))
+        fakes = divided(generate(_floats_as(hp.compute_dtype, params["generator"]), fake_key, fake_labels))
         fake = generated_gradient(params["discriminator"], (fakes, fake_labels), jax.random.split(fake_key, n))
         discriminator_gradient = jax.tree.map(lambda r, f: r + f / n, gradient["discriminator"], fake.clipped_sum)
         gradient = {**gradient, "discriminator": discriminator_gradient}
