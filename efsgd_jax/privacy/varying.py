@@ -26,8 +26,8 @@ def varying_like(tree: PyTree, other: PyTree) -> PyTree:
     """``tree`` with the same numbers, but marked as varying along every mesh axis along which ``other`` varies.
 
     Inside of ``jax.shard_map`` (with its default check), if a value is the same on all devices, JAX sums the gradient
-    with respect to it over the devices. This happens before the gradient is clipped, so that the gradient of one row would
-    include rows of all devices. Gradients with respect to varying values are not summed.
+    with respect to it over the devices. This happens before the gradient is clipped, so that the gradient of one row
+    would include rows of all devices. Gradients with respect to varying values are not summed.
     """
     axes = axes_of(other)
     return jax.tree.map(lambda x: _varying(x, axes), tree)
