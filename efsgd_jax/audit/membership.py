@@ -73,8 +73,9 @@ def audit_release(workdir: str | Path, *, seed: int = 0) -> Membership:
       UserError: the run is not finished, its data is gone or changed, or jax-privacy is not installed.
 
     Formal guarantees:
-      None: real images are read, and the result is not covered by the run's epsilon. The bound assumes that each image
-      was assigned to the training or the test part independently, with probability 1/2. If the split was not random,
+      None: real images are read, and the result is not covered by the run's epsilon. As many training
+      as test images are compared. The bound assumes that which of them were trained on was decided independently, with
+      probability 1/2 each. A random split comes close to this, whatever its proportions; if the split was not random,
       the bound has no meaning.
     """
     directory, data = finished_run(workdir)

@@ -50,7 +50,8 @@ def _varying(x: Any, axes: frozenset[Any]) -> Any:
 def check_not_summed(per_example_grads: PyTree) -> None:
     """Raises ``ValueError`` inside of ``jax.shard_map`` for gradients that do not vary along one of its axes.
 
-    JAX has then summed them over the devices of that axis before they could be clipped; see ``varying_like``.
+    JAX may have summed them over the devices of that axis before they could be clipped; see ``varying_like``. Their
+    types do not show whether it has, or whether the rows are the same on these devices: both are refused.
     """
     for axis in getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ()):
         if axis not in _axes(jax.lax.axis_index(axis)):
@@ -58,8 +59,8 @@ def check_not_summed(per_example_grads: PyTree) -> None:
         if any(axis not in _axes(g) for g in jax.tree.leaves(per_example_grads)):
             raise ValueError(
                 f"inside of jax.shard_map these per-example gradients are the same on all devices of the axis "
-                f"{axis!r}: JAX has summed them over the devices before they could be clipped. Use clipped_grad, or "
-                f"make the parameters vary: jax.lax.pcast(params, {axis!r}, to='varying')."
+                f"{axis!r}: JAX may have summed them over the devices before they could be clipped. Use clipped_grad, "
+                f"or make the parameters vary: jax.lax.pcast(params, {axis!r}, to='varying')."
             )
 
 

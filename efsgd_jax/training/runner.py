@@ -117,7 +117,7 @@ class _Run:
         private_before = 0
         for i, (phase, end) in enumerate(zip(self.setup.phases, self.ends, strict=True)):
             begin = end - phase.plan.steps
-            if self.position <= end:  # a later phase's checkpoint has what this phase released
+            if self.position <= end:  # else the phase has ended, and the checkpoint has what it released
                 state = None
                 if self.kept is not None and self.position > begin:
                     released, state = self.kept["released"], self.kept["state"]

@@ -43,7 +43,7 @@ class Setup(NamedTuple):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The properties of the run that must not change when it is continued. Private.
+        """The properties of the run that must not change when it is continued; not to be published.
 
         They are the configuration as values for JSON, and the number and a hash of the training records.
         """
