@@ -18,8 +18,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # most
 if "EFSGD_JAX_DATA" not in os.environ:  # with several workers, the first process makes it for all
     os.environ["EFSGD_JAX_DATA"] = tempfile.mkdtemp(prefix="efsgd_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["EFSGD_JAX_DATA"], ignore_errors=True)
-# Not level 0: programs compile in three quarters of the time, but the many that train or draw in tests run much longer.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1 --xla_llvm_disable_expensive_passes=true",
+)
 os.environ.setdefault("EFSGD_JAX_COMPILER_EFFORT", "0")  # of training steps, which take most of the compiler's time
 if subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], capture_output=True).returncode:
     os.environ["XLA_FLAGS"] = ""  # XLA ends a process for a flag that it does not know
@@ -85,12 +88,12 @@ def pytest_addoption(parser):
     parser.addoption(
         "--architectures", type=int, help="random losses on which ghost clipping is tested: 1, or 12 of all"
     )
-    parser.addoption("--configurations", type=int, help="random configurations that are trained: 2, or 4 of all")
+    parser.addoption("--configurations", type=int, help="random configurations that are trained: 1, or 4 of all")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: run by `make test-all` only")
-    few, many = {"architectures": 1, "configurations": 2}, {"architectures": 12, "configurations": 4}
+    few, many = {"architectures": 1, "configurations": 1}, {"architectures": 12, "configurations": 4}
     for name, count in (many if config.getoption("all") else few).items():
         if getattr(config.option, name) is None:
             setattr(config.option, name, count)

@@ -149,6 +149,7 @@ def test_padding_has_no_influence(step):
     assert float(ma["batch_size"]) == 6
 
 
+@pytest.mark.slow
 def test_the_generator_steps_every_k_private_steps():
     phase = phase_of(dataclasses.replace(HP, private_steps_per_generator_step=3))
     step, state = step_of(phase), first_state(phase)

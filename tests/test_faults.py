@@ -186,6 +186,7 @@ def test_one_process_owns_a_workdir(unfinished, small_config, tmp_path, capsys):
     assert not new.run.exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_it_said_what_it_is_begins_anew(small_config, tmp_path):
     directory = Workdir(tmp_path / "run")
     directory.create()

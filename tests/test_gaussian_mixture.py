@@ -112,6 +112,7 @@ def test_where_noise_leaves_no_direction_in_sight_the_mixture_is_of_finite_means
     np.testing.assert_allclose(draw(mixture, jax.random.key(2), jnp.array(1)), mixture.means[1])
 
 
+@pytest.mark.slow
 def test_the_reranker_moves_draws_towards_images_of_their_class():
     """With more candidates, more of the images of a class are such as the reranker names so."""
     from efsgd_jax import load_dataset

@@ -104,8 +104,14 @@ LAYOUTS = {"flat": [""], "wrapped": ["all/"], "split": ["train/", "test/"]}
 
 
 @pytest.mark.parametrize("kind", [f.kind for f in FILES])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("write", [write_folder, write_zip])
+@pytest.mark.parametrize(
+    ("write", "layout"),
+    [
+        *((write_folder, layout) for layout in LAYOUTS),
+        (write_zip, "wrapped"),
+        *(pytest.param(write_zip, layout, marks=pytest.mark.slow) for layout in ("flat", "split")),
+    ],
+)
 def test_one_file_more_moves_no_other(write, layout, kind, tmp_path):
     record = next(f for f in FILES if f.kind == kind)
     parts = LAYOUTS[layout]

@@ -1,4 +1,4 @@
-"""The compiler options with which training steps are compiled."""
+"""The compiler options with which training steps are compiled, those of classifiers that score images as well."""
 
 import functools
 import os
@@ -16,7 +16,7 @@ EFFORT_VARIABLE = "EFSGD_JAX_COMPILER_EFFORT"
 
 
 @functools.cache
-def compiler_options() -> dict[str, str | int]:
+def compiler_options(lowest_level: int = 0) -> dict[str, str | int]:
     """The compiler options of a training step, for ``jax.jit``; empty on accelerators.
 
     Options that the environment variable ``XLA_FLAGS`` mentions are left to it, as are options that this version of XLA
@@ -27,6 +27,10 @@ def compiler_options() -> dict[str, str | int]:
     convolutions use a single thread, whereas XLA's own routine uses all cores. LLVM's optimisation level is lowered to
     1: a step compiles in two thirds of the time and runs as fast (``benchmarks/compile.py``). Results are the same up
     to rounding.
+
+    Args:
+      lowest_level: the environment variable sets no level below this one. It is 1 for steps of which even tests take
+        many.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -34,7 +38,7 @@ def compiler_options() -> dict[str, str | int]:
     flags, effort = os.environ.get("XLA_FLAGS", ""), os.environ.get(EFFORT_VARIABLE, "")
     options = {name: value for name, value in options.items() if name not in flags}
     if effort in ("0", "1", "2", "3"):
-        options[EFFORT] = int(effort)
+        options[EFFORT] = max(int(effort), lowest_level)
     return {name: value for name, value in options.items() if _known(name, value)}
 
 

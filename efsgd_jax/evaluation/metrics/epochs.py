@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from efsgd_jax.evaluation.metrics.feature_classifier import CHUNK
+from efsgd_jax.training.compilation import compiler_options
 
 PyTree = Any
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -92,11 +93,12 @@ def train_by_epochs(
     batches = len(rest) // batch_size
     x, y = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
 
+    step = jax.jit(_step, static_argnums=(0, 1, 2), compiler_options=compiler_options(lowest_level=1))
     state = _initial(model, options, batches, images[:1], key)
     best = TrainedNetwork(model, {}, 0, -1.0)
     for epoch in range(1, options.epochs + 1):
         for rows in rng.permutation(rest)[: batches * batch_size].reshape(batches, batch_size):
-            state = _step(model, options, batches, state, x, y, rows, key)
+            state = step(model, options, batches, state, x, y, rows, key)
         variables = {"params": state.average, **state.statistics}
         accuracy = float(np.mean(_predict(model, variables, images[held_out]) == labels[held_out]))
         if accuracy > best.held_out_accuracy or (options.latest and accuracy == best.held_out_accuracy):
@@ -110,7 +112,6 @@ def _initial(model: nn.Module, options: TrainingOptions, batches: int, image: np
     return _State(params, params, statistics, options.optimizer(batches).init(params), jnp.zeros((), jnp.int32))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _step(
     model: nn.Module,
     options: TrainingOptions,

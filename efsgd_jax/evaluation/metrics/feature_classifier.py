@@ -11,6 +11,7 @@ import optax
 
 from efsgd_jax.data.dataset import to_unit_range
 from efsgd_jax.models.layers import Conv
+from efsgd_jax.training.compilation import compiler_options
 
 # Number of images for which the network is evaluated at a time.
 CHUNK = 500
@@ -114,7 +115,7 @@ def train_feature_classifier(
         _, logits = model.apply(params, image, key)
         return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
 
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    @functools.partial(jax.jit, donate_argnums=(0, 1), compiler_options=compiler_options(lowest_level=1))
     def update(
         params: optax.Params, state: optax.OptState, image: jax.Array, label: jax.Array, key: jax.Array
     ) -> tuple[optax.Params, optax.OptState]:
