@@ -122,13 +122,13 @@ def test_the_average_of_the_weights_lags_behind_as_published(digits):
 
 def test_held_out_images_choose_the_epoch_and_are_not_trained_on(digits, monkeypatch):
     images, labels, *_ = digits
-    seen, step = [], epochs._step
+    seen, step = [], epochs._compiled_step()
 
     def watched(*arguments):
         seen.append(np.asarray(arguments[6]))
         return step(*arguments)
 
-    monkeypatch.setattr(epochs, "_step", watched)
+    monkeypatch.setattr(epochs, "_compiled_step", lambda: watched)
     trained = train_by_epochs(dpdm.Dense(10), images, labels, QUICK._replace(batch_size=40))
     rows = [np.sort(np.concatenate(seen[i : i + 4])) for i in (0, 4, 8)]
     assert len(seen) == 12

@@ -46,7 +46,9 @@ def check_name(name: str, where: str) -> None:
     """
     parts = name.replace("\\", "/").split("/")
     if ".." in parts or name.startswith("/") or "\0" in name:
-        raise UserError(f"{where} names {name!r}, a place outside of it; nothing is read from there: make it again")
+        raise UserError(
+            f"{where} has the name {name!r}, a place outside of it, which is not read: make the archive again"
+        )
     try:
         name.encode()
     except UnicodeEncodeError as error:

@@ -32,11 +32,11 @@ def training_section(rows: list[dict[str, Any]], train_command: str) -> Section:
 
 
 def _curves(rows: list[dict[str, Any]]) -> list[str]:
-    """The curves as SVG, against the epsilon spent or, without noise, against the step."""
+    """The curves as SVG, against the epsilon spent or, if it is not finite, against the step."""
     spent = [row.get("epsilon") for row in rows]
     noisy = all(isinstance(x, int | float) and math.isfinite(x) for x in spent)
     x = [float(row["epsilon"] if noisy else row["step"]) for row in rows]
-    x_label = "epsilon spent" if noisy else "step (nothing was accounted for: no noise)"
+    x_label = "epsilon spent" if noisy else "step (no finite epsilon was accounted for)"
     names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in NOT_SHOWN]
     names.sort(key=lambda n: (n in UNITS, n.startswith(CLIPPED), n))
     curves = []

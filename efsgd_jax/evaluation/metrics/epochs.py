@@ -93,12 +93,11 @@ def train_by_epochs(
     batches = len(rest) // batch_size
     x, y = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
 
-    step = jax.jit(_step, static_argnums=(0, 1, 2), compiler_options=compiler_options(lowest_level=1))
     state = _initial(model, options, batches, images[:1], key)
     best = TrainedNetwork(model, {}, 0, -1.0)
     for epoch in range(1, options.epochs + 1):
         for rows in rng.permutation(rest)[: batches * batch_size].reshape(batches, batch_size):
-            state = step(model, options, batches, state, x, y, rows, key)
+            state = _compiled_step()(model, options, batches, state, x, y, rows, key)
         variables = {"params": state.average, **state.statistics}
         accuracy = float(np.mean(_predict(model, variables, images[held_out]) == labels[held_out]))
         if accuracy > best.held_out_accuracy or (options.latest and accuracy == best.held_out_accuracy):
@@ -110,6 +109,11 @@ def _initial(model: nn.Module, options: TrainingOptions, batches: int, image: np
     statistics = dict(jax.jit(model.init, static_argnames="train")(key, _scaled(image), train=False))
     params = statistics.pop("params")
     return _State(params, params, statistics, options.optimizer(batches).init(params), jnp.zeros((), jnp.int32))
+
+
+@functools.cache
+def _compiled_step() -> Callable[..., _State]:
+    return jax.jit(_step, static_argnums=(0, 1, 2), compiler_options=compiler_options(lowest_level=1))
 
 
 def _step(
