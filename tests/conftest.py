@@ -88,12 +88,12 @@ def pytest_addoption(parser):
     parser.addoption(
         "--architectures", type=int, help="random losses on which ghost clipping is tested: 1, or 12 of all"
     )
-    parser.addoption("--configurations", type=int, help="random configurations that are trained: 1, or 4 of all")
+    parser.addoption("--configurations", type=int, help="random configurations that are trained: 2, or 4 of all")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: run by `make test-all` only")
-    few, many = {"architectures": 1, "configurations": 1}, {"architectures": 12, "configurations": 4}
+    few, many = {"architectures": 1, "configurations": 2}, {"architectures": 12, "configurations": 4}
     for name, count in (many if config.getoption("all") else few).items():
         if getattr(config.option, name) is None:
             setattr(config.option, name, count)
