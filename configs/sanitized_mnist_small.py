@@ -1,5 +1,5 @@
 """The small sibling of configs/sanitized_mnist.py for 2 CPU cores: K = 100 narrow discriminators, 1,200 steps,
-epsilon 10 (delta 1e-5), proven. About 2 minutes; gen2real in docs/results.md.
+epsilon 10 (delta 1e-5), proven. About 2 minutes; gen2real in docs/results/images.md.
 
     python -m efsgd_jax.train --config=configs/sanitized_mnist_small.py --workdir=runs/family
 

@@ -79,8 +79,8 @@ def load_config(path: str | Path, *, preset: str | None = None, epsilon: float |
       path: the file, or ``preset:NAME`` for one of the configs that come with the package, such as ``preset:mnist``.
       preset: argument ``preset`` of ``get_config``, for configs that have this parameter; they may list the accepted
         values in ``PRESETS``. None for the config's default.
-      epsilon: value of ``privacy.epsilon``; None for the config's own. It is also passed to ``get_config`` if it has a
-        parameter ``epsilon``, as configs have whose other settings depend on epsilon.
+      epsilon: value of ``privacy.epsilon``; None for the config's own. It is also passed to ``get_config`` if that
+        function has a parameter ``epsilon``: configs have one if their other settings depend on epsilon.
 
     Raises:
       UserError: the file does not exist, it fails, it has no ``get_config``, or it does not have that preset.

@@ -70,7 +70,7 @@ class TrainKeys:
 
     Attributes:
       log_every: number of steps between two lines of metrics.
-      grid_every: number of steps between two checkpoints, each with a grid of samples.
+      grid_every: number of steps between two checkpoints; those of the last phase come with a grid of samples.
       seed: -1 for keys from the operating system's random source. Any other seed is for debugging and gives no
         guarantee.
     """

@@ -77,7 +77,7 @@ def config_keys(method: str) -> list[Key]:
         meanings = meanings_of(group)
         for field in dataclasses.fields(group):
             key, value = f"{name}.{field.name}", config[name][field.name]
-            found = [k for k in found if k.name != key]  # a method's own default
+            found = [k for k in found if k.name != key]  # the method's own default replaces it
             default = value.to_dict() if isinstance(value, ConfigDict) else value
             must_be = rules.get(key) or next((w for k, w in rules.items() if k.startswith(f"{key}.")), "")
             found.append(Key(key, type(default).__name__, default, must_be, meanings[field.name]))

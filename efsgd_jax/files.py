@@ -26,9 +26,9 @@ def atomic(path: Path, *, private: bool = False) -> Iterator[Path]:
     Raises:
       UserError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if private:
             os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
         yield temporary
@@ -38,7 +38,8 @@ def atomic(path: Path, *, private: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error}); free or change the place") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is none if its directory could not be made
+            temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -20,8 +20,8 @@ def class_grid(images: np.ndarray, labels: np.ndarray, num_classes: int, *, colu
     """A grid of images, class by class, uint8 ``[H, W, C]``.
 
     A class has up to ``columns`` images, its first ones, with a grey gap of one pixel between images. The places of a
-    class with fewer images stay grey. Each class has a row. If there are many more classes than ``columns``, it has a
-    part of a row, so that the grid is approximately square.
+    class with fewer images stay grey. Each class has a row or, if there are many more classes than ``columns``, a part
+    of a row, so that the grid is approximately square.
 
     Args:
       images: uint8 ``[n, S, S, C]``.

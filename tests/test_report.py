@@ -17,6 +17,7 @@ from PIL import Image
 from efsgd_jax import UserError, compare, load_dataset, report, sample
 from efsgd_jax.audit.membership import audit_release
 from efsgd_jax.cli.compare import main as make_comparison
+from efsgd_jax.cli.main import COMMANDS
 from efsgd_jax.cli.report import main as make_report
 from efsgd_jax.evaluation.anchors import ANCHORS
 from efsgd_jax.evaluation.metrics.utility import logistic_regression
@@ -124,8 +125,9 @@ def test_a_run_without_scores_says_how_to_make_them_and_is_for_its_owner_only(ru
     privacy = json.loads((run / "release/privacy.json").read_text())
     assert f"<h1>({format_epsilon(privacy['epsilon'])}, 1e-05)-differentially private images</h1>" in page
     assert page.index('id="privacy"') < page.index('id="samples"') < page.index('id="training"')
-    for program in ("evaluate", "audit"):
-        assert f"python -m efsgd_jax.{program} --workdir={run}" in page
+    programs = re.findall(rf"python -m efsgd_jax (\w+) --workdir={run}", page)
+    assert {"evaluate", "audit"} <= set(programs) <= COMMANDS.keys()
+    assert page.count("python -m efsgd_jax") == len(programs)
     assert "Not covered by epsilon" not in page.split('id="scores"')[1].split("</section>")[0]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

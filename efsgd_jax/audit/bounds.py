@@ -36,7 +36,7 @@ def lower_bound(present: np.ndarray, absent: np.ndarray, delta: float, *, signif
       present: ``[R]``, the attack's score for each run on the data with the canary; higher scores mean "present".
       absent: ``[R']``, the attack's score for each run without the canary.
       delta: the delta at which the bound holds.
-      significance: the probability that the bound exceeds the true epsilon.
+      significance: the largest probability with which the bound exceeds the true epsilon.
 
     Raises:
       UserError: jax-privacy is not installed.
@@ -56,7 +56,10 @@ def one_run_lower_bound(present: np.ndarray, absent: np.ndarray, delta: float, *
       present: ``[m]``, the scores of the canaries that took part.
       absent: ``[m']``, the scores of the canaries that did not.
       delta: the delta at which the bound holds, above 0.
-      significance: the probability that the bound exceeds the true epsilon.
+      significance: the largest probability with which the bound exceeds the true epsilon.
+
+    Raises:
+      UserError: jax-privacy is not installed.
     """
     return float(_auditor(present, absent).epsilon_one_run(significance, delta))
 

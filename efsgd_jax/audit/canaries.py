@@ -74,7 +74,7 @@ class _RecordingAccess(GradientAccess):
     def __init__(self, mechanism: DpSgdMechanism, records: _Together, key: jax.Array, **shared: Any):
         super().__init__(mechanism, records.record, key, **shared)
         # A record that is sampled but not present is masked out. Since records are sampled independently, this is the
-        # same as if it were not in the data.
+        # same as if it were not in the data, unless the batch is full.
         self._mask = self._mask & records.present[self._rows]
         self._others = self._mask & ~records.canary[self._rows]
         self._all = records

@@ -25,7 +25,7 @@ class Membership(NamedTuple):
         the test part independently, with probability 1/2.
       curve: area under the ROC curve; 0.5 is guessing.
       rate: true positive rate at a false positive rate of 1%.
-      images: number of training images that were tested, and of test images.
+      images: number of training images that were scored; as many test images were scored.
     """
 
     claimed: float

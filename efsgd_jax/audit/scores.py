@@ -13,7 +13,7 @@ import numpy as np
 # Two numbers that differ by less than this, in standard deviations of the noise, count as equal. Rounding errors are
 # smaller, and independent noise is rarely that close.
 TOLERANCE = 2e-5
-# Weight of one such coincidence in comparison with a log likelihood ratio.
+# Weight of one such coincidence of two numbers in comparison with a log likelihood ratio.
 CERTAIN = 100.0
 # How many values ``jax.random.normal`` can take, and how many are tried on either side of the released one.
 NORMAL_NUMBERS, NEIGHBOURS = 2**23, 16
@@ -30,7 +30,7 @@ def every_coordinate(seen: jax.Array, change: jax.Array, q: Any) -> jax.Array:
 
     If two coordinates have the same noise, their difference is exactly the difference of what the canary adds to them
     if it is present, and 0 if it is absent. Zero is included as one more coordinate: a coordinate without noise is
-    exactly what the canary adds, or 0. With independent noise such a coincidence happens in about one of some thousand
+    exactly what the canary adds, or 0. With independent noise such a coincidence happens in fewer than one of 50,000
     pairs, with the canary as well as without.
     """
     x, c = (jnp.append(v.reshape(-1), 0.0) for v in (seen, change))

@@ -25,7 +25,7 @@ LENGTH = 10.0
 
 
 def pooled(seen: jax.Array, change: jax.Array, q: jax.Array) -> jax.Array:
-    """Log likelihood ratio if all releases of a step come from one shard: the most powerful score for that fault."""
+    """Log likelihood ratio if all releases of a step come from one shard: the best score for ``one_draw_for_all``."""
     each = jnp.sum(seen * change - change**2 / 2, axis=(1, 2))
     return jnp.sum(jnp.logaddexp(jnp.log1p(-q), jnp.log(q) + each))
 
@@ -42,7 +42,7 @@ def as_scheduled(key: jax.Array, step: jax.Array, mechanism: ShardMechanism) -> 
 
 
 def one_draw_for_all(key: jax.Array, step: jax.Array, mechanism: ShardMechanism) -> Turn:
-    """The scoring shards of a step as the published code chooses them: one shard for all images."""
+    """The scoring shards of a step as the code published with GS-WGAN chooses them: one shard for all images."""
     turn = mechanism.turn(key, step)
     return turn._replace(scoring=jnp.broadcast_to(turn.scoring[:1], turn.scoring.shape))
 

@@ -1,7 +1,7 @@
 """All audit games on the correct code, in which no violation may be found.
 
-They cover all combinations of feedback modes, samplers and clipping methods; parameters of several leaves and different
-losses; full-batch sums; and methods with shards.
+They cover all combinations of feedback modes, samplers and clipping methods, except ``local`` with truncated batches;
+parameters of several leaves and different losses; full-batch sums; and methods with shards.
 """
 
 import jax

@@ -40,7 +40,7 @@ def program(main: Callable[[Sequence[str]], None]) -> Callable[..., int]:
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         # dp-accounting leaves out RDP orders for which a series does not converge, and logs that. The minimum over the
-        # other orders is still a valid epsilon, so that this is not shown.
+        # other orders is still a valid epsilon, so that these messages are not shown.
         absl.logging.set_verbosity(absl.logging.ERROR)
         warnings.simplefilter("ignore", RuntimeWarning)
         warnings.showwarning = _one_line_warning  # type: ignore[assignment]

@@ -22,7 +22,7 @@ EXAMPLES = """examples:
   python -m efsgd_jax privacy --dataset_size=60000 --expected_batch_size=512 --steps=20000 --epsilon=10
   python -m efsgd_jax privacy --dataset_size=60000 --expected_batch_size=512 --steps=20000 --noise_multiplier=0.9
   python -m efsgd_jax privacy --dataset_size=60000 --config=configs/fmnist.py --config.privacy.epsilon=1
-  python -m efsgd_jax privacy                  the tables of docs/privacy.md"""
+  python -m efsgd_jax privacy                  mechanisms of published papers"""
 
 
 def mechanism(args: argparse.Namespace) -> DpSgdMechanism:

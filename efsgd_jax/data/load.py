@@ -45,7 +45,8 @@ def load_dataset(
         (32 for CelebA).
       channels: number of channels, 1 (grey) or 3 (RGB), to which every image is converted; None means 3 for image files
         (``folder``, ``celeba``), and for the other sources the number of channels of their arrays.
-      attribute: name of the label, for ``celeba`` (default "Male") and ``tfds:NAME`` (default "label").
+      attribute: name of the attribute that is the label, for ``celeba`` (default "Male") and ``tfds:NAME`` (default
+        "label").
       test_fraction: probability of each record to be held out, if the source has no test part; the choice depends on
         the record's own bytes.
       classes: the number of classes or their names with commas between them; None for the classes that the source names

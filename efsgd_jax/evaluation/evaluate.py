@@ -50,8 +50,8 @@ def evaluate(
     - ``utility``: accuracies of classifiers. gen2real: trained on synthetic images and tested on the real test split.
       real2gen: trained on the real training split and tested on synthetic images.
     - ``fidelity``: FID, KID, inception score, precision, recall, density and coverage, over the features of a CNN that
-      is trained on the real training split. As many synthetic images are compared with as many real training images,
-      at most 10,000 or the protocol's number.
+      is trained on the real training split. Synthetic images are compared with the same number of real training
+      images: at most 10,000 or, with a protocol, the protocol's number.
     - ``copying``: whether synthetic images are closer to training images than to held-out ones.
 
     Scores that were computed before are read from the cache directory, whose files only their owner can read.
@@ -64,16 +64,16 @@ def evaluate(
       metrics: some of ``METRICS``. None for all of them or, with a protocol, for utility and fidelity.
       classifiers: some of ``CLASSIFIERS``. None for the protocol's or, without a protocol, for ``DEFAULT_CLASSIFIERS``.
       classifier_seeds: number of seeds with which each classifier is trained. None for 1 with a protocol, 3 without.
-      protocol: a key of ``PROTOCOLS``, which sets everything but the number of images. Its scores are stored under its
-        name, beside those without a protocol.
+      protocol: a key of ``PROTOCOLS``, which sets the metrics, the classifiers and their seeds: the arguments of these
+        names must be None with it. Its scores are stored under its name, beside those without a protocol.
       inception: the file with InceptionV3's weights, or ``"download"``, to compare the features of this network too
         (slow). None to leave them out.
       seed: seed of the synthetic images.
       progress: whether to show a progress bar on standard error.
 
     Raises:
-      UserError: the run is not finished, its data cannot be found, a metric, classifier or protocol is unknown, or
-        there are too few images.
+      UserError: the run is not finished, its data cannot be found, a metric, classifier or protocol is unknown, an
+        argument contradicts the protocol, or there are too few images.
 
     Formal guarantees:
       None: scores read real images and are not covered by the run's epsilon.

@@ -96,7 +96,7 @@ def convolve_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
 
     def fold(kernel: jax.Array, odd: int, axis: int) -> jax.Array:
-        """Adds the two of three kernel rows (or columns) that see the same pixel in an output row that is ``odd``."""
+        """Adds the two of three kernel rows (columns) that see the same pixel in an odd (1) or even (0) output row."""
         first, middle, last = jnp.split(kernel, 3, axis)
         return jnp.concatenate([first + middle, last] if odd else [first, middle + last], axis)
 

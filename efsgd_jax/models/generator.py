@@ -24,7 +24,7 @@ class UpsamplingBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        # A 1x1 convolution commutes with nearest-neighbour upsampling. Before it, it has a quarter of the pixels.
+        # A 1x1 convolution commutes with nearest-neighbour upsampling. It comes first, on a quarter of the pixels.
         skip = upsample(Conv(self.features, kernel_size=1, name="Conv_0")(x))
         h = leaky_relu(PixelNorm()(x))
         h = UpsamplingConv(self.features, name="Conv_1")(h)
@@ -56,7 +56,7 @@ class Generator(nn.Module):
     def __call__(self, z: jax.Array, labels: jax.Array) -> jax.Array:
         base, stages = base_and_stages(self.spec.image_size)
         widths = stage_widths(self.width, stages, self.max_width)
-        # The one-hot label is scaled to the l2 norm that z has on average. With a smaller one, the encoder would encode
+        # The one-hot label is scaled to the average l2 norm of a normal z. With a smaller one, the encoder would encode
         # the class in z and the generator would read it from there, but a z from the prior does not contain the class.
         label = z.shape[-1] ** 0.5 * jax.nn.one_hot(labels, self.spec.num_classes, dtype=z.dtype)
         z = jnp.concatenate([z, label], axis=-1)

@@ -56,7 +56,10 @@ class Access:
         self._trace = get_opaque_trace_state(convention="flax")
 
     def private_metrics(self) -> dict[str, jax.Array]:
-        """Scalars that are functions of raw records, such as losses, by name; to be written to ``private/`` only."""
+        """Scalars that are functions of raw records, such as losses, by name; never to be released.
+
+        A run writes them only to ``private/`` in its working directory.
+        """
         return self._metrics
 
     def _record(self, what: str, share: float = 1.0) -> None:

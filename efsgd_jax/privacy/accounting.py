@@ -46,8 +46,9 @@ def epsilon(
       event: the event to be accounted for.
       delta: the delta of the guarantee, in (0, 1).
       accountant: ``"pld"`` (tight) or ``"rdp"``.
-      grid: for PLD, the distance between two points of the grid of privacy losses. The grid is refined if the losses
-        of the composed mechanisms are small (``grid.refined``). Every grid gives an upper bound.
+      grid: for PLD, the distance between two points of the grid of privacy losses. A finer grid is used if the
+        losses of the composed mechanisms are small, and a coarser one if their range is large (``grid.refined``). Every
+        grid gives an upper bound.
       orders: for RDP, the orders; None for those of dp-accounting. All give an upper bound.
       neighbouring_relation: the neighbouring relation; by default to add or remove one example.
 

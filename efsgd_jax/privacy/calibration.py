@@ -33,7 +33,8 @@ def calibrate_noise_multiplier(
     """The smallest noise multiplier whose event spends at most ``target_epsilon``.
 
     The search begins at large noise, where PLD is fast, and interpolates in logarithms, since epsilon is approximately
-    a power of the noise multiplier.
+    a power of the noise multiplier. If even ``MIN_NOISE_MULTIPLIER`` spends less than the target, a noise multiplier
+    below it is returned, although a smaller one would suffice.
 
     Args:
       make_event: function from a noise multiplier to the event.
@@ -103,13 +104,17 @@ def rough_noise_multiplier(
     delta: float,
     neighbouring_relation: dp_accounting.NeighboringRelation = ADD_OR_REMOVE_ONE,
 ) -> float:
-    """Like ``calibrate_noise_multiplier``, but by RDP and to 0.01: for methods whose published accounting uses RDP.
+    """Like ``calibrate_noise_multiplier``, but by RDP and to 0.01, for methods whose published accounting uses RDP.
 
     Args:
       make_event: function from a noise multiplier to the event.
       target_epsilon: the target, above 0.
       delta: the delta of the guarantee, in (0, 1).
       neighbouring_relation: the neighbouring relation of the accountant.
+
+    Raises:
+      UserError: the target is above ``MAX_EPSILON``, or not reachable with a noise multiplier up to
+        ``MAX_NOISE_MULTIPLIER``.
     """
     _check_target(target_epsilon)
     largest = epsilon(
@@ -150,7 +155,7 @@ def calibrate_steps(spent: Callable[[int], float], target_epsilon: float, max_st
 
 
 def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: float) -> M:
-    """``mechanism`` with the noise multiplier with which ``steps`` steps spend at most ``target_epsilon``.
+    """``mechanism`` with the smallest noise multiplier with which ``steps`` steps spend at most ``target_epsilon``.
 
     Parameters that the mechanism chooses for a number of steps (``prepared``), such as ``hidden`` feedback's split of
     the noise, are chosen for the noise multiplier that is found. With ``local`` feedback the noise is solved for with

@@ -20,7 +20,7 @@ def check_clip_norm(l2_norm_clip: Any, outer_l2_norm_clip: Any = None) -> None:
     """Raises ``ValueError`` for a clip norm that is not a scalar, or that is known to be negative or NaN.
 
     It also raises if all of ``l2_norm_clip`` is known to be 0 and there is an outer clip norm (that of the second, less
-    clipped sum that error feedback needs): it is computed as a multiple of ``l2_norm_clip``.
+    clipped sum that error feedback needs), since the outer clip norm is applied as a multiple of ``l2_norm_clip``.
     """
     clips = dict(l2_norm_clip) if isinstance(l2_norm_clip, Mapping) else {"": l2_norm_clip}
     named = [(f"l2_norm_clip{f'[{k!r}]' if k else ''}", c) for k, c in clips.items()]
@@ -71,7 +71,10 @@ def check_gradients(per_example_grads: PyTree) -> int:
 
 
 def check_rows(rows: int, mask: Any, carried: PyTree) -> None:
-    """Raises ``ValueError`` for a mask or carried norms of another shape, or a mask that is not bool."""
+    """Raises ``ValueError`` for a mask or carried norms whose shape is not ``[rows]``, or a mask that is not bool.
+
+    The carried norms are the argument ``carried`` of ``clip_and_sum``.
+    """
     if mask is not None:
         if np.shape(mask) != (rows,):
             raise ValueError(

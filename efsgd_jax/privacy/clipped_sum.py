@@ -15,9 +15,9 @@ from efsgd_jax.privacy.varying import check_not_summed
 PyTree = Any
 ClipNorm = jax.typing.ArrayLike | Mapping[str, float]
 
-# Below this norm a gradient is not scaled up by a carried residual. The squares of float32 coordinates under 1e-19
-# underflow, so that the computed norm of so small a gradient can be wrong by any factor, and the norm of the scaled
-# gradient could exceed C.
+# With a carried norm, a gradient of at most this norm is not scaled up: it contributes nothing. The squares of float32
+# coordinates under 1e-19 underflow, so that the computed norm of so small a gradient can be wrong by any factor, and
+# the norm of the scaled gradient could exceed C.
 NO_DIRECTION = 1e-12
 # Below this clip norm everything is clipped to zero: norms of such small float32 numbers cannot be computed reliably.
 SMALLEST_CLIP_NORM = 1e-9
@@ -34,8 +34,8 @@ class ClippedSum(NamedTuple):
         norm of its contribution to ``clipped_sum``; 0 where masked out or not finite. With groups, such an array for
         each group. None without ``carried``.
       l2_norms: float32 ``[B]``, the norm of each gradient before clipping; 0 where masked out or not finite.
-      clipped: bool ``[B]``, True where that norm is above C (less the margin for rounding), False where masked out or
-        not finite. With groups, such an array for each group.
+      clipped: bool ``[B]``, True where the norm before clipping is above C (less the margin for rounding), False where
+        masked out or not finite. With groups, such an array for each group, from the norms of that group.
       losses: float32 ``[B]``, 0 where masked out.
       aux: the auxiliary output of the loss, each leaf with a leading ``[B]`` axis; 0 where masked out.
       finite: bool ``[B]``, False where a gradient had a NaN or an infinite norm (its contribution is 0); True where
@@ -58,7 +58,7 @@ class ClippedSum(NamedTuple):
 
 
 class PerExample(NamedTuple):
-    """The losses of a batch, and its per-example gradients as clipping needs them; they may never be formed.
+    """The losses of a batch, and its per-example gradients as clipping needs them; they need not be formed one by one.
 
     Attributes:
       losses: ``[B]``, the losses.
@@ -77,7 +77,7 @@ class PerExample(NamedTuple):
 
 
 def sensitivity_of(l2_norm_clip: ClipNorm) -> Any:
-    """L2 sensitivity of a clipped sum: ``C``, or ``sqrt(sum_m C_m^2)`` for one norm per parameter group.
+    """L2 sensitivity of a clipped sum: ``C`` for one clip norm, ``sqrt(sum_m C_m^2)`` for one norm per group.
 
     Examples:
       >>> float(sensitivity_of({"encoder": 3.0, "decoder": 4.0}))
@@ -101,15 +101,15 @@ def clip_and_sum(
 
     Args:
       per_example_grads: pytree; every leaf ``[B, ...]`` with the same ``B``.
-      l2_norm_clip: ``C > 0`` for the joint norm over all leaves; or a mapping from each top-level key of
+      l2_norm_clip: ``C`` for the joint norm over all leaves (0 clips to zero); or a mapping from each top-level key of
         ``per_example_grads`` to that group's ``C_m``, for a joint sensitivity of ``sqrt(sum_m C_m^2)``.
       mask: bool ``[B]``; False rows (padding) contribute nothing. None keeps all.
       outer_l2_norm_clip: also return the sum clipped to this joint norm, ``inf`` for the raw sum. With groups, each
         has the same multiple of its ``C_m``.
       carried: float32 ``[B]``, or such an array for each group: norms >= 0 that are added to those of the gradients
         before clipping, so that row i contributes ``g_i / ||g_i|| * min(C, ||g_i|| + carried_i)``. What remains of
-        ``||g_i|| + carried_i`` is ``clipping_excess``. A gradient whose norm is at most ``NO_DIRECTION`` contributes
-        nothing.
+        ``||g_i|| + carried_i`` is ``clipping_excess``. With ``carried``, a gradient whose norm is at most
+        ``NO_DIRECTION`` contributes nothing.
 
     Returns:
       A ``ClippedSum``; its losses are zeros and its aux is None.

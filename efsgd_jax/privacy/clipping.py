@@ -60,12 +60,12 @@ def clipped_grad(
       ValueError: an unknown method, a ``microbatch_size`` below 1, a clip norm that is negative or NaN, a mesh without
         an axis ``data``; and when the result is called: batch, keys, mask and carried norms with different numbers of
         rows, parameters that are not real floating-point numbers, a loss that does not return one such number and an
-        aux.
+        aux; and with ``ghost`` a loss that does not depend on the example or that has effects.
 
     Returns:
       ``f(params, batch, keys, mask=None, carried=None) -> ClippedSum`` where each leaf of ``batch`` is
-      ``[B, ...]``, ``keys`` are ``[B]`` PRNG keys and ``carried`` is as for ``clip_and_sum``. ``B`` need not be a
-      multiple of ``microbatch_size``.
+      ``[B, ...]``, ``keys`` are ``[B]`` PRNG keys, and ``mask`` and ``carried`` are as for ``clip_and_sum``. ``B``
+      need not be a multiple of ``microbatch_size``.
 
     Formal guarantees:
       Those of ``clip_and_sum``, provided that ``loss`` reads nothing of other examples; it cannot, since it is mapped

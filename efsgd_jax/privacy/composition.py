@@ -17,8 +17,8 @@ from scipy import fft, optimize, signal
 
 # Largest share of delta that the truncated tails may add to it.
 CUT = 1e-6
-# Largest exponent of the factors that undo the tilt, in units of delta. Where the exponent is larger the result of the
-# FFT is rounding errors only; with the factor exp(MAX_EXPONENT) they still count as if they were likely.
+# Largest exponent of the factors that undo the tilt and divide probabilities by delta. Where the exponent is larger,
+# the FFT gives rounding errors only; with the factor exp(MAX_EXPONENT) they still count as if they were likely.
 MAX_EXPONENT = 500.0
 # Unit of rounding errors of the FFT, four times that of a double.
 ROUNDING = 2.0**-51

@@ -1,6 +1,7 @@
 """The gradient of one example with respect to a convolution's kernel, as a product of patches and cotangents.
 
-Under ``vmap`` XLA computes it as a convolution with as many groups as there are examples, which is slow everywhere.
+Under ``vmap`` XLA computes this gradient as a convolution with as many groups as there are examples, which is slow on
+all backends.
 """
 
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ def conv_parameters(use: ParamUse) -> ConvParameters | None:
     if use.weights != (1,):
         return None
     kernel = equation.invars[1].aval.shape
-    if name == "convolve":
+    if name == "convolve":  # the primitive of ``models.cpu_convolution``
         g, order = params["geometry"], (0, 1, 2, 3)
         return ConvParameters(order, order, order, g.window, (g.stride,) * 2, g.padding, (1, 1), (1, 1), 1)
     if name != "conv_general_dilated" or params["batch_group_count"] != 1:

@@ -18,7 +18,7 @@ PER_EXAMPLE = ("clipping_excess", "l2_norms", "clipped", "losses", "aux", "finit
 
 
 def coarse_and_rest(tree: PyTree, longest: jax.typing.ArrayLike) -> tuple[PyTree, PyTree]:
-    """Splits ``x`` into ``coarse + rest``, so that the order in which sums are rounded does not matter.
+    """Splits ``x`` into ``coarse + rest``, so that the sum over devices hardly depends on its order.
 
     ``coarse`` is a multiple of a step (2^-22 of ``longest``, rounded up to a power of two), so that float32 adds such
     values exactly, in any order, as long as every partial sum is at most ``longest`` in absolute value. ``rest`` is at
@@ -43,6 +43,11 @@ def over_devices(clipped: Callable[..., ClippedSum], mesh: Mesh) -> Callable[...
     The rows are padded to a multiple of the number of devices, and assigned to the devices in turn, since a Poisson
     batch has its padding at the end. Devices communicate only the returned values: one all-reduce of the sums, and a
     few numbers per example.
+
+    Args:
+      clipped: the function that clips and sums the rows of one device; its argument ``whole`` is the number of rows on
+        all devices together, including padding.
+      mesh: the mesh of the devices.
 
     Raises:
       ValueError: the mesh has no axis ``data``.

@@ -22,8 +22,8 @@ from efsgd_jax.privacy.sampling import poisson_batch
 
 # The part of delta that is reserved for batches that overflow with ``local`` feedback.
 LOCAL_OVERFLOW_SHARE = 1e-3
-# Bound on the probability that one batch overflows, for which the capacity is chosen. For the steps T and epsilons of
-# practice, (1 + exp(epsilon)) T LOCAL_OVERFLOW is far below this part of delta.
+# Bound on the probability that one batch overflows, for which the capacity is chosen with ``local`` feedback. For the
+# steps T and epsilons of practice, (1 + exp(epsilon)) T LOCAL_OVERFLOW is far below the reserved part of delta.
 LOCAL_OVERFLOW = 1e-25
 
 
@@ -99,7 +99,7 @@ class DpSgdMechanism(NamedTuple):
         )
 
     def initial_residual(self, params: Any) -> Any:
-        """Error feedback's residual before the first step; ``()`` in mode ``none``."""
+        """Error feedback's residual for ``params`` before the first step; ``()`` in mode ``none``."""
         return self.transform(fresh_key()).init(params).residual
 
     def arrange(self, key: jax.Array, records: Any) -> Any:
@@ -193,7 +193,8 @@ class DpSgdMechanism(NamedTuple):
     ) -> float:
         """Epsilon of ``steps`` steps at ``delta``.
 
-        It is ``inf`` without noise, and with ``local`` feedback if batches overflow too often.
+        It is ``inf`` without noise, and with ``local`` feedback if batches overflow too often. The arguments are those
+        of ``Accounted.epsilon``.
 
         Formal guarantees:
           For ``local``: with probability 1 - p per step the batch does not overflow, and the step is that of plain
@@ -237,6 +238,8 @@ class DpSgdMechanism(NamedTuple):
 
 def overflow_probability(dataset_size: int, sampling_probability: float, capacity: int) -> float:
     """The probability that a Poisson sample from N = ``dataset_size`` examples has more than ``capacity`` of them.
+
+    Each example is in the sample independently, with the probability ``sampling_probability``.
 
     Examples:
       >>> overflow_probability(dataset_size=1000, sampling_probability=0.1, capacity=1000)

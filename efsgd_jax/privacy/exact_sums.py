@@ -142,7 +142,7 @@ def squares_by_group(rows: jax.Array, groups: jax.Array, num_groups: int, bits: 
 
 
 def _digits(x: jax.Array, bits: int) -> Iterator[jax.Array]:
-    """The digits d_0, d_1 of ``x = d_0 + 2^8 d_1``, at most 2^8 in absolute value; ``x`` if it has at most 8 bits."""
+    """The digits d_0, d_1 of ``x = d_0 + 2^8 d_1``, at most 2^8 in absolute value; ``x`` if ``bits <= 8``."""
     if bits <= DIGIT_BITS:
         yield x
         return

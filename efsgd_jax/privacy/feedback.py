@@ -92,7 +92,7 @@ def error_feedback_aggregate(
       noise_multiplier: sigma, std of the noise on the *sum* in units of the sensitivity S (of both channels
         together in mode ``private``).
       key: typed or legacy PRNG key; secret, from ``fresh_key()``. Under ``vmap`` each member of an ensemble
-        gets its own noise, also if the transform was built outside. ``init`` copies it, so the state may be
+        gets its own noise, also if the transform was built outside of it. ``init`` copies it, so the state may be
         donated.
       expected_batch_size: the public B = q * N that the noisy sum is divided by. Never the realised or the
         padded size: those depend on the data.
@@ -109,8 +109,9 @@ def error_feedback_aggregate(
       unit_residual: for ``local``. With "scalar" each unit keeps one number, a norm (N floats). It is added to the norm
         of the unit's next gradient, so that ``g_i + r_i`` above is along g_i. With "vector" each unit keeps a gradient
         (N times the parameters); only per-example gradients are accepted.
-      sampling: how batches are sampled; ``local`` accepts only "poisson", "full_batch" and "public_order", in which
-        units take part independently of each other.
+      sampling: how batches are sampled: "poisson", "full_batch", "public_order", "shuffle" or "without_replacement".
+        ``local`` accepts only the first three, in which units take part independently of each other; the other modes
+        accept all five.
 
     Returns:
       A ``GradientTransformationExtraArgs``. ``update(updates, state, params=None, *, mask=None, indices=None)`` takes
@@ -130,13 +131,14 @@ def error_feedback_aggregate(
 
     Formal guarantees:
       One update is one Gaussian release with ``noise_multiplier`` on Poisson-sampled examples, for blanking one
-      example, in the arithmetic of docs/privacy/arithmetic.md: an example changes the sum, rounding included, by at
-      most S (``rounding``), and the noise is discrete on a public lattice (``noise``). The events of T updates, with
+      example (replacing it by one that contributes nothing), in the arithmetic of docs/privacy/arithmetic.md: an
+      example changes the sum, rounding included, by at most S (except in ``hidden``), and the noise is discrete on a
+      public lattice (``rounding``, ``noise``). The events of T updates, with
       proofs in docs/privacy/feedback.md, are ``dp_sgd_events.dp_sgd_event`` for ``none``, for ``private``, and for
       ``local`` if no batch overflows (``DpSgdMechanism`` charges the overflow to delta), and
       ``dp_sgd_events.hidden_feedback_event`` for ``hidden``, whose residual carries each example into every later step
-      without amplification. No gradient needs to be bounded. The bounds in the literature assume bounded gradients,
-      which no code enforces.
+      without amplification. No gradient needs to be bounded. The bounds for ``hidden`` in the literature assume
+      bounded gradients, which no code enforces.
       All of this holds for Poisson sampling only, if the state stays secret, and if nothing else reads the examples.
 
     Examples:
@@ -154,7 +156,7 @@ def error_feedback_aggregate(
       https://arxiv.org/abs/2601.15061.
 
     Warnings:
-      Must be first in the chain, and not inside ``optax.MultiSteps``: both would average before clipping.
+      Must be first in the chain, and not inside ``optax.MultiSteps``: gradients must not be averaged before clipping.
     """
     options.check(
         l2_norm_clip, noise_multiplier, expected_batch_size, feedback, feedback_l2_norm_clip, feedback_decay,

@@ -19,7 +19,7 @@ UnitResidual = Literal["scalar", "vector"]
 # With full_batch and public_order it is public which examples take part in which step.
 Sampling = Literal["poisson", "full_batch", "public_order", "shuffle", "without_replacement"]
 
-# Defaults of a and of rho; neither changes epsilon.
+# Defaults of the decay a and of the share rho; neither changes epsilon.
 DEFAULT_DECAY = {"local": 0.5, "private": 0.9}
 DEFAULT_SHARE = 0.1
 
@@ -35,7 +35,10 @@ def share_of(share: float | None) -> float:
 
 
 def outer_clip(feedback: FeedbackMode, feedback_l2_norm_clip: Any) -> Any:
-    """The ``outer_l2_norm_clip`` of ``clipped_grad`` for a mode: ``inf`` (``hidden``), D (``private``) or None."""
+    """The ``outer_l2_norm_clip`` of ``clipped_grad`` for the mode ``feedback``.
+
+    It is ``inf`` for ``hidden``, ``feedback_l2_norm_clip`` for ``private``, and None for the other modes.
+    """
     return {"hidden": math.inf, "private": feedback_l2_norm_clip}.get(feedback)
 
 

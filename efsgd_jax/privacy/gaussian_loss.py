@@ -41,7 +41,8 @@ class GaussianPrivacyLoss(privacy_loss_mechanism.GaussianPrivacyLoss):
         cutoffs = self._where_loss_is(epsilons)
         with np.errstate(over="ignore", invalid="ignore"):
             deltas = self.mu_upper_cdf(cutoffs) - np.exp(epsilons + self.mu_lower_log_cdf(cutoffs))
-        # Epsilons outside the range of a mixture's loss: the loss is below epsilon everywhere, or above it everywhere.
+        # Epsilons outside the range of a mixture's loss: where c is inf, the loss is above epsilon everywhere; where c
+        # is -inf, it is below epsilon everywhere.
         deltas = np.where(np.isposinf(cutoffs), -np.expm1(np.minimum(epsilons, 0)), deltas)
         deltas = np.where(np.isneginf(cutoffs), 0.0, deltas)
         return np.clip(deltas, 0, 1)
@@ -100,6 +101,10 @@ def _log1p_expm1_over(epsilons: np.ndarray, q: float) -> np.ndarray:
 
 def connect_dots(losses: Sequence[GaussianPrivacyLoss], grid: float) -> pld_pmf.PLDPmf:
     """A discrete distribution for the maximum of the privacy curves of ``losses``, by connecting the dots on a grid.
+
+    Args:
+      losses: the privacy losses; the privacy curve of each is delta as a function of epsilon.
+      grid: distance between two points of the grid of privacy losses.
 
     Raises:
       UnboundedLossError: the range of the losses is above ``MAX_LOSS_RANGE``.
@@ -174,16 +179,16 @@ def one_step(
     Formal guarantees:
       The loss of a truncated sample is a mixture of two cases. In the first the sample was not truncated. In the
       second, the added example takes the place of another one, which changes the sum by at most 2 sensitivities. See
-      arXiv 2508.15089; it is the same as dp-accounting's ``from_truncated_subsampled_gaussian_mechanism``, with which
-      the tests compare it.
+      arXiv 2508.15089. The result is that of dp-accounting's ``from_truncated_subsampled_gaussian_mechanism``, with
+      which the tests compare it.
     """
     if isinstance(event, dp_accounting.PoissonSampledDpEvent):
         return poisson_sampled(event.event.noise_multiplier, event.sampling_probability, grid)
     n, q, capacity = event.dataset_size, event.sampling_probability, event.truncated_batch_size
     whole = poisson_sampled(event.noise_multiplier, q, grid)
-    cut = stats.binom.sf(capacity - 1, n - 1, q)  # given that the example was sampled
+    cut = stats.binom.sf(capacity - 1, n - 1, q)  # the probability of truncation, given that the example was sampled
     if cut == 0:
         return whole
-    kept = stats.binom.sf(capacity, n, q) * capacity / cut / n  # its probability to be in a truncated batch
+    kept = stats.binom.sf(capacity, n, q) * capacity / cut / n  # q times its probability to be kept, given both
     exchanged = PrivacyLossDistribution(privacy_loss_pmf(event.noise_multiplier / 2, kept, Adjacency.REPLACE, grid))
     return exchanged.compute_mixture(whole, cut)

@@ -202,8 +202,11 @@ def clipping_plan(
       A dictionary from the path of each parameter to one of these:
       ``"outer product"``: its per-example gradients are not formed.
       ``"patches"``: they are formed by a product of the patches of a convolution.
-      ``"formed: ..."``: they are formed as by ``vmap``, through the uses whose primitives are named.
+      ``"formed: ..."``: they are formed as by ``vmap``; the primitives of the uses (``dataflow``) are named.
       ``"unused"``: the parameter does not reach the loss.
+
+    Raises:
+      HiddenFlowError: the loss has effects.
     """
     flow = take_apart(loss, params, (example, key))
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]

@@ -87,7 +87,7 @@ def derived(key: jax.Array, domain: int, number: jax.typing.ArrayLike) -> jax.Ar
 
 
 def release_keys(key: jax.Array, tree: Any, count: int) -> list[jax.Array]:
-    """``count`` keys for a release; trees with different paths or shapes, such as parameter groups, get other keys.
+    """``count`` keys for a release; trees with different paths or shapes, such as parameter groups, get different keys.
 
     Args:
       key: typed PRNG key, secret and used once.
@@ -107,7 +107,7 @@ def key_of_init(key: jax.Array) -> jax.Array:
 
     Two states that begin with the same key would have the same noise, so that the difference of their releases would
     have no noise. The key is always returned as it is if it is traced, since its value is not known then, if it is an
-    array of keys, or if it was made from a seed: it does not protect anything, and runs stay reproducible.
+    array of keys, or if it was made from a seed: such a key does not protect anything, and runs stay reproducible.
     """
     if isinstance(key, jax.core.Tracer) or key.ndim or is_debugging_key(key):
         return jax.random.clone(key)

@@ -79,9 +79,9 @@ class Ledger(Generic[A]):
         return [(end, self.spent(end)) for end in ends if end > start][::-1]
 
     def rdp_untruncated(self, steps: int) -> float:
-        """Epsilon of ``steps`` steps by RDP, for sampling without truncation, which RDP does not support."""
+        """Epsilon of ``steps`` steps by RDP, for sampling without truncation: RDP does not support truncation."""
         return self.mechanism.epsilon(steps, self.delta, accountant="rdp", truncated=False)
 
     def report(self, steps: int) -> dict[str, float]:
-        """Epsilon of ``steps`` steps by PLD (the proven one), and by RDP for sampling without truncation."""
+        """Epsilon of ``steps`` steps by PLD (the claim of the run), and by RDP for sampling without truncation."""
         return {"pld": self.spent(steps, grid=FINE), "rdp_untruncated": self.rdp_untruncated(steps)}

@@ -27,7 +27,7 @@ class Description(NamedTuple):
       summary: what is released, in one sentence.
       sampler: how the records of a step are chosen.
       neighbouring_relation: ``ZERO_OUT`` or ``REPLACE``.
-      sensitivity: the l2 norm by which one record can change the released value before noise is added.
+      sensitivity: the largest l2 norm by which one record can change the released value before noise is added.
       parameters: parameters of the mechanism, as JSON values; ``type(mechanism)(**parameters)`` is the mechanism.
       no_guarantee: why there is no guarantee although there is noise; "" if there is a guarantee.
       accountings: epsilon by different accountings, by name, of which only one is a proof; empty for most mechanisms.
@@ -68,13 +68,13 @@ class Accounted(Protocol):
         """The part of delta that is reserved for batches that overflow."""
 
     def failure(self, steps: int) -> float:
-        """The probability that any of ``steps`` steps is not as ``event`` describes it; it is charged to delta."""
+        """A bound on the probability that any of ``steps`` steps is not as ``event`` describes it; charged to delta."""
 
     def with_noise(self, noise_multiplier: float) -> Self:
         """A copy with another noise multiplier."""
 
     def prepared(self, steps: int, delta: float) -> Self:
-        """A copy with parameters chosen for this number of steps, without data, such as a split of the noise."""
+        """A copy with parameters, such as a split of the noise, chosen for these steps and delta, without data."""
 
     def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
         """The event of ``steps`` steps, for the accountant.
@@ -108,7 +108,12 @@ class Mechanism(Accounted, Protocol):
     """
 
     def arrange(self, key: jax.Array, records: Any) -> Any:
-        """Arranges the training records (a pytree, leading axis N) for ``open``; called once in a phase."""
+        """Arranges the training records (a pytree, leading axis N) for ``open``; called once in a phase.
+
+        Args:
+          key: typed PRNG key for random arrangements, secret and used once.
+          records: the training records.
+        """
 
     def open(self, records: Any, key: jax.Array, step: jax.Array, **shared: Any) -> Access:
         """Returns the access of one step; it is called within the compiled program.

@@ -2,7 +2,7 @@
 
 The noise is given by ``noise_multiplier``: the standard deviation of the noise on a sum, divided by the sensitivity of
 the sum. Releases of the same data compose exactly: those with sigma_1, ..., sigma_k are one Gaussian release with
-``sigma = (sum_k sigma_k^-2)^-1/2`` (``share_noise`` divides one among several).
+``sigma = (sum_k sigma_k^-2)^-1/2`` (``share_noise`` divides one release among several).
 
 A ``Release`` adds integers only. Its lattice has a unit u, chosen so that the noise's standard deviation is
 ``NOISE_WIDTH`` units. Rows are clipped and rounded to multiples of u (``rows``, ``factors``, ``partners``), their sums
@@ -134,7 +134,7 @@ class NoiseSupply:
         """The next unused noise values: int32 ``shape``.
 
         Raises:
-          ValueError: fewer unused values are left.
+          ValueError: fewer unused values are left than ``shape`` has.
         """
         start, self._taken = self._taken, self._taken + math.prod(shape)
         if self._flat is None or self._taken > len(self._flat):
@@ -184,7 +184,7 @@ class Release:
         return whole_rows(rows, l2_norm_clip, self._rounding_unit(l2_norm_clip, bits), bits)
 
     def constant(self, value: float, count: int, like: Rows) -> Rows:
-        """A column ``[N, 1]`` with ``value`` in each row, rounded down to the unit of ``like``; its sum is a count."""
+        """A column ``[count, 1]`` of ``value``, rounded down to the unit of ``like``; its sum is a count."""
         # With the factor, a multiple of the unit is not rounded down because of a rounding error of the division. The
         # relative 1e-12 that it can add to the sensitivity is covered by ``UPWARDS``.
         number = math.floor(value / like.unit * (1 + 1e-12))

@@ -18,7 +18,7 @@ from efsgd_jax.privacy.mechanism import Mechanism
 
 
 class Budget(NamedTuple):
-    """A part of the target epsilon, for which one noise multiplier is solved that all phases of the budget have.
+    """A part of the target epsilon; one noise multiplier is solved for it, which all phases of the budget get.
 
     Attributes:
       name: name of the budget; phases whose budgets have the same name share it.
@@ -129,7 +129,7 @@ class Composition(NamedTuple):
         return found
 
     def failure(self, steps: int) -> float:
-        """The probability that any of the first ``steps`` steps is not as ``event`` describes it."""
+        """A bound on the probability that any of the first ``steps`` steps is not as ``event`` describes it."""
         return math.fsum(m.failure(count) for _, m, count in self.taken(steps))
 
     def with_noise(self, noise_multiplier: float) -> "Composition":

@@ -103,5 +103,5 @@ def update_units(
 
 
 def decayed(average: PyTree, new: PyTree, decay: jax.typing.ArrayLike) -> PyTree:
-    """``a * average + (1 - a) * new``."""
+    """``a * average + (1 - a) * new``, with a = ``decay``."""
     return jax.tree.map(lambda old, x: decay * old + (1 - decay) * x, average, new)

@@ -12,9 +12,9 @@ def sample_capacity(
 ) -> int:
     """A padded batch size that a Poisson batch of expected size ``q * N`` practically never exceeds.
 
-    It is six standard deviations above the mean, but at most ``N``. The result is rounded up to a multiple of
-    ``multiple_of``, which may be above N, unless ``multiple_of`` is larger than it. The accounting includes the
-    truncation of batches that exceed it: see ``dp_sgd_event``.
+    The bound is six standard deviations above the mean, but at most ``N``. The result is the bound, rounded up to a
+    multiple of ``multiple_of`` (which may be above N), or the bound itself if it is below ``multiple_of``. The
+    accounting includes the truncation of batches that exceed the result: see ``dp_sgd_event``.
 
     Args:
       dataset_size: N.
@@ -53,7 +53,8 @@ def poisson_batch(
     Formal guarantees:
       Participation is independent across examples with probability ``floor(q * 2^32) / 2^32 <= q`` (32 random
       bits against a threshold; float32 uniforms would round q by up to 1e-7). With truncation it is the
-      sampling of ``dp_accounting.TruncatedSubsampledGaussianDpEvent`` (arXiv 2508.15089).
+      sampling of ``dp_accounting.TruncatedSubsampledGaussianDpEvent`` (arXiv 2508.15089), but that an example whose 32
+      bits equal those of the last one that is kept is kept or not by its index: a probability of 2^-32.
       Amplification holds only while it stays secret which examples were sampled.
 
     Examples:

@@ -29,10 +29,13 @@ class Term(Protocol):
         """The largest l2 norm of what one record adds to the sum."""
 
     def coordinates(self, records: PyTree, groups: int) -> int:
-        """The number of coordinates of the sum."""
+        """The number of coordinates of the sum, in all ``groups`` groups together."""
 
     def add(self, release: Release, records: PyTree, group: jax.Array, groups: int) -> Any:
-        """Computes the sum over ``records`` and returns it with the noise of ``release``."""
+        """Computes the sum over ``records`` and returns it with the noise of ``release``.
+
+        ``group`` is int ``[N]``, the group of each record; ``groups`` is the number of groups.
+        """
 
 
 class VectorSum(NamedTuple):
@@ -220,5 +223,10 @@ class SumAccess(Access):
         return Sums([term.add(made, records, index, groups) for term in terms], made.std)
 
     def private_mean(self, name: str, statistic: Statistic) -> None:
-        """Adds a mean over all records, such as an accuracy, to the private metrics; nothing is released."""
+        """Adds a mean over all records, such as an accuracy, to the private metrics; nothing is released.
+
+        Args:
+          name: name of the metric.
+          statistic: function from a record to the scalar whose mean is taken.
+        """
         self._note(**{name: jnp.mean(jax.vmap(statistic)(self._records).astype(jnp.float32))})

@@ -101,6 +101,12 @@ def balance_section(
     """The section that compares the labels for which images were generated with a classifier's predictions for them.
 
     The classifier was trained on real images.
+
+    Args:
+      real2gen: the part ``real2gen`` of ``private/scores.json``; empty if it was not computed.
+      names: names of the classes.
+      mismatch: set if the scores are of another generator; otherwise None.
+      command: the command that computes the scores.
     """
     title = "Balance of generated classes"
     found = chosen(real2gen, names)

@@ -23,7 +23,8 @@ class Entry(NamedTuple):
       released: the run's release.
       scores: the run's private scores; empty if there are none, or if they are of another generator.
       remark: a remark for the run's row, for instance that it has no scores; "" for none.
-      data: identifies the data set; equal for runs on the same images.
+      data: identifies the data set; equal for runs on the same images. A run without ``private/`` is identified by the
+        name of its data, the image shape and the classes only, and is not equal to one that has ``private/``.
     """
 
     name: str

@@ -55,7 +55,7 @@ class Released(NamedTuple):
 
     def command(self, program: str) -> str:
         """The command line that runs ``program`` on this run, for readers of the page."""
-        return f"python -m efsgd_jax.{program} --workdir={shlex.quote(str(self.directory.root))}"
+        return f"python -m efsgd_jax {program} --workdir={shlex.quote(str(self.directory.root))}"
 
 
 def read_release(workdir: str | Path) -> Released:

@@ -93,7 +93,7 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
 
 
 def _finished(setup: Setup, directory: Workdir, stack: contextlib.ExitStack) -> bool:
-    """Checks the run's directory and, in the first process, prepares it for training.
+    """In the first process, checks the run's directory and prepares it for training.
 
     If the run is not finished, the first process holds the directory's lock until ``stack`` is closed.
 

@@ -12,7 +12,7 @@ from efsgd_jax.training.setup import Setup
 from efsgd_jax.versions import version_of
 
 UNCOVERED_SCORES = "Scores computed on real data (gen2real and the like) are not covered by epsilon"
-RANGE_OF_TYPE = "0..255 of integers, 0..1 of floats"
+RANGE_OF_TYPE = "that of the data set's format, else 0..255 of integers and 0..1 of floats"
 CAVEATS = (
     f"{UNCOVERED_SCORES}.",
     "Choosing hyperparameters by looking at results on the private data costs privacy that is not counted here.",

@@ -85,8 +85,8 @@ def write_queries(directory: Workdir, queries: Queries) -> None:
 def publish(directory: Workdir, queries: Queries) -> None:
     """Updates the files in ``release/`` to the queries that were charged.
 
-    The recorded hashes of the release's files are updated first. If this is interrupted, some files do not match their
-    hashes, and ``pack`` refuses the release until ``publish`` is called again.
+    The recorded hashes of the release's files are updated first. If a call is interrupted, some files do not match
+    their hashes, and ``pack`` refuses the release until ``publish`` is called again.
     """
     texts = queries.files(directory)
     hashes = {path.name: hashlib.sha256(text.encode()).hexdigest() for path, text in texts.items()}

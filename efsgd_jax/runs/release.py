@@ -63,8 +63,9 @@ def pack(workdir: str | Path, out: str | Path) -> list[str]:
       The names of the files in the zip file.
 
     Raises:
-      UserError: the run carries no guarantee, or something in ``release/`` depends, or may depend, on real data in a
-        way that the ledger does not account for. Nothing is written then.
+      UserError: ``out`` exists, the run is not finished, has no ``private/`` or carries no guarantee, or something in
+        ``release/`` depends, or may depend, on real data in a way that the ledger does not account for. Nothing is
+        written then.
 
     Formal guarantees:
       The zip holds: a generator of the configured shape whose bytes are those that training released; a grid of samples

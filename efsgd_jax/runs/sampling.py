@@ -73,10 +73,10 @@ def sample(workdir: str | Path, n: int, *, seed: int = 0, out: str | Path | None
 def draw(
     generate: Callable[[Any, jax.Array, jax.Array], jax.Array], params: Any, key: jax.Array, labels: np.ndarray
 ) -> np.ndarray:
-    """Generates one image for each label, in batches of ``CHUNK``, so that memory does not grow with their number.
+    """Generates one image for each label, in batches of ``CHUNK``, which bounds the memory that the generator needs.
 
     Args:
-      generate: the function of ``Method.make_generate``, compiled.
+      generate: the function that ``Method.make_generate`` returns, compiled.
       params: the parameters of the released generator.
       key: typed PRNG key of the latents.
       labels: class of each image, int ``[n]``.

@@ -33,7 +33,7 @@ class Workdir:
         self.grids = self.private / "grids"
         self.scores = self.private / "scores.json"
         self.audit = self.private / "audit.json"
-        self.released = self.private / "released.json"  # hashes of the files of release/, as training wrote them
+        self.released = self.private / "released.json"  # hashes of release/, as training and queries wrote it
         self.queries = self.private / "queries.json"  # charged queries, with their noisy scores only
         self.config = self.release / "config.json"
         self.privacy_json = self.release / "privacy.json"

@@ -71,7 +71,7 @@ class Phase(NamedTuple):
         return self.plan.name
 
 
-# generate(params, key, labels) -> images: labels int [n]; images float32 [n, S, S, C] with values in (-1, 1).
+# generate(params, key, labels) -> images: labels int [n]; images float32 [n, S, S, C] with values in [-1, 1].
 Generate = Callable[[PyTree, jax.Array, jax.Array], jax.Array]
 
 
@@ -86,8 +86,9 @@ class Method(NamedTuple):
       plan: ``plan(config, N)`` returns the phases as the accountant sees them, for N training records. A noise
         multiplier of 0 means that calibration finds it.
       phases: ``phases(spec, hyperparameters, plan, mesh)`` returns the same phases, in the same order, ready to run.
-        ``plan`` now includes the calibrated noise. The release of the last phase is published. Raises ``UserError`` if
-        the method cannot use images of this shape.
+        ``plan`` now includes the calibrated noise. ``mesh`` has the devices over which a batch is split; None for one
+        device. The release of the last phase is published. Raises ``UserError`` if the method cannot use images of this
+        shape.
       released_like: ``released_like(spec, hyperparameters)`` returns the shapes and dtypes of what is published.
       make_generate: ``make_generate(spec, hyperparameters) -> Generate`` returns the function that samples images from
         what is published.

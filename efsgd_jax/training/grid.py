@@ -15,7 +15,7 @@ GRID_COLUMNS = 10
 
 
 def draw_grid(generate: Callable[..., jax.Array], params: Any, num_classes: int) -> np.ndarray:
-    """Generates a grid with one row of images for each class, uint8 ``[H, W, C]``.
+    """Generates a grid with ``GRID_COLUMNS`` images of each class, uint8 ``[H, W, C]``; see ``class_grid``.
 
     Its PRNG key is public, so that anyone who has the generator can generate the same grid.
     """

@@ -14,7 +14,7 @@ from efsgd_jax.synthesizers.base import Phase, Record
 GIB = 2**30
 # Allowance for activations, the compiled program and a grid of samples.
 WORKING_MEMORY = GIB // 2
-# Above this estimate, in bytes, it is printed.
+# An estimate above this number of bytes is printed.
 PRINT_ABOVE = GIB
 
 

@@ -155,7 +155,7 @@ def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:
     if not without_noise(config):
         plan = calibrate_plan(plan, p.epsilon, p.delta)
     composition = Composition(plan)
-    # Without a proof there is no epsilon to stop at. Such a run needs allow_unproven, and its reports say so.
+    # Without a proof there is no epsilon to stop at. Such a run needs allow_unproven or no noise, and has no guarantee.
     target = p.epsilon if composition.proven else float("inf")
     ledger = Ledger(composition, target, p.delta, composition.total_steps)
     reached = len(ledger.mechanism.taken(ledger.steps))

@@ -125,7 +125,8 @@ def inception_score(probabilities: np.ndarray, splits: int = SPLITS) -> tuple[fl
       splits: number of parts, whose sizes differ by at most one.
 
     Returns:
-      The mean, between 1 and K, and the standard deviation (divided by the number of parts, as in the reference code).
+      The mean over the parts, between 1 and K, and the standard deviation over them, without Bessel's correction, as in
+      the reference code.
 
     Raises:
       UserError: fewer rows than splits, or a NaN or infinity.

@@ -137,7 +137,7 @@ class InceptionD(nn.Module):
 
 
 class InceptionE(nn.Module):
-    """A block for 8x8 pixels, with 1x3 and 3x1 convolutions in parallel. The network's two differ in ``pool``."""
+    """A block for 8x8 pixels, with 1x3 and 3x1 convolutions in parallel; ``pool`` differs in the network's two."""
 
     pool: Layer
 

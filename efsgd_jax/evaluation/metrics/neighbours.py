@@ -81,7 +81,7 @@ def copying(fake: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[Spac
     to_test, test_rows = _nearest(NearestNeighbors(n_neighbors=1, algorithm="brute").fit(test), fake)
     near = float(np.quantile(_nearest(of_train, test)[0], NEAR))
     matched, position = np.unique(rows, return_inverse=True)
-    # Distance of each of these training images to the nearest other one; the first neighbour is the image itself.
+    # Distance of each training image in ``matched`` to the nearest other one; the first neighbour is the image itself.
     own = of_train.kneighbors(train[matched], n_neighbors=2)[0][:, 1]
 
     closer = np.where(to_train == to_test, 0.5, to_train < to_test)

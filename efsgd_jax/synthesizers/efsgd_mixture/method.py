@@ -89,6 +89,7 @@ class Decoder(NamedTuple):
         """``G``: images ``[L, S, S, C]``, not clipped to [0, 1], for vectors ``[L, D]`` and a key for each of them.
 
         With ``deformation``, as in ``AppearanceOptions``, the blurred images are deformed before they are corrected.
+        The key of an image is that of its deformation; the injected noise of all images comes from the first key.
         """
         plain = self.hp.plain(deformation=deformation)
         blurred = jax.vmap(lambda k, v: to_image(k, v, self.spec, plain))(keys, vectors)

@@ -28,7 +28,7 @@ PIVOT = 0.3
 
 @dataclasses.dataclass(frozen=True)
 class AppearanceOptions:
-    """Prior knowledge about the images, chosen without looking at the private data. The defaults assume nothing.
+    """Prior knowledge about the images. No epsilon covers how these values are chosen. The defaults assume nothing.
 
     Attributes:
       pose_weight: norm of the pose vector (position, size, slant) that is appended to the image vector, reached when

@@ -175,7 +175,8 @@ def empty_mixture(spec: ImageSpec, hp: Hyperparameters) -> Mixture:
 def _nearest(z: jax.Array, label: jax.Array, centres: jax.Array) -> jax.Array:
     """Index of the nearest centre of the record's class, among all ``K M``.
 
-    The distances to all centres are one matrix product over the records, where those of each class would be gathered.
+    Distances to the centres of all classes are computed, which for many records is one matrix product, whereas the
+    centres of each record's class alone would have to be gathered for every record.
     """
     k, m, d = centres.shape
     flat = centres.reshape(k * m, d)

@@ -23,8 +23,8 @@ from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
 from efsgd_jax.synthesizers.gaussian_mixture.reranker import num_features, reranker_phase
 from efsgd_jax.synthesizers.gaussian_mixture.sampling import make_sampler
 
-# Largest number of components of a vector. Beyond it, the second moment takes a gigabyte of memory, and estimating it
-# needs more examples than data sets have.
+# Largest number of components of a vector. Beyond it, estimating the second moment, of 18 million numbers, needs more
+# examples than data sets have.
 MAX_SIZE = 4200
 
 

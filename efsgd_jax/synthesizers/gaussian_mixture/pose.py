@@ -1,10 +1,10 @@
 """Pose normalisation: the position, size and slant of an image's object are removed before images are averaged.
 
 Averages of images that are not aligned are blurred, and most of their principal components describe shifts and slants.
-Each image is therefore transformed to a common position, size and slant (the frame). These are measured by the first
-and second moments of the image's brightness. The pose is kept as five numbers beside the image, like shape and
-shape-free appearance in Cootes, Edwards, Taylor, Active Appearance Models, 1998. To generate an image, a sampled
-appearance is transformed to a sampled pose.
+Each image is therefore transformed to a common position, size and slant (the frame). Its own position, size and slant
+(the pose) are measured by the first and second moments of its brightness. The pose is kept as five numbers beside the
+image, like shape and shape-free appearance in Cootes, Edwards, Taylor, Active Appearance Models, 1998. To generate an
+image, a sampled appearance is transformed to a sampled pose.
 
 Everything here is a function of one image and of public constants.
 """

@@ -24,7 +24,7 @@ def accepted_images(propose: Propose, count: int, attempts: int, lanes: int) -> 
 
     Proposals are made in parallel in ``lanes``. A lane whose proposal is accepted goes on with the next image that has
     not been begun, so that no lane waits for an image that needs many attempts. The image of each number depends on
-    ``propose`` only, and not on the lanes.
+    ``propose`` only, and not on the lanes, if ``propose`` computes each lane independently of the others.
 
     Args:
       propose: function that makes one proposal in each lane and says, bool ``[L]``, which are accepted.

@@ -92,7 +92,7 @@ class Example(NamedTuple):
 
 
 class Descent(NamedTuple):
-    """The optimiser's state: weights ``[F, K]``, their momentum, and the mean of the second half of all iterates."""
+    """The optimiser's state: step, weights ``[F, K]``, their momentum, and the mean of the second half of iterates."""
 
     step: jax.Array
     weights: jax.Array
@@ -104,8 +104,9 @@ def reranker_phase(spec: ImageSpec, hp: Hyperparameters, plan: PlannedPhase) -> 
     """Multinomial logistic regression by noisy full-batch gradient descent; releases weights ``[F, K]``.
 
     With features phi, predicted probabilities p and the one-hot label y, an example's gradient (divided by
-    ``SHARPNESS``) is ``phi (p - y)^T``. It is clipped to norm C = ``hp.reranker_clip``. The learning rate applies to
-    gradients divided by C and decays linearly to a tenth. The weights of the second half of the steps are averaged.
+    ``SHARPNESS``) is ``phi (p - y)^T``. Its norm is at most C = ``hp.reranker_clip``, because ``p - y`` is clipped to
+    ``C / LONGEST``. The learning rate applies to gradients divided by C and decays linearly to a tenth. The weights of
+    the second half of the steps are averaged.
 
     Formal guarantees:
       Each step is one ``access.release`` of the sum of all examples' clipped gradients. N is public.

@@ -278,7 +278,7 @@ class ShardMechanism(NamedTuple):
     def epsilon(
         self, steps: int, delta: float, *, accountant: Accountant = "pld", truncated: bool = True, grid: float = FINE
     ) -> float:
-        """The proven epsilon of ``steps`` steps at ``delta``: ``inf`` without noise, or if nothing is proven.
+        """The proven epsilon (see ``Mechanism.epsilon``); ``inf`` without noise, or if nothing is proven.
 
         For ``published`` it is ``revealed_epsilon``. Where PLD has no finite bound (very little noise), RDP's is used.
         """

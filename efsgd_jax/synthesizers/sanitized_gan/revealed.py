@@ -9,7 +9,7 @@ from scipy import optimize, special, stats
 if TYPE_CHECKING:
     from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
-# Probability up to which a number of samples is left out of a mean.
+# Probability up to which a value of V (see ``revealed_epsilon``) is left out of the mean over V.
 NEGLECTED = 1e-30
 # Largest error of the epsilon that solves the equation.
 TOLERANCE = 1e-11

@@ -25,7 +25,7 @@ from efsgd_jax.synthesizers.base import Record
 from efsgd_jax.synthesizers.sanitized_gan.options import Hyperparameters
 
 PyTree = Any
-# generator(params, z, labels, key) -> images
+# decode(params, z, labels, key) -> images: applies the generator.
 Decode = Callable[[PyTree, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
