@@ -163,7 +163,7 @@ def _is_noisy_subset(event: dp_accounting.DpEvent) -> bool:
 def _is_noisy_sample(event: dp_accounting.DpEvent) -> bool:
     """Whether ``one_step`` supports the event: a sampled Gaussian with a positive sampling probability and noise.
 
-    dp-accounting computes all other events.
+    Sampled events without noise, or with probability 0, are left to dp-accounting.
     """
     if isinstance(event, dp_accounting.PoissonSampledDpEvent):
         return event.sampling_probability > 0 and _is_noisy_gaussian(event.event)
