@@ -1,6 +1,7 @@
 """Evaluation by protocol: IS and FID of a run, what is cached and for whom, what is filed where, and mistakes."""
 
 import json
+import re
 import shutil
 import stat
 
@@ -84,10 +85,12 @@ def test_dpac_is_filed_under_its_name(run, own_cache, capsys, monkeypatch):
     monkeypatch.setitem(CLASSIFIERS, "cnn", CLASSIFIERS["mlp"])
     assert score([f"--workdir={run}", "--n=60", "--protocol=dpac"]) == 0
     out, err = capsys.readouterr()
+    assert re.findall(r"^scoring, 1 of \d+: gen2real", err, re.M)
+    assert "\r" not in err  # plain lines in a pipe, no bar
     for words in ("gen2real", "real2gen", "MLP", "CNN", "features of a CNN trained on the real training split"):
         assert words in out
     assert "NOT the protocol's 60000" in out
-    assert "5/5" in err  # the bar
+    assert "scoring, 5 of 5: fidelity classifier\n" in err
 
     saved = json.loads((run / "private/scores.json").read_text())
     dpac = saved.pop("protocols")["dpac"]

@@ -1,6 +1,7 @@
 """Scores labelled images against a data set; scores that were computed before are read from the cache."""
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -65,7 +66,7 @@ def score_images(fake: Samples, data: Dataset, plan: Plan, *, progress: bool = F
       data: the data set. gen2real is tested on its test split, with which copying is compared too; all other scores
         read the training split.
       plan: the scores to compute.
-      progress: whether to show a progress bar on standard error.
+      progress: whether to show progress on standard error: a bar in a terminal, else a line for each score.
 
     Formal guarantees:
       None: scores read real images and are not covered by any epsilon; neither is what is cached, for its owner only.
@@ -73,9 +74,12 @@ def score_images(fake: Samples, data: Dataset, plan: Plan, *, progress: bool = F
     key = (digest(fake.images, fake.labels), data.fingerprint(), digest(data.test_images, data.test_labels))
     stages = _stages(fake, data, plan)
     found: dict[str, Any] = {}
-    with tqdm.tqdm(total=len(stages), disable=not progress, unit="stage", dynamic_ncols=True) as bar:
-        for (kind, name, options), compute in stages.items():
+    in_terminal = sys.stderr.isatty()
+    with tqdm.tqdm(total=len(stages), disable=not (progress and in_terminal), unit="stage", dynamic_ncols=True) as bar:
+        for number, ((kind, name, options), compute) in enumerate(stages.items(), 1):
             bar.set_description(f"{kind} {name}".strip())
+            if progress and not in_terminal:
+                print(f"scoring, {number} of {len(stages)}: {kind} {name}".rstrip(), file=sys.stderr, flush=True)
             found.setdefault(kind, {})[name] = cached((kind, name, *options, *key), compute)
             bar.update()
     return Scores(
