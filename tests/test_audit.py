@@ -48,7 +48,7 @@ MUTANTS = [mutant.name for mutant in mutants()]
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(m, marks=[pytest.mark.slow] * (i % 7 > 0)) for i, m in enumerate(MUTANTS)]
+    "name", [pytest.param(m, marks=[pytest.mark.slow] * (i % 5 > 0)) for i, m in enumerate(MUTANTS)]
 )
 def test_every_fault_is_caught(name):
     assert len(MUTANTS) >= 21

@@ -12,6 +12,7 @@ from malformed import prepared
 
 from efsgd_jax import load_dataset
 from efsgd_jax.data import to_uint8, to_unit_range
+from efsgd_jax.data.declarations import MAX_CLASSES, parse_classes
 from efsgd_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -110,6 +111,15 @@ def test_classes_are_named_or_declared(tmp_path):
     assert load_dataset("npz", path=named, classes="3").class_names == ("x", "y", "z")
     with pytest.raises(UserError, match="has 3 classes"):
         load_dataset("npz", path=named, classes="4")
+
+
+def test_the_number_of_classes_has_one_limit_however_it_is_declared():
+    names = [f"c{i}" for i in range(MAX_CLASSES + 1)]
+    assert parse_classes(str(MAX_CLASSES)) == len(parse_classes(",".join(names[:-1]))) == MAX_CLASSES
+    for text in (str(MAX_CLASSES + 1), ",".join(names), "1", "a", "a,a", "a,"):
+        with pytest.raises(UserError, match="at least 2") as error:
+            parse_classes(text)
+        assert len(str(error.value)) < 300
 
 
 def test_images_that_are_there_twice_are_counted(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from efsgd_jax import default_config, evaluate, fit, report, sample
 from efsgd_jax.evaluation.scoring import METRICS
 from efsgd_jax.runs.privacy_markdown import to_markdown
-from efsgd_jax.runs.privacy_report import RANGE_OF_TYPE
+from efsgd_jax.runs.privacy_report import DEFAULT_RANGE
 from efsgd_jax.runs.release import pack
 
 SMALL = {
@@ -58,7 +58,7 @@ def test_a_class_without_an_image_is_trained_drawn_scored_and_released(method, a
         "classes": ["a", "nothing", "b", "neither"],
         "image_size": 8,
         "channels": 1,
-        "value_range": RANGE_OF_TYPE,
+        "value_range": DEFAULT_RANGE,
     }
     text = (tmp_path / "run/release/PRIVACY.md").read_text()
     assert (

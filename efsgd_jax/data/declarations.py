@@ -6,6 +6,8 @@ from efsgd_jax.errors import UserError
 
 # Largest number of classes that can be declared.
 MAX_CLASSES = 100_000
+# Number of characters of a declaration that an error shows.
+LONGEST_SHOWN = 60
 
 
 def parse_value_range(text: str) -> tuple[float, float] | None:
@@ -44,8 +46,9 @@ def parse_classes(text: str) -> int | tuple[str, ...] | None:
             return count
     elif 2 <= len(names) <= MAX_CLASSES and all(names) and len(set(names)) == len(names):
         return names
+    shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
     raise UserError(
-        f"classes is {text!r}; set --config.data.classes to a number of at least 2 such as 10, or to different names "
+        f"classes is {shown!r}; set --config.data.classes to a number of at least 2 such as 10, or to different names "
         "with commas between them such as healthy,affected"
     )
 

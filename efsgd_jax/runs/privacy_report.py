@@ -12,7 +12,7 @@ from efsgd_jax.training.setup import Setup
 from efsgd_jax.versions import version_of
 
 UNCOVERED_SCORES = "Scores computed on real data (gen2real and the like) are not covered by epsilon"
-RANGE_OF_TYPE = "that of the data set's format, else 0..255 of integers and 0..1 of floats"
+DEFAULT_RANGE = "that of the data set's format, else 0..255 of integers and 0..1 of floats"
 CAVEATS = (
     f"{UNCOVERED_SCORES}.",
     "Choosing hyperparameters by looking at results on the private data costs privacy that is not counted here.",
@@ -40,7 +40,7 @@ def public_facts(dataset_size: int, shape: Mapping[str, Any], value_range: str) 
         "classes": list(shape["class_names"]),
         "image_size": shape["image_size"],
         "channels": shape["channels"],
-        "value_range": value_range or RANGE_OF_TYPE,
+        "value_range": value_range or DEFAULT_RANGE,
     }
 
 
