@@ -79,7 +79,6 @@ print(json.dumps([[f.name, f.sound.bound, f.broken.bound, f.sound.claimed] for f
 """
 
 
-@pytest.mark.slow
 def test_faults_on_a_mesh_are_caught():
     """In a process with four virtual devices; on one there is no mesh, and no such mutant."""
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"

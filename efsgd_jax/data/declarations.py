@@ -48,8 +48,8 @@ def parse_classes(text: str) -> int | tuple[str, ...] | None:
         return names
     shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
     raise UserError(
-        f"classes is {shown!r}; set --config.data.classes to a number of at least 2 such as 10, or to different names "
-        "with commas between them such as healthy,affected"
+        f"classes is {shown!r}; set --config.data.classes to a number from 2 to {MAX_CLASSES}, such as 10, or to at "
+        "most as many different names with commas between them, such as healthy,affected"
     )
 
 

@@ -69,7 +69,7 @@ def evaluate(
       inception: the file with InceptionV3's weights, or ``"download"``, to compare the features of this network too
         (slow). None to leave them out.
       seed: seed of the synthetic images.
-      progress: whether to show a progress bar on standard error.
+      progress: whether to show progress on standard error: a bar in a terminal, else a line for each score.
 
     Raises:
       UserError: the run is not finished, its data cannot be found, a metric, classifier or protocol is unknown, an

@@ -14,7 +14,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.evaluation.metrics.feature_classifier import FeatureClassifier, Training, train_feature_classifier
 from efsgd_jax.files import atomic
 
-VERSION = 2  # part of the cache's key; increase it if the network, its training or the file format changes
+VERSION = 3  # part of the cache's key; increase it if the network, its training or the file format changes
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 

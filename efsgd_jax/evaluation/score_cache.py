@@ -13,7 +13,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.files import write_json
 from efsgd_jax.versions import version_of
 
-VERSION = 1  # part of the cache's key; increase it if any score is computed differently
+VERSION = 2  # part of the cache's key; increase it if any score is computed differently
 
 
 def digest(*parts: Any) -> str:

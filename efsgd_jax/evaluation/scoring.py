@@ -74,8 +74,8 @@ def score_images(fake: Samples, data: Dataset, plan: Plan, *, progress: bool = F
     key = (digest(fake.images, fake.labels), data.fingerprint(), digest(data.test_images, data.test_labels))
     stages = _stages(fake, data, plan)
     found: dict[str, Any] = {}
-    in_terminal = sys.stderr.isatty()
-    with tqdm.tqdm(total=len(stages), disable=not (progress and in_terminal), unit="stage", dynamic_ncols=True) as bar:
+    in_terminal = progress and sys.stderr.isatty()
+    with tqdm.tqdm(total=len(stages), disable=not in_terminal, unit="stage", dynamic_ncols=True) as bar:
         for number, ((kind, name, options), compute) in enumerate(stages.items(), 1):
             bar.set_description(f"{kind} {name}".strip())
             if progress and not in_terminal:

@@ -34,7 +34,7 @@ def calibrate_noise_multiplier(
 
     The search begins at large noise, where PLD is fast, and interpolates in logarithms, since epsilon is approximately
     a power of the noise multiplier. If even ``MIN_NOISE_MULTIPLIER`` spends less than the target, a noise multiplier
-    below it is returned, although a smaller one would suffice.
+    below it may be returned, although a smaller one would suffice.
 
     Args:
       make_event: function from a noise multiplier to the event.

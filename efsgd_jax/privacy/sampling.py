@@ -53,8 +53,9 @@ def poisson_batch(
     Formal guarantees:
       Participation is independent across examples with probability ``floor(q * 2^32) / 2^32 <= q`` (32 random
       bits against a threshold; float32 uniforms would round q by up to 1e-7). With truncation it is the
-      sampling of ``dp_accounting.TruncatedSubsampledGaussianDpEvent`` (arXiv 2508.15089), but that an example whose 32
-      bits equal those of the last one that is kept is kept or not by its index: a probability of 2^-32.
+      sampling of ``dp_accounting.TruncatedSubsampledGaussianDpEvent`` (arXiv 2508.15089), but for ties: in a batch
+      that exceeds ``capacity``, an example whose 32 bits equal those of the last one that is kept (probability 2^-32)
+      is kept or not by its index.
       Amplification holds only while it stays secret which examples were sampled.
 
     Examples:
