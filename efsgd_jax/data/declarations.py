@@ -2,12 +2,11 @@
 
 import math
 
+from efsgd_jax.data.validate import one_line
 from efsgd_jax.errors import UserError
 
 # Largest number of classes that can be declared.
 MAX_CLASSES = 100_000
-# Number of characters of a declaration that an error shows.
-LONGEST_SHOWN = 60
 
 
 def parse_value_range(text: str) -> tuple[float, float] | None:
@@ -46,9 +45,8 @@ def parse_classes(text: str) -> int | tuple[str, ...] | None:
             return count
     elif 2 <= len(names) <= MAX_CLASSES and all(names) and len(set(names)) == len(names):
         return names
-    shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
     raise UserError(
-        f"classes is {shown!r}; set --config.data.classes to a number from 2 to {MAX_CLASSES}, such as 10, or to at "
+        f"classes is {one_line(text)!r}; set --config.data.classes to a number from 2 to {MAX_CLASSES}, such as 10, or to at "
         "most as many different names with commas between them, such as healthy,affected"
     )
 
