@@ -46,8 +46,8 @@ def parse_classes(text: str) -> int | tuple[str, ...] | None:
     elif 2 <= len(names) <= MAX_CLASSES and all(names) and len(set(names)) == len(names):
         return names
     raise UserError(
-        f"classes is {one_line(text)!r}; set --config.data.classes to a number from 2 to {MAX_CLASSES}, such as 10, or to at "
-        "most as many different names with commas between them, such as healthy,affected"
+        f"classes is {one_line(text)!r}; set --config.data.classes to a number from 2 to {MAX_CLASSES}, such as 10, or "
+        "to at most as many different names with commas between them, such as healthy,affected"
     )
 
 
