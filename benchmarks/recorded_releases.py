@@ -94,7 +94,7 @@ def _of_mixture(name: str, x: jax.Array, y: jax.Array) -> None:
 def _of_reranker(x: jax.Array, y: jax.Array) -> None:
     """On the pixels in the place of features; their number has to fit."""
     reranker_phase = reranker.reranker_phase(SPEC, OPTIONS, _plan(len(x))["reranker"])
-    size = reranker.num_features(SPEC.shape)
+    size = reranker.num_features(SPEC.shape, 0)
     wide = jnp.pad(x, ((0, 0), (0, max(0, size - PIXELS))))[:, :size] / CLIP
     features = jax.vmap(lambda v: whole_factor(v, reranker.LONGEST))(wide)
     _one_step(reranker_phase, reranker.Example(features, y))

@@ -112,7 +112,7 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Generate:
         images = decoder(params["decoder"], Mixture(**params["mixture"]), vectors, labels, keys, hp.deformation)
         return more_contrast(images, hp)
 
-    return make_sampler(render, hp.candidates)
+    return make_sampler(render, hp)
 
 
 def phases(

@@ -30,7 +30,9 @@ MAX_SIZE = 4200
 
 def released_like(spec: ImageSpec, hp: Hyperparameters) -> Any:
     """Shapes and dtypes of what is published: the mixture and the reranker's weights."""
-    reranker = jax.ShapeDtypeStruct((num_features(spec.shape), spec.num_classes), jnp.float32)
+    reranker = jax.ShapeDtypeStruct(
+        (num_features(spec.shape, hp.reranker_random_features), spec.num_classes), jnp.float32
+    )
     return {"mixture": jax.eval_shape(lambda: empty_mixture(spec, hp)._asdict()), "reranker": reranker}
 
 
@@ -40,7 +42,7 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Generate:
     def render(params: Any, keys: jax.Array, vectors: jax.Array, labels: jax.Array) -> jax.Array:
         return jax.vmap(lambda k, v: to_image(k, v, spec, hp))(keys, vectors)
 
-    return make_sampler(render, hp.candidates)
+    return make_sampler(render, hp)
 
 
 def phases(
@@ -63,17 +65,17 @@ def phases(
         )
     first = [reranker_phase(spec, hp, named["reranker"])] if "reranker" in named else []
     *fit, last = fit_phases(spec, hp, named)
-    return [*first, *fit, _publishing(last, spec)]
+    return [*first, *fit, _publishing(last, spec, hp)]
 
 
-def _publishing(moments: Phase, spec: ImageSpec) -> Phase:
+def _publishing(moments: Phase, spec: ImageSpec, hp: Hyperparameters) -> Phase:
     """The phase ``moments``, changed to release all that is published: the mixture and the reranker's weights.
 
     The reranker was fitted in an earlier phase. Without one, its weights are zeros.
     """
 
     def init(key: jax.Array, released: Any) -> Any:
-        absent = jnp.zeros((num_features(spec.shape), spec.num_classes))
+        absent = jnp.zeros((num_features(spec.shape, hp.reranker_random_features), spec.num_classes))
         return moments.init(key, released), released.get("reranker", absent)
 
     def step(state: Any, access: Any, key: jax.Array) -> Any:

@@ -16,6 +16,7 @@ from efsgd_jax.privacy.one_shot import FACTOR_BITS
 from efsgd_jax.privacy.sum_access import SumAccess, whole_factor
 from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
+from efsgd_jax.synthesizers.gaussian_mixture.random_features import random_fourier
 
 # Number of directions of gradients that are told apart.
 ORIENTATIONS = 8
@@ -39,11 +40,11 @@ MOMENTUM = 0.9
 
 
 def oriented_gradients(images: jax.Array) -> jax.Array:
-    """Features of float images ``[N, S, S, C]`` in [0, 1]: ``[N, F]``, each row of norm at most ``LONGEST``.
+    """Features of float images ``[N, S, S, C]`` in [0, 1]: ``[N, F]``, each row of norm at most 1.
 
     For each cell of the image, the features are the strength of the gradient in eight directions, relative to the
     cells around it (square root of the ratio), and the mean of each channel times ``MEAN_WEIGHT``. They are centred and
-    scaled to norm 1; a black image has zeros. The last feature is ``CONSTANT``.
+    scaled to norm 1; a black image has zeros.
     """
     side = images.shape[1]
     cell = max(2, side // CELLS)
@@ -63,13 +64,24 @@ def oriented_gradients(images: jax.Array) -> jax.Array:
     n = images.shape[0]
     features = jnp.concatenate([relative.reshape(n, -1), MEAN_WEIGHT * means.reshape(n, -1)], axis=1)
     features = features - jnp.mean(features, axis=1, keepdims=True)
-    features = features / jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-6)
-    return jnp.concatenate([features, jnp.full((n, 1), CONSTANT)], axis=1)
+    return features / jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-6)
 
 
-def num_features(shape: tuple[int, int, int]) -> int:
+def features_of(images: jax.Array, random_features: int) -> jax.Array:
+    """What the classifier reads of float images ``[N, S, S, C]``: ``[N, F]``, each row of norm at most ``LONGEST``.
+
+    Oriented gradients, or ``random_features`` random Fourier features of them if that is not 0; and ``CONSTANT``.
+    """
+    features = oriented_gradients(images)
+    if random_features:
+        features = random_fourier(features, random_features)
+    return jnp.concatenate([features, jnp.full((len(images), 1), CONSTANT)], axis=1)
+
+
+def num_features(shape: tuple[int, int, int], random_features: int) -> int:
     """The number F of features of an image of shape ``[S, S, C]``."""
-    return jax.eval_shape(oriented_gradients, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1]
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    return jax.eval_shape(lambda x: features_of(x, random_features), images).shape[1]
 
 
 def _mean_over(x: jax.Array, window: int, stride: int) -> jax.Array:
@@ -114,11 +126,11 @@ def reranker_phase(spec: ImageSpec, hp: Hyperparameters, plan: PlannedPhase) -> 
     clip, unit, steps = hp.reranker_clip, LONGEST / 2**FACTOR_BITS, plan.steps
 
     def view(record: Record) -> Example:
-        features = oriented_gradients(record.image[None].astype(jnp.float32) / 255)[0]
+        features = features_of(record.image[None].astype(jnp.float32) / 255, hp.reranker_random_features)[0]
         return Example(whole_factor(features, LONGEST), record.label)
 
     def init(key: jax.Array, released: Released) -> Descent:
-        zeros = jnp.zeros((num_features(spec.shape), spec.num_classes))
+        zeros = jnp.zeros((num_features(spec.shape, hp.reranker_random_features), spec.num_classes))
         return Descent(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
 
     def step(state: Descent, access: SumAccess, key: jax.Array) -> tuple[Descent, dict[str, jax.Array]]:

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from efsgd_jax.synthesizers.base import Generate
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
+from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
 from efsgd_jax.synthesizers.gaussian_mixture.rejection import accepted_images
-from efsgd_jax.synthesizers.gaussian_mixture.reranker import log_probabilities, oriented_gradients
+from efsgd_jax.synthesizers.gaussian_mixture.reranker import features_of, log_probabilities
 
 # Number of images that are generated in parallel.
 DRAWN_AT_ONCE = 100
@@ -19,14 +20,14 @@ DRAWN_AT_ONCE = 100
 Render = Callable[[Any, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-def make_sampler(render: Render, candidates: int) -> Generate:
+def make_sampler(render: Render, hp: Hyperparameters) -> Generate:
     """Returns ``generate(params, key, labels) -> images``; see ``Method.make_generate``.
 
     Args:
       render: function that turns vectors of the mixture into images.
-      candidates: largest number of candidates for an image. Each is accepted with the probability of its class that the
-        reranker ``params["reranker"]`` gives; with 1 there is no reranker. ``params["mixture"]`` is a ``Mixture`` as a
-        dictionary.
+      hp: the largest number of candidates for an image, and the reranker's features. Each candidate is accepted with
+        the probability of its class that the reranker ``params["reranker"]`` gives; with one candidate there is no
+        reranker. ``params["mixture"]`` is a ``Mixture`` as a dictionary.
     """
 
     def generate(params: Any, key: jax.Array, labels: jax.Array) -> jax.Array:
@@ -37,14 +38,14 @@ def make_sampler(render: Render, candidates: int) -> Generate:
             attempt_keys = jax.vmap(lambda k, i: jax.random.split(jax.random.fold_in(k, i), 3))(keys[index], attempt)
             vectors = jax.vmap(lambda k, y: draw(mixture, k, y))(attempt_keys[:, 0], asked)
             images = render(params, attempt_keys[:, 1], vectors, asked)
-            if candidates == 1:
+            if hp.candidates == 1:
                 return images, jnp.ones(len(index), bool)
-            scores = log_probabilities(params["reranker"], oriented_gradients(images))
+            scores = log_probabilities(params["reranker"], features_of(images, hp.reranker_random_features))
             chance = jnp.exp(jnp.take_along_axis(scores, asked[:, None], axis=1)[:, 0])
             return images, jax.vmap(jax.random.uniform)(attempt_keys[:, 2]) < chance
 
         # In lanes, to bound the memory: every candidate needs a matrix, the axes of its component.
         lanes = min(DRAWN_AT_ONCE, labels.shape[0])
-        return 2 * accepted_images(propose, labels.shape[0], candidates, lanes) - 1
+        return 2 * accepted_images(propose, labels.shape[0], hp.candidates, lanes) - 1
 
     return generate
