@@ -35,7 +35,7 @@ FAMILY = {"mnist": "configs/sanitized_mnist_small.py", "fashion_mnist": "configs
 # The mixture as latent space of a decoder that is trained by DP-SGD.
 EFSGD = {"mnist": "configs/efsgd_mixture_mnist.py", "fashion_mnist": "configs/efsgd_mixture_fmnist.py"}
 EPSILONS = ("10", "1", "3", "0.2", "inf")
-# The config with one option changed.
+# The config with one option changed, or with options that go together.
 OPTIONS = {
     "mnist": {
         "no reranker": "method.candidates=1",
@@ -50,6 +50,9 @@ OPTIONS = {
         "4 candidates": "method.candidates=4",
         "32 candidates": "method.candidates=32",
         "a third for the reranker": "method.reranker_share=0.33",
+        "120 steps for the reranker": "method.reranker_steps=120 method.reranker_learning_rate=15",
+        "random features": "method.reranker_steps=120 method.reranker_learning_rate=15 "
+        "method.reranker_random_features=2000",
     },
 }
 OPTIONS["fashion_mnist"] = {k: v for k, v in OPTIONS["mnist"].items() if "slant" not in k and "deform" not in k} | {
@@ -71,7 +74,7 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
                 found[f"{name} {epsilon}, efsgd_mixture"] = (name, EFSGD[name], [asked])
                 found[f"{name} {epsilon}, quick"] = (name, config, [asked, "preset=quick"])
                 for option, assignment in OPTIONS[name].items():
-                    found[f"{name} {epsilon}, {option}"] = (name, config, [asked, "preset=long", assignment])
+                    found[f"{name} {epsilon}, {option}"] = (name, config, [asked, "preset=long", *assignment.split()])
     found["digits 10, efsgd_mixture"] = ("digits", "configs/digits.py", [])
     found["digits 10, efsgd_gan"] = ("digits", "configs/efsgd_digits.py", [])
     return found
