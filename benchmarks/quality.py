@@ -50,9 +50,9 @@ OPTIONS = {
         "4 candidates": "method.candidates=4",
         "32 candidates": "method.candidates=32",
         "a third for the reranker": "method.reranker_share=0.33",
-        "120 steps for the reranker": "method.reranker_steps=120 method.reranker_learning_rate=15",
-        "random features": "method.reranker_steps=120 method.reranker_learning_rate=15 "
-        "method.reranker_random_features=2000",
+        "oriented gradients": "method.reranker_random_features=0 method.reranker_steps=60 "
+        "method.reranker_learning_rate=6",
+        "oriented gradients, 120 steps": "method.reranker_random_features=0",
     },
 }
 OPTIONS["fashion_mnist"] = {k: v for k, v in OPTIONS["mnist"].items() if "slant" not in k and "deform" not in k} | {

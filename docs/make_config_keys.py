@@ -26,8 +26,8 @@ METHOD = """# Config keys of `{method}`
 {made}
 
 `--config.KEY=VALUE` changes a key, and `--config.method.name={method}` chooses this method; see
-[configs](../configs.md). A range that depends on the values of other keys is stated for their defaults. The defaults
-of all methods are side by side in [config keys](../config_keys.md).
+[configs](../configs.md). Ranges hold for the default values of other keys. The defaults of all methods are
+[side by side](../config_keys.md).
 
 {tables}
 """

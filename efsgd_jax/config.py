@@ -67,6 +67,7 @@ def with_method(config: ConfigDict, method: str) -> ConfigDict:
     """
     other = default_config(method)
     other.data.update(config.data)
+    other.public.update(config.public)
     other.privacy.update(epsilon=config.privacy.epsilon, delta=config.privacy.delta)
     other.train.seed = config.train.seed
     return other

@@ -80,4 +80,24 @@ class TrainKeys:
     seed: int = -1
 
 
-GROUPS: dict[str, Any] = {"data": DataKeys(), "privacy": PrivacyKeys(), "train": TrainKeys()}
+@dataclasses.dataclass(frozen=True)
+class PublicKeys:
+    """``config.public``: public images for pre-training, which have no protection.
+
+    Attributes:
+      name: source of the public images, as in ``data.name``.
+      path: their file or directory; cropped and coloured as the private ones.
+      weights: file that ``efsgd pretrain`` wrote, in the place of ``public.path``.
+    """
+
+    name: str = "folder"
+    path: str = ""
+    weights: str = ""
+
+
+GROUPS: dict[str, Any] = {
+    "data": DataKeys(),
+    "public": PublicKeys(),
+    "privacy": PrivacyKeys(),
+    "train": TrainKeys(),
+}

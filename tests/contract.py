@@ -29,6 +29,7 @@ from efsgd_jax.synthesizers import method_named
 from efsgd_jax.synthesizers.base import Record
 from efsgd_jax.training import loop, runner
 from efsgd_jax.training.compilation import compiler_options
+from efsgd_jax.training.public_data import PublicData
 from efsgd_jax.training.runner import train
 from efsgd_jax.training.setup import bind
 from efsgd_jax.training.update import Inputs, keys_of_phase, make_update, make_warm_up
@@ -47,6 +48,14 @@ def data_set(seed):
     return Dataset(images, labels, images[:4], labels[:4], tuple("abc"[:CLASSES]), "random")
 
 
+def bound(config):
+    """The run on the data set of seed 0; with an autoencoder, also on random public images."""
+    public = None
+    if config.method.get("autoencoder_width"):
+        public = PublicData(data_set(2).train_images, "random images")
+    return bind(config, data_set(0), public=public)
+
+
 def same(a, b):
     """Bitwise, with shapes and types: NaN of the same bits is the same."""
     a, b = ([np.asarray(x) for x in jax.tree.leaves(tree)] for tree in (a, b))
@@ -63,16 +72,20 @@ class Programs:
     """The phases of a method as compiled programs; ``change`` may plant something in a phase."""
 
     def __init__(self, config, change=lambda phase: phase):
-        self.phases = [change(phase) for phase in bind(config, data_set(0)).phases]
+        setup = bound(config)
+        self.public = setup.public.content if setup.public else None
+        self.phases = [change(phase) for phase in setup.phases]
         self.inits = [compiled(phase.init) for phase in self.phases]
-        self.views = [compiled(jax.vmap(phase.view)) if phase.view else lambda r: r for phase in self.phases]
+        self.views = [
+            compiled(jax.vmap(phase.view, (0, None))) if phase.view else lambda r, released: r for phase in self.phases
+        ]
         self.warm_ups = [make_warm_up(phase) for phase in self.phases]
         self.updates = [make_update(phase) for phase in self.phases]  # as the runner compiles them
 
     def copy(self):
         """The same compiled programs, in lists of their own."""
         other = copy.copy(self)
-        vars(other).update({name: list(programs) for name, programs in vars(self).items()})
+        vars(other).update({name: list(x) for name, x in vars(self).items() if isinstance(x, list)})
         return other
 
     def run(self, data, *, steps=2, earlier=None):
@@ -84,8 +97,9 @@ class Programs:
         records = Record(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
         for i, phase in enumerate(self.phases):
             keys, mechanism = keys_of_phase(jax.random.key(5), i), phase.plan.mechanism
-            rows = mechanism.arrange(keys.arrange, self.views[i](records)) if mechanism is not None else None
-            inputs = Inputs(keys.access, keys.step, rows, released)
+            rows = mechanism.arrange(keys.arrange, self.views[i](records, released)) if mechanism is not None else None
+            public = self.public if mechanism is None else None
+            inputs = Inputs(keys.access, keys.step, rows, released, public)
             state = self.inits[i](keys.init, released)
             for t in range(-phase.warm_steps, 0):
                 state = self.warm_ups[i](state, jnp.int32(t), inputs)
@@ -219,7 +233,7 @@ class SynthesizerContract:
     @classmethod
     def trained(cls, config, tmp_path_factory):
         """A run that nothing interrupted: its setup, its files, and what it released."""
-        setup, directory = bind(config, data_set(0)), Workdir(tmp_path_factory.mktemp("contract") / "run")
+        setup, directory = bound(config), Workdir(tmp_path_factory.mktemp("contract") / "run")
         directory.create()
         return setup, directory, train(setup, directory, False)[0]
 
@@ -280,7 +294,7 @@ class SynthesizerContract:
             seen = []
 
             def traced(records, released=released, phase=phase, keys=keys, mechanism=mechanism, seen=seen):
-                rows = records if phase.view is None else jax.vmap(phase.view)(records)
+                rows = records if phase.view is None else jax.vmap(phase.view, (0, None))(records, released)
                 opened = mechanism.open(mechanism.arrange(keys.arrange, rows), keys.access, 0, released=released)
                 state, _ = phase.step(phase.init(keys.init, released), opened, keys.step)
                 seen.extend(opened.recorded)

@@ -51,6 +51,24 @@ class TestEfsgdMixture(SynthesizerContract):
     }
 
 
+class TestMixtureOfPublicCodes(SynthesizerContract):
+    """Codes by an autoencoder of public images in the place of pixels."""
+
+    method = "gaussian_mixture"
+    plants = QUICK
+    changes: ClassVar = {
+        "method": {
+            "components": 1,
+            "directions": 3,
+            "candidates": 1,
+            "autoencoder_width": 4,
+            "autoencoder_channels": 4,
+            "autoencoder_steps": 2,
+        },
+        "public": {"path": "random"},
+    }
+
+
 class TestSanitizedGan(SynthesizerContract):
     method = "sanitized_gan"
     plants = QUICK

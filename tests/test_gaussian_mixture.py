@@ -124,7 +124,7 @@ def test_the_reranker_moves_draws_towards_images_of_their_class():
     hp = Hyperparameters(components=1, directions=20)
     made = phases(spec, hp, plan_of(hp, n, 0.5))
     everything = Record(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
-    params = run_phases(made, [jax.jit(jax.vmap(p.view))(everything) for p in made])["moments"]
+    params = run_phases(made, [jax.jit(jax.vmap(lambda r, p=p: p.view(r, {})))(everything) for p in made])["moments"]
     labels, found = jnp.arange(500) % 10, []
     for candidates in (2, 8):
         generate = make_generate(spec, dataclasses.replace(hp, candidates=candidates))

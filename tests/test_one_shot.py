@@ -151,7 +151,7 @@ def test_a_fit_spends_what_it_is_given(components, monkeypatch):
     plan = list(plan_of(hp, 50, 0.7).values())
     released = {}
     for phase in phases(ImageSpec(8, 1, K), hp, plan):
-        rows = jax.eval_shape(jax.vmap(phase.view), records)
+        rows = jax.eval_shape(jax.vmap(phase.view, (0, None)), records, released)
         rows = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), rows)
         for _ in range(phase.plan.steps):
             like = jax.eval_shape(lambda r, p=phase, x=rows: p.release(one_step(p, x, r)), released)

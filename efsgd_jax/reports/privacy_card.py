@@ -72,7 +72,7 @@ def _public(public: dict[str, Any] | None) -> str:
     return (
         f"{public['dataset_size']} training images; classes {', '.join(public['classes'])}; "
         f"{public['image_size']}x{public['image_size']} pixels; channels: {public['channels']}; values "
-        f"{public['value_range']}"
+        f"{public['value_range']}" + (f"; pre-training on {found}" if (found := public.get("pre_training")) else "")
     )
 
 

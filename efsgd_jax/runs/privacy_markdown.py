@@ -44,8 +44,10 @@ def to_markdown(report: dict[str, Any]) -> str:
 
 def _public_sentence(public: Mapping[str, Any]) -> str:
     side, channels = public["image_size"], public["channels"]
+    pre_training = public.get("pre_training")
     return (
         f"Public, and not protected: that there are {public['dataset_size']} training images, of the classes "
         f"{', '.join(public['classes'])}; that an image has {side}x{side} pixels and {channels} "
         f"channel{'s' if channels > 1 else ''}; that values are read from the range {public['value_range']}."
+        + (f" A network was pre-trained on public data: {pre_training}." if pre_training else "")
     )

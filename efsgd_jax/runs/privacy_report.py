@@ -26,7 +26,9 @@ QUERY_CAVEATS = (
 )
 
 
-def public_facts(dataset_size: int, shape: Mapping[str, Any], value_range: str) -> dict[str, Any]:
+def public_facts(
+    dataset_size: int, shape: Mapping[str, Any], value_range: str, pre_training: str = ""
+) -> dict[str, Any]:
     """The properties of the data that the report lists as public, and that are therefore not protected.
 
     Args:
@@ -34,6 +36,7 @@ def public_facts(dataset_size: int, shape: Mapping[str, Any], value_range: str) 
       shape: ``image_size``, ``channels`` and ``class_names`` as in the release's ``config.json``.
       value_range: the value of ``config.data.value_range``; "" if it was not declared; the report then
         states the default rule.
+      pre_training: description of the public data on which a network was pre-trained; "" without pre-training.
     """
     return {
         "dataset_size": dataset_size,
@@ -41,6 +44,7 @@ def public_facts(dataset_size: int, shape: Mapping[str, Any], value_range: str) 
         "image_size": shape["image_size"],
         "channels": shape["channels"],
         "value_range": value_range or DEFAULT_RANGE,
+        **({"pre_training": pre_training} if pre_training else {}),
     }
 
 
@@ -48,7 +52,8 @@ def report_of(setup: Setup) -> dict[str, Any]:
     """The privacy report of a run that took all the steps that its ledger allows."""
     config, data = setup.config, setup.dataset
     shape = {"image_size": data.spec.image_size, "channels": data.spec.channels, "class_names": data.class_names}
-    public = public_facts(len(data.train_labels), shape, config.data.value_range)
+    pre_training = setup.public.description if setup.public else ""
+    public = public_facts(len(data.train_labels), shape, config.data.value_range, pre_training)
     return privacy_report(setup.ledger, setup.ledger.steps, debugging_seed=config.train.seed >= 0, public=public)
 
 

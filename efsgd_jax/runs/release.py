@@ -31,8 +31,8 @@ from efsgd_jax.synthesizers import method_named
 from efsgd_jax.training.grid import draw_grid
 
 PyTree = Any
-# Config keys that are not published: data.path is a path on the owner's machine, and train.seed reveals the noise.
-SECRET_KEYS = (("data", "path"), ("train", "seed"))
+# Config keys that are not published: paths on the owner's machine, and train.seed, which reveals the noise.
+SECRET_KEYS = (("data", "path"), ("public", "path"), ("public", "weights"), ("train", "seed"))
 # Fields of a mechanism that calibration finds, so that the configuration does not determine them.
 SOLVED = ("noise_multiplier", "fresh_share")
 # Largest difference of a pixel that is accepted, because rounding differs between machines.
@@ -43,7 +43,7 @@ def public_config(config: dict[str, Any]) -> dict[str, Any]:
     """``config`` without the keys that must not be published."""
     public = json.loads(json.dumps(config))
     for group, key in SECRET_KEYS:
-        public[group].pop(key, None)
+        public.get(group, {}).pop(key, None)  # runs of older versions lack the group public
     return public
 
 
@@ -210,7 +210,8 @@ def _check_config(directory: Workdir) -> None:
     run = read_json(directory.run)
     if release["config"] != public_config(run["config"]):
         _refuse(path, "is not the configuration that was trained")
-    public = public_facts(run["dataset_size"], release["spec"], release["config"]["data"]["value_range"])
+    value_range, pre_training = release["config"]["data"]["value_range"], run.get("pre_training", "")
+    public = public_facts(run["dataset_size"], release["spec"], value_range, pre_training)
     if read_json(directory.privacy_json)["public"] != public:
         _refuse(directory.privacy_json, f"lists other public facts than {path} and the run")
 

@@ -41,8 +41,10 @@ class Phase(NamedTuple):
         dictionary may be empty. ``key`` is for post-processing (latents, generated labels). The access has its own keys
         for sampling records, for the noise and for the losses.
       release: ``release(state) -> pytree`` returns all that later phases, and the public, may see.
-      view: ``view(record) -> row`` computes the part or function of a ``Record`` that the steps read. It is evaluated
-        once for each record, before the first step. None if the steps read the record itself.
+      view: ``view(record, released) -> row`` computes the part or function of a ``Record`` that the steps read, given
+        what earlier phases released. It is evaluated once for each record, before the first step. If several phases in
+        a row have the same function as view, it is evaluated before the first of them. None if the steps read the
+        record itself.
       warm_up: ``warm_up(state, access, key) -> state`` is called ``warm_steps`` times before the first step, with an
         access that must not release anything. None if the phase has no warm-up.
       warm_steps: number of calls of ``warm_up``. They spend no budget, because whatever depends on them leaves the
@@ -58,7 +60,7 @@ class Phase(NamedTuple):
     init: Callable[[jax.Array, Released], PyTree]
     step: Callable[[PyTree, Any, jax.Array], tuple[PyTree, Metrics]]
     release: Callable[[PyTree], PyTree]
-    view: Callable[[Record], PyTree] | None = None
+    view: Callable[[Record, Released], PyTree] | None = None
     warm_up: Callable[[PyTree, Any, jax.Array], PyTree] | None = None
     warm_steps: int = 0
     parameters: Callable[[PyTree], PyTree] | None = None

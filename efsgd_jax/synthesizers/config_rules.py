@@ -71,6 +71,13 @@ def data_rules(config: ConfigDict) -> list[Rule]:
     ]
 
 
+def public_rules(config: ConfigDict) -> list[Rule]:
+    """Rules that no public data is given to a method that does not use it."""
+    p, used = config.public, bool(config.method.get("autoencoder_width"))
+    unused = "empty without method.autoencoder_width"
+    return [(f"public.{k}", repr(p[k]), used or not p[k], unused) for k in ("path", "weights")]
+
+
 def common_rules(config: ConfigDict) -> list[Rule]:
     """Rules for the keys of ``config.data``, ``config.privacy`` and ``config.train`` that all methods share."""
     p, t = config.privacy, config.train
@@ -79,6 +86,7 @@ def common_rules(config: ConfigDict) -> list[Rule]:
     modes = get_args(FeedbackMode)
     return [
         *data_rules(config),
+        *public_rules(config),
         ("privacy.epsilon", p.epsilon, p.epsilon > 0, "above 0, or inf for no privacy"),
         ("privacy.delta", p.delta, 0 < p.delta < 1, "between 0 and 1, such as 1e-5"),
         (

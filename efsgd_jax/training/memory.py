@@ -49,9 +49,10 @@ def estimate(phases: Sequence[Phase], dataset: Dataset) -> Needed:
     one = Record(*shapes)
     for phase in phases:
         state = jax.eval_shape(phase.init, jax.random.key(0), released)
+        before = released
         released = {**released, phase.name: jax.eval_shape(phase.release, state)}
         states.append(_bytes(state))
-        views.append(n * _bytes(jax.eval_shape(phase.view, one)) if phase.view else 0)
+        views.append(n * _bytes(jax.eval_shape(phase.view, one, before)) if phase.view else 0)
     return Needed(max(states), dataset.train_images.nbytes + dataset.train_labels.nbytes + max(views))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from efsgd_jax.errors import Stopped, UserError
 from efsgd_jax.images import save_grid
-from efsgd_jax.synthesizers.base import Phase, Record
+from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.training.charge import Charge
 from efsgd_jax.training.checkpoints import Checkpoints
 from efsgd_jax.training.compilation import compiler_options
@@ -143,7 +143,9 @@ class _Run:
         """
         start = max(self.position - begin, 0) if state is not None else 0
         keys, options = keys_of_phase(self.root_key, index), self.options
-        inputs = replicate(Inputs(keys.access, keys.step, self._records(phase, keys.arrange), released), self.mesh)
+        public = self.setup.public.content if self.setup.public and phase.plan.mechanism is None else None
+        records = self._records(phase, keys.arrange, released)
+        inputs = replicate(Inputs(keys.access, keys.step, records, released, public), self.mesh)
         if state is None:
             state = _init(phase, keys.init, released)
         state = replicate(state, self.mesh)
@@ -179,7 +181,7 @@ class _Run:
                 save_grid(self.directory.grids / f"{position:06d}.png", self._grid(shown))
             self.directory.restrict_permissions()
 
-    def _records(self, phase: Phase, key: jax.Array) -> PyTree:
+    def _records(self, phase: Phase, key: jax.Array, released: Released) -> PyTree:
         """The views of all records, arranged by the phase's mechanism; None for post-processing.
 
         The views are kept for the next phase, in case it has the same ``view`` function.
@@ -190,7 +192,7 @@ class _Run:
         if self.view is None or self.view[0] is not phase.view:
             records = Record(jnp.asarray(data.train_images), jnp.asarray(data.train_labels, jnp.int32))
             self.view = None  # frees the memory of the last phase's views before the next ones are computed
-            rows = view_all(phase.view, records) if phase.view else records
+            rows = view_all(phase.view, records, released) if phase.view else records
             self.view = (phase.view, rows)
         return phase.plan.mechanism.arrange(key, self.view[1])
 
@@ -198,10 +200,13 @@ class _Run:
         return draw_grid(self.draw, params, self.setup.dataset.spec.num_classes)
 
 
-def view_all(view: Callable[[Record], PyTree], records: Record) -> PyTree:
+def view_all(view: Callable[[Record, Released], PyTree], records: Record, released: Released) -> PyTree:
     """Applies ``view`` to every record, in batches of ``VIEW_CHUNK``."""
-    over_all = jax.jit(lambda r: jax.lax.map(view, r, batch_size=VIEW_CHUNK), compiler_options=compiler_options())
-    return over_all(records)
+
+    def over_all(records: Record, released: Released) -> PyTree:
+        return jax.lax.map(lambda record: view(record, released), records, batch_size=VIEW_CHUNK)
+
+    return jax.jit(over_all, compiler_options=compiler_options())(records, released)
 
 
 def _init(phase: Phase, key: jax.Array, released: dict[str, PyTree]) -> PyTree:

@@ -9,15 +9,16 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from efsgd_jax.config import json_values, validate
-from efsgd_jax.data import Dataset, load_dataset
+from efsgd_jax.data import Dataset, ImageSpec, load_dataset
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy import Composition, Ledger, Mechanism, calibrate_plan
-from efsgd_jax.synthesizers import method_named
+from efsgd_jax.synthesizers import method_named, public_autoencoder
 from efsgd_jax.synthesizers.base import Generate, Phase
 from efsgd_jax.synthesizers.config_rules import without_noise
 from efsgd_jax.training.devices import data_mesh
 from efsgd_jax.training.progress import say
+from efsgd_jax.training.public_data import PublicData, load_public
 
 
 class Setup(NamedTuple):
@@ -31,6 +32,7 @@ class Setup(NamedTuple):
       generate: function that generates images from what the last phase releases.
       memory_hint: the config keys to lower if there is too little memory.
       mesh: the devices over which each batch is split; None for a single device.
+      public: public data for the phases that read no private data; None if there is none.
     """
 
     config: ConfigDict
@@ -40,18 +42,21 @@ class Setup(NamedTuple):
     generate: Generate
     memory_hint: str
     mesh: Mesh | None
+    public: PublicData | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
         """The properties of the run that must not change when it is continued; not to be published.
 
-        They are the configuration as values for JSON, and the number and a hash of the training records.
+        They are the configuration as values for JSON, the number and a hash of the training records, and what describes
+        the public data.
         """
         size = len(self.dataset.train_labels)
         return {
             "config": json_values(self.config),
             "data_sha256": self.dataset.fingerprint(),
             "dataset_size": size,
+            **({"pre_training": self.public.description} if self.public else {}),
         }
 
 
@@ -68,6 +73,19 @@ def dataset_of(config: ConfigDict) -> Dataset:
         classes=d.get("classes") or None,  # runs of older versions lack this key
         value_range=d.get("value_range") or None,
     )
+
+
+def public_of(config: ConfigDict, spec: ImageSpec) -> PublicData | None:
+    """Loads the public data of a configuration, for private images of this shape; None if it names none.
+
+    Raises:
+      UserError: the public data cannot be used.
+    """
+    like = None
+    if config.public.weights:
+        options = method_named(config.method.name).read(config.method.to_dict())
+        like = public_autoencoder.released_like(spec, options)
+    return load_public(config, spec, like)
 
 
 def mesh_for(config: ConfigDict) -> Mesh | None:
@@ -97,7 +115,7 @@ def prepare(config: ConfigDict, *, shown: bool = False) -> Setup:
     mesh = mesh_for(config)
     say("reading the data, solving for the noise", shown=shown)
     dataset = dataset_of(config)
-    return bind(config, dataset, mesh=mesh)
+    return bind(config, dataset, mesh=mesh, public=public_of(config, dataset.spec))
 
 
 def bind(
@@ -105,6 +123,7 @@ def bind(
     dataset: Dataset,
     as_mechanism: Callable[[Mechanism], Mechanism] | None = None,
     mesh: Mesh | None = None,
+    public: PublicData | None = None,
 ) -> Setup:
     """``prepare`` for a data set that is already loaded.
 
@@ -113,6 +132,7 @@ def bind(
       dataset: the data set; the noise is calibrated for the size of its training part.
       as_mechanism: function that replaces the calibrated mechanism of each phase, for audits; None to keep it.
       mesh: the devices to use, from ``mesh_for(config)``.
+      public: the public data, from ``public_of``.
 
     Raises:
       UserError: the method cannot use images of this size, the batch is larger than the data, or the target epsilon
@@ -135,7 +155,7 @@ def bind(
         raise UserError(f"{dataset.source}: {error}") from error
     assert [p.plan for p in phases] == plan, f"{config.method.name} has other phases than it plans"
     generate = method.make_generate(dataset.spec, hyperparameters)
-    return Setup(config, dataset, ledger, phases, generate, method.memory_hint, mesh)
+    return Setup(config, dataset, ledger, phases, generate, method.memory_hint, mesh, public)
 
 
 def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:

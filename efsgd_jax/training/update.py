@@ -44,19 +44,21 @@ class Inputs(NamedTuple):
       step_key: key from which the key of each step is derived in the same way.
       records: the records, as the mechanism arranged them; None for post-processing.
       released: what earlier phases released, by their names.
+      public: public data, for post-processing; None if there is none.
     """
 
     access_key: jax.Array
     step_key: jax.Array
     records: PyTree
     released: Released
+    public: PyTree = None
 
 
 def open_access(phase: Phase, inputs: Inputs, step: jax.Array, mesh: Mesh | None) -> Access:
     """Opens the access of step ``step``; called while the step is traced."""
     mechanism = phase.plan.mechanism
     if mechanism is None:
-        return Access(released=inputs.released)
+        return Access(released=inputs.released, public=inputs.public)
     key = jax.random.fold_in(inputs.access_key, step)
     return mechanism.open(inputs.records, key, step, mesh=mesh, released=inputs.released)
 

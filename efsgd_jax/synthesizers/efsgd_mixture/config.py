@@ -66,8 +66,8 @@ def plan(config: ConfigDict, dataset_size: int) -> list[PlannedPhase]:
       UserError: the expected batch size is larger than the number of training images.
     """
     hyperparameters = Hyperparameters(**{k: v for k, v in config.method.items() if k != "name"})
-    share, noise = hyperparameters.mixture_share, config.privacy.noise_multiplier
-    mixture = plan_of(hyperparameters, dataset_size, noise, Budget("mixture", share))
+    share = hyperparameters.mixture_share
+    mixture = plan_of(config, hyperparameters, dataset_size, Budget("mixture", share))
     training = poisson_mechanism(config, dataset_size, config.privacy.l2_norm_clip)
     return [
         *mixture,

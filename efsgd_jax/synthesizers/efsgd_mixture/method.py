@@ -35,6 +35,7 @@ from efsgd_jax.synthesizers.efsgd_mixture.options import Hyperparameters
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import more_contrast, to_image, to_vector, vector_size
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, code_scale
 from efsgd_jax.synthesizers.gaussian_mixture.sampling import make_sampler
+from efsgd_jax.synthesizers.public_autoencoder import NAME
 
 PyTree = Any
 # The last learning rate, relative to the first one.
@@ -85,14 +86,16 @@ class Decoder(NamedTuple):
         labels: jax.Array,
         keys: jax.Array,
         deformation: float = 0.0,
+        autoencoder: PyTree = None,
     ) -> jax.Array:
         """``G``: images ``[L, S, S, C]``, not clipped to [0, 1], for vectors ``[L, D]`` and a key for each of them.
 
         With ``deformation``, as in ``AppearanceOptions``, the blurred images are deformed before they are corrected.
-        The key of an image is that of its deformation; the injected noise of all images comes from the first key.
+        ``autoencoder`` is that of ``to_image``. The key of an image is that of its deformation; the injected noise of
+        all images comes from the first key.
         """
         plain = self.hp.plain(deformation=deformation)
-        blurred = jax.vmap(lambda k, v: to_image(k, v, self.spec, plain))(keys, vectors)
+        blurred = jax.vmap(lambda k, v: to_image(k, v, self.spec, plain, autoencoder))(keys, vectors)
         codes = (vectors - mixture.means[labels]) @ mixture.basis / code_scale(mixture)
         rngs = {"noise": jax.random.fold_in(keys[0], 1)}
         return cast(jax.Array, self.network.apply(params, blurred, codes, labels, rngs=rngs))
@@ -109,7 +112,8 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Generate:
     decoder = Decoder(spec, hp)
 
     def render(params: Any, keys: jax.Array, vectors: jax.Array, labels: jax.Array) -> jax.Array:
-        images = decoder(params["decoder"], Mixture(**params["mixture"]), vectors, labels, keys, hp.deformation)
+        mixture, autoencoder = Mixture(**params["mixture"]), params.get(NAME)
+        images = decoder(params["decoder"], mixture, vectors, labels, keys, hp.deformation, autoencoder)
         return more_contrast(images, hp)
 
     return make_sampler(render, hp)
@@ -154,8 +158,9 @@ def phases(
         mixture = Mixture(**state.released["mixture"])
 
         def loss(params: PyTree, example: Record, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-            vector = vector_in_basis(mixture, to_vector(example.image, hp), example.label)
-            rebuilt = decoder(params, mixture, vector[None], example.label[None], key[None])
+            autoencoder = access.released.get(NAME)
+            vector = vector_in_basis(mixture, to_vector(example.image, hp, autoencoder), example.label)
+            rebuilt = decoder(params, mixture, vector[None], example.label[None], key[None], autoencoder=autoencoder)
             error = jnp.sum(jnp.square(rebuilt[0] - example.image.astype(jnp.float32) / 255))
             return error, {"reconstruction": error}
 

@@ -1,23 +1,26 @@
 """Converts images to vectors that can be averaged, and vectors back to images.
 
 To vectors: each image is normalised to a common pose (``pose``). If ``low_pass`` is set, only its low-frequency DCT
-coefficients are kept, so that fewer numbers need noise. To images: a sampled vector is moved into its pose, slightly
+coefficients are kept, so that fewer numbers need noise. With an autoencoder that was trained on public images
+(``public_autoencoder``), the vector is its code instead. To images: a sampled vector is moved into its pose, slightly
 deformed, and given more contrast. Averaging removes the differences between single images, and their contrast; the
 deformation and the contrast factor make up for it.
 
 Formal guarantees:
-  A vector is a function of one image, of public constants and of nothing else. A bound on the sensitivity of a sum over
-  vectors therefore holds for adding or removing an image. An image made from a released vector is post-processing.
+  A vector is a function of one image, of public constants and of an autoencoder of public images, of nothing else. A
+  bound on the sensitivity of a sum over vectors therefore holds for adding or removing an image. An image made from a
+  released vector is post-processing.
 """
 
 import dataclasses
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.fft import dctn, idctn
 
 from efsgd_jax.data.dataset import ImageSpec
+from efsgd_jax.synthesizers import public_autoencoder
 from efsgd_jax.synthesizers.gaussian_mixture.pose import POSE_SIZE, find_pose, from_frame, look_up, places, to_frame
 
 # Standard deviation of the Gaussian filter that smooths a deformation, as a fraction of the side of the image.
@@ -27,7 +30,7 @@ PIVOT = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
-class AppearanceOptions:
+class AppearanceOptions(public_autoencoder.AutoencoderOptions):
     """Prior knowledge about the images. No epsilon covers how these values are chosen. The defaults assume nothing.
 
     Attributes:
@@ -54,16 +57,21 @@ class AppearanceOptions:
 
 def vector_size(spec: ImageSpec, options: AppearanceOptions) -> int:
     """The number D of components of an image's vector."""
+    if options.autoencoder_width:
+        return public_autoencoder.code_size(spec, options)
     side = options.low_pass or spec.image_size
     return side**2 * spec.channels + (POSE_SIZE if options.pose_weight else 0)
 
 
-def to_vector(image: jax.Array, options: AppearanceOptions) -> jax.Array:
+def to_vector(image: jax.Array, options: AppearanceOptions, autoencoder: Any = None) -> jax.Array:
     """Converts an image, uint8 ``[S, S, C]``, to a vector, float32 ``[D]``.
 
     The vector has the pixels in [0, 1], or with ``low_pass`` their DCT coefficients; with ``pose_weight`` the pose
-    times this weight is appended.
+    times this weight is appended. With ``options.autoencoder_width`` it is the code by ``autoencoder``, which is what
+    the phase ``autoencoder`` released.
     """
+    if options.autoencoder_width:
+        return public_autoencoder.encode(autoencoder, image, options)
     x, pose = image.astype(jnp.float32) / 255, jnp.zeros(0)
     if options.pose_weight:
         found = find_pose(x, options.pose_slant)
@@ -73,7 +81,9 @@ def to_vector(image: jax.Array, options: AppearanceOptions) -> jax.Array:
     return jnp.concatenate([x.reshape(-1), pose])
 
 
-def to_image(key: jax.Array, vector: jax.Array, spec: ImageSpec, options: AppearanceOptions) -> jax.Array:
+def to_image(
+    key: jax.Array, vector: jax.Array, spec: ImageSpec, options: AppearanceOptions, autoencoder: Any = None
+) -> jax.Array:
     """Converts a vector ``[D]`` to an image ``[S, S, C]`` with values in [0, 1].
 
     Args:
@@ -81,13 +91,12 @@ def to_image(key: jax.Array, vector: jax.Array, spec: ImageSpec, options: Appear
       vector: a vector in the format of ``to_vector``; it need not come from an image.
       spec: shape of the image.
       options: the same options as for ``to_vector``.
+      autoencoder: the same autoencoder as for ``to_vector``, of which the encoder's parameters may be missing.
     """
-    side = options.low_pass or spec.image_size
-    x = vector[: side**2 * spec.channels].reshape(side, side, spec.channels)
-    if options.low_pass:
-        absent = (0, spec.image_size - side)
-        x = idctn(jnp.pad(x, (absent, absent, (0, 0))), axes=(0, 1), norm="ortho")
-    x = jnp.clip(x, 0.0, 1.0)
+    if options.autoencoder_width:
+        x = public_autoencoder.decode(autoencoder, vector, spec, options)
+    else:
+        x = _from_pixels(vector, spec, options)
     if options.pose_weight:
         x = from_frame(x, vector[-POSE_SIZE:] / options.pose_weight)
     if options.deformation:
@@ -100,6 +109,16 @@ def to_image(key: jax.Array, vector: jax.Array, spec: ImageSpec, options: Appear
         shift = options.deformation * jnp.einsum("ij,kjl,ml->kim", blur, noise, blur)
         x = look_up(x, across + shift[0], down + shift[1])
     return more_contrast(x, options)
+
+
+def _from_pixels(vector: jax.Array, spec: ImageSpec, options: AppearanceOptions) -> jax.Array:
+    """The image ``[S, S, C]`` of a vector's pixels or DCT coefficients, without the pose."""
+    side = options.low_pass or spec.image_size
+    x = vector[: side**2 * spec.channels].reshape(side, side, spec.channels)
+    if options.low_pass:
+        absent = (0, spec.image_size - side)
+        x = idctn(jnp.pad(x, (absent, absent, (0, 0))), axes=(0, 1), norm="ortho")
+    return jnp.clip(x, 0.0, 1.0)
 
 
 def more_contrast(images: jax.Array, options: AppearanceOptions) -> jax.Array:

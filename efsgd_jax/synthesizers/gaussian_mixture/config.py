@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from efsgd_jax.privacy import Budget, FullBatchMechanism, PlannedPhase
 from efsgd_jax.synthesizers.config_rules import Rule, at_least
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, budget_shares
+from efsgd_jax.synthesizers.public_autoencoder import autoencoder_rules, planned_autoencoder
 
 WHOLE = Budget()
 
@@ -27,6 +28,7 @@ def rules(config: ConfigDict) -> list[Rule]:
         *((f"method.{k}", m[k], 0 < m[k] < float("inf"), "above 0") for k in positive),
         *((f"method.{k}", m[k], 0 <= m[k] < float("inf"), "at least 0") for k in ["pose_weight", "deformation"]),
         ("method.low_pass", m.low_pass, m.low_pass >= 0, "at least 0"),
+        *autoencoder_rules(config),
         (
             "method.reranker_random_features",
             m.reranker_random_features,
@@ -40,14 +42,19 @@ def rules(config: ConfigDict) -> list[Rule]:
 def plan(config: ConfigDict, dataset_size: int) -> list[PlannedPhase]:
     """The phases of full-batch releases. Each has a share of the budget 1/sigma^2: see ``options.budget_shares``."""
     hyperparameters = Hyperparameters(**{k: v for k, v in config.method.items() if k != "name"})
-    return plan_of(hyperparameters, dataset_size, config.privacy.noise_multiplier)
+    return plan_of(config, hyperparameters, dataset_size)
 
 
 def plan_of(
-    hyperparameters: Hyperparameters, dataset_size: int, noise_multiplier: float, budget: Budget = WHOLE
+    config: ConfigDict, hyperparameters: Hyperparameters, dataset_size: int, budget: Budget = WHOLE
 ) -> list[PlannedPhase]:
-    """``plan`` for hyperparameters, as a part of a method with further phases: ``budget`` is that of these phases."""
-    return [
-        PlannedPhase(name, FullBatchMechanism(dataset_size, noise_multiplier, share, steps), steps, budget)
+    """``plan`` for hyperparameters, as a part of a method with further phases: ``budget`` is that of these phases.
+
+    With an autoencoder, a phase that reads public data only comes first.
+    """
+    noise = config.privacy.noise_multiplier
+    releases = [
+        PlannedPhase(name, FullBatchMechanism(dataset_size, noise, share, steps), steps, budget)
         for name, (share, steps) in budget_shares(hyperparameters).items()
     ]
+    return [*planned_autoencoder(config), *releases]

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.privacy import PlannedPhase, SquareSum, VectorSum
 from efsgd_jax.privacy.sum_access import SumAccess, Term
+from efsgd_jax.synthesizers import public_autoencoder
 from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import to_vector, vector_size
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture
@@ -66,8 +67,8 @@ def fit_phases(spec: ImageSpec, hp: Hyperparameters, plan: Mapping[str, PlannedP
     classes, size = spec.num_classes, vector_size(spec, hp)
     d, m = min(hp.directions, size), hp.components
 
-    def view(record: Record) -> Vector:
-        return Vector(to_vector(record.image, hp), record.label)
+    def view(record: Record, released: Released) -> Vector:
+        return Vector(to_vector(record.image, hp, released.get(public_autoencoder.NAME)), record.label)
 
     # A phase's state is the number of steps taken, its key, and what the phase releases.
     def phase(name: str, init: Callable[[Released], Any], step: Callable[[Any, SumAccess, Released], Any]) -> Phase:

@@ -22,6 +22,8 @@ from efsgd_jax.synthesizers.gaussian_mixture.fit import empty_mixture, fit_phase
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
 from efsgd_jax.synthesizers.gaussian_mixture.reranker import num_features, reranker_phase
 from efsgd_jax.synthesizers.gaussian_mixture.sampling import make_sampler
+from efsgd_jax.synthesizers.public_autoencoder import NAME, autoencoder_phase, decoder_of
+from efsgd_jax.synthesizers.public_autoencoder import released_like as released_autoencoder
 
 # Largest number of components of a vector. Beyond it, estimating the second moment, of 18 million numbers, needs more
 # examples than data sets have.
@@ -29,18 +31,20 @@ MAX_SIZE = 4200
 
 
 def released_like(spec: ImageSpec, hp: Hyperparameters) -> Any:
-    """Shapes and dtypes of what is published: the mixture and the reranker's weights."""
+    """Shapes and dtypes of what is published: the mixture, the reranker's weights and, with one, the autoencoder's
+    decoder."""
     reranker = jax.ShapeDtypeStruct(
         (num_features(spec.shape, hp.reranker_random_features), spec.num_classes), jnp.float32
     )
-    return {"mixture": jax.eval_shape(lambda: empty_mixture(spec, hp)._asdict()), "reranker": reranker}
+    found = {"mixture": jax.eval_shape(lambda: empty_mixture(spec, hp)._asdict()), "reranker": reranker}
+    return found | ({NAME: decoder_of(released_autoencoder(spec, hp))} if hp.autoencoder_width else {})
 
 
 def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Generate:
     """Returns ``generate(params, key, labels) -> images`` for the released mixture: see ``Method.make_generate``."""
 
     def render(params: Any, keys: jax.Array, vectors: jax.Array, labels: jax.Array) -> jax.Array:
-        return jax.vmap(lambda k, v: to_image(k, v, spec, hp))(keys, vectors)
+        return jax.vmap(lambda k, v: to_image(k, v, spec, hp, params.get(NAME)))(keys, vectors)
 
     return make_sampler(render, hp)
 
@@ -63,26 +67,28 @@ def phases(
             f"config.method.name gaussian_mixture represents an image by {size} numbers, but at most {MAX_SIZE} are "
             "supported; set --config.method.low_pass=16 (16x16 coefficients) or a smaller --config.data.image_size"
         )
-    first = [reranker_phase(spec, hp, named["reranker"])] if "reranker" in named else []
+    first = [autoencoder_phase(spec, hp, named[NAME])] if NAME in named else []
+    first += [reranker_phase(spec, hp, named["reranker"])] if "reranker" in named else []
     *fit, last = fit_phases(spec, hp, named)
     return [*first, *fit, _publishing(last, spec, hp)]
 
 
 def _publishing(moments: Phase, spec: ImageSpec, hp: Hyperparameters) -> Phase:
-    """The phase ``moments``, changed to release all that is published: the mixture and the reranker's weights.
+    """The phase ``moments``, changed to release all that is published; see ``released_like``.
 
-    The reranker was fitted in an earlier phase. Without one, its weights are zeros.
+    Reranker and autoencoder come from earlier phases. Without a reranker, its weights are zeros.
     """
 
     def init(key: jax.Array, released: Any) -> Any:
         absent = jnp.zeros((num_features(spec.shape, hp.reranker_random_features), spec.num_classes))
-        return moments.init(key, released), released.get("reranker", absent)
+        public = {NAME: decoder_of(released[NAME])} if NAME in released else {}
+        return moments.init(key, released), {"reranker": released.get("reranker", absent), **public}
 
     def step(state: Any, access: Any, key: jax.Array) -> Any:
         fitted, metrics = moments.step(state[0], access, key)
         return (fitted, state[1]), metrics
 
     def release(state: Any) -> dict[str, Any]:
-        return {"mixture": moments.release(state[0])._asdict(), "reranker": state[1]}
+        return {"mixture": moments.release(state[0])._asdict(), **state[1]}
 
     return moments._replace(init=init, step=step, release=release)

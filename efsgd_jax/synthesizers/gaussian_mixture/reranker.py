@@ -125,7 +125,7 @@ def reranker_phase(spec: ImageSpec, hp: Hyperparameters, plan: PlannedPhase) -> 
     """
     clip, unit, steps = hp.reranker_clip, LONGEST / 2**FACTOR_BITS, plan.steps
 
-    def view(record: Record) -> Example:
+    def view(record: Record, released: Released) -> Example:
         features = features_of(record.image[None].astype(jnp.float32) / 255, hp.reranker_random_features)[0]
         return Example(whole_factor(features, LONGEST), record.label)
 

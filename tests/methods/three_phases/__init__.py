@@ -57,7 +57,7 @@ def phases(spec, hp, plan, mesh):
         gradient, residual = access.clipped_gradient(loss, means, residual)
         return (means - hp.learning_rate * gradient, residual), {}
 
-    def view(record):
+    def view(record, released):
         return record.image / 255.0, record.label
 
     return [
