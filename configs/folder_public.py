@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
         # Codes have 256 numbers; most codes of public images have a norm near 16.
         mean_clip=12.0,
         deviation_clip=12.0,
-        directions=256,
+        directions=120,
         components=10,
         candidates=1,
     )
