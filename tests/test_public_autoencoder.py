@@ -174,6 +174,10 @@ def test_public_images_and_a_network_for_them_belong_together(config, tmp_path):
     with pytest.raises(UserError, match=r"config\.method\.low_pass is 8; it must be .*0 with autoencoder_width"):
         validate(changed)
     changed = config.copy_and_resolve_references()
+    changed.method.autoencoder_channels = 2000
+    with pytest.raises(UserError, match=r"8000 numbers, .* set --config\.method\.autoencoder_channels=4 or"):
+        fit(changed, tmp_path / "run", progress=False)
+    changed = config.copy_and_resolve_references()
     changed.data.image_size = 12
     with pytest.raises(UserError, match=r"a multiple of 8, not 12; set --config\.data\.image_size=16"):
         fit(changed, tmp_path / "run", progress=False)

@@ -70,6 +70,7 @@ class Autoencoder(nn.Module):
       image_channels: channels of an image.
 
     Examples:
+      >>> import jax, jax.numpy as jnp
       >>> model, images = Autoencoder(width=8, channels=4, image_channels=3), jnp.zeros((2, 16, 16, 3))
       >>> variables = model.init(jax.random.key(0), images)
       >>> model.apply(variables, images, method="encode").shape, model.apply(variables, images).shape

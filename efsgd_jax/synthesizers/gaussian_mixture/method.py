@@ -63,9 +63,10 @@ def phases(
         raise UserError(f"config.method.low_pass is {hp.low_pass}; images have {spec.image_size} pixels a side")
     size = vector_size(spec, hp)
     if size > MAX_SIZE:
+        fewer = "autoencoder_channels=4" if hp.autoencoder_width else "low_pass=16 (16x16 coefficients)"
         raise UserError(
             f"config.method.name gaussian_mixture represents an image by {size} numbers, but at most {MAX_SIZE} are "
-            "supported; set --config.method.low_pass=16 (16x16 coefficients) or a smaller --config.data.image_size"
+            f"supported; set --config.method.{fewer} or a smaller --config.data.image_size"
         )
     first = [autoencoder_phase(spec, hp, named[NAME])] if NAME in named else []
     first += [reranker_phase(spec, hp, named["reranker"])] if "reranker" in named else []
