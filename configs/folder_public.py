@@ -5,7 +5,7 @@
         --config.data.path=PICTURES.zip --workdir=runs/folder_public
 
 An autoencoder learns from the public pictures, which are not protected; a private mixture of its codes then learns from
-your own. One pre-training, about ten minutes on 2 CPU cores, serves any number of private runs, a minute each.
+your own. One pre-training, a quarter of an hour on 2 CPU cores, serves any number of private runs, a minute each.
 """
 
 from ml_collections import ConfigDict
