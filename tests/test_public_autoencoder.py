@@ -170,6 +170,10 @@ def test_public_images_and_a_network_for_them_belong_together(config, tmp_path):
         load_public(changed, SPEC)
     with pytest.raises(UserError, match="nothing to pre-train"):
         pretrain(changed, tmp_path / "a", progress=False)
+    changed.public.path = changed.data.path
+    with pytest.raises(UserError, match=r"is also config\.data\.path: what is learned from public images is"):
+        load_public(changed, SPEC)
+    changed.public.path = ""
     changed.method.low_pass = 8
     with pytest.raises(UserError, match=r"config\.method\.low_pass is 8; it must be .*0 with autoencoder_width"):
         validate(changed)

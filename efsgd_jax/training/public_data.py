@@ -37,7 +37,7 @@ def load_public(config: ConfigDict, spec: ImageSpec, weights_like: PyTree = None
       weights_like: shapes and dtypes that weights must have.
 
     Raises:
-      UserError: the file or directory cannot be used.
+      UserError: the file or directory cannot be used, or is the private one.
     """
     keys = config.public
     if keys.weights:
@@ -50,6 +50,11 @@ def load_public(config: ConfigDict, spec: ImageSpec, weights_like: PyTree = None
                 "`efsgd pretrain` wrote; without public images use another config, such as configs/folder.py"
             )
         return None
+    if config.data.path and Path(keys.path).expanduser().resolve() == Path(config.data.path).expanduser().resolve():
+        raise UserError(
+            f"config.public.path {keys.path} is also config.data.path: what is learned from public images is published "
+            "without noise; name other images, which everyone may see"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about records of which there are two; these are public
         data = load_dataset(keys.name, path=keys.path, image_size=spec.image_size, channels=spec.channels)
