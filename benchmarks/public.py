@@ -37,10 +37,7 @@ def main() -> int:
     parser.add_argument("--out", required=True, help="JSON file of results")
     args = parser.parse_args()
     out = Path(args.out)
-    record = json.loads(out.read_text()) if out.is_file() else {"held_out": args.held_out, "runs": {}}
-    if record["held_out"] != args.held_out:
-        print(f"error: {out} has scores of another split; use another --out", file=sys.stderr)
-        return 2
+    record = quality.results_in(out, held_out=args.held_out)
     option, _, assignments = args.option.partition(":")
     for source in args.data.split(";"):
         name, _, path = source.partition("=")

@@ -132,6 +132,14 @@ def to_table(runs: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
+def results_in(out: Path, *, held_out: bool) -> dict:
+    """The results of earlier runs of the same command; those of another split end the program."""
+    record = json.loads(out.read_text()) if out.is_file() else {"held_out": held_out, "runs": {}}
+    if record["held_out"] != held_out:
+        sys.exit(f"error: {out} has scores of another split; use another --out")
+    return record
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", required=True, help="the .npz file")
@@ -144,10 +152,7 @@ def main() -> int:
     parser.add_argument("--out", required=True, help="JSON file of results")
     args = parser.parse_args()
     out = Path(args.out)
-    record = json.loads(out.read_text()) if out.is_file() else {"held_out": args.held_out, "runs": {}}
-    if record["held_out"] != args.held_out:
-        print(f"error: {out} has scores of another split; use another --out", file=sys.stderr)
-        return 2
+    record = results_in(out, held_out=args.held_out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory:
         sources = {"mnist": args.mnist, "fashion_mnist": args.fashion_mnist, "digits": ""}
