@@ -26,7 +26,7 @@ def get_config(preset: str = "long", epsilon: float = 10.0) -> ConfigDict:
         directions=120,
         low_pass=16 if few else 0,
         mean_clip=14.0,
-        contrast=1.35,
+        contrast=2.0 if few else 1.5,
     )
     if epsilon >= 5:  # with little noise, more steps on more features make the reranker more accurate
         config.method.update(reranker_random_features=2000, reranker_steps=120, reranker_learning_rate=15.0)

@@ -21,10 +21,10 @@ def get_config(preset: str = "quick", epsilon: float = 10.0) -> ConfigDict:
     few = epsilon < 2  # noise leaves one component of each class in sight, and little of what differs within it
     config.method.update(
         pose_weight=8.0,
-        components=1 if few else 20,
+        components=1 if few else 8,
         directions=120,
         deformation=(1.0 if few else 0.5) / 28,
-        contrast=2.0,
+        contrast=2.5 if few else 2.0,
     )
     if epsilon >= 5:  # with little noise, more steps on more features make the reranker more accurate
         config.method.update(reranker_random_features=2000, reranker_steps=120, reranker_learning_rate=15.0)

@@ -3,8 +3,8 @@
     class means   sums and counts of each class  -> class means m_y; they are smoothed once the basis is known
     basis         second moment of x - m_y       -> principal components V whose eigenvalues stand out from the noise
     centres       T steps of k-means in partly whitened coordinates of V: sums and counts of each centre's members
-    moments       counts, sums and second moments about the centres -> weights, centres and covariances; covariances
-                  are shrunk towards the pooled covariance
+    moments       counts, sums and second moments about the centres -> weights, centres and covariances; these are
+                  shrunk towards those of the classes (covariances)
 
 Everything between the releases is post-processing. With one component for each class there is no phase ``centres``.
 """
@@ -21,6 +21,7 @@ from efsgd_jax.privacy.sum_access import SumAccess, Term
 from efsgd_jax.synthesizers import public_autoencoder
 from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import to_vector, vector_size
+from efsgd_jax.synthesizers.gaussian_mixture.covariances import positive, shrunk
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
 from efsgd_jax.synthesizers.gaussian_mixture.space import Basis, Latent, latent_space, principal_basis
@@ -197,14 +198,18 @@ def _components(
     # At least two standard deviations of their noise, so that nothing is divided by a count that is mostly noise.
     counts = jnp.maximum(counts, 2 * std / MOMENT_COUNT_WEIGHT + 1)
     squares, sums = jnp.where(there[:, None] & there, squares, 0.0), jnp.where(there, sums, 0.0)
-    pooled = jnp.sum(squares, axis=0) / jnp.sum(counts)
     shift = sums / counts[:, None]
     own = squares / counts[:, None, None] - shift[:, :, None] * shift[:, None, :]
-    # The weight of a component's own covariance: the smaller, the fewer records it has in comparison with the noise of
-    # its second moment, whose spectral norm grows with the square root of the number of directions.
-    shrinkage = counts / (counts + 6 * std / MOMENT_SQUARE_WEIGHT * jnp.sqrt(jnp.sum(there)))
-    covariances = shrinkage[:, None, None] * own + (1 - shrinkage)[:, None, None] * pooled
-    counts = counts.reshape(k, m)
+    noise = std / MOMENT_SQUARE_WEIGHT
+    # Components are shrunk towards their class, and classes towards all records.
+    each, counts = own.reshape(k, m, d, d), counts.reshape(k, m)
+    records = jnp.sum(counts, axis=1)
+    classes = jnp.einsum("km,kmij->kij", counts, each) / records[:, None, None]
+    everything = jnp.einsum("k,kij->ij", records, classes) / jnp.sum(records)
+    classes = shrunk(classes, m**0.5 * noise / records, jnp.broadcast_to(everything, classes.shape))
+    if m > 1:
+        own = shrunk(own, noise / counts.reshape(k * m), jnp.repeat(classes, m, axis=0))
+    covariances = positive(own if m > 1 else classes)
     return (
         counts / jnp.sum(counts, axis=1, keepdims=True),
         centres + shift.reshape(k, m, d),
