@@ -47,6 +47,11 @@ SMALL = {
         "train.expected_batch_size": "16", "method.components": "2", "method.directions": "4",
         "method.reranker_steps": "2", "method.width": "2", "method.blocks": "1", "method.microbatch_size": "16",
     },
+    "private_diffusion": {
+        "train.expected_batch_size": "16", "method.components": "2", "method.directions": "4",
+        "method.reranker_steps": "2", "method.width": "2", "method.blocks": "1", "method.microbatch_size": "16",
+        "method.sampling_steps": "2",
+    },
 }  # fmt: skip
 
 

@@ -51,6 +51,15 @@ class TestEfsgdMixture(SynthesizerContract):
     }
 
 
+class TestPrivateDiffusion(SynthesizerContract):
+    method = "private_diffusion"
+    plants = QUICK
+    changes: ClassVar = {
+        "method": TestEfsgdMixture.changes["method"] | {"draws": 2, "sampling_steps": 2},
+        "train": {"steps": 3, "expected_batch_size": 12},
+    }
+
+
 class TestMixtureOfPublicCodes(SynthesizerContract):
     """Codes by an autoencoder of public images in the place of pixels."""
 
@@ -114,7 +123,7 @@ class TestSanitizedGanRoundRobin(SynthesizerContract):
 
 def test_every_method_keeps_the_contract():
     """A new package without a class here is noticed."""
-    classes = TestGaussianMixture, TestEfsgdGan, TestEfsgdMixture, TestSanitizedGan
+    classes = TestGaussianMixture, TestEfsgdGan, TestEfsgdMixture, TestPrivateDiffusion, TestSanitizedGan
     assert {c.method for c in classes} == set(method_names())
 
 

@@ -10,8 +10,9 @@ from efsgd_jax.data import ImageSpec
 from efsgd_jax.runs.sampling import released_generator
 from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.synthesizers import method_named
-from efsgd_jax.synthesizers.efsgd_mixture.method import Decoder, vector_in_basis
+from efsgd_jax.synthesizers.efsgd_mixture.method import Decoder
 from efsgd_jax.synthesizers.efsgd_mixture.options import Hyperparameters
+from efsgd_jax.synthesizers.efsgd_mixture.training import vector_in_basis
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import to_vector
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, code_scale, draw
 

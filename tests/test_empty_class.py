@@ -25,6 +25,11 @@ SMALL = {
                    "width": 4, "blocks": 1},
         "train": {"steps": 3, "expected_batch_size": 16},
     },
+    "private_diffusion": {
+        "method": {"components": 2, "directions": 4, "cluster_steps": 1, "candidates": 2, "reranker_steps": 4,
+                   "width": 4, "blocks": 1, "sampling_steps": 2},
+        "train": {"steps": 3, "expected_batch_size": 16},
+    },
     "sanitized_gan": {
         "method": {"latent": 4, "generator_width": 4, "max_width": 8, "critic_width": 4, "critic_steps": 1,
                    "critic_batch_size": 4, "warm_steps": 1, "classifier_weight": 0.5},

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from efsgd_jax.privacy.plan import Budget, PlannedPhase
 from efsgd_jax.synthesizers.config_rules import Rule, at_least, fractions, poisson_mechanism
 from efsgd_jax.synthesizers.efsgd_mixture.options import Hyperparameters
-from efsgd_jax.synthesizers.gaussian_mixture.config import plan_of
+from efsgd_jax.synthesizers.gaussian_mixture.config import plan_of as plan_of_mixture
 from efsgd_jax.synthesizers.gaussian_mixture.config import rules as mixture_rules
 
 
@@ -65,9 +65,13 @@ def plan(config: ConfigDict, dataset_size: int) -> list[PlannedPhase]:
     Raises:
       UserError: the expected batch size is larger than the number of training images.
     """
-    hyperparameters = Hyperparameters(**{k: v for k, v in config.method.items() if k != "name"})
+    return plan_of(config, Hyperparameters(**{k: v for k, v in config.method.items() if k != "name"}), dataset_size)
+
+
+def plan_of(config: ConfigDict, hyperparameters: Any, dataset_size: int) -> list[PlannedPhase]:
+    """``plan`` for hyperparameters that are those of a mixture and ``TrainingOptions``."""
     share = hyperparameters.mixture_share
-    mixture = plan_of(config, hyperparameters, dataset_size, Budget("mixture", share))
+    mixture = plan_of_mixture(config, hyperparameters, dataset_size, Budget("mixture", share))
     training = poisson_mechanism(config, dataset_size, config.privacy.l2_norm_clip)
     return [
         *mixture,

@@ -20,47 +20,22 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.errors import UserError
 from efsgd_jax.models.refiner import Refiner
-from efsgd_jax.privacy.dp_sgd import DpSgdMechanism
-from efsgd_jax.privacy.gradient_access import GradientAccess
 from efsgd_jax.privacy.plan import PlannedPhase
 from efsgd_jax.synthesizers import gaussian_mixture
-from efsgd_jax.synthesizers.base import Generate, Phase, Record, Released
+from efsgd_jax.synthesizers.base import Generate, Phase, Record
 from efsgd_jax.synthesizers.efsgd_mixture.options import Hyperparameters
-from efsgd_jax.synthesizers.gaussian_mixture.appearance import more_contrast, to_image, to_vector, vector_size
-from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, code_scale
+from efsgd_jax.synthesizers.efsgd_mixture.training import start_from, training_phase
+from efsgd_jax.synthesizers.gaussian_mixture.appearance import more_contrast, vector_size
+from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture
 from efsgd_jax.synthesizers.gaussian_mixture.sampling import make_sampler
 from efsgd_jax.synthesizers.public_autoencoder import NAME
 
 PyTree = Any
-# The last learning rate, relative to the first one.
-LAST_RATE = 0.05
-
-
-class State(NamedTuple):
-    """The training phase's state.
-
-    Attributes:
-      step: number of steps taken.
-      params: parameters of the decoder.
-      ema: their exponential moving average, which is released.
-      residual: residual of error feedback; private.
-      optimizer: state of Adam.
-      released: what the phases of the mixture released before: ``{"mixture": ..., "reranker": ...}``. It does not
-        change during training.
-    """
-
-    step: jax.Array
-    params: PyTree
-    ema: PyTree
-    residual: PyTree
-    optimizer: optax.OptState
-    released: PyTree
 
 
 class Decoder(NamedTuple):
@@ -94,11 +69,11 @@ class Decoder(NamedTuple):
         ``autoencoder`` is that of ``to_image``. The key of an image is that of its deformation; the injected noise of
         all images comes from the first key.
         """
-        plain = self.hp.plain(deformation=deformation)
-        blurred = jax.vmap(lambda k, v: to_image(k, v, self.spec, plain, autoencoder))(keys, vectors)
-        codes = (vectors - mixture.means[labels]) @ mixture.basis / code_scale(mixture)
+        start = start_from(
+            mixture, vectors, labels, keys, self.spec, self.hp, deformation=deformation, autoencoder=autoencoder
+        )
         rngs = {"noise": jax.random.fold_in(keys[0], 1)}
-        return cast(jax.Array, self.network.apply(params, blurred, codes, labels, rngs=rngs))
+        return cast(jax.Array, self.network.apply(params, *start, labels, rngs=rngs))
 
 
 def released_like(spec: ImageSpec, hp: Hyperparameters) -> Any:
@@ -128,63 +103,24 @@ def phases(
       UserError: images of an odd size, or one that ``gaussian_mixture`` refuses.
 
     Formal guarantees:
-      A training step reads real examples through one ``access.clipped_gradient`` only. The code of an example and its
-      blurred image are functions of that example and of what the phases of the mixture released.
+      Those of ``training_phase``.
     """
     hp, decoder = hyperparameters, Decoder(spec, hyperparameters)
     *mixture_plan, planned = plan
-    if spec.image_size % 2:
-        raise UserError(
-            f"config.method.name efsgd_mixture needs an even image size, not {spec.image_size}; set "
-            f"--config.data.image_size={spec.image_size + 1}"
-        )
-    mechanism = planned.mechanism
-    assert isinstance(mechanism, DpSgdMechanism)
-    adam = optax.adam(optax.cosine_decay_schedule(hp.learning_rate, max(planned.steps, 1), LAST_RATE), b1=hp.adam_b1)
+    check_size(spec, "efsgd_mixture")
 
-    def init(key: jax.Array, released: Released) -> State:
-        params = decoder.init(key)
-        return State(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            ema=jax.tree.map(jnp.copy, params),  # a copy, so that the buffers of a state may be donated
-            residual=mechanism.initial_residual(params),
-            optimizer=adam.init(params),
-            released=jax.tree.map(jnp.asarray, released["moments"]),
-        )
+    def loss(params: PyTree, mixture: Mixture, vector: jax.Array, record: Record, key: Any, autoencoder: Any) -> Any:
+        rebuilt = decoder(params, mixture, vector[None], record.label[None], key[None], autoencoder=autoencoder)
+        return jnp.sum(jnp.square(rebuilt[0] - record.image.astype(jnp.float32) / 255))
 
-    def step(state: State, access: GradientAccess, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
-        del key  # generated images have no loss of their own
-        mixture = Mixture(**state.released["mixture"])
-
-        def loss(params: PyTree, example: Record, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-            autoencoder = access.released.get(NAME)
-            vector = vector_in_basis(mixture, to_vector(example.image, hp, autoencoder), example.label)
-            rebuilt = decoder(params, mixture, vector[None], example.label[None], key[None], autoencoder=autoencoder)
-            error = jnp.sum(jnp.square(rebuilt[0] - example.image.astype(jnp.float32) / 255))
-            return error, {"reconstruction": error}
-
-        gradient, residual = access.clipped_gradient(
-            loss, state.params, state.residual, microbatch_size=hp.microbatch_size
-        )
-        updates, optimizer = adam.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        decay = jnp.minimum(hp.ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = optax.incremental_update(params, state.ema, 1.0 - decay)
-        return State(state.step + 1, params, ema, residual, optimizer, state.released), {}
-
-    training = Phase(
-        planned,
-        init,
-        step,
-        release=lambda state: {**state.released, "decoder": state.ema},
-        parameters=lambda state: state.params,
-        shown=("reconstruction",),
-    )
+    training = training_phase(planned, hp, decoder.init, loss, network="decoder", metric="reconstruction")
     return [*gaussian_mixture.METHOD.phases(spec, hp, mixture_plan, mesh), training]
 
 
-def vector_in_basis(mixture: Mixture, vector: jax.Array, label: jax.Array) -> jax.Array:
-    """``m_y + V V^T (vector - m_y)``: what the code of a vector ``[D]`` keeps of it."""
-    mean = mixture.means[label]
-    return mean + mixture.basis @ (mixture.basis.T @ (vector - mean))
+def check_size(spec: ImageSpec, method: str) -> None:
+    """Raises ``UserError`` if the images have an odd size."""
+    if spec.image_size % 2:
+        raise UserError(
+            f"config.method.name {method} needs an even image size, not {spec.image_size}; set "
+            f"--config.data.image_size={spec.image_size + 1}"
+        )

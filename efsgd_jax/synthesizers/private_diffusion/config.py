@@ -1,0 +1,37 @@
+"""The configuration of ``private_diffusion``: that of ``efsgd_mixture``, and the keys of the diffusion."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from efsgd_jax.privacy.plan import PlannedPhase
+from efsgd_jax.synthesizers.config_rules import Rule, at_least
+from efsgd_jax.synthesizers.efsgd_mixture.config import PrivacyKeys, TrainKeys, plan_of
+from efsgd_jax.synthesizers.efsgd_mixture.config import rules as rules_of_training
+from efsgd_jax.synthesizers.private_diffusion.options import Hyperparameters
+
+
+def defaults() -> dict[str, Any]:
+    """The keys that this method adds to the configuration, by group."""
+    return {"privacy": PrivacyKeys(), "train": TrainKeys(), "method": Hyperparameters()}
+
+
+def rules(config: ConfigDict) -> list[Rule]:
+    """The rules that the values of the method's keys must satisfy."""
+    m = config.method
+    levels = f"above method.smallest_noise, which is {m.smallest_noise:g}"
+    return [
+        *rules_of_training(config),
+        *at_least(config, "method", ["draws", "sampling_steps"], 1),
+        *((f"method.{k}", m[k], 0 < m[k] < float("inf"), "above 0") for k in ("residual_std", "smallest_noise")),
+        ("method.largest_noise", m.largest_noise, m.smallest_noise < m.largest_noise < float("inf"), levels),
+    ]
+
+
+def plan(config: ConfigDict, dataset_size: int) -> list[PlannedPhase]:
+    """The phases of the mixture, which spend ``mixture_share`` of epsilon, and the training of the denoiser.
+
+    Raises:
+      UserError: the expected batch size is larger than the number of training images.
+    """
+    return plan_of(config, Hyperparameters(**{k: v for k, v in config.method.items() if k != "name"}), dataset_size)

@@ -1,0 +1,95 @@
+"""Diffusion as in EDM (Karras et al., 2022, arXiv 2206.00364): preconditioning, loss and sampler, as pure functions.
+
+A sample x of standard deviation s has noise of standard deviation sigma added to it, ``x_sigma = x + sigma n``. The
+denoiser D is a network F between inputs and outputs of about unit variance::
+
+    D(x_sigma, sigma) = s^2 / (sigma^2 + s^2) x_sigma + sigma s / sqrt(sigma^2 + s^2) F(x_sigma / sqrt(sigma^2 + s^2))
+
+so that with F = 0 it is the best linear denoiser of white x.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+# The exponent of the sampler's noise levels: the larger, the more steps are at low noise.
+RHO = 7.0
+# Standard deviation of the logarithm of the noise level in training.
+LEVEL_STD = 1.0
+
+# network(scaled, levels) -> F, for arrays [B, ...] and the logarithms [B] of the noise levels.
+Network = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def denoised(network: Network, noisy: jax.Array, sigma: jax.Array, std: float) -> jax.Array:
+    """``D``: estimates of the samples, ``[B, ...]``.
+
+    Args:
+      network: the network F.
+      noisy: noisy samples, ``[B, ...]``.
+      sigma: their noise levels, ``[B]``.
+      std: standard deviation s of the samples without noise.
+
+    Examples:
+      >>> denoised(lambda x, level: jnp.zeros_like(x), jnp.array([[2.0]]), jnp.array([1.0]), std=1.0)
+      Array([[1.]], dtype=float32)
+    """
+    s = sigma.reshape(-1, *[1] * (noisy.ndim - 1))
+    total = jnp.sqrt(jnp.square(s) + std**2)
+    return jnp.square(std / total) * noisy + s * std / total * network(noisy / total, jnp.log(sigma))
+
+
+def denoising_loss(
+    network: Network, sample: jax.Array, key: jax.Array, *, std: float, largest: float, draws: int
+) -> jax.Array:
+    """The loss of one sample: the mean over several draws of noise of ``|D - x|^2``, weighted to unit loss with F = 0.
+
+    The logarithm of the noise level is normally distributed about ``log(std)`` with standard deviation ``LEVEL_STD``;
+    levels above ``largest`` become ``largest``.
+
+    Args:
+      network: the network F.
+      sample: the sample x, without a batch axis.
+      key: PRNG key.
+      std: standard deviation s of the samples.
+      largest: largest noise level.
+      draws: number of noisy versions of the sample.
+    """
+    level_key, noise_key = jax.random.split(key)
+    sigma = jnp.minimum(std * jnp.exp(LEVEL_STD * jax.random.normal(level_key, (draws,))), largest)
+    s = sigma.reshape(-1, *[1] * sample.ndim)
+    noisy = sample + s * jax.random.normal(noise_key, (draws, *sample.shape))
+    weight = (jnp.square(s) + std**2) / jnp.square(s * std)
+    return jnp.mean(weight * jnp.square(denoised(network, noisy, sigma, std) - sample))
+
+
+def sampled(
+    network: Network, noise: jax.Array, *, std: float, largest: float, smallest: float, steps: int
+) -> jax.Array:
+    """Samples by Heun's method along the probability-flow ODE, from the noise level ``largest`` to 0.
+
+    Args:
+      network: the network F.
+      noise: white noise of unit variance, ``[B, ...]``.
+      std: standard deviation s of the samples.
+      largest: first noise level.
+      smallest: last noise level above 0.
+      steps: number of steps; each evaluates the network twice, the last one once.
+    """
+    low, high = smallest ** (1 / RHO), largest ** (1 / RHO)
+    levels = (high + jnp.linspace(0, 1, steps) * (low - high)) ** RHO
+    following = jnp.append(levels[1:], 0.0)
+
+    def slope(x: jax.Array, level: jax.Array) -> jax.Array:
+        return (x - denoised(network, x, jnp.full(len(x), level), std)) / level
+
+    def step(x: jax.Array, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        level, after = at
+        first = slope(x, level)
+        second = slope(x + (after - level) * first, after)
+        return x + (after - level) * (first + second) / 2, None
+
+    # From the smallest level to 0, Heun's step would divide by 0; Euler's step gives the denoised sample.
+    x, _ = jax.lax.scan(step, largest * noise, (levels[:-1], following[:-1]))
+    return denoised(network, x, jnp.full(len(x), levels[-1]), std)
