@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
         # Most of epsilon: the noise of many steps of DP-SGD grows little with what the mixture spends.
         mixture_share=0.6,
         pose_weight=8.0,
-        components=20,
+        components=8,
         directions=120,
         deformation=0.25 / 28,
         contrast=2.0,
