@@ -34,6 +34,8 @@ CONFIGS = {"mnist": "configs/mnist.py", "fashion_mnist": "configs/fmnist.py"}
 FAMILY = {"mnist": "configs/sanitized_mnist_small.py", "fashion_mnist": "configs/sanitized_fmnist_small.py"}
 # The mixture as latent space of a decoder that is trained by DP-SGD.
 EFSGD = {"mnist": "configs/efsgd_mixture_mnist.py", "fashion_mnist": "configs/efsgd_mixture_fmnist.py"}
+# The mixture, and a diffusion of what its images lack.
+DIFFUSION = {"fashion_mnist": "configs/diffusion_fmnist.py"}
 EPSILONS = ("10", "1", "3", "0.2", "inf")
 # The config with one option changed, or with options that go together.
 OPTIONS = {
@@ -72,6 +74,8 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
             if epsilon in ("10", "1"):
                 found[f"{name} {epsilon}, DP-GAN-DPAC"] = (name, FAMILY[name], [asked, "method.classifier_weight=0.2"])
                 found[f"{name} {epsilon}, efsgd_mixture"] = (name, EFSGD[name], [asked])
+                if name in DIFFUSION:
+                    found[f"{name} {epsilon}, private_diffusion"] = (name, DIFFUSION[name], [asked])
                 found[f"{name} {epsilon}, quick"] = (name, config, [asked, "preset=quick"])
                 for option, assignment in OPTIONS[name].items():
                     found[f"{name} {epsilon}, {option}"] = (name, config, [asked, "preset=long", *assignment.split()])

@@ -1,4 +1,5 @@
-"""MNIST, by default at epsilon 10, delta 1e-5: gen2real 98.4% in half a minute on 2 CPU cores; at epsilon 1, 97.5%.
+"""MNIST, by default at epsilon 10, delta 1e-5: gen2real 98.2% in a quarter of a minute on 2 CPU cores; at epsilon 1,
+97.5%.
 
     python -m efsgd_jax.train --config=configs/mnist.py --workdir=runs/mnist
     python -m efsgd_jax.train --config=configs/mnist.py --workdir=runs/mnist_1 --config.privacy.epsilon=1
