@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
         mean_clip=12.0,
         deviation_clip=12.0,
         directions=120,
-        components=10,
+        components=8,
         candidates=1,
     )
     return config

@@ -32,7 +32,7 @@ def denoised(network: Network, noisy: jax.Array, sigma: jax.Array, std: float) -
       std: standard deviation s of the samples without noise.
 
     Examples:
-      >>> denoised(lambda x, level: jnp.zeros_like(x), jnp.array([[2.0]]), jnp.array([1.0]), std=1.0)
+      >>> denoised(lambda x, level: jnp.zeros_like(x), jnp.array([[2.0]]), jnp.array([1.0]), std=1.0).round(3)
       Array([[1.]], dtype=float32)
     """
     s = sigma.reshape(-1, *[1] * (noisy.ndim - 1))
