@@ -210,8 +210,11 @@ def _components(
     if m > 1:
         own = shrunk(own, noise / counts.reshape(k * m), jnp.repeat(classes, m, axis=0))
     covariances = positive(own if m > 1 else classes)
+    # The mean of a component with hardly any record is mostly noise: a Wiener filter moves it to that of its class.
+    variances = jnp.maximum(jnp.diagonal(classes, axis1=1, axis2=2), 1e-12)[:, None]
+    reliable = variances / (variances + jnp.square(std / counts)[..., None])
     return (
         counts / jnp.sum(counts, axis=1, keepdims=True),
-        centres + shift.reshape(k, m, d),
+        reliable * (centres + shift.reshape(k, m, d)),
         covariances.reshape(k, m, d, d),
     )
