@@ -5,7 +5,7 @@
 
 60,000 samples a run (1,422 for the digits), 10,000 of them for FID, precision and recall over the features of that CNN
 trained on real images. With --held_out the last tenth of the training split takes the place of the test split, which is
-not looked at while options are chosen. About two minutes a run on 2 CPU cores, with efsgd_mixture about twenty. Every
+not looked at while options are chosen. About a minute a run on 2 CPU cores, with efsgd_mixture about ten. Every
 run draws its own keys from the system's entropy. Interrupted, the same command goes on where it was; --variants and
 --runs of a later one may be others.
 """
