@@ -48,3 +48,14 @@ def test_a_covariance_of_noise_alone_is_the_target_or_zero():
     found = shrunk(jnp.asarray(noisy), jnp.full(GROUPS, 1e6), target)
     np.testing.assert_allclose(found, target, atol=1e-3)
     np.testing.assert_array_equal(positive(-target), jnp.zeros(target.shape))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-12, 1.0, 1e6])
+@pytest.mark.parametrize("std", [0.0, 1e-8, 1.0, 1e8])
+def test_odd_scales_give_finite_covariances(scale, std):
+    half = np.random.default_rng(0).normal(size=(3, 6, 6))
+    noisy = jnp.asarray(std * (half + half.transpose(0, 2, 1)), jnp.float32)
+    target = jnp.broadcast_to(jnp.asarray(scale * half[0] @ half[0].T, jnp.float32), noisy.shape)
+    found = positive(shrunk(noisy, jnp.full(3, std), target))
+    assert np.all(np.isfinite(found))
+    assert np.min(np.linalg.eigvalsh(found)) >= -1e-4 * np.max(np.abs(found))
