@@ -52,9 +52,7 @@ OPTIONS = {
         "4 candidates": "method.candidates=4",
         "32 candidates": "method.candidates=32",
         "a third for the reranker": "method.reranker_share=0.33",
-        "oriented gradients": "method.reranker_random_features=0 method.reranker_steps=60 "
-        "method.reranker_learning_rate=6",
-        "oriented gradients, 120 steps": "method.reranker_random_features=0",
+        "60 steps of the reranker": "method.reranker_steps=60 method.reranker_learning_rate=6",
     },
 }
 OPTIONS["fashion_mnist"] = {k: v for k, v in OPTIONS["mnist"].items() if "slant" not in k and "deform" not in k} | {

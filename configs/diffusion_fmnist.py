@@ -25,7 +25,6 @@ def get_config() -> ConfigDict:
         directions=120,
         mean_clip=14.0,
         contrast=1.2,
-        reranker_random_features=2000,
         reranker_steps=120,
         reranker_learning_rate=15.0,
     )

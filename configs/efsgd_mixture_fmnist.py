@@ -25,8 +25,7 @@ def get_config() -> ConfigDict:
         directions=120,
         mean_clip=14.0,
         contrast=1.35,
-        # With little noise, more steps on more features make the reranker more accurate.
-        reranker_random_features=2000,
+        # With little noise, more steps make the reranker more accurate.
         reranker_steps=120,
         reranker_learning_rate=15.0,
     )

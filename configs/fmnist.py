@@ -29,7 +29,7 @@ def get_config(preset: str = "long", epsilon: float = 10.0) -> ConfigDict:
         mean_clip=14.0,
         contrast=2.0 if few else 1.5,
     )
-    if epsilon >= 5:  # with little noise, more steps on more features make the reranker more accurate
-        config.method.update(reranker_random_features=2000, reranker_steps=120, reranker_learning_rate=15.0)
+    if epsilon >= 5:  # with little noise, more steps make the reranker more accurate
+        config.method.update(reranker_steps=120, reranker_learning_rate=15.0)
     config.method.update(PRESETS[preset])
     return config

@@ -27,7 +27,7 @@ def get_config(preset: str = "quick", epsilon: float = 10.0) -> ConfigDict:
         deformation=(1.0 if few else 0.5) / 28,
         contrast=2.5 if few else 2.0,
     )
-    if epsilon >= 5:  # with little noise, more steps on more features make the reranker more accurate
-        config.method.update(reranker_random_features=2000, reranker_steps=120, reranker_learning_rate=15.0)
+    if epsilon >= 5:  # with little noise, more steps make the reranker more accurate
+        config.method.update(reranker_steps=120, reranker_learning_rate=15.0)
     config.method.update(PRESETS[preset])
     return config

@@ -19,14 +19,7 @@ SHARDS = {**GAN, "critic_width": 4, "critic_steps": 1, "critic_batch_size": 4}
 class TestGaussianMixture(SynthesizerContract):
     method = "gaussian_mixture"
     changes: ClassVar = {
-        "method": {
-            "components": 2,
-            "directions": 4,
-            "cluster_steps": 2,
-            "candidates": 2,
-            "reranker_steps": 3,
-            "reranker_random_features": 6,
-        }
+        "method": {"components": 2, "directions": 4, "cluster_steps": 2, "candidates": 2, "reranker_steps": 3}
     }
 
 

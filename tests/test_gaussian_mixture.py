@@ -17,7 +17,6 @@ from efsgd_jax.synthesizers.gaussian_mixture.fit import Vector, fit_phases
 from efsgd_jax.synthesizers.gaussian_mixture.method import make_generate, phases
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, budget_shares
-from efsgd_jax.synthesizers.gaussian_mixture.random_features import GAMMA, random_fourier
 from efsgd_jax.synthesizers.gaussian_mixture.rejection import accepted_images
 from efsgd_jax.synthesizers.gaussian_mixture.reranker import features_of, num_features
 from efsgd_jax.training.update import Inputs, keys_of_phase, make_update
@@ -131,29 +130,20 @@ def test_the_reranker_moves_draws_towards_images_of_their_class():
         images = jax.jit(generate)(params, jax.random.key(2), labels)
         assert images.shape == (500, 8, 8, 1)
         assert float(jnp.max(jnp.abs(images))) <= 1
-        features = jax.jit(lambda x: features_of(x, 0))((images + 1) / 2)
+        features = jax.jit(lambda x: features_of(x))((images + 1) / 2)
         named = jnp.argmax(log_probabilities(params["reranker"], features), 1)
         found.append(float(jnp.mean(named == labels)))
     assert found[1] > found[0] > 0.5
 
 
-@pytest.mark.parametrize("random_features", [0, 20])
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3)])
-def test_features_have_one_length(shape, random_features):
+def test_features_have_one_length(shape):
     images = jax.random.uniform(jax.random.key(0), (4, *shape))
-    featurise = jax.jit(lambda x: features_of(x, random_features))
+    featurise = jax.jit(features_of)
     features = featurise(images)
-    assert features.shape == (4, num_features(shape, random_features))
+    assert features.shape == (4, num_features(shape))
     np.testing.assert_allclose(jnp.linalg.norm(features, axis=1), np.hypot(1.0, 0.3), rtol=1e-5)
     assert np.isfinite(featurise(jnp.zeros((4, *shape)))).all()
-
-
-def test_random_features_have_a_gaussian_kernel():
-    x = jax.random.normal(jax.random.key(1), (6, 30))
-    x = x / jnp.linalg.norm(x, axis=1, keepdims=True)
-    features = random_fourier(x, 20_000)
-    distances = jnp.sum(jnp.square(x[:, None] - x), axis=-1)
-    np.testing.assert_allclose(features @ features.T, jnp.exp(-GAMMA * distances), atol=0.03)
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ def test_an_example_moves_no_sum_of_the_mixture_further_than_claimed(name, lengt
 def test_an_example_moves_no_step_of_the_reranker_further_than_claimed():
     # Weights must not depend on the example, as they do not once they are given: so one step from zero.
     spec = ImageSpec(8, 1, K)
-    features = reranker.features_of(jax.random.uniform(jax.random.key(0), (31, 8, 8, 1)), 0)
+    features = reranker.features_of(jax.random.uniform(jax.random.key(0), (31, 8, 8, 1)))
     labels = jax.random.randint(jax.random.key(1), (31,), 0, K)
     values = recorded(lambda x, y: release_of_reranker(x, y, spec, reranker_clip=0.6))
     for length, short in ((1.0, False), (0.01, True)):

@@ -29,12 +29,6 @@ def rules(config: ConfigDict) -> list[Rule]:
         *((f"method.{k}", m[k], 0 <= m[k] < float("inf"), "at least 0") for k in ["pose_weight", "deformation"]),
         ("method.low_pass", m.low_pass, m.low_pass >= 0, "at least 0"),
         *autoencoder_rules(config),
-        (
-            "method.reranker_random_features",
-            m.reranker_random_features,
-            m.reranker_random_features >= 0 and m.reranker_random_features % 2 == 0,
-            "even and at least 0",
-        ),
         *((f"method.{k}", m[k], 0 < m[k] < 1, "above 0 and below 1") for k in shares),
     ]
 

@@ -33,9 +33,7 @@ MAX_SIZE = 4200
 def released_like(spec: ImageSpec, hp: Hyperparameters) -> Any:
     """Shapes and dtypes of what is published: the mixture, the reranker's weights and, with one, the autoencoder's
     decoder."""
-    reranker = jax.ShapeDtypeStruct(
-        (num_features(spec.shape, hp.reranker_random_features), spec.num_classes), jnp.float32
-    )
+    reranker = jax.ShapeDtypeStruct((num_features(spec.shape), spec.num_classes), jnp.float32)
     found = {"mixture": jax.eval_shape(lambda: empty_mixture(spec, hp)._asdict()), "reranker": reranker}
     return found | ({NAME: decoder_of(released_autoencoder(spec, hp))} if hp.autoencoder_width else {})
 
@@ -81,7 +79,7 @@ def _publishing(moments: Phase, spec: ImageSpec, hp: Hyperparameters) -> Phase:
     """
 
     def init(key: jax.Array, released: Any) -> Any:
-        absent = jnp.zeros((num_features(spec.shape, hp.reranker_random_features), spec.num_classes))
+        absent = jnp.zeros((num_features(spec.shape), spec.num_classes))
         public = {NAME: decoder_of(released[NAME])} if NAME in released else {}
         return moments.init(key, released), {"reranker": released.get("reranker", absent), **public}
 

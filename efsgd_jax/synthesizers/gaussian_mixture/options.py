@@ -43,8 +43,6 @@ class Hyperparameters(FitOptions, AppearanceOptions):
       candidates: largest number of candidates that are sampled for each generated image; each is accepted with the
         reranker's probability of its class, and the last one in any case. With 1 there is no reranker.
       reranker_share: share of the budget 1/sigma^2 that is spent on the reranker; the rest is spent on the mixture.
-      reranker_random_features: number of random Fourier features, even, on which the reranker is linear, instead of on
-        oriented gradients; 0 for none. It is more accurate with many steps at little noise, and slower.
       reranker_steps: number of steps of full-batch gradient descent for the reranker.
       reranker_clip: clip norm of an example's gradient in the reranker's training.
       reranker_learning_rate: learning rate of the reranker's first step, for gradients divided by the clip norm; it
@@ -53,7 +51,6 @@ class Hyperparameters(FitOptions, AppearanceOptions):
 
     candidates: int = 8
     reranker_share: float = 0.1
-    reranker_random_features: int = 0
     reranker_steps: int = 60
     reranker_clip: float = 0.6
     reranker_learning_rate: float = 6.0

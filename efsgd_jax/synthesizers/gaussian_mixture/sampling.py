@@ -25,7 +25,7 @@ def make_sampler(render: Render, hp: Hyperparameters) -> Generate:
 
     Args:
       render: function that turns vectors of the mixture into images.
-      hp: the largest number of candidates for an image, and the reranker's features. Each candidate is accepted with
+      hp: its key ``candidates``, the largest number of candidates for an image. Each candidate is accepted with
         the probability of its class that the reranker ``params["reranker"]`` gives; with one candidate there is no
         reranker. ``params["mixture"]`` is a ``Mixture`` as a dictionary.
     """
@@ -40,7 +40,7 @@ def make_sampler(render: Render, hp: Hyperparameters) -> Generate:
             images = render(params, attempt_keys[:, 1], vectors, asked)
             if hp.candidates == 1:
                 return images, jnp.ones(len(index), bool)
-            scores = log_probabilities(params["reranker"], features_of(images, hp.reranker_random_features))
+            scores = log_probabilities(params["reranker"], features_of(images))
             chance = jnp.exp(jnp.take_along_axis(scores, asked[:, None], axis=1)[:, 0])
             return images, jax.vmap(jax.random.uniform)(attempt_keys[:, 2]) < chance
 
