@@ -7,6 +7,7 @@ import pytest
 
 from efsgd_jax import load_dataset
 from efsgd_jax.data import ImageSpec
+from efsgd_jax.synthesizers.gaussian_mixture import spot
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import AppearanceOptions, to_image, to_vector, vector_size
 from efsgd_jax.synthesizers.gaussian_mixture.pose import RANGES, find_pose, from_frame, places, to_frame
 
@@ -113,3 +114,49 @@ def test_contrast_moves_brightness_away_from_the_pivot():
     vector = jnp.array([0.2, 0.3, 0.4, 0.9])
     image = to_image(jax.random.key(0), vector, ImageSpec(2, 1, 2), AppearanceOptions(contrast=2.0))
     np.testing.assert_allclose(image.reshape(-1), [0.1, 0.3, 0.5, 1.0], atol=1e-6)
+
+
+def a_cell(x: float, y: float, side: int = 32):
+    """A grey disc on black with a dark spot ``(x, y)`` from its centre, uint8 ``[S, S, 3]``."""
+    across, down = places(side)
+    disc = jnp.where(jnp.square(across) + jnp.square(down) < 0.45**2, 0.8, 0.0)
+    dark = jnp.exp(-(jnp.square(across - x) + jnp.square(down - y)) / (2 * 0.04**2))
+    return jnp.round(255 * disc * (1 - 0.7 * dark))[..., None].repeat(3, axis=-1).astype(jnp.uint8)
+
+
+SPOTS = [(0.3, 0.0), (0.0, -0.2), (-0.15, 0.1), (0.05, 0.05)]
+
+
+@pytest.mark.parametrize("place", SPOTS)
+def test_a_spot_is_found_and_brought_to_its_place(place):
+    image = a_cell(*place).astype(jnp.float32) / 255
+    distance, angle = spot.find_spot(image)
+    np.testing.assert_allclose(distance, np.hypot(*place), atol=0.02)
+    np.testing.assert_allclose(distance * jnp.stack([jnp.cos(angle), jnp.sin(angle)]), place, atol=0.02)
+    moved = spot.to_place(image, distance, angle)
+    row, column = jnp.unravel_index(jnp.argmin(moved[6:26, 6:26, 0]), (20, 20))
+    np.testing.assert_allclose([column + 6, row + 6], [15.5 + 32 * spot.RADIUS, 15.5], atol=1.5)
+    np.testing.assert_allclose(spot.from_place(moved, distance, angle)[6:26, 6:26], image[6:26, 6:26], atol=0.3)
+
+
+def test_the_average_of_aligned_cells_has_a_spot_and_generated_ones_have_it_anywhere():
+    images = jnp.stack([a_cell(*place) for place in SPOTS])
+    darkest = []
+    for options in (AppearanceOptions(), AppearanceOptions(align_spot=True)):
+        mean = jnp.mean(to_vectors(images, options), axis=0)[: 32 * 32 * 3].reshape(32, 32, 3)
+        darkest.append(float(jnp.min(mean[6:26, 6:26])))
+    assert darkest[1] < 0.6 * darkest[0]
+    options = AppearanceOptions(align_spot=True)
+    vector = to_vectors(images, options)[0]
+    assert vector.shape == (vector_size(ImageSpec(32, 3, 2), options),)
+    drawn = [to_image(jax.random.key(i), vector, ImageSpec(32, 3, 2), options) for i in range(8)]
+    found = [spot.find_spot(x) for x in drawn]
+    assert max(abs(float(d) - 0.3) for d, _ in found) < 0.04
+    assert np.std([float(jnp.sin(a)) for _, a in found]) > 0.3
+
+
+@pytest.mark.parametrize("image", [jnp.zeros((16, 16, 1)), jnp.ones((16, 16, 3)), jnp.full((8, 8, 1), 0.2)])
+def test_images_without_a_spot_have_a_finite_one(image):
+    distance, angle = spot.find_spot(image)
+    assert 0 <= float(distance) <= spot.FARTHEST
+    assert np.isfinite(spot.to_place(image, distance, angle)).all()

@@ -215,6 +215,7 @@ def test_the_same_seed_gives_the_same_run_and_noise_matters(finished, tmp_path):
         ("method.components", 0, "at least 1"),
         ("method.deviation_clip", 0.0, "above 0"),
         ("method.pose_weight", -1.0, "at least 0"),
+        ("method.align_spot", True, "False with pose_weight"),
         ("method.contrast", 0.0, "above 0"),
         ("method.low_pass", -1, "at least 0"),
     ],
@@ -223,6 +224,8 @@ def test_a_bad_value_is_named(key, value, message, tmp_path):
     config = default_config("gaussian_mixture")
     group, name = key.split(".")
     config[group][name] = value
+    if key == "method.align_spot":
+        config.method.pose_weight = 8.0
     if key == "privacy.feedback":
         config.privacy.feedback_l2_norm_clip = 2.0
     with pytest.raises(UserError, match=message):

@@ -42,7 +42,8 @@ class AutoencoderOptions:
 
     Attributes:
       autoencoder_width: number of channels of the autoencoder's feature maps at a quarter of the image's side; 0 for no
-        autoencoder. It needs ``public.path`` or ``public.weights``, and takes the place of pose and low_pass.
+        autoencoder. It needs ``public.path`` or ``public.weights``, and takes the place of pose_weight,
+        align_spot and low_pass.
       autoencoder_channels: number of channels of a code, which has an eighth of the image's side.
       autoencoder_steps: number of training steps, each on 64 public images.
     """
@@ -180,11 +181,14 @@ def planned_autoencoder(config: ConfigDict) -> list[PlannedPhase]:
 def autoencoder_rules(config: ConfigDict) -> list[Rule]:
     """The rules that the values of the autoencoder's keys must satisfy."""
     m = config.method
-    pixels_only = [("pose_weight", m.pose_weight), ("low_pass", m.low_pass)]
+    pixels_only = {"pose_weight": 0, "low_pass": 0, "align_spot": False}
     return [
         *at_least(config, "method", ["autoencoder_width"], 0),
         *at_least(config, "method", ["autoencoder_channels", "autoencoder_steps"], 1),
-        *((f"method.{k}", v, v == 0 or not m.autoencoder_width, "0 with autoencoder_width") for k, v in pixels_only),
+        *(
+            (f"method.{k}", m[k], m[k] == off or not m.autoencoder_width, f"{off} with autoencoder_width")
+            for k, off in pixels_only.items()
+        ),
     ]
 
 

@@ -1,6 +1,7 @@
 """Converts images to vectors that can be averaged, and vectors back to images.
 
-To vectors: each image is normalised to a common pose (``pose``). If ``low_pass`` is set, only its low-frequency DCT
+To vectors: each image is normalised to a common pose (``pose``), or its darkest spot is brought to one place
+(``spot``). If ``low_pass`` is set, only its low-frequency DCT
 coefficients are kept, so that fewer numbers need noise. With an autoencoder that was trained on public images
 (``public_autoencoder``), the vector is its code instead. To images: a sampled vector is moved into its pose, slightly
 deformed, and given more contrast. Averaging removes the differences between single images, and their contrast; the
@@ -21,6 +22,7 @@ from jax.scipy.fft import dctn, idctn
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.synthesizers import public_autoencoder
+from efsgd_jax.synthesizers.gaussian_mixture import spot
 from efsgd_jax.synthesizers.gaussian_mixture.pose import POSE_SIZE, find_pose, from_frame, look_up, places, to_frame
 
 # Standard deviation of the Gaussian filter that smooths a deformation, as a fraction of the side of the image.
@@ -38,6 +40,9 @@ class AppearanceOptions(public_autoencoder.AutoencoderOptions):
         one of these is at its maximum; 0 disables pose normalisation. For images of one bright object on a dark
         background.
       pose_slant: whether the pose includes a slant, as for handwriting.
+      align_spot: whether images are turned and bent so that their darkest spot is at one place. For images of one round
+        object on a dark background that may be turned in any way, such as cells; generated images are turned at random.
+        Not together with pose_weight, and not with a network on top of the mixture.
       low_pass: number of low-frequency DCT coefficients that are kept along each side; 0 keeps the full image.
       deformation: standard deviation of the displacement of a generated image's pixels, as a fraction of the side of
         the image; 0 disables deformation.
@@ -46,6 +51,7 @@ class AppearanceOptions(public_autoencoder.AutoencoderOptions):
 
     pose_weight: float = 0.0
     pose_slant: bool = True
+    align_spot: bool = False
     low_pass: int = 0
     deformation: float = 0.0
     contrast: float = 1.0
@@ -60,14 +66,15 @@ def vector_size(spec: ImageSpec, options: AppearanceOptions) -> int:
     if options.autoencoder_width:
         return public_autoencoder.code_size(spec, options)
     side = options.low_pass or spec.image_size
-    return side**2 * spec.channels + (POSE_SIZE if options.pose_weight else 0)
+    return side**2 * spec.channels + (POSE_SIZE if options.pose_weight else int(options.align_spot))
 
 
 def to_vector(image: jax.Array, options: AppearanceOptions, autoencoder: Any = None) -> jax.Array:
     """Converts an image, uint8 ``[S, S, C]``, to a vector, float32 ``[D]``.
 
     The vector has the pixels in [0, 1], or with ``low_pass`` their DCT coefficients; with ``pose_weight`` the pose
-    times this weight is appended. With ``options.autoencoder_width`` it is the code by ``autoencoder``, which is what
+    times this weight is appended, and with ``align_spot`` the distance of the spot from the centre, weighted by
+    ``_distance_weight``. With ``options.autoencoder_width`` it is the code by ``autoencoder``, which is what
     the phase ``autoencoder`` released.
     """
     if options.autoencoder_width:
@@ -76,6 +83,9 @@ def to_vector(image: jax.Array, options: AppearanceOptions, autoencoder: Any = N
     if options.pose_weight:
         found = find_pose(x, options.pose_slant)
         x, pose = to_frame(x, found), options.pose_weight * found
+    if options.align_spot:
+        distance, angle = spot.find_spot(x)
+        x, pose = spot.to_place(x, distance, angle), (_distance_weight(x.shape[0]) * distance)[None]
     if options.low_pass:
         x = dctn(x, axes=(0, 1), norm="ortho")[: options.low_pass, : options.low_pass]
     return jnp.concatenate([x.reshape(-1), pose])
@@ -87,7 +97,8 @@ def to_image(
     """Converts a vector ``[D]`` to an image ``[S, S, C]`` with values in [0, 1].
 
     Args:
-      key: PRNG key of the random deformation (Simard, Steinkraus and Platt, 2003).
+      key: PRNG key of the random deformation (Simard, Steinkraus and Platt, 2003), and of the angle with
+        ``align_spot``.
       vector: a vector in the format of ``to_vector``; it need not come from an image.
       spec: shape of the image.
       options: the same options as for ``to_vector``.
@@ -99,6 +110,10 @@ def to_image(
         x = _from_pixels(vector, spec, options)
     if options.pose_weight:
         x = from_frame(x, vector[-POSE_SIZE:] / options.pose_weight)
+    if options.align_spot:
+        distance = jnp.clip(vector[-1] / _distance_weight(spec.image_size), 0.0, spot.FARTHEST)
+        angle = jax.random.uniform(jax.random.fold_in(key, 1), maxval=2 * jnp.pi)
+        x = spot.from_place(x, distance, angle)
     if options.deformation:
         across, down = places(spec.image_size)
         line = across[0]
@@ -109,6 +124,11 @@ def to_image(
         shift = options.deformation * jnp.einsum("ij,kjl,ml->kim", blur, noise, blur)
         x = look_up(x, across + shift[0], down + shift[1])
     return more_contrast(x, options)
+
+
+def _distance_weight(side: int) -> float:
+    """Weight of the spot's distance beside the pixels, which grows with their norm."""
+    return spot.DISTANCE_WEIGHT * side / spot.FARTHEST
 
 
 def _from_pixels(vector: jax.Array, spec: ImageSpec, options: AppearanceOptions) -> jax.Array:

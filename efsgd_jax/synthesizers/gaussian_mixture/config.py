@@ -28,6 +28,7 @@ def rules(config: ConfigDict) -> list[Rule]:
         *((f"method.{k}", m[k], 0 < m[k] < float("inf"), "above 0") for k in positive),
         *((f"method.{k}", m[k], 0 <= m[k] < float("inf"), "at least 0") for k in ["pose_weight", "deformation"]),
         ("method.low_pass", m.low_pass, m.low_pass >= 0, "at least 0"),
+        ("method.align_spot", m.align_spot, not (m.align_spot and m.pose_weight), "False with pose_weight"),
         *autoencoder_rules(config),
         *((f"method.{k}", m[k], 0 < m[k] < 1, "above 0 and below 1") for k in shares),
     ]
