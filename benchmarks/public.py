@@ -1,8 +1,9 @@
-"""Pictures in colour with a warm start on public images: gen2real by the `dpac` CNN, FID and recall.
+"""Pictures in colour, with and without a warm start on public images: gen2real by the `dpac` CNN, FID and recall.
 
     efsgd pretrain --config=configs/folder_public.py --config.public.path=cifar100.zip --out=public.msgpack
     python benchmarks/public.py --weights=public.msgpack --runs=3 --out=benchmarks/results/public.json \\
         "--data=eurosat=eurosat.zip;malaria=malaria.zip;cifar10=cifar10.zip"
+    python benchmarks/public.py --config=configs/folder.py "--data=cifar10=cifar10.zip" --runs=3 --out=FILE
 
 60,000 samples a run, 10,000 of them for FID, precision and recall over the features of that CNN trained on real images.
 With --held_out a tenth of the training split takes the place of the test split. --option="NAME: KEY=VALUE ..." measures
@@ -26,7 +27,7 @@ CONFIG = "configs/folder_public.py"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="NAME=PATH of each data set, separated by ;")
-    parser.add_argument("--weights", required=True, help="file that efsgd pretrain wrote")
+    parser.add_argument("--weights", default="", help="file that efsgd pretrain wrote, for folder_public")
     parser.add_argument("--config", default=CONFIG)
     parser.add_argument("--epsilon", default="10")
     parser.add_argument("--held_out", action="store_true", help="score held-out training images, not the test split")
@@ -41,7 +42,8 @@ def main() -> int:
     option, _, assignments = args.option.partition(":")
     for source in args.data.split(";"):
         name, _, path = source.partition("=")
-        variant = f"{name} {args.epsilon}" + (f", {option}" if option else "")
+        own = "" if args.config == CONFIG else f", {Path(args.config).stem}"
+        variant = f"{name} {args.epsilon}{own}" + (f", {option}" if option else "")
         quality.SAMPLES[name] = args.samples
         done = record["runs"].setdefault(variant, [])
         while len(done) < args.runs:
@@ -50,7 +52,8 @@ def main() -> int:
                 if args.held_out:
                     other = without_test_split(path, "folder", Path(directory), image_size=32, channels=3)
                     data = ["data.name=npz", f"data.path={other}"]
-                asked = [*data, f"privacy.epsilon={args.epsilon}", f"public.weights={args.weights}"]
+                asked = [*data, f"privacy.epsilon={args.epsilon}"]
+                asked += [f"public.weights={args.weights}"] if args.weights else []
                 workdir = Path(directory) / "run"
                 scores = quality.run(
                     name, args.config, [*asked, *assignments.split()], workdir, ("utility", "fidelity")

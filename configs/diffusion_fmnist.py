@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
         components=20,
         directions=120,
         mean_clip=14.0,
+        deviation_clip=6.0,
         contrast=1.2,
         reranker_steps=120,
         reranker_learning_rate=15.0,

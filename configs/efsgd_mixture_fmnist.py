@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
         components=20,
         directions=120,
         mean_clip=14.0,
+        deviation_clip=6.0,
         contrast=1.35,
         # With little noise, more steps make the reranker more accurate.
         reranker_steps=120,

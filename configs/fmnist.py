@@ -27,6 +27,7 @@ def get_config(preset: str = "long", epsilon: float = 10.0) -> ConfigDict:
         directions=120,
         low_pass=16 if few else 0,
         mean_clip=14.0,
+        deviation_clip=6.0,
         contrast=2.0 if few else 1.5,
     )
     if epsilon >= 5:  # with little noise, more steps make the reranker more accurate

@@ -18,9 +18,6 @@ def get_config() -> ConfigDict:
     config.data.update(name="folder", image_size=32, channels=3)
     config.method.update(
         autoencoder_width=64,
-        # Codes have 256 numbers; most codes of public images have a norm near 16.
-        mean_clip=12.0,
-        deviation_clip=12.0,
         directions=120,
         components=8,
         candidates=1,

@@ -213,7 +213,7 @@ def test_the_same_seed_gives_the_same_run_and_noise_matters(finished, tmp_path):
         ("privacy.feedback", "private", "nothing is left over"),
         ("method.reranker_share", 1.0, "below 1"),
         ("method.components", 0, "at least 1"),
-        ("method.deviation_clip", 0.0, "above 0"),
+        ("method.deviation_clip", -1.0, "at least 0"),
         ("method.pose_weight", -1.0, "at least 0"),
         ("method.align_spot", True, "False with pose_weight"),
         ("method.contrast", 0.0, "above 0"),

@@ -42,8 +42,7 @@ class AutoencoderOptions:
 
     Attributes:
       autoencoder_width: number of channels of the autoencoder's feature maps at a quarter of the image's side; 0 for no
-        autoencoder. It needs ``public.path`` or ``public.weights``, and takes the place of pose_weight,
-        align_spot and low_pass.
+        autoencoder. It needs ``public.path`` or ``public.weights``, and takes the place of pose and low_pass.
       autoencoder_channels: number of channels of a code, which has an eighth of the image's side.
       autoencoder_steps: number of training steps, each on 64 public images.
     """

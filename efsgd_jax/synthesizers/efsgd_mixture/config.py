@@ -51,7 +51,7 @@ def rules(config: ConfigDict) -> list[Rule]:
     return [
         *inherited,
         # The network starts from blurred images as they are turned, and vectors do not say how.
-        ("method.align_spot", m.align_spot, not m.align_spot, "False with a network; gaussian_mixture can do it"),
+        ("method.align_spot", m.align_spot, not m.align_spot, "False with a network"),
         ("privacy.l2_norm_clip", clip, 0 < clip < math.inf, "above 0"),
         *at_least(config, "train", ["steps", "expected_batch_size"], 1),
         *at_least(config, "method", ["width", "blocks"], 1),

@@ -37,12 +37,9 @@ class AppearanceOptions(public_autoencoder.AutoencoderOptions):
 
     Attributes:
       pose_weight: norm of the pose vector (position, size, slant) that is appended to the image vector, reached when
-        one of these is at its maximum; 0 disables pose normalisation. For images of one bright object on a dark
-        background.
+        one of these is at its maximum; 0 for none. For images of one bright object on a dark background.
       pose_slant: whether the pose includes a slant, as for handwriting.
-      align_spot: whether images are turned and bent so that their darkest spot is at one place. For images of one round
-        object on a dark background that may be turned in any way, such as cells; generated images are turned at random.
-        Not together with pose_weight, and not with a network on top of the mixture.
+      align_spot: whether images are turned and bent to have their darkest spot at one place, as for cells on black.
       low_pass: number of low-frequency DCT coefficients that are kept along each side; 0 keeps the full image.
       deformation: standard deviation of the displacement of a generated image's pixels, as a fraction of the side of
         the image; 0 disables deformation.

@@ -23,7 +23,7 @@ from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import to_vector, vector_size
 from efsgd_jax.synthesizers.gaussian_mixture.covariances import positive, shrunk
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture
-from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
+from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, clip_norms
 from efsgd_jax.synthesizers.gaussian_mixture.space import Basis, Latent, latent_space, principal_basis
 
 # Class means: what an example adds to its class's count, relative to the clip norm of its vector. The larger it is, the
@@ -67,6 +67,7 @@ def fit_phases(spec: ImageSpec, hp: Hyperparameters, plan: Mapping[str, PlannedP
     """
     classes, size = spec.num_classes, vector_size(spec, hp)
     d, m = min(hp.directions, size), hp.components
+    mean_clip, deviation_clip = clip_norms(spec, hp)
 
     def view(record: Record, released: Released) -> Vector:
         return Vector(to_vector(record.image, hp, released.get(public_autoencoder.NAME)), record.label)
@@ -82,7 +83,7 @@ def fit_phases(spec: ImageSpec, hp: Hyperparameters, plan: Mapping[str, PlannedP
         )
 
     def class_means(_: ClassMeans, access: SumAccess, released: Released) -> ClassMeans:
-        vectors = VectorSum(lambda r: r.x, hp.mean_clip, COUNT_LENGTH * hp.mean_clip)
+        vectors = VectorSum(lambda r: r.x, mean_clip, COUNT_LENGTH * mean_clip)
         (found,), std = access.release([vectors], group=lambda r: r.label, num_groups=classes)
         sums, counts = found
         counts = jnp.maximum(counts, 1.0)
@@ -90,7 +91,7 @@ def fit_phases(spec: ImageSpec, hp: Hyperparameters, plan: Mapping[str, PlannedP
 
     def basis(_: Basis, access: SumAccess, released: Released) -> Basis:
         means = released["class means"].means
-        square = SquareSum(lambda r: r.x - means[r.label], hp.deviation_clip)
+        square = SquareSum(lambda r: r.x - means[r.label], deviation_clip)
         (found,), std = access.release([square])
         n = access.dataset_size
         return principal_basis(found[0] / n, hp.directions, std / n)

@@ -1,8 +1,11 @@
 """The hyperparameters of ``gaussian_mixture`` (``config.method``) and the shares of the budget that they set."""
 
 import dataclasses
+import math
 
+from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import AppearanceOptions
+from efsgd_jax.synthesizers.public_autoencoder import code_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +18,10 @@ class FitOptions:
       components: number M of Gaussian components of each class.
       directions: largest number d of principal directions; directions below the noise threshold are left out.
       mean_clip: clip norm of an image's vector in the sums for the class means. The vector has the pixels from 0 to 1,
-        or with ``low_pass`` their low frequencies; with ``pose_weight`` the pose is appended.
-      deviation_clip: clip norm of the difference between such a vector and its class mean, for the basis.
+        or with ``low_pass`` their low frequencies; with ``pose_weight`` the pose is appended. 0 for one that suits the
+        size of images or codes.
+      deviation_clip: clip norm of the difference between such a vector and its class mean, for the basis. 0 for
+        one that suits mean_clip.
       cluster_steps: number of k-means steps; none are taken with one component.
       mean_share: relative share of the mixture's part of the budget 1/sigma^2 that is spent on the class means.
       basis_share: relative share of the mixture's part of the budget that is spent on the basis.
@@ -26,8 +31,8 @@ class FitOptions:
 
     components: int = 5
     directions: int = 60
-    mean_clip: float = 10.0
-    deviation_clip: float = 6.0
+    mean_clip: float = 0.0
+    deviation_clip: float = 0.0
     cluster_steps: int = 4
     mean_share: float = 0.15
     basis_share: float = 0.25
@@ -40,9 +45,9 @@ class Hyperparameters(FitOptions, AppearanceOptions):
     """All hyperparameters: those of the representation of images, of the mixture (inherited), and of the reranker.
 
     Attributes:
-      candidates: largest number of candidates that are sampled for each generated image; each is accepted with the
-        reranker's probability of its class, and the last one in any case. With 1 there is no reranker.
-      reranker_share: share of the budget 1/sigma^2 that is spent on the reranker; the rest is spent on the mixture.
+      candidates: largest number of candidates for each generated image; each is accepted with the reranker's
+        probability of its class, and the last one in any case. With 1 there is no reranker.
+      reranker_share: share of the budget 1/sigma^2 that the reranker spends; the mixture spends the rest.
       reranker_steps: number of steps of full-batch gradient descent for the reranker.
       reranker_clip: clip norm of an example's gradient in the reranker's training.
       reranker_learning_rate: learning rate of the reranker's first step, for gradients divided by the clip norm; it
@@ -54,6 +59,24 @@ class Hyperparameters(FitOptions, AppearanceOptions):
     reranker_steps: int = 60
     reranker_clip: float = 0.6
     reranker_learning_rate: float = 6.0
+
+
+def clip_norms(spec: ImageSpec, options: Hyperparameters) -> tuple[float, float]:
+    """The clip norms of vectors and of their deviations: ``mean_clip`` and ``deviation_clip``, or what suits the size.
+
+    36% of the norm of a white image, or 75% of the usual norm of a code; and 60% of this, or for codes all of it.
+
+    Formal guarantees:
+      They depend on the size and number of channels of the images, which are public, and on no image.
+
+    Examples:
+      >>> clip_norms(ImageSpec(28, 1, 10), Hyperparameters())
+      (10.0, 6.0)
+    """
+    coded = options.autoencoder_width > 0
+    white = math.sqrt(code_size(spec, options)) if coded else spec.image_size * math.sqrt(spec.channels)
+    mean = options.mean_clip or white * (0.75 if coded else 1 / 2.8)
+    return mean, options.deviation_clip or mean * (1.0 if coded else 0.6)
 
 
 def budget_shares(options: Hyperparameters) -> dict[str, tuple[float, int]]:
