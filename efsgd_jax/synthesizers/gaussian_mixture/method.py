@@ -58,7 +58,10 @@ def phases(
     del mesh
     hp, named = hyperparameters, {p.name: p for p in plan}
     if hp.low_pass > spec.image_size:
-        raise UserError(f"config.method.low_pass is {hp.low_pass}; images have {spec.image_size} pixels a side")
+        raise UserError(
+            f"config.method.low_pass is {hp.low_pass}, but images have {spec.image_size} pixels a side; set at most "
+            f"--config.method.low_pass={spec.image_size}"
+        )
     size = vector_size(spec, hp)
     if size > MAX_SIZE:
         fewer = "autoencoder_channels=4" if hp.autoencoder_width else "low_pass=16 (16x16 coefficients)"
