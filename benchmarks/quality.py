@@ -74,6 +74,9 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
                 found[f"{name} {epsilon}, efsgd_mixture"] = (name, EFSGD[name], [asked])
                 if name in DIFFUSION:
                     found[f"{name} {epsilon}, private_diffusion"] = (name, DIFFUSION[name], [asked])
+                # Of epsilon 10 the configs of the networks spend 6 on their mixture.
+                own = ["privacy.epsilon=6", "preset=long", "method.reranker_share=0.06"]
+                found[f"{name} 6, mixture alone"] = (name, config, own)
                 found[f"{name} {epsilon}, quick"] = (name, config, [asked, "preset=quick"])
                 for option, assignment in OPTIONS[name].items():
                     found[f"{name} {epsilon}, {option}"] = (name, config, [asked, "preset=long", *assignment.split()])
