@@ -61,7 +61,10 @@ def main() -> int:
                 done.append({**scores, **provenance()})
                 if args.grids:
                     Path(args.grids).mkdir(parents=True, exist_ok=True)
-                    shutil.copy(workdir / "samples/grid.png", Path(args.grids) / f"{variant.replace(' ', '_')}.png")
+                    shutil.copy(
+                        workdir / "samples/grid.png",
+                        Path(args.grids) / f"{variant.replace(',', '').replace(' ', '_')}.png",
+                    )
             out.write_text(json.dumps(record, indent=1) + "\n")
         print(quality.to_table(record["runs"]), flush=True)
     return 0
