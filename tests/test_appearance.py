@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from efsgd_jax import load_dataset
+from efsgd_jax import default_config, fit, load_dataset, sample
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.synthesizers.gaussian_mixture import spot
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import AppearanceOptions, to_image, to_vector, vector_size
@@ -160,3 +160,21 @@ def test_images_without_a_spot_have_a_finite_one(image):
     distance, angle = spot.find_spot(image)
     assert 0 <= float(distance) <= spot.FARTHEST
     assert np.isfinite(spot.to_place(image, distance, angle)).all()
+
+
+@pytest.mark.slow
+def test_generated_cells_have_a_spot_only_if_those_of_their_class_do(tmp_path):
+    rng = np.random.default_rng(0)
+    places = rng.uniform(-0.25, 0.25, (300, 2))
+    labels = np.arange(300) % 2
+    images = jax.vmap(a_cell)(*jnp.where(labels[:, None] == 1, places, 9.0).T)
+    np.savez(tmp_path / "cells.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
+    config = default_config("gaussian_mixture")
+    config.data.update(name="npz", path=str(tmp_path / "cells.npz"), classes="2")
+    config.privacy.epsilon = 100.0
+    config.method.update(align_spot=True, mean_clip=40.0, components=1, directions=10, candidates=1)
+    fit(config, tmp_path / "run", progress=False)
+    sample(tmp_path / "run", 40, out=tmp_path / "out", formats=("npz",))
+    with np.load(tmp_path / "out/samples.npz") as drawn:
+        inside = drawn["x_train"][:, 8:24, 8:24].reshape(40, -1).min(axis=1)
+        assert inside[drawn["y_train"] == 1].mean() < 0.7 * inside[drawn["y_train"] == 0].mean()
