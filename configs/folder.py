@@ -6,8 +6,8 @@ on 2 CPU cores for 50,000 pictures.
 ``--config.data.channels=1`` reads grey pictures as grey, ``--config.data.image_size=64`` makes larger ones; clip norms
 follow. A private mixture learns the low frequencies of the pictures. It is what makes the best pictures from private
 ones alone (docs/results/public.md): networks need more pictures, or public ones (``folder_public``). For single round
-objects that differ by a spot, such as cells, ``folder_cells`` is far better. If generated pictures are darker than yours, which
-may be so if yours are bright, a larger ``--config.method.mean_clip``, such as 30, costs more noise and helps.
+objects that differ by a spot, such as cells, ``folder_cells`` is far better. Bright pictures may come out darker: a
+larger ``--config.method.mean_clip``, such as 30, keeps their brightness and adds noise.
 """
 
 from ml_collections import ConfigDict
