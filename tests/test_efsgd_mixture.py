@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from efsgd_jax import UserError, default_config, fit, load_dataset
+from efsgd_jax.config import validate
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.runs.sampling import released_generator
 from efsgd_jax.runs.workdir import Workdir
@@ -98,3 +99,10 @@ def test_odd_sizes_are_refused(tmp_path):
     config.data.image_size = 9
     with pytest.raises(UserError, match=r"needs an even image size, not 9; set --config\.data\.image_size=10"):
         fit(config, tmp_path / "run", progress=False)
+
+
+def test_spots_are_not_aligned_under_a_network():
+    config = default_config("efsgd_mixture")
+    config.method.align_spot = True
+    with pytest.raises(UserError, match=r"align_spot.*False with a network"):
+        validate(config)
