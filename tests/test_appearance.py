@@ -129,8 +129,8 @@ SPOTS = [(0.3, 0.0), (0.0, -0.2), (-0.15, 0.1), (0.05, 0.05)]
 
 @pytest.mark.parametrize("place", SPOTS)
 def test_a_spot_is_found_and_brought_to_its_place(place):
+    distance, angle = spot.find_spot(a_cell(*place))
     image = a_cell(*place).astype(jnp.float32) / 255
-    distance, angle = spot.find_spot(image)
     np.testing.assert_allclose(distance, np.hypot(*place), atol=0.02)
     np.testing.assert_allclose(distance * jnp.stack([jnp.cos(angle), jnp.sin(angle)]), place, atol=0.02)
     moved = spot.to_place(image, distance, angle)
@@ -150,16 +150,34 @@ def test_the_average_of_aligned_cells_has_a_spot_and_generated_ones_have_it_anyw
     vector = to_vectors(images, options)[0]
     assert vector.shape == (vector_size(ImageSpec(32, 3, 2), options),)
     drawn = [to_image(jax.random.key(i), vector, ImageSpec(32, 3, 2), options) for i in range(8)]
-    found = [spot.find_spot(x) for x in drawn]
+    found = [spot.find_spot(jnp.round(255 * x).astype(jnp.uint8)) for x in drawn]
     assert max(abs(float(d) - 0.3) for d, _ in found) < 0.04
     assert np.std([float(jnp.sin(a)) for _, a in found]) > 0.3
 
 
-@pytest.mark.parametrize("image", [jnp.zeros((16, 16, 1)), jnp.ones((16, 16, 3)), jnp.full((8, 8, 1), 0.2)])
+@pytest.mark.parametrize("image", [jnp.zeros((16, 16, 1)), jnp.full((16, 16, 3), 255), jnp.full((9, 9, 1), 50)])
 def test_images_without_a_spot_have_a_finite_one(image):
-    distance, angle = spot.find_spot(image)
-    assert 0 <= float(distance) <= spot.FARTHEST
-    assert np.isfinite(spot.to_place(image, distance, angle)).all()
+    distance, angle = spot.find_spot(image.astype(jnp.uint8))
+    assert (float(distance), float(angle)) == (0.0, 0.0)
+    assert np.isfinite(spot.to_place(image / 255, distance, angle)).all()
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (13, 13, 3), (32, 32, 3)])
+def test_a_record_at_the_front_moves_no_spot(shape):
+    """Rounding that depends on the place in a batch would turn a picture without a spot the other way."""
+    checkerboard = 255 * (np.indices(shape).sum(0) % 2)
+    others = [
+        np.zeros(shape),
+        np.full(shape, 255),
+        checkerboard,
+        *np.random.default_rng(0).integers(0, 256, (9, *shape)),
+    ]
+    images = jnp.asarray(np.stack(others).astype(np.uint8))
+    found = jax.jit(jax.vmap(spot.find_spot))
+    for whole, part in zip(found(images), found(images[1:]), strict=True):
+        np.testing.assert_array_equal(whole[1:], part)
+    options = AppearanceOptions(align_spot=True)
+    np.testing.assert_allclose(to_vectors(images, options)[1:], to_vectors(images[1:], options), atol=1e-5)
 
 
 @pytest.mark.slow

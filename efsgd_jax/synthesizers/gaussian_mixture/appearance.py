@@ -81,7 +81,7 @@ def to_vector(image: jax.Array, options: AppearanceOptions, autoencoder: Any = N
         found = find_pose(x, options.pose_slant)
         x, pose = to_frame(x, found), options.pose_weight * found
     if options.align_spot:
-        distance, angle = spot.find_spot(x)
+        distance, angle = spot.find_spot(image)
         x, pose = spot.to_place(x, distance, angle), (_distance_weight(x.shape[0]) * distance)[None]
     if options.low_pass:
         x = dctn(x, axes=(0, 1), norm="ortho")[: options.low_pass, : options.low_pass]
