@@ -4,10 +4,9 @@ on 2 CPU cores for 50,000 pictures.
     efsgd train --config=preset:folder --config.data.path=PICTURES.zip --workdir=runs/folder
 
 ``--config.data.channels=1`` reads grey pictures as grey, ``--config.data.image_size=64`` makes larger ones; clip norms
-follow. A private mixture learns the low frequencies of the pictures. It is what makes the best pictures from private
-ones alone (docs/results/public.md): networks need more pictures, or public ones (``folder_public``). For single round
-objects that differ by a spot, such as cells, ``folder_cells`` is far better. Bright pictures may come out darker: a
-larger ``--config.method.mean_clip``, such as 30, keeps their brightness and adds noise.
+follow. A private mixture learns the low frequencies of the pictures (scores in docs/results/public.md). With public
+pictures, ``folder_public`` is better. For single round objects that differ by a spot, take ``folder_cells``. Bright
+pictures may come out darker: a larger ``--config.method.mean_clip``, such as 30, keeps their brightness and adds noise.
 """
 
 from ml_collections import ConfigDict

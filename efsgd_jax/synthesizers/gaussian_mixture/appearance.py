@@ -1,9 +1,8 @@
 """Converts images to vectors that can be averaged, and vectors back to images.
 
 To vectors: each image is normalised to a common pose (``pose``), or its darkest spot is brought to one place
-(``spot``). If ``low_pass`` is set, only its low-frequency DCT
-coefficients are kept, so that fewer numbers need noise. With an autoencoder that was trained on public images
-(``public_autoencoder``), the vector is its code instead. To images: a sampled vector is moved into its pose, slightly
+(``spot``). If ``low_pass`` is set, only its low-frequency DCT coefficients are kept, so that fewer numbers need noise.
+With an autoencoder that was trained on public images (``public_autoencoder``), the vector is its code instead. To images: a sampled vector is moved into its pose, slightly
 deformed, and given more contrast. Averaging removes the differences between single images, and their contrast; the
 deformation and the contrast factor make up for it.
 
