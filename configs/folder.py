@@ -6,7 +6,8 @@ on 2 CPU cores for 50,000 pictures.
 ``--config.data.channels=1`` reads grey pictures as grey, ``--config.data.image_size=64`` makes larger ones; clip norms
 follow. A private mixture learns the low frequencies of the pictures (scores in docs/results/public.md). With public
 pictures, ``folder_public`` is better. For single round objects that differ by a spot, take ``folder_cells``. Bright
-pictures may come out darker: a larger ``--config.method.mean_clip``, such as 30, keeps their brightness and adds noise.
+pictures may come out darker: a larger ``--config.method.mean_clip``, such as 30, keeps their brightness, but adds
+noise.
 """
 
 from ml_collections import ConfigDict

@@ -2,9 +2,9 @@
 
 To vectors: each image is normalised to a common pose (``pose``), or its darkest spot is brought to one place
 (``spot``). If ``low_pass`` is set, only its low-frequency DCT coefficients are kept, so that fewer numbers need noise.
-With an autoencoder that was trained on public images (``public_autoencoder``), the vector is its code instead. To images: a sampled vector is moved into its pose, slightly
-deformed, and given more contrast. Averaging removes the differences between single images, and their contrast; the
-deformation and the contrast factor make up for it.
+With an autoencoder that was trained on public images (``public_autoencoder``), the vector is its code instead. To
+images: a sampled vector is moved into its pose, slightly deformed, and given more contrast. Averaging removes the
+differences between single images, and their contrast; the deformation and the contrast factor make up for it.
 
 Formal guarantees:
   A vector is a function of one image, of public constants and of an autoencoder of public images, of nothing else. A
