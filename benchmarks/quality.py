@@ -5,7 +5,7 @@
 
 60,000 samples a run (1,422 for the digits), 10,000 of them for FID, precision and recall over the features of that CNN
 trained on real images. With --held_out the last tenth of the training split takes the place of the test split, which is
-not looked at while options are chosen. About a minute a run on 2 CPU cores, with efsgd_mixture about ten. Every
+not looked at while options are chosen. About a minute a run on 2 CPU cores, with the networks up to half an hour. Every
 run draws its own keys from the system's entropy. Interrupted, the same command goes on where it was; --variants and
 --runs of a later one may be others.
 """
@@ -29,11 +29,11 @@ from efsgd_jax.formatting import format_epsilon
 
 # For the digits, the size of their training split.
 SAMPLES = {"mnist": 60_000, "fashion_mnist": 60_000, "digits": 1_422}
-CONFIGS = {"mnist": "configs/mnist.py", "fashion_mnist": "configs/fmnist.py"}
+CONFIGS = {"mnist": "configs/mixture_mnist.py", "fashion_mnist": "configs/mixture_fmnist.py"}
 # The published family with a proof, DP-GAN-DPAC of it, as small as 2 cores can train it.
 FAMILY = {"mnist": "configs/sanitized_mnist_small.py", "fashion_mnist": "configs/sanitized_fmnist_small.py"}
 # The mixture as latent space of a decoder that is trained by DP-SGD.
-EFSGD = {"mnist": "configs/efsgd_mixture_mnist.py", "fashion_mnist": "configs/efsgd_mixture_fmnist.py"}
+EFSGD = {"mnist": "configs/mnist.py", "fashion_mnist": "configs/fmnist.py"}
 # The mixture, and a diffusion of what its images lack.
 DIFFUSION = {"fashion_mnist": "configs/diffusion_fmnist.py"}
 EPSILONS = ("10", "1", "3", "0.2", "inf")

@@ -127,7 +127,7 @@ def test_workdirs_of_something_else_are_left_alone(finished_run, tmp_path, capsy
 
 
 def test_data_that_changed_under_a_run_is_said_without_a_hash_of_it(tmp_path, capsys):
-    flags = ["--config.data.name=npz", "--config=preset:mnist", f"--workdir={tmp_path / 'run'}"]
+    flags = ["--config.data.name=npz", "--config=preset:mixture_mnist", f"--workdir={tmp_path / 'run'}"]
     small = ["components=1", "directions=4", "candidates=1", "pose_weight=0", "deformation=0"]
     flags += [f"--config.method.{k}" for k in small]
     flags += [npz(tmp_path / "data.npz", IMAGES, LABELS)]

@@ -48,24 +48,26 @@ def test_the_packages_that_are_built_are_those_that_exist():
     assert sorted(found) == listed
 
 
-@pytest.mark.parametrize("path", ["configs/mnist.py", "configs/fmnist.py"])
+@pytest.mark.parametrize("path", ["configs/mixture_mnist.py", "configs/mixture_fmnist.py"])
 def test_the_configs_are_presets_of_one_configuration(path):
     quick, long = (read_config(path, [f"preset={p}", "privacy.epsilon=1"]) for p in ("quick", "long"))
     assert (quick.method.candidates, long.method.candidates) == (1, 8)
     with quick.unlocked():
         quick.method.candidates = 8
     assert quick == long
-    assert read_config(path, ["privacy.epsilon=1"]).method.candidates == (1 if path == "configs/mnist.py" else 8)
+    assert read_config(path, ["privacy.epsilon=1"]).method.candidates == (1 if "fmnist" not in path else 8)
     with pytest.raises(UserError, match="no preset 'slow'; use one of quick, long"):
         read_config(path, ["preset=slow"])
 
 
-def test_a_mixture_has_fewer_components_where_noise_is_larger():
-    large, small = load_config("configs/mnist.py"), read_config("configs/mnist.py", ["privacy.epsilon=1"])
+@pytest.mark.parametrize("name", ["mnist", "fmnist", "mixture_mnist", "mixture_fmnist"])
+def test_a_mixture_has_fewer_components_where_noise_is_larger(name):
+    path = f"configs/{name}.py"
+    large, small = load_config(path), read_config(path, ["privacy.epsilon=1"])
     assert small.method.components < large.method.components
     assert large.privacy.epsilon == 10
     # What the command line says of the method itself is said last.
-    chosen = read_config("configs/mnist.py", ["method.components=4", "privacy.epsilon=1"])
+    chosen = read_config(path, ["method.components=4", "privacy.epsilon=1"])
     assert chosen.method.components == 4
 
 

@@ -103,7 +103,7 @@ def read_config(path: str | None, overrides: Iterable[str]) -> "ConfigDict":
         values[key] = value
     preset = values.pop("preset", None)
     if path is None and preset is not None:
-        raise UserError(f"{PREFIX}preset={preset} needs a config that has presets, such as --config=configs/mnist.py")
+        raise UserError(f"{PREFIX}preset={preset} needs a config with presets, such as --config=preset:mixture_mnist")
     config = default_config()
     if path is not None:
         epsilon = None

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from efsgd_jax.config import validate
 from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
+from efsgd_jax.evaluation.gross_differences import gross_differences
 from efsgd_jax.evaluation.metrics import (
     CLASSIFIERS,
     DEFAULT_CLASSIFIERS,
@@ -23,7 +24,7 @@ from efsgd_jax.evaluation.samples_file import read_samples
 from efsgd_jax.evaluation.scoring import METRICS, Plan, score_images
 from efsgd_jax.files import read_json, write_json
 from efsgd_jax.runs.finished import finished_run
-from efsgd_jax.runs.sampling import sample
+from efsgd_jax.runs.sampling import Samples, sample
 from efsgd_jax.training.setup import dataset_of
 
 # Defaults: the largest number of generated images, and the number of seeds of each classifier.
@@ -90,7 +91,7 @@ def evaluate(
     fake = sample(workdir, count, seed=seed)
     privacy = read_json(directory.privacy_json)
     delta = privacy["delta"] if privacy["guarantee"] else None
-    scores = _remarked(score_images(fake, data, plan, progress=progress), protocol, data, delta)
+    scores = _remarked(score_images(fake, data, plan, progress=progress), protocol, data, fake, delta)
     of_generator = {"generator_sha256": directory.generator_sha256, "seed": seed}
     write_json(directory.scores, _filed(directory.scores, scores, of_generator), private=True)
     return scores
@@ -127,7 +128,7 @@ def evaluate_samples(
     fake = read_samples(samples, data)
     count = _number_of_images(len(fake.labels), protocol, data)
     plan = _plan(data, count, metrics, classifiers, classifier_seeds, protocol, inception)
-    return _remarked(score_images(fake, data, plan, progress=progress), protocol, data, None)
+    return _remarked(score_images(fake, data, plan, progress=progress), protocol, data, fake, None)
 
 
 def _check(
@@ -181,16 +182,18 @@ def _plan(
     return Plan(metrics, classifiers, seeds, num_images, MAX_SYNTHETIC, network)
 
 
-def _remarked(scores: Scores, protocol: str | None, data: Dataset, delta: float | None) -> Scores:
-    """The scores with the protocol's name and remarks, if there is a protocol; for ``delta`` see ``protocol_lines``."""
+def _remarked(scores: Scores, protocol: str | None, data: Dataset, fake: Samples, delta: float | None) -> Scores:
+    """The scores with what is grossly wrong with the images ``fake`` and, if there is a protocol, its name and remarks;
+    for ``delta`` see ``protocol_lines``."""
+    wrong = gross_differences(scores, data, fake.images, fake.labels)
     if not protocol:
-        return scores
+        return scores._replace(remarks=tuple(wrong))
     p = PROTOCOLS[protocol]
     remarks = protocol_lines(p, delta, len(data.train_labels), scores.num_images)
     if p.averaged:
         accuracies = [100 * u.accuracy for u in scores.gen2real.values()]
         remarks.insert(0, f"gen2real, its classifiers' mean: {np.mean(accuracies):.1f} ± {np.std(accuracies):.1f}")
-    return scores._replace(protocol=protocol, remarks=tuple(remarks))
+    return scores._replace(protocol=protocol, remarks=(*wrong, *remarks))
 
 
 def _filed(path: Path, scores: Scores, of_generator: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from efsgd_jax.runs.privacy_report import report_of
 from efsgd_jax.runs.publish import publish
 from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.training import memory
+from efsgd_jax.training.brightness import warn_of_brightness
 from efsgd_jax.training.devices import from_first, is_first
 from efsgd_jax.training.runner import train
 from efsgd_jax.training.setup import Setup, prepare
@@ -80,6 +81,7 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
                 trained = train(setup, directory, progress)
                 if trained is not None:
                     publish(setup, report, directory, *trained)
+                    warn_of_brightness(setup.dataset, trained[1])
             except OSError as error:
                 raise UserError(
                     f"cannot write in {directory.root} ({error.strerror or error}); run the same command again to "
