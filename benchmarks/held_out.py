@@ -22,3 +22,12 @@ def without_test_split(source: str, name: str, directory: Path, **options: Any) 
     names = np.array(data.class_names)
     np.savez(path, x_train=x[:cut], y_train=y[:cut], x_test=x[cut:], y_test=y[cut:], class_names=names)
     return path
+
+
+def first_images(source: str, name: str, count: int, directory: Path) -> Path:
+    """The data set with the first ``count`` images of its training split."""
+    data = load_dataset(name, path=source or None)
+    path = directory / f"{name}_{count}.npz"
+    x, y, names = data.train_images[:count], data.train_labels[:count], np.array(data.class_names)
+    np.savez(path, x_train=x, y_train=y, x_test=data.test_images, y_test=data.test_labels, class_names=names)
+    return path
