@@ -6,9 +6,9 @@
 60,000 samples a run (1,422 for the digits), 10,000 of them for FID, precision and recall over the features of that CNN
 trained on real images. With --held_out the last tenth of the training split takes the place of the test split, which is
 not looked at while options are chosen. With --first=55000 only so many training images N are used, at delta 1/(N ln N),
-as in papers that keep 5,000 for validation. About a minute a run on 2 CPU cores, with the networks up to half an hour. Every
-run draws its own keys from the system's entropy. Interrupted, the same command goes on where it was; --variants and
---runs of a later one may be others.
+as in papers that keep 5,000 for validation. About a minute a run on 2 CPU cores, with the networks up to half an hour.
+Every run draws its own keys from the system's entropy. Interrupted, the same command goes on where it was; --variants
+and --runs of a later one may be others.
 """
 
 import argparse
@@ -139,11 +139,11 @@ def to_table(runs: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
-def results_in(out: Path, *, held_out: bool, first: int) -> dict:
+def results_in(out: Path, *, held_out: bool, first: int = 0) -> dict:
     """The results of earlier runs of the same command; those of other images end the program."""
-    images = {"held_out": held_out, **({"first": first} if first else {})}
-    record = json.loads(out.read_text()) if out.is_file() else {**images, "runs": {}}
-    if {k: v for k, v in record.items() if k != "runs"} != images:
+    empty = {"held_out": held_out, **({"first": first} if first else {}), "runs": {}}
+    record = json.loads(out.read_text()) if out.is_file() else empty
+    if (record["held_out"], record.get("first", 0)) != (held_out, first):
         sys.exit(f"error: {out} has scores of another split; use another --out")
     return record
 
