@@ -62,6 +62,22 @@ OPTIONS["fashion_mnist"] = {k: v for k, v in OPTIONS["mnist"].items() if "slant"
     "a deformation": "method.deformation=0.02",
     "all frequencies": "method.low_pass=0",
 }
+# Of the networks, in a twentieth of their training.
+SHORT = "train.steps=100 train.expected_batch_size=1024"
+NETWORK_OPTIONS = {
+    "short": "",
+    "a share of 0.4": "method.mixture_share=0.4",
+    "a share of 0.8": "method.mixture_share=0.8",
+    "half the width": "method.width=16",
+    "1.5 times the width": "method.width=48",
+    "twice the steps": "train.steps=200",
+    "twice the batch": "train.expected_batch_size=2048",
+    "one component": "method.components=1",
+    "noise injection": "method.noise_injection=true",
+    "local feedback": "privacy.feedback=local privacy.feedback_l2_norm_clip=1",
+    "contrast 1": "method.contrast=1",
+}
+DIFFUSION_OPTIONS = {"short": "", "4 draws": "method.draws=4", "16 sampling steps": "method.sampling_steps=16"}
 
 
 def variants() -> dict[str, tuple[str, str, list[str]]]:
@@ -82,6 +98,13 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
                 found[f"{name} {epsilon}, quick"] = (name, config, [asked, "preset=quick"])
                 for option, assignment in OPTIONS[name].items():
                     found[f"{name} {epsilon}, {option}"] = (name, config, [asked, "preset=long", *assignment.split()])
+    for network, config, options in (
+        ("efsgd_mixture", EFSGD["fashion_mnist"], NETWORK_OPTIONS),
+        ("private_diffusion", DIFFUSION["fashion_mnist"], DIFFUSION_OPTIONS),
+    ):
+        for option, assignment in options.items():
+            assigned = [*SHORT.split(), *assignment.split()]  # the last one counts
+            found[f"fashion_mnist 10, {network}, {option}"] = ("fashion_mnist", config, assigned)
     found["digits 10, efsgd_mixture"] = ("digits", "configs/digits.py", [])
     found["digits 10, efsgd_gan"] = ("digits", "configs/efsgd_digits.py", [])
     return found
