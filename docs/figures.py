@@ -1,5 +1,6 @@
 """The figures of the documentation: python docs/figures.py"""
 
+import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -7,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 HERE = Path(__file__).parent
-GRIDS = HERE.parent / "benchmarks/results/quality"
+RESULTS = HERE.parent / "benchmarks/results"
+GRIDS = RESULTS / "quality"
 
 
 def save(figure: plt.Figure, name: str) -> None:
@@ -69,8 +71,24 @@ def images_by_epsilon() -> None:
     plt.close(figure)
 
 
+def utility_by_epsilon() -> None:
+    """The privacy-utility curve of the mixture: gen2real and FID by epsilon, on held-out images."""
+    runs = json.loads((RESULTS / "quality_held_out.json").read_text())["runs"]
+    epsilons = ("0.2", "1", "3", "10", "inf")
+    figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.2))
+    for data, name in (("mnist", "MNIST"), ("fashion_mnist", "Fashion-MNIST")):
+        rows = [runs[f"{data} {epsilon}"][0] for epsilon in epsilons]
+        axes[0].plot(epsilons, [100 * row["gen2real_cnn"] for row in rows], "o-", label=name)
+        axes[1].plot(epsilons, [row["fid"] for row in rows], "o-", label=name)
+    for ax, title in zip(axes, ("accuracy on real images, %", "FID"), strict=True):
+        ax.set(xlabel="epsilon", title=title, xticks=range(5), xticklabels=[*epsilons[:-1], "no noise"])
+        ax.legend(frameon=False)
+    save(figure, "utility")
+
+
 if __name__ == "__main__":
     plt.rcParams["svg.hashsalt"] = "efsgd_jax"
     what_epsilon_means()
     one_step()
     images_by_epsilon()
+    utility_by_epsilon()
