@@ -12,7 +12,8 @@ INDEX = """# Config keys
 
 {made}
 
-The page of each method states the type, default, range and meaning of all its keys:
+The page of each method states the type, default, range and meaning of its keys, and [one page](config_keys/common.md)
+those of the keys that all methods share:
 
 {links}
 
@@ -27,6 +28,16 @@ METHOD = """# Config keys of `{method}`
 
 `--config.KEY=VALUE` changes a key, and `--config.method.name={method}` chooses this method; see
 [configs](../configs.md). Ranges hold for the default values of other keys. The defaults of all methods are
+[side by side](../config_keys.md). Keys that all methods share have [a page of their own](common.md).
+
+{tables}
+"""
+COMMON = """# Config keys of all methods
+
+{made}
+
+`--config.KEY=VALUE` changes a key; see [configs](../configs.md). Every method has these keys, with the same default and
+meaning. The other keys of a method are on its own page; the defaults of all methods are
 [side by side](../config_keys.md).
 
 {tables}
@@ -59,7 +70,8 @@ def group_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-def method_page(method: str, keys: list[Key]) -> str:
+def tables_of(keys: list[Key]) -> str:
+    """A table for each group of keys."""
     head = ("key", "type", "default", "range", "meaning")
     tables = []
     for group in dict.fromkeys(group_of(key.name) for key in keys):
@@ -69,7 +81,7 @@ def method_page(method: str, keys: list[Key]) -> str:
             if group_of(k.name) == group
         ]
         tables.append(f"## `config.{group}`\n\n{as_table(head, *rows)}")
-    return METHOD.format(made=MADE, method=method, tables="\n\n".join(tables))
+    return "\n\n".join(tables)
 
 
 def index_page(keys: dict[str, list[Key]]) -> str:
@@ -83,9 +95,16 @@ def index_page(keys: dict[str, list[Key]]) -> str:
 def pages() -> dict[str, str]:
     """Path below docs/ -> text."""
     keys = {method: keys_of(method) for method in method_names()}
+    first, *others = keys.values()
+    common = [key for key in first if all(key in found for found in others)]
+    own = {method: [key for key in found if key not in common] for method, found in keys.items()}
     return {
         "config_keys.md": index_page(keys),
-        **{f"config_keys/{method}.md": method_page(method, found) for method, found in keys.items()},
+        "config_keys/common.md": COMMON.format(made=MADE, tables=tables_of(common)),
+        **{
+            f"config_keys/{method}.md": METHOD.format(made=MADE, method=method, tables=tables_of(found))
+            for method, found in own.items()
+        },
     }
 
 

@@ -117,10 +117,11 @@ def phases(
     return [*gaussian_mixture.METHOD.phases(spec, hp, mixture_plan, mesh), training]
 
 
-def check_size(spec: ImageSpec, method: str) -> None:
-    """Raises ``UserError`` if the images have an odd size."""
-    if spec.image_size % 2:
+def check_size(spec: ImageSpec, method: str, multiple: int = 2) -> None:
+    """Raises ``UserError`` if the size of the images is not a multiple of ``multiple``."""
+    if spec.image_size % multiple:
+        wanted = "even image size" if multiple == 2 else f"image size that is a multiple of {multiple}"
         raise UserError(
-            f"config.method.name {method} needs an even image size, not {spec.image_size}; set "
-            f"--config.data.image_size={spec.image_size + 1}"
+            f"config.method.name {method} needs an {wanted}, not {spec.image_size}; set "
+            f"--config.data.image_size={-(-spec.image_size // multiple) * multiple}"
         )

@@ -1,13 +1,15 @@
 """The configuration of ``private_diffusion``: that of ``efsgd_mixture``, and the keys of the diffusion."""
 
+from math import inf
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from efsgd_jax.privacy.plan import PlannedPhase
-from efsgd_jax.synthesizers.config_rules import Rule, at_least
+from efsgd_jax.synthesizers.config_rules import Rule, at_least, fractions
 from efsgd_jax.synthesizers.efsgd_mixture.config import PrivacyKeys, TrainKeys, plan_of
 from efsgd_jax.synthesizers.efsgd_mixture.config import rules as rules_of_training
+from efsgd_jax.synthesizers.private_diffusion.edm import MAX_CHURN
 from efsgd_jax.synthesizers.private_diffusion.options import Hyperparameters
 
 
@@ -22,9 +24,19 @@ def rules(config: ConfigDict) -> list[Rule]:
     levels = f"above method.smallest_noise, which is {m.smallest_noise:g}"
     return [
         *rules_of_training(config),
-        *at_least(config, "method", ["draws", "sampling_steps"], 1),
-        *((f"method.{k}", m[k], 0 < m[k] < float("inf"), "above 0") for k in ("residual_std", "smallest_noise")),
-        ("method.largest_noise", m.largest_noise, m.smallest_noise < m.largest_noise < float("inf"), levels),
+        *at_least(config, "method", ["levels", "draws", "sampling_steps"], 1),
+        *((f"method.{k}", m[k], 0 < m[k] < inf, "above 0") for k in ("residual_std", "smallest_noise", "level_std")),
+        ("method.level_shift", m.level_shift, -inf < m.level_shift < inf, "a number"),
+        ("method.churn", m.churn, 0 <= m.churn <= MAX_CHURN, f"from 0 to {MAX_CHURN:.3f}"),
+        *fractions(config, "method", ["label_dropout"]),
+        (
+            "method.guidance",
+            m.guidance,
+            0 <= m.guidance < inf and (m.guidance == 1 or m.label_dropout > 0),
+            "at least 0, and 1 unless method.label_dropout is above 0",
+        ),
+        ("method.compute_dtype", m.compute_dtype, m.compute_dtype in ("float32", "bfloat16"), "float32 or bfloat16"),
+        ("method.largest_noise", m.largest_noise, m.smallest_noise < m.largest_noise < inf, levels),
     ]
 
 

@@ -27,7 +27,7 @@ from efsgd_jax.synthesizers.efsgd_mixture.training import Start, start_from, tra
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import more_contrast, vector_size
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture
 from efsgd_jax.synthesizers.gaussian_mixture.sampling import make_sampler
-from efsgd_jax.synthesizers.private_diffusion.edm import denoising_loss, sampled
+from efsgd_jax.synthesizers.private_diffusion.edm import denoising_loss, guided, sampled
 from efsgd_jax.synthesizers.private_diffusion.options import Hyperparameters
 from efsgd_jax.synthesizers.public_autoencoder import NAME
 
@@ -42,7 +42,7 @@ class ResidualModel(NamedTuple):
 
     @property
     def network(self) -> Denoiser:
-        return Denoiser(self.spec, self.hp.width, self.hp.blocks)
+        return Denoiser(self.spec, self.hp.width, self.hp.blocks, self.hp.levels)
 
     def init(self, key: jax.Array) -> PyTree:
         images, size = jnp.zeros((1, *self.spec.shape)), min(self.hp.directions, vector_size(self.spec, self.hp))
@@ -51,15 +51,24 @@ class ResidualModel(NamedTuple):
     def denoiser(self, params: PyTree, start: Start, labels: jax.Array) -> Any:
         """The network F of ``edm`` for what is known of each image, whose leading axis is repeated if it is 1."""
 
+        dtype = jnp.dtype(self.hp.compute_dtype)
+
+        def cast_floats(tree: PyTree) -> PyTree:
+            return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
         def network(scaled: jax.Array, levels: jax.Array) -> jax.Array:
             known = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(scaled), *x.shape[1:])), (*start, labels))
-            return cast(jax.Array, self.network.apply(params, scaled, levels, *known))
+            found = self.network.apply(*cast_floats((params, scaled, levels, *known)))
+            return cast(jax.Array, found).astype(scaled.dtype)
 
         return network
 
     def loss(self, params: PyTree, start: Start, image: jax.Array, label: jax.Array, key: jax.Array) -> jax.Array:
         """The loss of one image ``[S, S, C]`` in [0, 1], whose blurred image and code have a leading axis of 1."""
-        hp = self.hp
+        hp, unknown = self.hp, self.spec.num_classes
+        if hp.label_dropout:
+            key, hide_key = jax.random.split(key)
+            label = jnp.where(jax.random.bernoulli(hide_key, hp.label_dropout), unknown, label)
         return denoising_loss(
             self.denoiser(params, start, label[None]),
             image - start.images[0],
@@ -67,19 +76,28 @@ class ResidualModel(NamedTuple):
             std=hp.residual_std,
             largest=hp.largest_noise,
             draws=hp.draws,
+            level_shift=hp.level_shift,
+            level_std=hp.level_std,
         )
 
     def sample(self, params: PyTree, start: Start, labels: jax.Array, keys: jax.Array) -> jax.Array:
         """Images ``[L, S, S, C]``, not clipped to [0, 1], one for each key."""
-        hp = self.hp
-        noise = jax.vmap(lambda k: jax.random.normal(k, self.spec.shape))(keys)
+        hp, network = self.hp, self.denoiser(params, start, labels)
+        if hp.guidance != 1:
+            unknown = jnp.full_like(labels, self.spec.num_classes)
+            network = guided(network, self.denoiser(params, start, unknown), hp.guidance)
+
+        def noise(i: jax.typing.ArrayLike) -> jax.Array:
+            return jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, i), self.spec.shape))(keys)
+
         return start.images + sampled(
-            self.denoiser(params, start, labels),
+            network,
             noise,
             std=hp.residual_std,
             largest=hp.largest_noise,
             smallest=hp.smallest_noise,
             steps=hp.sampling_steps,
+            churn=hp.churn,
         )
 
 
@@ -110,14 +128,14 @@ def phases(
     """The phases of the mixture, then DP-SGD for the denoiser.
 
     Raises:
-      UserError: images of an odd size, or one that ``gaussian_mixture`` refuses.
+      UserError: images whose size is not a multiple of ``2^levels``, or that ``gaussian_mixture`` refuses.
 
     Formal guarantees:
       Those of ``training_phase``.
     """
     hp, model = hyperparameters, ResidualModel(spec, hyperparameters)
     *mixture_plan, planned = plan
-    check_size(spec, "private_diffusion")
+    check_size(spec, "private_diffusion", 2**hp.levels)
 
     def loss(params: PyTree, mixture: Mixture, vector: jax.Array, record: Record, key: Any, autoencoder: Any) -> Any:
         deform, key = jax.random.split(key)
