@@ -26,6 +26,6 @@ def get_config(epsilon: float = 10.0) -> ConfigDict:
         config.method.update(mixture_share=0.75, components=1, deformation=0.5 / 28, contrast=2.0)
     else:
         config.train.update(steps=250, expected_batch_size=2048)
-        config.method.update(mixture_share=0.6, components=8, deformation=0.25 / 28, contrast=1.5)
+        config.method.update(mixture_share=0.6, components=8, deformation=0.5 / 28, contrast=1.5)
     config.train.update(log_every=10, grid_every=100)
     return config

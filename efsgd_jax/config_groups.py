@@ -17,7 +17,8 @@ class DataKeys:
         sources the number of channels of their arrays.
       attribute: name of the attribute that is the label, for celeba and tfds.
       classes: all classes, including any without an image, as their number or as their names with commas between them.
-        Empty for the classes that the source names by its folders or by an array class_names.
+        Empty for the classes that the source names by its folders or by an array class_names. 1, or one name, is for
+        images without labels: any labels are not read.
       value_range: the values that become black and white, such as 0..16 or -1..1. Empty for 0..255 if the values are
         integers and 0..1 if they are floats.
       test_fraction: probability of each image to be held out as a test image, if the source has no test part.

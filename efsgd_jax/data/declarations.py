@@ -33,22 +33,34 @@ def parse_classes(text: str) -> int | tuple[str, ...] | None:
     """Parses ``config.data.classes`` into a number of classes or their names; "" gives None: nothing is declared.
 
     Raises:
-      UserError: a number of classes below 2 or above ``MAX_CLASSES``, a single name, or names that are empty or
-        repeated.
+      UserError: a number of classes below 1 or above ``MAX_CLASSES``, or names that are empty or repeated.
     """
     if not text:
         return None
     names = tuple(name.strip() for name in text.split(","))
     if len(names) == 1 and names[0].isascii() and names[0].isdigit():
         count = int(names[0][:9])
-        if 2 <= count <= MAX_CLASSES:
+        if 1 <= count <= MAX_CLASSES:
             return count
-    elif 2 <= len(names) <= MAX_CLASSES and all(names) and len(set(names)) == len(names):
+    elif 1 <= len(names) <= MAX_CLASSES and all(names) and len(set(names)) == len(names):
         return names
     raise UserError(
-        f"classes is {one_line(text)!r}; set --config.data.classes to a number from 2 to {MAX_CLASSES}, such as 10, or "
-        "to at most as many different names with commas between them, such as healthy,affected"
+        f"classes is {one_line(text)!r}; set --config.data.classes to a number from 1 to {MAX_CLASSES}, such as 10, or "
+        "to at most as many different names with commas between them, such as healthy,affected; 1 is for images "
+        "without labels"
     )
+
+
+def only_class(declared: int | tuple[str, ...] | None) -> str:
+    """The name of the class if a single one is declared, so that labels are not read; else "".
+
+    Examples:
+      >>> only_class(1), only_class(("face",)), only_class(10), only_class(None)
+      ('image', 'face', '', '')
+    """
+    if isinstance(declared, tuple):
+        return declared[0] if len(declared) == 1 else ""
+    return "image" if declared == 1 else ""
 
 
 def declared_classes(
@@ -92,6 +104,8 @@ def declared_folders(declared: int | tuple[str, ...] | None, folders: list[str],
       UserError: there is a folder whose name was not declared, or a number of classes was declared that is not the
         number of folders.
     """
+    if only_class(declared):  # the folders are not classes
+        return (only_class(declared),)
     if isinstance(declared, tuple):
         unknown = [name for name in folders if name not in declared]
         if unknown:

@@ -11,7 +11,7 @@ from typing import NoReturn
 import numpy as np
 
 from efsgd_jax.data.archives import check_member, check_name
-from efsgd_jax.data.declarations import declared_folders
+from efsgd_jax.data.declarations import declared_folders, only_class
 from efsgd_jax.data.decode import decode_all, image_extensions, warn_of_conversion
 from efsgd_jax.data.layout import Parts, layout_of
 from efsgd_jax.data.links import Seen
@@ -35,9 +35,11 @@ def read_folder(
     The layout is ``<class>/**/<image>`` or ``{train,test}/<class>/**/<image>``; a single directory around either is
     skipped. The training part may also be named ``training``. The test part is the first of ``test``, ``testing``,
     ``val``, ``valid``, ``validation`` that exists; further ones are not read. If there is none, the test part is split
-    off later. The layout depends on the names of directories only. The classes are the names of the class folders of
-    both parts, also of those without an image, in sorted order; or the declared classes, in their order. Hidden files,
-    ``__MACOSX`` and files without an image's extension are ignored. A zip file is read in memory and never extracted.
+    off later. If a single class is declared, the images have no labels: folders other than the two parts' mean nothing,
+    and there need not be any. The layout depends on the names of directories only. The classes are the names of the
+    class folders of both parts, also of those without an image, in sorted order; or the declared classes, in their
+    order. Hidden files, ``__MACOSX`` and files without an image's extension are ignored. A zip file is read in memory
+    and never extracted.
 
     Args:
       path: the directory or .zip file.
@@ -55,17 +57,19 @@ def read_folder(
         if not members:
             raise UserError(f"{root} contains no image files; set --config.data.path to {WHAT} of images")
         layout = layout_of(directories, root)
-        train = layout.below(members, layout.train)
-        test = layout.below(members, layout.test) if layout.test else []
+        below = layout.unlabelled if only_class(classes) else layout.below
+        train = below(members, layout.train)
+        test = below(members, layout.test) if layout.test else []
         names = declared_folders(classes, layout.classes, str(root))
-        labels = {name: i for i, name in enumerate(names)}
+        labels = {} if only_class(classes) else {name: i for i, name in enumerate(names)}
         ordered, target = train + test, channels or 3
         if not train:
             raise UserError(f"{'/'.join((str(root), *layout.train))} contains no image files; add training images")
         images, gray, hashes = decode_all(
             ordered, read, lambda member: f"{root}/{'/'.join(member)}", image_size, target, value_range
         )
-        all_labels = np.array([labels[layout.class_of(member)] for member in ordered], np.int64)
+        found = [labels[layout.class_of(member)] if labels else 0 for member in ordered]
+        all_labels = np.array(found, np.int64)
     source, num_train = f"folder:{root}", len(train)
     warn_of_conversion(gray, target, channels, source)
     return RawDataset(

@@ -42,11 +42,32 @@ class Layout(NamedTuple):
             if without_class:
                 raise UserError(
                     f"{self.root}: the image {'/'.join(member)} lies in no class folder; the layout is <class>/<image> "
-                    "or {train,test}/<class>/<image>"
+                    "or {train,test}/<class>/<image>; for images without classes set --config.data.classes=1"
                 )
             if inside:
                 found.append(member)
         return found
+
+    def unlabelled(self, members: Sequence[Parts], part: Parts) -> list[Parts]:
+        """All images below the directory ``part``, if there are no classes.
+
+        Raises:
+          UserError: an image is beside the directories of the two parts.
+        """
+        if not self.is_split:
+            return list(members)
+        beside = [m for m in members if len(m) <= len(self.train) and m[: len(m) - 1] == self.train[: len(m) - 1]]
+        if beside:
+            raise UserError(
+                f"{self.root}: the image {'/'.join(beside[0])} lies beside {'/'.join(self.train)}/; put it into one of "
+                "the parts"
+            )
+        return [m for m in members if m[: len(part)] == part]
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the training images have a directory of their own, such as train/."""
+        return bool(self.train) and self.train[-1].lower() in TRAIN_NAMES
 
     def class_of(self, member: Parts) -> str:
         """The name of the class folder of an image."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from efsgd_jax.data.celeba import read_celeba
 from efsgd_jax.data.dataset import Dataset
-from efsgd_jax.data.declarations import parse_classes, parse_value_range
+from efsgd_jax.data.declarations import only_class, parse_classes, parse_value_range
 from efsgd_jax.data.digits import read_digits
 from efsgd_jax.data.download import CLASS_NAMES, read_known
 from efsgd_jax.data.folder import read_folder
@@ -97,7 +97,7 @@ def _read(
         case "digits":
             return read_digits()
         case "npz":
-            return read_npz(path)
+            return read_npz(path, labelled=not only_class(classes))
         case "idx":
             return read_idx(path)
         case "folder":

@@ -15,7 +15,9 @@ from efsgd_jax.errors import UserError
 WHAT = "an .npz file with x_train, y_train (and x_test, y_test)"
 
 
-def read_npz(path: Path | str | None, class_names: tuple[str, ...] | None = None) -> RawDataset:
+def read_npz(
+    path: Path | str | None, class_names: tuple[str, ...] | None = None, *, labelled: bool = True
+) -> RawDataset:
     """Reads the arrays of ``path``: images ``[N, H, W]`` or ``[N, H, W, C]``, labels ``[N]`` or ``[N, 1]``.
 
     An array ``class_names`` of K strings in the file names the labels 0..K-1, unless the argument ``class_names`` is
@@ -24,6 +26,7 @@ def read_npz(path: Path | str | None, class_names: tuple[str, ...] | None = None
     Args:
       path: the .npz file.
       class_names: one name per label; None for those in the file, if it has any.
+      labelled: whether labels are read; if not, they are zeros, and only x_train is needed.
 
     Raises:
       UserError: the file does not exist, is not an archive or is damaged, has object arrays, or lacks a key.
@@ -37,8 +40,8 @@ def read_npz(path: Path | str | None, class_names: tuple[str, ...] | None = None
         raise UserError(f"{file} holds a single array, not an archive; save it with numpy.savez as {WHAT}")
     with archive:
         keys = list(archive.files)
-        missing = [key for key in ("x_train", "y_train") if key not in keys]
-        if ("x_test" in keys) != ("y_test" in keys):
+        missing = [key for key in ("x_train", "y_train")[: 1 + labelled] if key not in keys]
+        if labelled and ("x_test" in keys) != ("y_test" in keys):
             missing += [key for key in ("x_test", "y_test") if key not in keys]
         if missing:
             raise UserError(
@@ -47,9 +50,9 @@ def read_npz(path: Path | str | None, class_names: tuple[str, ...] | None = None
         has_test = "x_test" in keys
         return RawDataset(
             train_images=_array(archive, "x_train", file),
-            train_labels=_array(archive, "y_train", file),
+            train_labels=_array(archive, "y_train", file) if labelled else np.zeros(0),
             test_images=_array(archive, "x_test", file) if has_test else None,
-            test_labels=_array(archive, "y_test", file) if has_test else None,
+            test_labels=_array(archive, "y_test", file) if has_test and labelled else None,
             class_names=class_names or (_names(archive, file) if "class_names" in keys else None),
             source=f"npz:{file}",
         )

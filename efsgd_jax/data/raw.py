@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from efsgd_jax.data.dataset import Dataset
-from efsgd_jax.data.declarations import declared_classes
+from efsgd_jax.data.declarations import declared_classes, only_class
 from efsgd_jax.data.resize import convert_channels, resize_square
 from efsgd_jax.data.scale import Range
 from efsgd_jax.data.split import array_hashes, split_by_record
@@ -45,6 +45,12 @@ class RawDataset:
         test = [] if self.test_images is None else array_hashes(self.test_images)
         return array_hashes(self.train_images) + test
 
+    def without_labels(self, name: str) -> "RawDataset":
+        """The same images, all of one class with this name."""
+        test = None if self.test_images is None else np.zeros(len(self.test_images), np.int32)
+        train = np.zeros(len(self.train_images), np.int32)
+        return dataclasses.replace(self, train_labels=train, test_labels=test, class_names=(name,))
+
 
 def to_dataset(
     raw: RawDataset,
@@ -65,13 +71,15 @@ def to_dataset(
       image_size: height and width of the images to return; None keeps the source's own size, which must be square.
       channels: number of channels to return, 1 or 3; None keeps the source's own.
       test_fraction: probability of each record to be held out, if the source has no test part.
-      classes: the declared classes, as ``parse_classes`` returns them.
+      classes: the declared classes, as ``parse_classes`` returns them. If it is one, labels are not read.
       value_range: the declared range of values; it is used if the source does not determine the range.
       names_duplicates: whether to warn about records that occur more than once.
 
     Raises:
       UserError: the images or labels are not usable; the message says which and what to do.
     """
+    if only_class(classes):
+        raw = raw.without_labels(only_class(classes))
     where = raw.source
     value_range = raw.value_range or value_range
     names = declared_classes(classes, raw.class_names, where)

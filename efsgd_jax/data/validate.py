@@ -135,7 +135,7 @@ def check_classes(
     A class without a training image is allowed; a warning names it.
 
     Raises:
-      UserError: there are no names or fewer than two classes, a label is negative or has no name, or names are empty or
+      UserError: there are no names or no classes, a label is negative or has no name, or names are empty or
         repeated.
     """
     if class_names is None:
@@ -155,9 +155,10 @@ def check_classes(
                     f"{where}: {part} label {labels[index]} at index {index} is {reason}; use 0..K-1 for K classes, "
                     "and declare all of them by --config.data.classes"
                 )
-    if len(class_names) < 2:
-        found = f"there is only the class {class_names[0]!r}" if class_names else "there is no class"
-        raise UserError(f"{where}: {found}; supply at least two classes, or name those by --config.data.classes")
+    if not class_names:
+        raise UserError(
+            f"{where}: there is no class; supply class folders, or name the classes by --config.data.classes"
+        )
     if len(set(class_names)) != len(class_names) or not all(class_names):
         raise UserError(f"{where}: the class names {list(class_names)} are empty or repeated; give each its own name")
     absent = np.setdiff1d(np.arange(len(class_names)), train_labels)

@@ -167,7 +167,11 @@ def _plan(
     protocol: str | None,
     inception: str | Path | None,
 ) -> Plan:
-    metrics = METRICS if metrics is None else metrics
+    asked, metrics = metrics, METRICS if metrics is None else metrics
+    if data.spec.num_classes == 1:
+        if protocol or (asked and "utility" in asked):
+            raise UserError("the images have one class: no classifier can be trained; use --metrics=fidelity,copying")
+        metrics = tuple(metric for metric in metrics if metric != "utility")
     splits = PROTOCOLS[protocol].splits if protocol else SPLITS
     if (protocol or "fidelity" in metrics) and num_images < splits:
         raise UserError(f"the number of images is {num_images}; an inception score needs at least {splits}")

@@ -60,7 +60,7 @@ def data_rules(config: ConfigDict) -> list[Rule]:
             "data.classes",
             repr(d.classes),
             _parses(parse_classes, d.classes),
-            "a number of at least 2 such as 10, or different names with commas between them such as healthy,affected",
+            "a number of at least 1 such as 10, or different names with commas between them such as healthy,affected",
         ),
         (
             "data.value_range",

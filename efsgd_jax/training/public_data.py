@@ -57,7 +57,7 @@ def load_public(config: ConfigDict, spec: ImageSpec, weights_like: PyTree = None
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about records of which there are two; these are public
-        data = load_dataset(keys.name, path=keys.path, image_size=spec.image_size, channels=spec.channels)
+        data = load_dataset(keys.name, path=keys.path, image_size=spec.image_size, channels=spec.channels, classes="1")
     images = np.concatenate([data.train_images, data.test_images])
     return PublicData(images, f"{len(images)} images, SHA-256 {hashlib.sha256(images.tobytes()).hexdigest()}")
 
