@@ -46,8 +46,7 @@ def parse_classes(text: str) -> int | tuple[str, ...] | None:
         return names
     raise UserError(
         f"classes is {one_line(text)!r}; set --config.data.classes to a number from 1 to {MAX_CLASSES}, such as 10, or "
-        "to at most as many different names with commas between them, such as healthy,affected; 1 is for images "
-        "without labels"
+        "to at most as many different names with commas between them, such as healthy,affected; 1 is for no labels"
     )
 
 
