@@ -74,7 +74,7 @@ NETWORK_OPTIONS = {
     "twice the batch": "train.expected_batch_size=2048",
     "one component": "method.components=1",
     "noise injection": "method.noise_injection=true",
-    "local feedback": "privacy.feedback=local privacy.feedback_l2_norm_clip=1",
+    "no feedback": "privacy.feedback=none privacy.feedback_l2_norm_clip=0",
     "contrast 1": "method.contrast=1",
 }
 DIFFUSION_OPTIONS = {"short": "", "4 draws": "method.draws=4", "16 sampling steps": "method.sampling_steps=16"}

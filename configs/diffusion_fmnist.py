@@ -14,6 +14,8 @@ from efsgd_jax import default_config
 def get_config() -> ConfigDict:
     config = default_config("private_diffusion")
     config.data.name = "fashion_mnist"
+    # One number for each image, without any cost in epsilon; docs/results/feedback.md.
+    config.privacy.update(feedback="local", feedback_l2_norm_clip=0.3)
     # Large batches: the noise multiplier grows more slowly than the batch.
     config.train.update(steps=500, expected_batch_size=4096, log_every=10, grid_every=100)
     config.method.update(
