@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
         directions=20,
         mean_clip=5.0,
         deviation_clip=3.0,
+        contrast=1.15,
         width=16,
         blocks=2,
     )

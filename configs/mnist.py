@@ -25,7 +25,7 @@ def get_config(epsilon: float = 10.0) -> ConfigDict:
     # Batches are large: the noise multiplier grows more slowly than the batch.
     if epsilon < 2:  # noise leaves one component of each class in sight, and little of what differs within it
         config.train.update(steps=150, expected_batch_size=2048)
-        config.method.update(mixture_share=0.75, components=1, deformation=0.5 / 28, contrast=2.0)
+        config.method.update(mixture_share=0.75, components=1, deformation=0.75 / 28, contrast=2.0)
     else:
         config.train.update(steps=250, expected_batch_size=2048)
         config.method.update(mixture_share=0.6, components=8, deformation=0.5 / 28, contrast=1.5)
