@@ -60,7 +60,7 @@ LABELS = np.arange(60) % 3
         (["--nonsense=1"], ["nonsense"]),
         (["--config=absent.py"], ["absent.py"]),
         (["--config.data.name=digit"], ["digits"]),
-        (["--config.data.classes=1"], ["config.data.classes", "'1'"]),
+        (["--config.data.classes=0"], ["config.data.classes", "'0'"]),
         (["--config.data.value_range=255..0"], ["config.data.value_range", "'255..0'"]),
         (["--config.data.name=npz"], ["path"]),
         (["--config.data.name=npz", "--config.data.path=/nowhere.npz"], ["/nowhere.npz"]),
