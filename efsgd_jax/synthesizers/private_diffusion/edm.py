@@ -108,7 +108,7 @@ def sampled(
 
     Args:
       network: the network F.
-      noise: ``noise(i)`` is white noise of unit variance, ``[B, ...]``; different for each of i = 0, 1, ..., ``steps``.
+      noise: ``noise(i)`` is white noise of unit variance, ``[B, ...]``; different for each i from 0 to ``steps - 1``.
       std: standard deviation s of the samples.
       largest: first noise level.
       smallest: last noise level above 0.
