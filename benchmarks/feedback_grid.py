@@ -202,8 +202,9 @@ def best_rate(tried: dict[str, float]) -> float:
     return float(max(tried, key=lambda rate: tried[rate]))
 
 
-def complete(record: dict, tasks: dict[str, dict[str, Task]], runs: int, save: Callable[[], None]) -> None:
-    """Does the runs that ``record`` lacks; ``tasks`` has a task for each method and kind of data."""
+def complete(record: dict, path: Path, runs: int, save: Callable[[], None]) -> None:
+    """Does the runs that ``record`` lacks, on the images of a file."""
+    tasks = {"balanced": tasks_of(path), "imbalanced": tasks_of(imbalanced(path))}
     for method in METHODS:
         if method not in record["clip_norms"]:
             record["clip_norms"][method] = percentiles_of(tasks["balanced"][method])
@@ -226,10 +227,12 @@ def complete(record: dict, tasks: dict[str, dict[str, Task]], runs: int, save: C
                     jax.clear_caches()
 
 
-def difference(new: list[float], old: list[float]) -> tuple[float, float]:
-    """The difference of two means, and its standard error."""
+def compared(new: list[float], old: list[float]) -> str:
+    """The mean of ``new``, and its difference from that of ``old`` with the standard error; bold above two of these."""
+    change = statistics.mean(new) - statistics.mean(old)
     error = (statistics.variance(new) / len(new) + statistics.variance(old) / len(old)) ** 0.5
-    return statistics.mean(new) - statistics.mean(old), error
+    cell = f"{statistics.mean(new):.1f} ({change:+.1f} ± {error:.1f})"
+    return f"**{cell}**" if abs(change) > 2 * error else cell
 
 
 def to_table(record: dict) -> str:
@@ -247,15 +250,24 @@ def to_table(record: dict) -> str:
                         continue
                     cells = [f"{statistics.mean(found[0]):.1f}"]
                     for rows in found[1:]:
-                        change, error = difference(rows, found[0])
-                        cell = f"{statistics.mean(rows):.1f} ({change:+.1f} ± {error:.1f})"
-                        cells.append(f"**{cell}**" if abs(change) > 2 * error else cell)
+                        cells.append(compared(rows, found[0]))
                     lines.append(f"| {method} | {data} | {optimizer} | {percentile} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def recorded(
+    description: str | None,
+    complete: Callable[[dict, Path, int, Callable[[], None]], None],
+    to_table: Callable[[dict], str],
+) -> int:
+    """The command line: ``complete`` adds what the file of results lacks and saves it as it goes; prints the table.
+
+    Args:
+      description: what ``--help`` says.
+      complete: called with the results so far, the file of images, the number of runs, and a function that saves.
+      to_table: the results as text.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fashion_mnist", required=True, help="the .npz file")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--out", required=True, help="JSON file of results")
@@ -264,14 +276,16 @@ def main() -> int:
     empty: dict[str, Any] = {**provenance(), "clip_norms": {}, "tuning": {}, "scores": {}}
     record = json.loads(out.read_text()) if out.is_file() else empty
     out.parent.mkdir(parents=True, exist_ok=True)
+
+    def save() -> None:
+        out.write_text(json.dumps(record, indent=1) + "\n")
+
     with tempfile.TemporaryDirectory() as directory:
         path = without_test_split(args.fashion_mnist, "fashion_mnist", Path(directory), image_size=SIDE)
-        files = {"balanced": path, "imbalanced": imbalanced(path)}
-        tasks = {data: tasks_of(files[data]) for data in DATA}
-        complete(record, tasks, args.runs, lambda: print(out.write_text(json.dumps(record, indent=1) + "\n"), end="\r"))
+        complete(record, path, args.runs, save)
     print(to_table(record))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(recorded(__doc__, complete, to_table))

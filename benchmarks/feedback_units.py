@@ -18,11 +18,7 @@ where there is one, eta (of three) are the best in a run with another seed; beta
 Interrupted, the same command goes on where it was. About half an hour on 2 CPU cores.
 """
 
-import argparse
-import json
-import statistics
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,9 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from feedback_grid import DELTA, PERCENTILES, SIDE, Task, difference, held_out_loss, tasks_of
-from held_out import without_test_split
-from provenance import provenance
+from feedback_grid import DELTA, PERCENTILES, Task, compared, held_out_loss, recorded, tasks_of
 
 from efsgd_jax import error_feedback_aggregate, fresh_key
 from efsgd_jax.privacy import DpSgdMechanism, calibrate_mechanism
@@ -139,8 +133,9 @@ class Trainer:
         return 100 * (1 - held_out_loss(self.task, state[0]) / begin)
 
 
-def complete(record: dict, task: Task, runs: int, save: Callable[[], None]) -> None:
-    """Does the runs that ``record`` lacks."""
+def complete(record: dict, path: Path, runs: int, save: Callable[[], None]) -> None:
+    """Does the runs that ``record`` lacks, on the images of a file."""
+    task = tasks_of(path, width=8, blocks=1)["efsgd_mixture"]
     if not record["clip_norms"]:
         norms = norm_of(Trainer(task, "none").gradients(task.init(jax.random.key(0)), jax.random.key(1)))
         record["clip_norms"] = {str(p): float(np.percentile(norms, p)) for p in PERCENTILES}
@@ -168,30 +163,10 @@ def to_table(record: dict) -> str:
             scores, plain = (record["scores"].get(f"{m}, {percentile}", []) for m in (mode, "none, SGD"))
             if min(len(scores), len(plain)) < 2:
                 continue
-            change, error = difference(scores, plain)
-            cell = f"{statistics.mean(scores):.1f} ({change:+.1f} ± {error:.1f})"
-            cells.append(f"**{cell}**" if abs(change) > 2 * error else cell)
+            cells.append(compared(scores, plain))
         lines.append(f"| {mode} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fashion_mnist", required=True, help="the .npz file")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--out", required=True, help="JSON file of results")
-    args = parser.parse_args()
-    out = Path(args.out)
-    empty: dict[str, Any] = {**provenance(), "clip_norms": {}, "tuning": {}, "scores": {}}
-    record = json.loads(out.read_text()) if out.is_file() else empty
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as directory:
-        path = without_test_split(args.fashion_mnist, "fashion_mnist", Path(directory), image_size=SIDE)
-        task = tasks_of(path, width=8, blocks=1)["efsgd_mixture"]
-        complete(record, task, args.runs, lambda: print(out.write_text(json.dumps(record, indent=1) + "\n"), end="\r"))
-    print(to_table(record))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(recorded(__doc__, complete, to_table))
