@@ -9,13 +9,16 @@ class DataKeys:
     """``config.data``: the data set and how its images are read.
 
     Attributes:
-      name: the data source: digits, mnist, fashion_mnist, npz, idx, folder, celeba or tfds:NAME.
+      name: the data source: digits, mnist, fashion_mnist, npz, idx, folder, parquet, celeba or tfds:NAME.
       path: file or directory of the data; not needed for digits, mnist and fashion_mnist.
       image_size: height and width in pixels to which images are cropped and resized; 0 keeps the source's own size (32
         for celeba).
-      channels: number of channels, 1 (grey) or 3 (RGB). 0 is 3 for image files (folder, celeba), and for the other
-        sources the number of channels of their arrays.
-      attribute: name of the attribute that is the label, for celeba and tfds.
+      channels: number of channels, 1 (grey) or 3 (RGB). 0 is 3 for image files (folder, parquet, celeba), and for
+        the other sources the number of channels of their arrays.
+      attribute: name of the attribute or column that is the label, for celeba, tfds, parquet and a folder with a list
+        of labels.
+      labels: for folder, a list of the images' labels, such as labels.csv, by its name below the path or its own path.
+        Empty for class folders, or for a list that has a known name, such as StyleGAN's dataset.json.
       classes: all classes, including any without an image, as their number or as their names with commas between them.
         Empty for the classes that the source names by its folders or by an array class_names. 1, or one name, is for
         images without labels: any labels are not read.
@@ -29,6 +32,7 @@ class DataKeys:
     image_size: int = 0
     channels: int = 0
     attribute: str = ""
+    labels: str = ""
     classes: str = ""
     value_range: str = ""
     test_fraction: float = 0.2

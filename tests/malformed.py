@@ -319,6 +319,8 @@ BIG = encode(Image.fromarray(RNG.integers(0, 256, (40, 30, 3), dtype=np.uint8)))
 TWO = {"classes": "2"}
 GZIPPED = gzip.compress(idx_header(8, 12, 8, 8) + IMAGES.tobytes())
 
+RGB = RNG.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+CHANNELS_FIRST = {"x_train": RGB.transpose(0, 3, 1, 2) / 255.0, "x_test": RGB[:4].transpose(0, 3, 1, 2)}
 IMAGE_CASES = [
     Case("16-bit gray", "folder", pictures("8.png", encode(gray_of("I;16", 65535))), expected=WHITE),
     Case("32-bit integers", "folder", pictures("8.tiff", encode(gray_of("I", 70000), "TIFF")), "b/8.tiff"),
@@ -339,7 +341,7 @@ IMAGE_CASES = [
     Case("zero bytes", "folder", pictures("8.png", b""), "b/8.png is empty"),
     Case("text as image", "folder", pictures("8.png", b"not an image"), "b/8.png (it is in no known format)"),
     Case("SVG as image", "folder", pictures("8.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "b/8.png"),
-    Case("huge header", "folder", pictures("8.png", header_of_a_huge_png()), "b/8.png"),
+    Case("huge header", "folder", pictures("8.png", header_of_a_huge_png()), "more than 178 million pixels"),
     Case("another size", "folder", pictures("8.png", BIG), "b/8.png"),
     Case("not square", "folder", pictures("8.png", BIG), expected=COLOUR, options={"image_size": 8}),
     Case("one pixel", "folder", pictures("8.png", encode(gray_of("L", 5).crop((0, 0, 1, 1)))), "b/8.png"),
@@ -389,7 +391,9 @@ NPZ_CASES = [
     Case("header with code", "npz", npz_of(x_train=npy_header((12, 8, 8)).replace(b"False", b"f()()")), "x_train"),
     Case("not an array inside", "npz", npz_of(x_train=b"rubbish"), "data.npz"),
     Case("bomb", "npz", npz_bomb, "x_train"),
-    Case("labels as strings", "npz", arrays(y_train=np.array(["a", "b"] * 6)), "data.npz"),
+    Case("labels as text", "npz", arrays(y_train=np.array(["b", "a"] * 6)), expected=IMAGES[0][..., None]),
+    Case("labels of another text", "npz", arrays(y_train=np.array(["a", "c"] * 6)), "'c' at index 1"),
+    Case("labels as bytes", "npz", arrays(y_train=np.array([b"a", b"b"] * 6)), "data.npz"),
     Case("labels as whole floats", "npz", arrays(y_train=LABELS.astype(float)), expected=IMAGES[0][..., None]),
     Case("labels as halves", "npz", arrays(y_train=LABELS + 0.5), "data.npz"),
     Case("labels not finite", "npz", arrays(y_train=np.where(LABELS, np.nan, 0)), "data.npz"),
@@ -409,7 +413,8 @@ NPZ_CASES = [
     Case("pixels of 16 bits", "npz", arrays(x_train=IMAGES.astype(np.uint16) * 257), "data.npz"),
     Case("negative pixels", "npz", arrays(x_train=IMAGES.astype(np.int16) - 128), "data.npz"),
     Case("big-endian pixels", "npz", arrays(x_train=IMAGES.astype(">i4")), expected=IMAGES[0][..., None]),
-    Case("channels first", "npz", arrays(x_train=np.zeros((12, 3, 8, 8), np.uint8)), "data.npz"),
+    Case("channels first", "npz", arrays(**CHANNELS_FIRST), expected=RGB[0]),
+    Case("four channels", "npz", arrays(x_train=np.zeros((12, 8, 8, 4), np.uint8)), "4 channels"),
     Case("a scalar", "npz", arrays(x_train=np.uint8(3)), "data.npz"),
     Case("no pixels", "npz", arrays(x_train=np.zeros((12, 0, 8), np.uint8)), "data.npz"),
     Case("a directory", "npz", lambda root: root, "npz"),

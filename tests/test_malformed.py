@@ -8,11 +8,13 @@ import os
 
 import numpy as np
 import pytest
-from malformed import CASES
+from layouts import LAYOUT_CASES
+from malformed import CASES as MALFORMED
 
 from efsgd_jax import load_dataset
 from efsgd_jax.errors import UserError
 
+CASES = MALFORMED + LAYOUT_CASES
 OUTCOMES: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
 
 
@@ -48,5 +50,5 @@ def test_malformed_input_is_refused_by_name_or_read_and_nothing_is_written(case,
 
 
 def test_the_corpus_is_large():
-    assert len(CASES) >= 60
+    assert len(CASES) >= 130
     assert len({(c.source, c.kind) for c in CASES}) == len(CASES)

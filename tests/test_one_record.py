@@ -4,10 +4,14 @@ Each source is read without and with one more record. Every other record must be
 order, with the same label and on the same side; or the data set with that record is refused, in one line.
 """
 
+import csv
 import functools
+import json
 import zipfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sklearn.datasets
 from malformed import encode, idx_header, prepared
@@ -124,6 +128,49 @@ def test_one_file_more_moves_no_other(write, layout, kind, tmp_path):
         if kind == "ordinary":
             assert all(read)
             assert all(declared)
+
+
+def write_listed(root, content, form="csv"):
+    """The files in one directory, and a list of their labels, the folders of ``content``."""
+    flat = {name.replace("/", "-"): (data, name.split("/")[0]) for name, data in content.items()}
+    write_folder(root, {name: data for name, (data, _) in flat.items()})
+    with (root / f"labels.{form}").open("w", newline="") as file:
+        if form == "csv":
+            csv.writer(file).writerows([("file", "label"), *((name, label) for name, (_, label) in flat.items())])
+        else:
+            file.writelines(json.dumps({"file": n, "label": label}) + "\n" for n, (_, label) in flat.items())
+    return root
+
+
+def write_parquet(root, content):
+    root.mkdir()
+    labels = [name.split("/")[0] for name in content]
+    pq.write_table(pa.table({"image": list(content.values()), "label": labels}), root / "0.parquet")
+    return root
+
+
+@pytest.mark.parametrize("kind", [f.kind for f in FILES])
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_one_listed_image_more_moves_no_other(form, kind, tmp_path):
+    record = next(f for f in FILES if f.kind == kind)
+    odd = {f"{record.label}/{record.name}": record.data}
+    write = write_parquet if form == "parquet" else functools.partial(write_listed, form=form)
+    source = "parquet" if form == "parquet" else "folder"
+    declared = {"classes": "a,b,c", **({} if form == "parquet" else {"labels": f"labels.{form}"})}
+    before = write(tmp_path / "before", tree([""]))
+    for place, content in (("first", {**odd, **tree([""])}), ("last", {**tree([""]), **odd})):
+        read = [check(source, before, write(tmp_path / place, content), **declared, **OPTIONS[0])]
+        assert all(read) or kind != "ordinary"
+
+
+def test_one_line_with_other_keys_moves_no_other(tmp_path):
+    before = write_listed(tmp_path / "before", tree([""]), "jsonl")
+    after = write_listed(tmp_path / "after", {**tree([""]), "a/5a.png": FILES[0].data}, "jsonl")
+    lines = (after / "labels.jsonl").read_text().splitlines()
+    other = json.dumps({"image": "a-5a.png", "class": "a", "file_number": 3})
+    for order in ([*lines[:-1], other], [other, *lines[:-1]]):
+        (after / "labels.jsonl").write_text("\n".join(order))
+        assert check("folder", before, after, classes="a,b,c", labels="labels.jsonl", image_size=8)
 
 
 def test_a_folder_that_was_not_declared_is_refused(tmp_path):

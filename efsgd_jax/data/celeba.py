@@ -1,7 +1,7 @@
 """The source ``celeba``: CelebA in its own file format, with aligned faces, binary attributes and a partition."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from efsgd_jax.data.scale import BYTES, Range
 from efsgd_jax.data.validate import check_path, one_line
 from efsgd_jax.errors import UserError
 
-WHAT = "the directory that holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt"
+WHAT = "the directory that holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt (or .csv)"
 DEFAULT_ATTRIBUTE = "Male"
 DEFAULT_SIZE = 32
 # The numbers of the parts in list_eval_partition.txt.
@@ -31,7 +31,8 @@ def read_celeba(
     """Reads CelebA's official training partition (0) and test partition (2), but not the validation partition (1).
 
     The lists may also lie in ``Anno/`` and ``Eval/`` and the faces in ``Img/img_align_celeba/``, as in the official
-    archive. An aligned face of 178x218 is cropped to its central 178x178 and resized with antialiasing.
+    archive, and may be .csv files, as on Kaggle, where the faces lie in ``img_align_celeba/img_align_celeba/``. An
+    aligned face of 178x218 is cropped to its central 178x178 and resized with antialiasing.
 
     Args:
       path: the root directory.
@@ -45,9 +46,11 @@ def read_celeba(
         unknown.
     """
     root = check_path(path, "celeba", WHAT)
-    faces = _find(root, "Img", "img_align_celeba", Path.is_dir)
-    partition_file = _find(root, "Eval", "list_eval_partition.txt", Path.is_file)
-    attribute_file = _find(root, "Anno", "list_attr_celeba.txt", Path.is_file)
+    faces = _find(root, "Img", ("img_align_celeba",), Path.is_dir)
+    if (faces / "img_align_celeba").is_dir():
+        faces = faces / "img_align_celeba"
+    partition_file = _find(root, "Eval", ("list_eval_partition.txt", "list_eval_partition.csv"), Path.is_file)
+    attribute_file = _find(root, "Anno", ("list_attr_celeba.txt", "list_attr_celeba.csv"), Path.is_file)
     wanted = attribute or DEFAULT_ATTRIBUTE
     labels = read_attribute(attribute_file, wanted)
     partition = read_partition(partition_file)
@@ -94,15 +97,18 @@ def read_celeba(
 
 
 def read_attribute(file: Path, attribute: str) -> dict[str, int]:
-    """Reads one attribute of ``list_attr_celeba.txt``: a dictionary from the file name to 0 or 1.
+    """Reads one attribute of ``list_attr_celeba``: a dictionary from the file name to 0 or 1.
 
-    The first line of the file is the number of images and the second the names of the attributes. Each further line is
-    of the form ``000001.jpg -1 1 ...``.
+    The first line of the .txt file is the number of images and the second the names of the attributes. Each further
+    line is of the form ``000001.jpg -1 1 ...``. The .csv file has no number of images, and a name for its first column.
 
     Raises:
       UserError: the file is malformed or has no such attribute.
     """
     lines = _lines(file)
+    if file.suffix == ".csv":  # brought to the form of the .txt file
+        first, *rest = lines or [""]
+        lines = [str(len(rest)), first.partition(",")[2].replace(",", " "), *(row.replace(",", " ") for row in rest)]
     if len(lines) < 3 or not lines[0].isdigit():
         raise UserError(f"{file} does not begin with a count and a line of attribute names; use CelebA's official list")
     names = lines[1].split()
@@ -129,14 +135,17 @@ def read_attribute(file: Path, attribute: str) -> dict[str, int]:
 
 
 def read_partition(file: Path) -> dict[str, int]:
-    """Reads ``list_eval_partition.txt``: a dictionary from the file name to 0 (train), 1 (validation) or 2 (test).
+    """Reads ``list_eval_partition``: a dictionary from the file name to 0 (train), 1 (validation) or 2 (test).
+
+    The .csv file has a line of names before the others.
 
     Raises:
       UserError: the file is malformed.
     """
     partition = {}
-    for number, line in enumerate(_lines(file), start=1):
-        fields = line.split()
+    is_csv = file.suffix == ".csv"
+    for number, line in enumerate(_lines(file)[is_csv:], start=1 + is_csv):
+        fields = line.replace(",", " ").split() if is_csv else line.split()
         if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
             raise UserError(f"{file} line {number} is {one_line(line)!r}; expected a file name and 0, 1 or 2")
         if fields[0] in partition:
@@ -152,9 +161,12 @@ def _lines(file: Path) -> list[str]:
         raise UserError(f"cannot read {file} ({one_line(error)}); fetch the file again") from error
 
 
-def _find(root: Path, folder: str, name: str, is_there: Callable[[Path], bool]) -> Path:
-    """The path of ``name`` in ``root`` or, as in the official archive, in its ``folder``."""
-    for candidate in (root / name, root / folder / name):
+def _find(root: Path, folder: str, names: Sequence[str], is_there: Callable[[Path], bool]) -> Path:
+    """The path of one of ``names`` in ``root`` or, as in the official archive, in its ``folder``."""
+    for candidate in [place / name for name in names for place in (root, root / folder)]:
         if is_there(candidate):
             return candidate
-    raise UserError(f"{root} holds neither {name} nor {folder}/{name}; set --config.data.path to {WHAT}")
+    packed = next((path for place in (root, root / folder) if (path := place / f"{names[0]}.zip").is_file()), None)
+    if packed:
+        raise UserError(f"{packed} is packed; unzip it there")
+    raise UserError(f"{root} holds neither {names[0]} nor {folder}/{names[0]}; set --config.data.path to {WHAT}")

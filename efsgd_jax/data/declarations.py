@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from efsgd_jax.data.validate import one_line
 from efsgd_jax.errors import UserError
 
@@ -114,6 +116,41 @@ def declared_folders(declared: int | tuple[str, ...] | None, folders: list[str],
             )
         return declared
     return declared_classes(declared, tuple(folders), where) or ()
+
+
+def label_numbers(labels: np.ndarray, names: tuple[str, ...] | None, what: str, where: str) -> np.ndarray:
+    """The position of each text label ``[N]`` or ``[N, 1]`` among the names; labels that are not text stay as they are.
+
+    Args:
+      labels: the labels.
+      names: the declared names; None if none were declared.
+      what: name of the labels, for errors.
+      where: the source, for errors.
+
+    Raises:
+      UserError: no names were declared, or a label is not among them.
+
+    Examples:
+      >>> label_numbers(np.array(["b", "a", "b"]), ("a", "b"), "labels", "here")
+      array([1, 0, 1])
+    """
+    if labels.dtype.kind != "U":
+        return labels
+    if names is None:
+        found = sorted(set(map(str, labels.flat)))
+        count = len(found) if set(found) == set(map(str, range(len(found)))) else 0
+        raise UserError(
+            f"{where}: the classes are public, and have to be declared: set --config.data.classes="
+            f"{count or one_line(','.join(found))}, and add any class that has no image"
+        )
+    numbers = {name: i for i, name in enumerate(names)}
+    unknown = next(((i, str(label)) for i, label in enumerate(labels.flat) if str(label) not in numbers), None)
+    if unknown:
+        raise UserError(
+            f"{where}: the {what} contain {one_line(unknown[1])!r} at index {unknown[0]}, which is not among the "
+            f"declared classes ({_some(names)}); repair that label or add it to --config.data.classes"
+        )
+    return np.array([numbers[str(label)] for label in labels.flat], np.int64)
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from efsgd_jax.data.extras import is_dicom, open_dicom, optional_extensions
 from efsgd_jax.data.resize import crop_and_resize
 from efsgd_jax.data.scale import Range, advice, describe, first_outside, to_bytes
 from efsgd_jax.data.split import record_hash
@@ -28,9 +29,11 @@ _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 @functools.cache
 def image_extensions() -> frozenset[str]:
-    """The file name extensions, in lower case and with the dot, of the formats that the installed Pillow can decode."""
+    """The file name extensions, in lower case and with the dot, of the formats that can be decoded: those of the
+    installed Pillow and of optional packages."""
+    optional = optional_extensions()
     registered = Image.registered_extensions()  # also fills Image.OPEN
-    return frozenset(ext for ext, fmt in registered.items() if fmt in Image.OPEN and fmt not in _NOT_DECODED)
+    return optional | {ext for ext, fmt in registered.items() if fmt in Image.OPEN and fmt not in _NOT_DECODED}
 
 
 class Decoded(NamedTuple):
@@ -85,7 +88,7 @@ def decode_image(
     if not data:
         raise UserError(f"the image {where} is empty (0 bytes); repair or remove the file")
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with open_dicom(data, value_range is not None) if is_dicom(data) else Image.open(io.BytesIO(data)) as opened:
             opened.load()
             gray = opened.mode in _GRAY_MODES
             image = _to_8_bits(ImageOps.exif_transpose(opened), channels, value_range)
@@ -93,6 +96,11 @@ def decode_image(
         raise UserError(f"cannot decode the image {where} (it is in no known format); repair or remove it") from error
     except _OutOfRange as error:
         raise UserError(f"the image {where} {error}") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"the image {where} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} million pixels, too many "
+            "for one image; make it smaller with another program"
+        ) from error
     # On damaged bytes Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, IndexError and others.
     except Exception as error:
         raise UserError(f"cannot decode the image {where} ({one_line(error)}); repair or remove the file") from error

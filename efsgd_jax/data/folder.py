@@ -1,23 +1,18 @@
-"""The source ``folder``: a directory or a .zip file of class folders, optionally below train/ and test/."""
+"""The source ``folder``: a directory or a .zip file of images, in class folders or with a list of their labels."""
 
-import contextlib
-import os
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from efsgd_jax.data.archives import check_member, check_name
 from efsgd_jax.data.declarations import declared_folders, only_class
-from efsgd_jax.data.decode import decode_all, image_extensions, warn_of_conversion
-from efsgd_jax.data.layout import Parts, layout_of
-from efsgd_jax.data.links import Seen
+from efsgd_jax.data.decode import decode_all, warn_of_conversion
+from efsgd_jax.data.label_files import Labels, find_labels, unused_list
+from efsgd_jax.data.layout import Layout, Parts, layout_of
 from efsgd_jax.data.raw import RawDataset
 from efsgd_jax.data.scale import BYTES, Range
-from efsgd_jax.data.validate import check_path, one_line
+from efsgd_jax.data.tree import Tree, open_tree, warn_of_others
+from efsgd_jax.data.validate import check_path
 from efsgd_jax.errors import UserError
 
 WHAT = "a directory or .zip of class folders"
@@ -29,8 +24,10 @@ def read_folder(
     channels: int | None,
     classes: int | tuple[str, ...] | None = None,
     value_range: Range | None = None,
+    labels: str = "",
+    attribute: str | None = None,
 ) -> RawDataset:
-    """Reads all images below ``path``; the label of an image is its class folder.
+    """Reads all images below ``path``; the label of an image is its class folder, or that in a list of labels.
 
     The layout is ``<class>/**/<image>`` or ``{train,test}/<class>/**/<image>``; a single directory around either is
     skipped. The training part may also be named ``training``. The test part is the first of ``test``, ``testing``,
@@ -38,8 +35,11 @@ def read_folder(
     off later. If a single class is declared, the images have no labels: folders other than the two parts' mean nothing,
     and there need not be any. The layout depends on the names of directories only. The classes are the names of the
     class folders of both parts, also of those without an image, in sorted order; or the declared classes, in their
-    order. Hidden files, ``__MACOSX`` and files without an image's extension are ignored. A zip file is read in memory
-    and never extracted.
+    order. Hidden files and ``__MACOSX`` are ignored, and a warning counts other files that were not read. A zip file is
+    read in memory and never extracted.
+
+    If there is a list of labels (see ``label_files.find_labels``), folders other than the two parts' mean nothing. Its
+    labels are text, and the classes must be declared.
 
     Args:
       path: the directory or .zip file.
@@ -47,29 +47,36 @@ def read_folder(
       channels: number of channels, 1 or 3; None means 3.
       classes: the declared classes, as ``parse_classes`` returns them.
       value_range: the range of the numbers in the files; None for the full range of their bits.
+      labels: the list of labels, by its name below ``path`` or its own path; "" for StyleGAN's dataset.json and Hugging
+        Face's metadata files, where they are there.
+      attribute: the column of the list with the labels; None for one with a usual name.
 
     Raises:
-      UserError: there are no images or no class folders, a class folder was not declared, an image cannot be decoded,
-        two files are links to the same file, or sizes differ without ``image_size``.
+      UserError: there are no images or no class folders, a class folder was not declared, an image cannot be decoded or
+        is not in the list of labels, two files are links to the same file, or sizes differ without ``image_size``.
     """
     root = check_path(path, "folder", WHAT)
-    with _open(root) as (members, directories, read):
-        if not members:
+    with open_tree(root, WHAT) as tree:
+        if not tree.images:
+            warn_of_others(tree)
             raise UserError(f"{root} contains no image files; set --config.data.path to {WHAT} of images")
-        layout = layout_of(directories, root)
-        below = layout.unlabelled if only_class(classes) else layout.below
-        train = below(members, layout.train)
-        test = below(members, layout.test) if layout.test else []
-        names = declared_folders(classes, layout.classes, str(root))
-        labels = {} if only_class(classes) else {name: i for i, name in enumerate(names)}
+        layout = layout_of(tree.directories, root)
+        parts = [part for part in (layout.train, layout.test) if part is not None]
+        lists = {} if only_class(classes) else find_labels(tree, labels, attribute, parts)
+        by_folder = not lists and not only_class(classes)
+        below = layout.below if by_folder else layout.unlabelled
+        try:
+            train = below(tree.images, layout.train)
+            test = below(tree.images, layout.test) if layout.test else []
+        except UserError as error:
+            raise UserError(f"{error}{unused_list(tree)}") from error
+        names = None if lists else declared_folders(classes, layout.classes, str(root))
         ordered, target = train + test, channels or 3
         if not train:
             raise UserError(f"{'/'.join((str(root), *layout.train))} contains no image files; add training images")
-        images, gray, hashes = decode_all(
-            ordered, read, lambda member: f"{root}/{'/'.join(member)}", image_size, target, value_range
-        )
-        found = [labels[layout.class_of(member)] if labels else 0 for member in ordered]
-        all_labels = np.array(found, np.int64)
+        all_labels = _listed(lists, ordered, tree) if lists else _numbers(layout, ordered, names or (), by_folder)
+        images, gray, hashes = decode_all(ordered, tree.read, tree.name, image_size, target, value_range)
+        warn_of_others(tree)
     source, num_train = f"folder:{root}", len(train)
     warn_of_conversion(gray, target, channels, source)
     return RawDataset(
@@ -85,87 +92,21 @@ def read_folder(
     )
 
 
-@contextlib.contextmanager
-def _open(root: Path) -> Iterator[tuple[list[Parts], set[Parts], Callable[[Parts], bytes]]]:
-    """Opens ``root``, a directory or a .zip file.
-
-    Yields:
-      The image files as sorted tuples of path parts, the directories that are not hidden, and a function that reads a
-      file.
-    """
-    if root.is_dir():
-
-        def read_file(parts: Parts) -> bytes:
-            file = root.joinpath(*parts)
-            check_member(file.stat().st_size, str(file))
-            return file.read_bytes()
-
-        directories: set[Parts] = set()
-        yield _images(list(_walk(root, directories))), directories, read_file
-        return
-    try:
-        archive = zipfile.ZipFile(root)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{root} is neither a directory nor a readable .zip ({one_line(error)}); set {WHAT}") from error
-    with archive:
-        infos: dict[Parts, zipfile.ZipInfo] = {}
-        inside: set[Parts] = set()
-        for info in archive.infolist():
-            check_name(info.filename, str(root))
-            parts = PurePosixPath(info.filename).parts
-            # A zip file may lack entries for directories, so that they are also derived from the paths of the files.
-            above = parts if info.is_dir() else parts[:-1]
-            inside.update(above[:i] for i in range(1, len(above) + 1) if not _is_hidden(above[:i]))
-            if info.is_dir():
-                continue
-            if parts in infos:
-                raise UserError(f"{root} holds {info.filename} twice; zip it again")
-            infos[parts] = info
-
-        def read(parts: Parts) -> bytes:
-            check_member(infos[parts].file_size, f"{'/'.join(parts)} in {root}")
-            try:
-                return archive.read(infos[parts])
-            # RuntimeError: encrypted; NotImplementedError: a compression method that Python lacks.
-            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-                raise UserError(f"cannot read {'/'.join(parts)} in {root} ({one_line(error)}); zip it again") from error
-
-        yield _images(list(infos)), inside, read
+def _numbers(layout: Layout, images: Sequence[Parts], names: Sequence[str], by_folder: bool) -> np.ndarray:
+    """The number of each image's class folder among ``names``; zeros if folders are not classes."""
+    numbers = {name: i for i, name in enumerate(names)}
+    return np.array([numbers[layout.class_of(image)] if by_folder else 0 for image in images], np.int64)
 
 
-def _walk(root: Path, directories: set[Parts]) -> Iterator[Parts]:
-    """Yields all files below ``root``, following links, and adds directories that are not hidden to ``directories``.
-
-    A directory or image that is reached twice by links is an error, which also ends loops of links.
-    """
-    seen = Seen()
-
-    def unreadable(error: OSError) -> NoReturn:
-        raise UserError(f"cannot read {error.filename} ({error.strerror}); change its permissions") from error
-
-    for directory, below, names in os.walk(root, followlinks=True, onerror=unreadable):
-        below.sort()
-        seen.check(Path(directory))
-        here = Path(directory).relative_to(root).parts
-        if here and not _is_hidden(here):
-            directories.add(here)
-        for name in sorted(names):
-            file, parts = Path(directory, name), (*here, name)
-            if _is_image(parts):
-                if not file.is_file():
-                    raise UserError(f"{file} is a link to nothing, or no regular file; remove it")
-                seen.check(file)
-            yield parts
-
-
-def _images(files: list[Parts]) -> list[Parts]:
-    return sorted(parts for parts in files if _is_image(parts))
-
-
-def _is_image(parts: Parts) -> bool:
-    return PurePosixPath(parts[-1]).suffix.lower() in image_extensions() and not _is_hidden(parts)
-
-
-def _is_hidden(parts: Parts) -> bool:
-    """Whether a part of the path is hidden, or is the folder of metadata that macOS adds to zip files."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+def _listed(lists: dict[Parts, Labels], images: Sequence[Parts], tree: Tree) -> np.ndarray:
+    """The label of each image as text, from the list of the closest directory above it."""
+    result = dict.fromkeys(images, "")
+    groups: dict[Parts, list[Parts]] = {}
+    for image in images:
+        above = next((image[:i] for i in range(len(image), -1, -1) if image[:i] in lists), None)
+        if above is None:
+            raise UserError(f"{tree.name(image)} is below no list of labels; the lists are of other directories")
+        groups.setdefault(above, []).append(image)
+    for above, members in groups.items():
+        result.update(zip(members, lists[above].of(members), strict=True))
+    return np.array([result[image] for image in images])

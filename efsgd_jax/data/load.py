@@ -11,12 +11,13 @@ from efsgd_jax.data.download import CLASS_NAMES, read_known
 from efsgd_jax.data.folder import read_folder
 from efsgd_jax.data.idx import read_idx
 from efsgd_jax.data.npz import read_npz
+from efsgd_jax.data.parquet import read_parquet
 from efsgd_jax.data.raw import RawDataset, to_dataset
 from efsgd_jax.data.scale import Range
 from efsgd_jax.data.tfds import read_tfds
 from efsgd_jax.errors import UserError
 
-SOURCES = ("digits", "mnist", "fashion_mnist", "npz", "idx", "folder", "celeba", "tfds:NAME")
+SOURCES = ("digits", "mnist", "fashion_mnist", "npz", "idx", "folder", "parquet", "celeba", "tfds:NAME")
 # Largest image size that is accepted, to bound the memory. It is far above the sizes that are feasible with privacy.
 MAX_SIDE = 1024
 
@@ -31,6 +32,7 @@ def load_dataset(
     test_fraction: float = 0.2,
     classes: str | None = None,
     value_range: str | None = None,
+    labels: str = "",
 ) -> Dataset:
     """Reads a labelled image set.
 
@@ -39,20 +41,22 @@ def load_dataset(
 
     Args:
       name: ``digits`` (bundled, 8x8), ``mnist`` and ``fashion_mnist`` (path, cache or download), ``npz``, ``idx``,
-        ``folder`` (a directory or .zip), ``celeba``, or ``tfds:NAME``.
+        ``folder`` (a directory or .zip), ``parquet``, ``celeba``, or ``tfds:NAME``.
       path: the file or directory; for ``tfds:NAME`` the data_dir.
       image_size: height and width to which images are centre-cropped and resized; None keeps the source's own size
         (32 for CelebA).
       channels: number of channels, 1 (grey) or 3 (RGB), to which every image is converted; None means 3 for image files
-        (``folder``, ``celeba``), and for the other sources the number of channels of their arrays.
-      attribute: name of the attribute that is the label, for ``celeba`` (default "Male") and ``tfds:NAME`` (default
-        "label").
+        (``folder``, ``parquet``, ``celeba``), and for the other sources the number of channels of their arrays.
+      attribute: name of the attribute or column that is the label, for ``celeba`` (default "Male"), ``tfds:NAME``,
+        ``parquet`` and a ``folder`` with a list of labels (default "label").
       test_fraction: probability of each record to be held out, if the source has no test part; the choice depends on
         the record's own bytes.
       classes: the number of classes or their names with commas between them; None for the classes that the source names
         by its folders or by an array ``class_names``.
       value_range: the values that become black and white, such as ``0..16``; None for 0..255 if the values are integers
         and 0..1 if they are floats.
+      labels: for ``folder``, the list of the images' labels, such as ``labels.csv``, by its name below ``path`` or its
+        own path; "" for class folders, or for a list that has a known name, such as StyleGAN's dataset.json.
 
     Returns:
       A ``Dataset``; classes without an image are possible.
@@ -65,9 +69,9 @@ def load_dataset(
       >>> data.train_images.shape, data.test_images.shape, data.spec.num_classes
       ((1422, 8, 8, 1), (375, 8, 8, 1), 10)
     """
-    _check_arguments(name, path, image_size, channels, attribute, test_fraction, value_range)
+    _check_arguments(name, path, image_size, channels, attribute, test_fraction, value_range, labels)
     declared, limits = parse_classes(classes or ""), parse_value_range(value_range or "")
-    raw = _read(name, path, image_size, channels, attribute, declared, limits)
+    raw = _read(name, path, image_size, channels, attribute, declared, limits, labels)
     return to_dataset(
         raw,
         image_size=image_size,
@@ -88,6 +92,7 @@ def _read(
     attribute: str | None,
     classes: int | tuple[str, ...] | None,
     value_range: Range | None,
+    labels: str,
 ) -> RawDataset:
     if name.startswith("tfds:"):
         return read_tfds(name.removeprefix("tfds:"), path, attribute)
@@ -101,7 +106,9 @@ def _read(
         case "idx":
             return read_idx(path)
         case "folder":
-            return read_folder(path, image_size, channels, classes, value_range)
+            return read_folder(path, image_size, channels, classes, value_range, labels, attribute)
+        case "parquet":
+            return read_parquet(path, image_size, channels, classes, value_range, attribute)
         case "celeba":
             return read_celeba(path, attribute, image_size, channels, value_range)
     close = difflib.get_close_matches(name, SOURCES, n=1)
@@ -117,6 +124,7 @@ def _check_arguments(
     attribute: str | None,
     test_fraction: float,
     value_range: str | None,
+    labels: str,
 ) -> None:
     if not 0.0 < test_fraction < 1.0:
         raise UserError(f"test_fraction is {test_fraction}; set --config.data.test_fraction between 0 and 1, as 0.2")
@@ -132,5 +140,7 @@ def _check_arguments(
         raise UserError(
             f"value_range is {value_range!r}, but that of 'digits' is known: 0..16; remove --config.data.value_range"
         )
-    if attribute is not None and name != "celeba" and not name.startswith("tfds:"):
+    if labels and name != "folder":
+        raise UserError(f"labels is {labels!r}, but only 'folder' has a list of labels; remove --config.data.labels")
+    if attribute is not None and name not in ("celeba", "folder", "parquet") and not name.startswith("tfds:"):
         raise UserError(f"attribute is {attribute!r}, but {name!r} has no attributes; remove --config.data.attribute")

@@ -1,9 +1,9 @@
-"""The source ``npz``: a NumPy archive with Keras' keys x_train, y_train, x_test, y_test; optionally class_names."""
+"""The source ``npz``: a NumPy archive of images and labels, under the keys of Keras, MedMNIST and others."""
 
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,18 +15,39 @@ from efsgd_jax.errors import UserError
 WHAT = "an .npz file with x_train, y_train (and x_test, y_test)"
 
 
+class Keys(NamedTuple):
+    """The names of the arrays in a file; a file without test arrays is split later."""
+
+    images: str
+    labels: str
+    test_images: str
+    test_labels: str
+
+
+# Of Keras, of MedMNIST, of data without a split, and of numpy.savez with two arrays that were not named.
+KNOWN_KEYS = (
+    Keys("x_train", "y_train", "x_test", "y_test"),
+    Keys("train_images", "train_labels", "test_images", "test_labels"),
+    Keys("x", "y", "", ""),
+    Keys("images", "labels", "", ""),
+    Keys("arr_0", "arr_1", "", ""),
+)
+
+
 def read_npz(
     path: Path | str | None, class_names: tuple[str, ...] | None = None, *, labelled: bool = True
 ) -> RawDataset:
-    """Reads the arrays of ``path``: images ``[N, H, W]`` or ``[N, H, W, C]``, labels ``[N]`` or ``[N, 1]``.
+    """Reads the arrays of ``path``: images ``[N, H, W]``, ``[N, H, W, C]`` or ``[N, C, H, W]``, labels ``[N]`` or
+    ``[N, 1]``.
 
-    An array ``class_names`` of K strings in the file names the labels 0..K-1, unless the argument ``class_names`` is
-    given. Pickled (object) arrays are never loaded, since unpickling can run arbitrary code from the file.
+    Their names are one of ``KNOWN_KEYS``; MedMNIST's validation part is not read. An array ``class_names`` of K strings
+    in the file names the labels 0..K-1, unless the argument ``class_names`` is given. Pickled (object) arrays are never
+    loaded, since unpickling can run arbitrary code from the file.
 
     Args:
       path: the .npz file.
       class_names: one name per label; None for those in the file, if it has any.
-      labelled: whether labels are read; if not, they are zeros, and only x_train is needed.
+      labelled: whether labels are read; if not, they are zeros, and only images are needed.
 
     Raises:
       UserError: the file does not exist, is not an archive or is damaged, has object arrays, or lacks a key.
@@ -39,23 +60,41 @@ def read_npz(
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise UserError(f"{file} holds a single array, not an archive; save it with numpy.savez as {WHAT}")
     with archive:
-        keys = list(archive.files)
-        missing = [key for key in ("x_train", "y_train")[: 1 + labelled] if key not in keys]
-        if labelled and ("x_test" in keys) != ("y_test" in keys):
-            missing += [key for key in ("x_test", "y_test") if key not in keys]
-        if missing:
-            raise UserError(
-                f"{file} has no array {' or '.join(missing)} (it has: {', '.join(keys) or 'nothing'}); supply {WHAT}"
-            )
-        has_test = "x_test" in keys
+        present = list(archive.files)
+        keys = _keys(present, file, labelled)
+        has_test = keys.test_images in present
         return RawDataset(
-            train_images=_array(archive, "x_train", file),
-            train_labels=_array(archive, "y_train", file) if labelled else np.zeros(0),
-            test_images=_array(archive, "x_test", file) if has_test else None,
-            test_labels=_array(archive, "y_test", file) if has_test and labelled else None,
-            class_names=class_names or (_names(archive, file) if "class_names" in keys else None),
+            train_images=_array(archive, keys.images, file),
+            train_labels=_array(archive, keys.labels, file) if labelled else np.zeros(0),
+            test_images=_array(archive, keys.test_images, file) if has_test else None,
+            test_labels=_array(archive, keys.test_labels, file) if has_test and labelled else None,
+            class_names=class_names or (_names(archive, file) if "class_names" in present else None),
             source=f"npz:{file}",
         )
+
+
+def _keys(present: list[str], file: Path, labelled: bool) -> Keys:
+    """The first of ``KNOWN_KEYS`` whose images are there.
+
+    Raises:
+      UserError: there are no images under a known name, no labels, or only one of the test part's two arrays.
+    """
+    keys = next((keys for keys in KNOWN_KEYS if keys.images in present), KNOWN_KEYS[0])
+    missing = [key for key in (keys.images, keys.labels)[: 1 + labelled] if key not in present]
+    test = (keys.test_images, keys.test_labels)
+    if labelled and sum(key in present for key in test) == 1:
+        missing += [key for key in test if key not in present]
+    if not missing:
+        return keys
+    advice = f"supply {WHAT}"
+    if len(present) >= 2 and keys.images not in present:
+        advice += (
+            f", such as by: python -c \"import numpy as np; d = np.load({str(file)!r}); np.savez('new.npz', "
+            f"x_train=d['{present[0]}'], y_train=d['{present[1]}'])\""
+        )
+    elif keys.labels in missing:
+        advice += ", or for images without labels set --config.data.classes=1"
+    raise UserError(f"{file} has no array {' or '.join(missing)} (it has: {', '.join(present) or 'nothing'}); {advice}")
 
 
 def _names(archive: Any, file: Path) -> tuple[str, ...]:

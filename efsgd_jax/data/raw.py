@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from efsgd_jax.data.dataset import Dataset
-from efsgd_jax.data.declarations import declared_classes, only_class
+from efsgd_jax.data.declarations import declared_classes, label_numbers, only_class
 from efsgd_jax.data.resize import convert_channels, resize_square
 from efsgd_jax.data.scale import Range
 from efsgd_jax.data.split import array_hashes, split_by_record
@@ -19,7 +19,7 @@ class RawDataset:
 
     Attributes:
       train_images: ``[N, H, W]`` or ``[N, H, W, C]``, uint8 or a float or integer type that ``check_images`` accepts.
-      train_labels: ``[N]`` or ``[N, 1]``.
+      train_labels: ``[N]`` or ``[N, 1]``, numbers or text.
       source: description of where the arrays came from; error messages begin with it.
       test_images: test images, like the training images; None if the source has no test part, so that some of the
         training images are held out, each independently of the others.
@@ -85,7 +85,8 @@ def to_dataset(
     names = declared_classes(classes, raw.class_names, where)
     if raw.test_images is None or raw.test_labels is None:
         (images,) = check_images([raw.train_images], ["training images"], where, value_range)
-        labels = check_labels(raw.train_labels, len(images), "training labels", where)
+        numbers = label_numbers(raw.train_labels, names, "training labels", where)
+        labels = check_labels(numbers, len(images), "training labels", where)
         # Labels are checked before the split, so that the indices in messages are those of the user's own array.
         class_names = check_classes(labels, labels[:0], names, where)  # labels[:0]: there are no test labels yet
         hashes = raw.record_hashes()
@@ -96,8 +97,10 @@ def to_dataset(
         train_images, test_images = check_images(
             [raw.train_images, raw.test_images], ["training images", "test images"], where, value_range
         )
-        train_labels = check_labels(raw.train_labels, len(train_images), "training labels", where)
-        test_labels = check_labels(raw.test_labels, len(test_images), "test labels", where)
+        train_numbers = label_numbers(raw.train_labels, names, "training labels", where)
+        test_numbers = label_numbers(raw.test_labels, names, "test labels", where)
+        train_labels = check_labels(train_numbers, len(train_images), "training labels", where)
+        test_labels = check_labels(test_numbers, len(test_images), "test labels", where)
         class_names = check_classes(train_labels, test_labels, names, where)
         hashes = raw.record_hashes() if names_duplicates else []
         if train_images.shape[3] != test_images.shape[3] and channels is None:

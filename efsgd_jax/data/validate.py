@@ -16,26 +16,27 @@ def one_line(error: object) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def check_path(path: Path | str | None, source: str, what: str) -> Path:
+def check_path(path: Path | str | None, source: str, what: str, key: str = "data.path") -> Path:
     """Checks that ``path`` is an existing file or directory, and returns it with ``~`` expanded.
 
     Args:
       path: the path, or None if none was given.
       source: name of the data source, for errors.
       what: what the path should be, for errors.
+      key: the config key that has the path, for errors.
 
     Raises:
       UserError: no path was given, or it does not exist or cannot be read.
     """
     if path is None or not str(path):
-        raise UserError(f"data source {source!r} needs a path to {what}; set --config.data.path=PATH")
+        raise UserError(f"data source {source!r} needs a path to {what}; set --config.{key}=PATH")
     result = Path(path).expanduser()
     try:
         exists = result.exists()
     except OSError as error:
-        raise UserError(f"cannot read --config.data.path={result}: {one_line(error)}") from error
+        raise UserError(f"cannot read --config.{key}={result}: {one_line(error)}") from error
     if not exists:
-        raise UserError(f"no such file or directory: {result}; set --config.data.path to {what}")
+        raise UserError(f"no such file or directory: {result}; set --config.{key} to {what}")
     return result
 
 
@@ -74,13 +75,14 @@ def _check_shape(images: np.ndarray, name: str, where: str) -> np.ndarray:
     if images.ndim != 4:
         raise UserError(
             f"{where}: the {name} have shape {images.shape}; expected (N, height, width) or (N, height, width, "
-            "channels)"
+            "channels) or (N, channels, height, width)"
         )
+    if images.shape[3] not in (1, 3) and images.shape[1] in (1, 3):  # channels first, as in PyTorch
+        images = np.moveaxis(images, 1, 3)
     if images.shape[3] not in (1, 3):
-        hint = "move the channels last" if images.shape[1] in (1, 3) else "store gray (1) or RGB (3) images"
         raise UserError(
             f"{where}: the {name} have shape {images.shape}, that is {images.shape[3]} channels where 1 or 3 are "
-            f"expected; {hint}"
+            "expected; store gray (1) or RGB (3) images"
         )
     if 0 in images.shape:
         raise UserError(f"{where}: the {name} have shape {images.shape}, which holds no pixels; store real images")

@@ -32,7 +32,7 @@ from efsgd_jax.training.grid import draw_grid
 
 PyTree = Any
 # Config keys that are not published: paths on the owner's machine, and train.seed, which reveals the noise.
-SECRET_KEYS = (("data", "path"), ("public", "path"), ("public", "weights"), ("train", "seed"))
+SECRET_KEYS = (("data", "path"), ("data", "labels"), ("public", "path"), ("public", "weights"), ("train", "seed"))
 # Fields of a mechanism that calibration finds, so that the configuration does not determine them.
 SOLVED = ("noise_multiplier", "fresh_share")
 # Largest difference of a pixel that is accepted, because rounding differs between machines.

@@ -72,6 +72,7 @@ def dataset_of(config: ConfigDict) -> Dataset:
         test_fraction=d.test_fraction,
         classes=d.get("classes") or None,  # runs of older versions lack this key
         value_range=d.get("value_range") or None,
+        labels=d.get("labels", ""),
     )
 
 
