@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from efsgd_jax.reports import Comparison, report
     from efsgd_jax.reports.comparison import compare
     from efsgd_jax.runs.fit import FitResult, fit
-    from efsgd_jax.runs.sampling import Samples, sample
+    from efsgd_jax.runs.sampling import Samples, sample, write_samples
 
 __all__ = [
     "Comparison",
@@ -40,6 +40,7 @@ __all__ = [
     "release_score",
     "report",
     "sample",
+    "write_samples",
 ]
 
 # The submodule of each name. It is imported when the name is first used, so that a program that only computes epsilons
@@ -64,6 +65,7 @@ _HOME = {
     "release_score": "evaluation.release_score",
     "report": "reports",
     "sample": "runs.sampling",
+    "write_samples": "runs.sampling",
 }
 
 

@@ -1,4 +1,4 @@
-"""Writes synthetic images to disk: as a grid in a PNG file, as an npz file, or as class folders of PNG files."""
+"""Pictures of synthetic images, and names of class folders."""
 
 import math
 import re
@@ -54,34 +54,24 @@ def save_grid(path: Path, grid: np.ndarray) -> None:
         enlarge(grid).save(temporary, format="PNG")
 
 
-def save_npz(path: Path, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> None:
-    """Writes an npz file that the data source ``npz`` can read, with the array names of Keras' data sets.
-
-    The arrays are ``x_train``, uint8 ``[n, S, S, C]`` (``[n, S, S]`` if grey), ``y_train``, which has the labels, and
-    ``class_names``, the names of the labels 0, 1 and so on.
-    """
-    pixels = images[..., 0] if images.shape[-1] == 1 else images
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, x_train=pixels, y_train=labels, class_names=np.array(class_names))
-
-
-def save_class_folders(directory: Path, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> None:
-    """Writes ``directory/CLASS/000000.png`` and so on, a layout that the data source ``folder`` can read."""
-    for label, name in enumerate(folder_names(class_names)):
-        folder = directory / name
-        folder.mkdir(parents=True, exist_ok=True)
-        for index in np.flatnonzero(labels == label):
-            to_pillow(images[index]).save(folder / f"{index:06d}.png")
-
-
 def folder_names(class_names: Sequence[str]) -> list[str]:
     """A folder name for each class that common file systems accept, such as "T-shirt_top" for "T-shirt/top".
 
-    If two names would be equal, apart from upper and lower case, or one would be empty, each is preceded by the number
-    of its class.
+    The sorted order of the folders is that of the classes, so that a reader that numbers sorted folders gives each
+    image the label that it has. To this end numbers are padded with zeros, and other names are preceded by the number
+    of their class, if their own order is another one. So they are, too, if two names would be equal, apart from upper
+    and lower case, or one would be empty.
+
+    Examples:
+      >>> folder_names(["T-shirt/top", "Bag"]), folder_names(["cat", "dog"])
+      (['0_T-shirt_top', '1_Bag'], ['cat', 'dog'])
+      >>> folder_names([str(i) for i in range(12)])[8:]
+      ['08', '09', '10', '11']
     """
+    width = len(str(len(class_names) - 1))
     names = [re.sub(r"[^\w. -]", "_", name).strip(" .")[:80] for name in class_names]
-    if len({n.lower() for n in names}) < len(names) or not all(names):
-        width = len(str(len(names) - 1))
+    if names == [str(i) for i in range(len(names))]:
+        return [name.zfill(width) for name in names]
+    if len({n.lower() for n in names}) < len(names) or not all(names) or names != sorted(names):
         names = [f"{i:0{width}d}_{n}" for i, n in enumerate(names)]
     return names

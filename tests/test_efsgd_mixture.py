@@ -8,7 +8,7 @@ import pytest
 from efsgd_jax import UserError, default_config, fit, load_dataset
 from efsgd_jax.config import validate
 from efsgd_jax.data import ImageSpec
-from efsgd_jax.runs.sampling import released_generator
+from efsgd_jax.runs.released import released_generator
 from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.synthesizers import method_named
 from efsgd_jax.synthesizers.efsgd_mixture.method import Decoder

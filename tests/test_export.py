@@ -14,7 +14,7 @@ from efsgd_jax import UserError, default_config, fit
 from efsgd_jax.cli.export import main as export_program
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.runs.export import export
-from efsgd_jax.runs.sampling import released_generator
+from efsgd_jax.runs.released import released_generator
 from efsgd_jax.runs.workdir import Workdir
 
 # A process in which importing anything of ours, or Flax, would fail.

@@ -5,7 +5,7 @@ import pytest
 
 from efsgd_jax import evaluate_samples, load_dataset
 from efsgd_jax.config import default_config
-from efsgd_jax.images import class_grid, save_npz
+from efsgd_jax.images import class_grid
 from efsgd_jax.training.brightness import brightness, warn_of_brightness
 
 DATA = load_dataset("digits")
@@ -28,7 +28,7 @@ def test_a_rare_class_does_not_move_the_brightness():
 
 
 def scored(tmp_path, images, labels):
-    save_npz(tmp_path / "samples.npz", images, labels, DATA.class_names)
+    np.savez(tmp_path / "samples.npz", x_train=images, y_train=labels)
     config = default_config("gaussian_mixture")
     options = {"classifiers": ("logistic_regression",), "classifier_seeds": 1, "metrics": ("utility", "fidelity")}
     return evaluate_samples(tmp_path / "samples.npz", config, **options)

@@ -7,7 +7,7 @@ import pytest
 
 from efsgd_jax import UserError, default_config, fit, load_dataset, sample
 from efsgd_jax.privacy import clipping_plan
-from efsgd_jax.runs.sampling import released_generator
+from efsgd_jax.runs.released import released_generator
 from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.synthesizers.efsgd_mixture.training import Start
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture

@@ -114,7 +114,7 @@ def test_hidden_feedback_reports_its_assumption_free_epsilon(small_config, finis
 
 def test_programs_print_what_a_person_needs(finished_run, tmp_path, capsys):
     assert draw([f"--workdir={finished_run.workdir}", f"--out={tmp_path / 'o'}", "--n=20", "--formats=grid"]) == 0
-    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["grid.png", "manifest.json"]
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["README.md", "grid.png", "manifest.json"]
     assert score([f"--workdir={finished_run.workdir}", "--n=100", "--metrics=utility",
                   "--classifiers=logistic_regression"]) == 0  # fmt: skip
     out = capsys.readouterr().out
@@ -150,7 +150,8 @@ def test_grids_have_one_row_per_class():
 
 
 def test_folder_names_are_safe_and_distinct():
-    assert folder_names(["T-shirt/top", "Bag"]) == ["T-shirt_top", "Bag"]
+    assert folder_names(["T-shirt/top", "Bag"]) == ["0_T-shirt_top", "1_Bag"]
+    assert folder_names(["Bag", "T-shirt/top"]) == ["Bag", "T-shirt_top"]
     assert folder_names(["a/b", "a_b"]) == ["0_a_b", "1_a_b"]
     assert folder_names(["..", "x"]) == ["0_", "1_x"]
 

@@ -163,7 +163,7 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = Non
     run_key, image_key = jax.random.split(fresh_key() if seed is None else jax.random.key(seed))
     released, white = _train(setup, present, run_key, progress)
     drawn_labels = np.arange(min(len(dataset.train_labels), MAX_IMAGES)) % dataset.spec.num_classes
-    drawn = draw(jax.jit(setup.generate), released, image_key, drawn_labels)
+    drawn = np.concatenate(list(draw(jax.jit(setup.generate), released, image_key, drawn_labels)))
     black = nearness(images, labels, drawn, drawn_labels)
     scores = {"white box": white, "black box": black}
     return RunAudit(

@@ -16,7 +16,11 @@ def make_parser() -> Parser:
     parser = Parser("evaluate", description="Score a finished run, or images from a file, by real data.")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--workdir", help="directory of a finished run")
-    what.add_argument("--samples", help="an .npz file with x_train and y_train, of whatever origin; needs --config")
+    what.add_argument(
+        "--samples",
+        help="images of whatever origin: a directory that sample wrote, class folders, Parquet, or an .npz file with "
+        "x_train and y_train; needs --config",
+    )
     parser.add_argument("--config", help="with --samples: the config whose data they are scored against")
     parser.add_argument("--protocol", help="a published protocol, one of " + ",".join(PROTOCOLS))
     parser.add_argument(

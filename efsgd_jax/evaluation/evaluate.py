@@ -108,12 +108,13 @@ def evaluate_samples(
     inception: str | Path | None = None,
     progress: bool = False,
 ) -> Scores:
-    """Scores images from a file, made by any system, against the data set of ``config``, and returns the scores.
+    """Scores images from a file or directory, made by any system, against the data set of ``config``.
 
-    The scores are not written to a run.
+    The scores are returned, and not written to a run.
 
     Args:
-      samples: an .npz file with ``x_train`` and ``y_train``, as ``sample`` writes it.
+      samples: an .npz file with ``x_train`` and ``y_train``, class folders, Parquet files, or a directory that
+        ``sample`` wrote.
       config: a configuration whose ``data`` group names the data set.
 
     The other arguments are those of ``evaluate``.

@@ -1,33 +1,43 @@
-"""Reads labelled images, made by any system, from an .npz file, to score them against a data set."""
+"""Reads labelled images, made by any system, from a file or directory, to score them against a data set."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from efsgd_jax.data import Dataset
+from efsgd_jax.data.declarations import label_numbers
+from efsgd_jax.data.folder import read_folder
 from efsgd_jax.data.npz import read_npz
+from efsgd_jax.data.parquet import read_parquet
+from efsgd_jax.data.raw import RawDataset
 from efsgd_jax.data.validate import check_images, check_labels
 from efsgd_jax.errors import UserError
+from efsgd_jax.images import folder_names
 from efsgd_jax.runs.sampling import Samples
+
+WHAT = "an .npz file with x_train and y_train, class folders, or a directory that sample wrote"
 
 
 def read_samples(path: str | Path, data: Dataset) -> Samples:
-    """Reads the images ``x_train`` and labels ``y_train`` of a file, as ``sample`` writes it.
+    """Reads the training part of what ``sample`` or another system wrote.
 
     Args:
-      path: the .npz file.
+      path: an .npz file; a directory or .zip of class folders; Parquet files; or a directory that ``sample`` wrote.
+        Class folders have the names of the data set's classes, or those that ``sample`` gives them.
       data: the data set whose image shape and classes the samples must have.
 
     Raises:
       UserError: there is no such file, it is damaged, an image has a NaN, the images have another size or number of
-        channels, a label is none of the classes, or a class has no image.
+        channels, a label or folder is none of the classes, or a class has no image.
     """
     file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(f"no such file: {file}; name an .npz file with x_train and y_train, as sample writes it")
-    raw = read_npz(file, data.class_names)
+    if not file.exists():
+        raise UserError(f"no such file: {file}; name {WHAT}")
+    raw = _read(file, data)
     (images,) = check_images([raw.train_images], ["images"], raw.source)
-    labels = check_labels(raw.train_labels, len(images), "labels", raw.source)
+    numbers = label_numbers(raw.train_labels, data.class_names, "labels", raw.source)
+    labels = check_labels(numbers, len(images), "labels", raw.source)
     if images.shape[1:] != data.spec.shape:
         raise UserError(
             f"{file}: the images are {_size(images.shape[1:])}; those of {data.source} are {_size(data.spec.shape)}"
@@ -43,6 +53,31 @@ def read_samples(path: str | Path, data: Dataset) -> Samples:
             "set that lacks a class cannot be compared with other scores"
         )
     return Samples(images, labels, data.class_names)
+
+
+def _read(path: Path, data: Dataset) -> RawDataset:
+    """Reads the files below ``path``, in the first of the formats that is there."""
+    if path.is_dir():
+        written = next((p for name in ("samples.npz", "png", "data") if (p := path / name).exists()), None)
+        path = written or path
+    if path.suffix == ".npz":
+        return read_npz(path, data.class_names)
+    channels = data.spec.channels
+    if path.suffix == ".parquet" or (path.is_dir() and any(path.rglob("*.parquet"))):
+        return read_parquet(path, None, channels)
+    if not path.is_dir() and path.suffix != ".zip":
+        raise UserError(f"{path} is not of a known format; name {WHAT}")
+    raw = read_folder(path, None, channels)
+    found = raw.class_names or ()
+    numbers = {name: i for names in (folder_names(data.class_names), data.class_names) for i, name in enumerate(names)}
+    unknown = [name for name in found if name not in numbers]
+    if unknown:
+        raise UserError(
+            f"{path} has the class folder {unknown[0]!r}; the classes of {data.source} are "
+            f"{', '.join(data.class_names)}"
+        )
+    labels = np.array([numbers[name] for name in found])[raw.train_labels]
+    return dataclasses.replace(raw, train_labels=labels)
 
 
 def _size(shape: tuple[int, ...]) -> str:

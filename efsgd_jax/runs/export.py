@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import atomic, check_new_directory, read_json, write_json, write_text
 from efsgd_jax.formatting import format_epsilon
-from efsgd_jax.runs.sampling import ReleasedGenerator, released_generator
+from efsgd_jax.runs.released import ReleasedGenerator, released_generator
 from efsgd_jax.runs.workdir import Workdir
 
 # Platforms for which the program is exported.

@@ -1,18 +1,56 @@
 """The privacy report of a run as text: ``PRIVACY.md``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from efsgd_jax.formatting import format_epsilon
+from efsgd_jax.runs.statement import statement
+
+# Fields of ``privacy.json`` and of a phase's parameters -> name in a table, and what it means.
+FACTS = {
+    "epsilon": ("epsilon", "what was spent, by privacy loss distributions (PLD): the guarantee"),
+    "delta": ("delta", "the delta at which epsilon was computed"),
+    "target_epsilon": ("target epsilon", "what could be spent at most"),
+    "epsilon_by_rdp_without_truncation": (
+        "epsilon by RDP",
+        "that of the same noise by Renyi differential privacy, without a limit on the size of batches, as many papers "
+        "state it; for comparison, not the guarantee, and usually larger",
+    ),
+    "neighbouring_relation": ("neighbouring relation", "the pairs of data sets that the guarantee compares"),
+    "steps": ("private steps", "how often real images were read"),
+}
+OF_A_PHASE = {
+    "mechanism": ("mechanism", "how real images are read"),
+    "sampler": ("sampler", "which of them take part in a step"),
+    "steps": ("steps", "how often the phase read real images"),
+    "sensitivity": ("sensitivity", "the most that one image can change a sum"),
+    "noise_multiplier": ("noise multiplier", "standard deviation of the noise, divided by the sensitivity"),
+    "sampling_probability": ("sampling probability", "with which an image takes part in a step"),
+    "capacity": ("capacity", "largest number of images in a step; more are left out"),
+    "share": ("share", "part of the budget of the phases that read all images"),
+    "l2_norm_clip": ("clip norm", "to which an image's gradient is scaled down"),
+    "feedback": ("error feedback", "what happens with the part that clipping removes"),
+    "feedback_l2_norm_clip": ("clip norm of the feedback", "largest norm of what is fed back"),
+    "feedback_decay": ("decay of the feedback", "factor by which it shrinks in a step"),
+    "feedback_share": ("share of the feedback", "part of the budget for it"),
+    "num_shards": ("shards", "disjoint parts of the images, each with a discriminator of its own"),
+    "images_per_step": ("images per step", "of a shard"),
+    "judges_per_step": ("judges per step", "shards that score generated images in a step"),
+    "trained_per_step": ("trained per step", "shards whose discriminators are trained in a step"),
+    "schedule": ("schedule", "which shards are trained in which step"),
+}
 
 
 def to_markdown(report: dict[str, Any]) -> str:
-    """The privacy report as Markdown. The first line states the guarantee, or that there is none and why."""
+    """The privacy report as Markdown. The first line states the guarantee, or that there is none and why.
+
+    A paragraph for people follows, then what is public, and tables of all facts that the guarantee depends on.
+    """
     if report["guarantee"]:
         head = f"# ({format_epsilon(report['epsilon'])}, {report['delta']:g})-differential privacy"
     else:
         head = f"# NOT PRIVATE: {report['reason_for_no_guarantee']}"
-    lines = [head, ""]
+    lines = [head, "", statement(report), "", _public_sentence(report["public"]), ""]
     if not report["delta_below_one_over_n"]:
         n = report["public"]["dataset_size"]
         lines += [f"**Weak delta**: {report['delta']:g} is not below 1/N for N = {n}.", ""]
@@ -27,19 +65,37 @@ def to_markdown(report: dict[str, Any]) -> str:
             for query in report["queries"]
         ]
     lines += [""] if "accountings" in report or "queries" in report else []
-    not_in_table = (
-        "guarantee", "reason_for_no_guarantee", "phases", "caveats", "software", "accountings", "accounting_meanings",
-        "queries", "public",
-    )  # fmt: skip
-    lines += [_public_sentence(report["public"]), "", "| | |", "|---|---|"]
-    lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report.items() if key not in not_in_table]
-    for phase in report["phases"]:
-        lines += ["", f"## Phase: {phase['name']}", "", "| | |", "|---|---|"]
-        facts = {k: v for k, v in phase.items() if k not in ("name", "mechanism_parameters")}
-        lines += [f"| {k.replace('_', ' ')} | {v} |" for k, v in (facts | phase["mechanism_parameters"]).items()]
-    lines += ["", *(f"- {caveat}" for caveat in report["caveats"]), ""]
-    lines += ["Made with " + ", ".join(f"{k} {v}" for k, v in report["software"].items()) + "."]
+    phases = [phase | phase["mechanism_parameters"] for phase in report["phases"]]
+    lines += ["## How it was computed", "", *_table(report, FACTS)]
+    for phase in phases:
+        lines += ["", f"## Phase: {phase['name']}", "", *_table(phase, OF_A_PHASE)]
+    lines += ["", "## The terms", ""]
+    lines += [f"- **{name}**: {meaning}" for name, meaning in _terms([report], FACTS) + _terms(phases, OF_A_PHASE)]
+    lines += ["", "## What is not covered", "", *(f"- {caveat}" for caveat in report["caveats"]), ""]
+    lines += [
+        "The mechanisms are proven in the documentation of efsgd_jax, and attacked by its audit (`efsgd audit`).",
+        "Made with " + ", ".join(f"{k} {v}" for k, v in report["software"].items()) + ".",
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _table(values: Mapping[str, Any], named: Mapping[str, tuple[str, str]]) -> list[str]:
+    """A table of the values that are there and have a name."""
+    rows = [f"| {n} | {_shown(key, values[key])} |" for key, (n, _) in named.items() if values.get(key) is not None]
+    return ["| | |", "|---|---|", *rows]
+
+
+def _terms(tables: Sequence[Mapping[str, Any]], named: Mapping[str, tuple[str, str]]) -> list[tuple[str, str]]:
+    """The names in the tables with their meanings, each once."""
+    return [term for key, term in named.items() if any(values.get(key) is not None for values in tables)]
+
+
+def _shown(key: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{part} {_shown(key, x)}" for part, x in value.items())
+    if "epsilon" in key and not isinstance(value, str):
+        return format_epsilon(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _public_sentence(public: Mapping[str, Any]) -> str:
@@ -48,6 +104,6 @@ def _public_sentence(public: Mapping[str, Any]) -> str:
     return (
         f"Public, and not protected: that there are {public['dataset_size']} training images, of the classes "
         f"{', '.join(public['classes'])}; that an image has {side}x{side} pixels and {channels} "
-        f"channel{'s' if channels > 1 else ''}; that values are read from the range {public['value_range']}."
+        f"channel{'s' if channels > 1 else ''}; that the range of values is {public['value_range']}."
         + (f" A network was pre-trained on public data: {pre_training}." if pre_training else "")
     )
