@@ -19,6 +19,12 @@ class DataKeys:
         of labels.
       labels: for folder, a list of the images' labels, such as labels.csv, by its name below the path or its own path.
         Empty for class folders, or for a list that has a known name, such as StyleGAN's dataset.json.
+      groups: which person, or other unit, each image is of, so that the guarantee is for one person with all their
+        images: for folder and celeba a list, such as patients.csv, or for folder the word folder, if the directory
+        above an image names the person; for npz the name of an array, for parquet of a column. Empty if each image is a
+        unit.
+      images_per_group: with groups, the largest number of images of a group that are used. Of a larger group, a choice
+        by hashes of its images is used.
       classes: all classes, including any without an image, as their number or as their names with commas between them.
         Empty for the classes that the source names by its folders or by an array class_names. 1, or one name, is for
         images without labels: any labels are not read.
@@ -33,6 +39,8 @@ class DataKeys:
     channels: int = 0
     attribute: str = ""
     labels: str = ""
+    groups: str = ""
+    images_per_group: int = 16
     classes: str = ""
     value_range: str = ""
     test_fraction: float = 0.2

@@ -149,6 +149,11 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = Non
         raise UserError(f"{canaries} canaries cannot show anything; use at least 20")
     statistics()  # raises before the training if jax-privacy is not installed
     validate(config)
+    if config.data.groups:
+        raise UserError(
+            "canaries are single images, and with --config.data.groups the unit is a person; audit the mechanisms: "
+            "python -m efsgd_jax audit"
+        )
     dataset = dataset_of(config)
     rng = np.random.default_rng(seed)
     images, labels = make_canaries(dataset.spec, canaries, rng)

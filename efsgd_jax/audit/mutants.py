@@ -11,6 +11,7 @@ from efsgd_jax.audit.mutant import Mutant, Patches
 from efsgd_jax.audit.shard_games import ShardGame, one_draw_for_all, pooled
 from efsgd_jax.audit.suite import mechanism
 from efsgd_jax.audit.tree_mutants import tree_mutants
+from efsgd_jax.audit.unit_games import by_image, unit_games
 from efsgd_jax.privacy import DpSgdMechanism, clipped_sum, feedback
 from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
@@ -144,5 +145,6 @@ def mutants() -> list[Mutant]:
             ),
             {"turn": one_draw_for_all},
         ),
+        *(Mutant(f"{game.name}, an image treated as the unit", game, {"records": by_image}) for game in unit_games()),
         *tree_mutants(),
     ]

@@ -15,6 +15,7 @@ from efsgd_jax.data.validate import check_path, one_line
 from efsgd_jax.errors import UserError
 
 WHAT = "the directory that holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt (or .csv)"
+IDENTITIES = "identity_CelebA.txt"
 DEFAULT_ATTRIBUTE = "Male"
 DEFAULT_SIZE = 32
 # The numbers of the parts in list_eval_partition.txt.
@@ -27,6 +28,7 @@ def read_celeba(
     image_size: int | None,
     channels: int | None,
     value_range: Range | None = None,
+    groups: str = "",
 ) -> RawDataset:
     """Reads CelebA's official training partition (0) and test partition (2), but not the validation partition (1).
 
@@ -40,6 +42,8 @@ def read_celeba(
       image_size: height and width of the images; default 32.
       channels: 1 or 3; None means 3.
       value_range: the range of the numbers in the image files; None for the full range of their bits.
+      groups: CelebA's list of identities, ``identity_CelebA.txt``, by its name in the directory or its own path; "" for
+        no groups.
 
     Raises:
       UserError: a list or a face is missing or malformed, two faces are links to the same file, or the attribute is
@@ -81,6 +85,11 @@ def read_celeba(
     )
     source = f"celeba:{root} ({wanted})"
     warn_of_conversion(gray, target, channels, source)
+    identities = read_identities(_identity_file(root, groups)) if groups else {}
+    without = next((name for name in names if groups and name not in identities), None)
+    if without:
+        raise UserError(f"{groups} has no line for {without}, which {partition_file} lists; use the official list")
+    known = next((str(root / place) for place in ("", "Anno") if (root / place / IDENTITIES).is_file()), "")
     all_labels = np.array([labels[name] for name in names], np.int64)
     num_train = len(train)
     return RawDataset(
@@ -93,7 +102,31 @@ def read_celeba(
         # The declared range was applied when the files were decoded, and must not be applied again.
         value_range=BYTES if value_range else None,
         hashes=hashes,
+        groups=np.array([identities[name] for name in names]) if groups else None,
+        known_groups=f"{IDENTITIES} in {known}" if known and not groups else "",
     )
+
+
+def _identity_file(root: Path, groups: str) -> Path:
+    inside = next((path for place in ("", "Anno") if (path := root / place / groups).is_file()), None)
+    return inside or check_path(groups, "celeba", IDENTITIES, key="data.groups")
+
+
+def read_identities(file: Path) -> dict[str, str]:
+    """Reads CelebA's ``identity_CelebA.txt``: a dictionary from the file name to the number of the person.
+
+    Raises:
+      UserError: the file is malformed.
+    """
+    identities: dict[str, str] = {}
+    for number, line in enumerate(_lines(file), start=1):
+        fields = line.split()
+        if len(fields) != 2 or not fields[1].isdigit() or fields[0] in identities:
+            raise UserError(
+                f"{file} line {number} is {one_line(line)!r}; expected a file name, once, and the number of a person"
+            )
+        identities[fields[0]] = fields[1]
+    return identities
 
 
 def read_attribute(file: Path, attribute: str) -> dict[str, int]:

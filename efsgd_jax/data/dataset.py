@@ -39,6 +39,8 @@ class Dataset:
       test_labels: int32 ``[M]``.
       class_names: one name per label value.
       source: description of where the images came from, such as "npz:/data/mnist.npz".
+      train_groups: int32 ``[N]`` in ``0..G - 1``, the group of each training image, such as the person that it is of;
+        None if each image is a unit of its own.
     """
 
     train_images: np.ndarray
@@ -47,21 +49,29 @@ class Dataset:
     test_labels: np.ndarray
     class_names: tuple[str, ...]
     source: str
+    train_groups: np.ndarray | None = None
+
+    @property
+    def num_units(self) -> int:
+        """The number of training images or, if they have groups, of groups."""
+        return len(self.train_labels) if self.train_groups is None else int(self.train_groups.max()) + 1
 
     @property
     def spec(self) -> ImageSpec:
         return ImageSpec(self.train_images.shape[1], self.train_images.shape[3], len(self.class_names))
 
     def __repr__(self) -> str:
+        of = "" if self.train_groups is None else f" of {self.num_units} groups"
         return (
-            f"Dataset({len(self.train_labels)} training and {len(self.test_labels)} test images of shape "
+            f"Dataset({len(self.train_labels)}{of} training and {len(self.test_labels)} test images of shape "
             f"{self.spec.shape}, classes {self.class_names}, source {self.source!r})"
         )
 
     def fingerprint(self) -> str:
         """SHA-256 of the training part, by which a resumed run detects changed data. Private: never release it."""
         digest = hashlib.sha256()
-        for array in (self.train_images, self.train_labels):
+        groups = [] if self.train_groups is None else [self.train_groups]
+        for array in (self.train_images, self.train_labels, *groups):
             digest.update(str(array.shape).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()

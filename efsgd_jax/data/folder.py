@@ -7,7 +7,8 @@ import numpy as np
 
 from efsgd_jax.data.declarations import declared_folders, only_class
 from efsgd_jax.data.decode import decode_all, warn_of_conversion
-from efsgd_jax.data.label_files import Labels, find_labels, unused_list
+from efsgd_jax.data.groups import BY_FOLDER
+from efsgd_jax.data.label_files import Labels, find_labels, group_column, read_groups, unused_list
 from efsgd_jax.data.layout import Layout, Parts, layout_of
 from efsgd_jax.data.raw import RawDataset
 from efsgd_jax.data.scale import BYTES, Range
@@ -26,6 +27,7 @@ def read_folder(
     value_range: Range | None = None,
     labels: str = "",
     attribute: str | None = None,
+    groups: str = "",
 ) -> RawDataset:
     """Reads all images below ``path``; the label of an image is its class folder, or that in a list of labels.
 
@@ -50,6 +52,8 @@ def read_folder(
       labels: the list of labels, by its name below ``path`` or its own path; "" for StyleGAN's dataset.json and Hugging
         Face's metadata files, where they are there.
       attribute: the column of the list with the labels; None for one with a usual name.
+      groups: a list of the images' groups, as ``labels``; or "folder" if the directory directly above an image, below
+        its class folder, names its group. "" for no groups.
 
     Raises:
       UserError: there are no images or no class folders, a class folder was not declared, an image cannot be decoded or
@@ -75,6 +79,8 @@ def read_folder(
         if not train:
             raise UserError(f"{'/'.join((str(root), *layout.train))} contains no image files; add training images")
         all_labels = _listed(lists, ordered, tree) if lists else _numbers(layout, ordered, names or (), by_folder)
+        units = _groups(tree, layout, ordered, groups)
+        known = "" if groups else group_column(tree, labels)
         images, gray, hashes = decode_all(ordered, tree.read, tree.name, image_size, target, value_range)
         warn_of_others(tree)
     source, num_train = f"folder:{root}", len(train)
@@ -89,7 +95,25 @@ def read_folder(
         # The declared range was applied when the files were decoded, and must not be applied again.
         value_range=BYTES if value_range else None,
         hashes=hashes,
+        groups=units,
+        known_groups=known,
     )
+
+
+def _groups(tree: Tree, layout: Layout, images: Sequence[Parts], groups: str) -> np.ndarray | None:
+    """The name of each image's group; None without groups."""
+    if not groups:
+        return None
+    if groups != BY_FOLDER:
+        return np.array(read_groups(tree, groups).of(images))
+    for image in images:
+        part = layout.test if layout.test is not None and image[: len(layout.test)] == layout.test else layout.train
+        if len(image) < len(part) + 3:
+            raise UserError(
+                f"{tree.name(image)} is in no folder of a group; with --config.data.groups={BY_FOLDER} the layout is "
+                "<class>/<group>/<image>"
+            )
+    return np.array([image[-2] for image in images])
 
 
 def _numbers(layout: Layout, images: Sequence[Parts], names: Sequence[str], by_folder: bool) -> np.ndarray:

@@ -5,8 +5,9 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
+from efsgd_jax.data.groups import GROUP_COLUMNS
 from efsgd_jax.data.layout import Parts
 from efsgd_jax.data.tree import Tree
 from efsgd_jax.data.validate import check_path, one_line
@@ -23,8 +24,20 @@ LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "dx", "diagno
 Rows = list[dict[str, Any]]
 
 
+class Kind(NamedTuple):
+    """What a list has for each image: its name in errors, the names of its column, and how to name another one."""
+
+    name: str
+    columns: tuple[str, ...]
+    key: str
+
+
+LABELS = Kind("label", LABEL_COLUMNS, "--config.data.attribute or ")
+GROUPS = Kind("group", GROUP_COLUMNS, "")
+
+
 class Labels:
-    """The label of each image of a tree, as text.
+    """The label, or the group, of each image of a tree, as text.
 
     A name in the list is a path relative to the list's directory, or a file name, with or without its extension, that
     only one image has.
@@ -35,7 +48,7 @@ class Labels:
         self.where, self.above, self.labels = where, above, labels
 
     def of(self, images: Sequence[Parts]) -> list[str]:
-        """The label of each image.
+        """The label, or the group, of each image.
 
         Raises:
           UserError: an image has no label in the list, or two images are meant by one name.
@@ -55,7 +68,7 @@ class Labels:
         if missing:
             raise UserError(
                 f"{self.where} has no line for {len(missing)} of {len(images)} images, such as {'/'.join(missing[0])}; "
-                "add their labels or remove the images"
+                "add their lines or remove the images"
             )
         return result
 
@@ -64,6 +77,36 @@ class Labels:
         path = image[len(self.above) :] if image[: len(self.above)] == self.above else image
         whole, last = PurePosixPath(*path), PurePosixPath(path[-1])
         return [str(whole), str(whole.with_suffix("")), last.name, last.stem]
+
+
+def read_groups(tree: Tree, wanted: str) -> Labels:
+    """The list of groups ``config.data.groups``: a column of files and one of groups, such as ``patient``.
+
+    Raises:
+      UserError: the list is not there, cannot be read, or has no groups.
+    """
+    where, data, above = _find(tree, wanted, "data.groups")
+    return _labels(data, where, above, None, GROUPS)
+
+
+def group_column(tree: Tree, labels: str) -> str:
+    """The column of groups in the list of labels ``labels``, in words for a warning; "" if there is none."""
+    if not labels:
+        return ""
+    where, data, _ = _find(tree, labels, "data.labels")
+    found = _column(_rows(data, where)[0] or [], None, GROUP_COLUMNS)
+    return f"the column {found} of {where}" if found else ""
+
+
+def _find(tree: Tree, wanted: str, key: str) -> tuple[str, bytes, Parts]:
+    """The name, the content and the directory of a list, by its name in the tree or its own path."""
+    inside = next((other for other in tree.others if "/".join(other) == wanted), None)
+    if inside is not None:
+        return tree.name(inside), tree.read(inside), inside[:-1]
+    file = check_path(wanted, "folder", "a list, a .csv file", key=key)
+    if file.is_dir():
+        raise UserError(f"{file} is a directory; set --config.{key} to a list, a .csv file")
+    return str(file), _read(file), ()
 
 
 def find_labels(tree: Tree, wanted: str, column: str | None, parts: Sequence[Parts]) -> dict[Parts, Labels]:
@@ -79,13 +122,8 @@ def find_labels(tree: Tree, wanted: str, column: str | None, parts: Sequence[Par
       UserError: the list is not there, cannot be read, or has no labels.
     """
     if wanted:
-        inside = next((other for other in tree.others if "/".join(other) == wanted), None)
-        if inside is not None:
-            return {(): _labels(tree.read(inside), tree.name(inside), inside[:-1], column)}
-        file = check_path(wanted, "folder", "a list of labels", key="data.labels")
-        if file.is_dir():
-            raise UserError(f"{file} is a directory; set --config.data.labels to a list of labels, a .csv file")
-        return {(): _labels(_read(file), str(file), (), column)}
+        where, data, above = _find(tree, wanted, "data.labels")
+        return {(): _labels(data, where, above, column)}
     found = {}
     for other in tree.others:
         here = other[:-1]
@@ -113,18 +151,18 @@ def _read(file: Path) -> bytes:
         raise UserError(f"cannot read {file} ({error.strerror}); change its permissions") from error
 
 
-def _labels(data: bytes, where: str, above: Parts, column: str | None) -> Labels:
-    if where.endswith(STYLEGAN):
+def _labels(data: bytes, where: str, above: Parts, column: str | None, kind: Kind = LABELS) -> Labels:
+    if where.endswith(STYLEGAN) and kind is LABELS:
         return Labels(where, above, _of_stylegan(data, where))
     columns, rows = _rows(data, where)
     result: dict[str, str] = {}
     names: Any = None
     labels: Any = None
     if columns is not None:
-        names, labels = _column(columns, None, FILE_COLUMNS), _column(columns, column, LABEL_COLUMNS)
+        names, labels = _column(columns, None, FILE_COLUMNS), _column(columns, column, kind.columns)
         for found, what, known, key in (
             (names, "file names", FILE_COLUMNS, ""),
-            (labels, "labels", (column,) if column else LABEL_COLUMNS, "--config.data.attribute or "),
+            (labels, f"{kind.name}s", (column,) if column else kind.columns, kind.key),
         ):
             if found is None:
                 raise UserError(
@@ -133,10 +171,10 @@ def _labels(data: bytes, where: str, above: Parts, column: str | None) -> Labels
                 )
     for number, row in enumerate(rows, start=1):
         if columns is None:
-            names, labels = _column(list(row), None, FILE_COLUMNS), _column(list(row), column, LABEL_COLUMNS)
+            names, labels = _column(list(row), None, FILE_COLUMNS), _column(list(row), column, kind.columns)
         name, label = _text(row.get(names)), _text(row.get(labels))
         if not name or not label:
-            raise UserError(f"{where}: row {number} has no {'file name' if not name else 'label'}; complete it")
+            raise UserError(f"{where}: row {number} has no {'file name' if not name else kind.name}; complete it")
         _add(result, name, label, where)
     return Labels(where, above, result)
 

@@ -18,6 +18,8 @@ from efsgd_jax.data.tfds import read_tfds
 from efsgd_jax.errors import UserError
 
 SOURCES = ("digits", "mnist", "fashion_mnist", "npz", "idx", "folder", "parquet", "celeba", "tfds:NAME")
+# Those that can say which person an image is of.
+GROUPED = ("npz", "folder", "parquet", "celeba")
 # Largest image size that is accepted, to bound the memory. It is far above the sizes that are feasible with privacy.
 MAX_SIDE = 1024
 
@@ -33,6 +35,7 @@ def load_dataset(
     classes: str | None = None,
     value_range: str | None = None,
     labels: str = "",
+    groups: str = "",
 ) -> Dataset:
     """Reads a labelled image set.
 
@@ -57,6 +60,9 @@ def load_dataset(
         and 0..1 if they are floats.
       labels: for ``folder``, the list of the images' labels, such as ``labels.csv``, by its name below ``path`` or its
         own path; "" for class folders, or for a list that has a known name, such as StyleGAN's dataset.json.
+      groups: which person, or other unit, each image is of: for ``folder`` and ``celeba`` a list, such as
+        ``patients.csv``, or for ``folder`` the word "folder"; for ``npz`` the name of an array, for ``parquet`` of a
+        column. The training and the test part are then divided anew, by group. "" if each image is a unit.
 
     Returns:
       A ``Dataset``; classes without an image are possible.
@@ -69,9 +75,9 @@ def load_dataset(
       >>> data.train_images.shape, data.test_images.shape, data.spec.num_classes
       ((1422, 8, 8, 1), (375, 8, 8, 1), 10)
     """
-    _check_arguments(name, path, image_size, channels, attribute, test_fraction, value_range, labels)
+    _check_arguments(name, path, image_size, channels, attribute, test_fraction, value_range, labels, groups)
     declared, limits = parse_classes(classes or ""), parse_value_range(value_range or "")
-    raw = _read(name, path, image_size, channels, attribute, declared, limits, labels)
+    raw = _read(name, path, image_size, channels, attribute, declared, limits, labels, groups)
     return to_dataset(
         raw,
         image_size=image_size,
@@ -93,6 +99,7 @@ def _read(
     classes: int | tuple[str, ...] | None,
     value_range: Range | None,
     labels: str,
+    groups: str,
 ) -> RawDataset:
     if name.startswith("tfds:"):
         return read_tfds(name.removeprefix("tfds:"), path, attribute)
@@ -102,15 +109,15 @@ def _read(
         case "digits":
             return read_digits()
         case "npz":
-            return read_npz(path, labelled=not only_class(classes))
+            return read_npz(path, labelled=not only_class(classes), groups=groups)
         case "idx":
             return read_idx(path)
         case "folder":
-            return read_folder(path, image_size, channels, classes, value_range, labels, attribute)
+            return read_folder(path, image_size, channels, classes, value_range, labels, attribute, groups)
         case "parquet":
-            return read_parquet(path, image_size, channels, classes, value_range, attribute)
+            return read_parquet(path, image_size, channels, classes, value_range, attribute, groups)
         case "celeba":
-            return read_celeba(path, attribute, image_size, channels, value_range)
+            return read_celeba(path, attribute, image_size, channels, value_range, groups)
     close = difflib.get_close_matches(name, SOURCES, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise UserError(f"unknown data source {name!r}; {hint}set --config.data.name to one of {', '.join(SOURCES)}")
@@ -125,6 +132,7 @@ def _check_arguments(
     test_fraction: float,
     value_range: str | None,
     labels: str,
+    groups: str,
 ) -> None:
     if not 0.0 < test_fraction < 1.0:
         raise UserError(f"test_fraction is {test_fraction}; set --config.data.test_fraction between 0 and 1, as 0.2")
@@ -142,5 +150,10 @@ def _check_arguments(
         )
     if labels and name != "folder":
         raise UserError(f"labels is {labels!r}, but only 'folder' has a list of labels; remove --config.data.labels")
+    if groups and name not in GROUPED:
+        raise UserError(
+            f"groups is {groups!r}, but {name!r} has no groups; remove --config.data.groups, or use one of the sources "
+            f"{', '.join(GROUPED)}"
+        )
     if attribute is not None and name not in ("celeba", "folder", "parquet") and not name.startswith("tfds:"):
         raise UserError(f"attribute is {attribute!r}, but {name!r} has no attributes; remove --config.data.attribute")

@@ -35,7 +35,7 @@ KNOWN_KEYS = (
 
 
 def read_npz(
-    path: Path | str | None, class_names: tuple[str, ...] | None = None, *, labelled: bool = True
+    path: Path | str | None, class_names: tuple[str, ...] | None = None, *, labelled: bool = True, groups: str = ""
 ) -> RawDataset:
     """Reads the arrays of ``path``: images ``[N, H, W]``, ``[N, H, W, C]`` or ``[N, C, H, W]``, labels ``[N]`` or
     ``[N, 1]``.
@@ -48,6 +48,8 @@ def read_npz(
       path: the .npz file.
       class_names: one name per label; None for those in the file, if it has any.
       labelled: whether labels are read; if not, they are zeros, and only images are needed.
+      groups: name of the array with the group of each image, numbers or text; that of the test images has ``_test``
+        appended. "" for no groups.
 
     Raises:
       UserError: the file does not exist, is not an archive or is damaged, has object arrays, or lacks a key.
@@ -70,7 +72,26 @@ def read_npz(
             test_labels=_array(archive, keys.test_labels, file) if has_test and labelled else None,
             class_names=class_names or (_names(archive, file) if "class_names" in present else None),
             source=f"npz:{file}",
+            groups=_groups(archive, groups, has_test, file) if groups else None,
         )
+
+
+def _groups(archive: Any, name: str, has_test: bool, file: Path) -> np.ndarray:
+    found = []
+    for key in (name, f"{name}_test")[: 1 + has_test]:
+        if key not in archive.files:
+            raise UserError(
+                f"{file} has no array {key} (it has: {', '.join(archive.files)}); add one group for each image, or "
+                "correct --config.data.groups"
+            )
+        array = _array(archive, key, file)
+        if array.ndim != 1 or array.dtype.kind not in "uiU":
+            raise UserError(
+                f"{file}: array {key} has type {array.dtype} and shape {array.shape}; save one whole number or text "
+                "for each image"
+            )
+        found.append(array.astype(str))
+    return np.concatenate(found)
 
 
 def _keys(present: list[str], file: Path, labelled: bool) -> Keys:

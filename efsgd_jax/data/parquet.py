@@ -29,12 +29,14 @@ class Part(NamedTuple):
       labels: their labels, numbers or text.
       names: the name of each image for errors: file and row.
       class_names: the names that the files have for the labels; None if they have none.
+      groups: the name of each image's group; empty without groups.
     """
 
     images: list[bytes]
     labels: np.ndarray
     names: list[str]
     class_names: tuple[str, ...] | None
+    groups: list[str]
 
 
 def read_parquet(
@@ -44,6 +46,7 @@ def read_parquet(
     classes: int | tuple[str, ...] | None = None,
     value_range: Range | None = None,
     attribute: str | None = None,
+    groups: str = "",
 ) -> RawDataset:
     """Reads the files below ``path``, in sorted order.
 
@@ -60,6 +63,7 @@ def read_parquet(
         metadata of Hugging Face, need no declaration.
       value_range: the range of the numbers in the images; None for the full range of their bits.
       attribute: name of the column with the labels; None means "label".
+      groups: name of the column with the groups; "" for no groups.
 
     Raises:
       UserError: a file cannot be read, has no column of images or of labels, or an image cannot be decoded.
@@ -70,8 +74,8 @@ def read_parquet(
         raise UserError(f"{root} contains no .parquet file; set --config.data.path to {WHAT}")
     train_files, test_files = _parts(files, root)
     column = "" if only_class(classes) else attribute or DEFAULT_LABEL
-    train = _read_part(train_files, column)
-    test = _read_part(test_files, column) if test_files else None
+    train = _read_part(train_files, column, groups)
+    test = _read_part(test_files, column, groups) if test_files else None
     encoded, names = train.images + (test.images if test else []), train.names + (test.names if test else [])
     target, n = channels or 3, len(train.images)
     if not n:
@@ -91,6 +95,7 @@ def read_parquet(
         # The declared range was applied when the images were decoded, and must not be applied again.
         value_range=BYTES if value_range else None,
         hashes=hashes,
+        groups=np.array(train.groups + (test.groups if test else [])) if groups else None,
     )
 
 
@@ -112,10 +117,11 @@ def _parts(files: Sequence[Path], root: Path) -> tuple[list[Path], list[Path]]:
     return (train, test) if train else (list(files), [])
 
 
-def _read_part(files: Sequence[Path], column: str) -> Part:
+def _read_part(files: Sequence[Path], column: str, group_column: str) -> Part:
     images: list[bytes] = []
     labels: list[Any] = []
     names: list[str] = []
+    groups: list[str] = []
     class_names = None
     for file in files:
         table = read_table(file, str(file))
@@ -135,11 +141,15 @@ def _read_part(files: Sequence[Path], column: str) -> Part:
         for i, (row, value) in enumerate(zip(rows, values, strict=True)):
             if not row or value is None:
                 raise UserError(f"{file}: row {i} has no {'label' if row else 'image'}; complete or remove it")
+        if group_column:
+            if group_column not in table.column_names:
+                raise UserError(f"{file} has no column {group_column!r}; correct --config.data.groups")
+            groups += ["" if value is None else str(value) for value in table[group_column].to_pylist()]
         images += rows
         labels += values
         names += [f"in row {i} of {file}" for i in range(len(rows))]
     kind = np.array(labels) if labels else np.zeros(0, np.int64)
-    return Part(images, kind, names, class_names)
+    return Part(images, kind, names, class_names, groups)
 
 
 def _image_column(table: pa.Table, file: Path) -> str:

@@ -1,11 +1,13 @@
 """``RawDataset``, the unchecked data that a source returns, and its conversion to a ``Dataset``."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 
 from efsgd_jax.data.dataset import Dataset
 from efsgd_jax.data.declarations import declared_classes, label_numbers, only_class
+from efsgd_jax.data.groups import numbered, split_by_group
 from efsgd_jax.data.resize import convert_channels, resize_square
 from efsgd_jax.data.scale import Range
 from efsgd_jax.data.split import array_hashes, split_by_record
@@ -27,6 +29,9 @@ class RawDataset:
       class_names: one name per label value; None if the classes must be declared.
       value_range: the values that become 0 and 255; None if the source does not determine them.
       hashes: ``record_hash`` of the stored bytes of each record, training part first; None to hash the arrays' rows.
+      groups: the name of each record's group, text, training part first; None if each record is a unit of its own.
+      known_groups: what names the groups of the records, such as "the column patient of labels.csv", if it was found
+        and not asked for.
     """
 
     train_images: np.ndarray
@@ -37,6 +42,8 @@ class RawDataset:
     class_names: tuple[str, ...] | None = None
     value_range: Range | None = None
     hashes: list[bytes] | None = None
+    groups: np.ndarray | None = None
+    known_groups: str = ""
 
     def record_hashes(self) -> list[bytes]:
         """The hash of each record, training part first."""
@@ -44,6 +51,28 @@ class RawDataset:
             return self.hashes
         test = [] if self.test_images is None else array_hashes(self.test_images)
         return array_hashes(self.train_images) + test
+
+    def in_one_part(self) -> "RawDataset":
+        """The records of both parts in one, without a test part.
+
+        Raises:
+          UserError: the images of the two parts have different shapes.
+        """
+        if self.test_images is None or self.test_labels is None:
+            return self
+        if self.train_images.shape[1:] != self.test_images.shape[1:]:
+            raise UserError(
+                f"{self.source}: the training images have shape {self.train_images.shape[1:]} and the test images "
+                f"{self.test_images.shape[1:]}; with --config.data.groups they are divided anew and must have one shape"
+            )
+        return dataclasses.replace(
+            self,
+            train_images=np.concatenate([self.train_images, self.test_images]),
+            train_labels=np.concatenate([self.train_labels, self.test_labels]),
+            test_images=None,
+            test_labels=None,
+            hashes=self.record_hashes(),
+        )
 
     def without_labels(self, name: str) -> "RawDataset":
         """The same images, all of one class with this name."""
@@ -80,6 +109,14 @@ def to_dataset(
     """
     if only_class(classes):
         raw = raw.without_labels(only_class(classes))
+    if raw.groups is not None:
+        return _grouped(raw, image_size, channels, test_fraction, classes, value_range, names_duplicates)
+    if raw.known_groups:
+        warnings.warn(
+            f"{raw.source}: {raw.known_groups} says which person each image is of, but the guarantee is for one image: "
+            "a person with several images has several times the epsilon; to protect persons set --config.data.groups",
+            stacklevel=2,
+        )
     where = raw.source
     value_range = raw.value_range or value_range
     names = declared_classes(classes, raw.class_names, where)
@@ -129,6 +166,47 @@ def to_dataset(
         class_names=class_names,
         source=where,
     )
+
+
+def _grouped(
+    raw: RawDataset,
+    image_size: int | None,
+    channels: int | None,
+    test_fraction: float,
+    classes: int | tuple[str, ...] | None,
+    value_range: Range | None,
+    names_duplicates: bool,
+) -> Dataset:
+    """``to_dataset`` of records that have groups: both parts together, divided by group."""
+    assert raw.groups is not None
+    whole = raw.in_one_part()
+    if len(raw.groups) != len(whole.train_images):
+        raise UserError(
+            f"{raw.source}: {len(whole.train_images)} images but {len(raw.groups)} groups; supply exactly one group "
+            "for each image"
+        )
+    train, test = split_by_group(raw.groups, test_fraction, raw.source)
+    hashes = whole.record_hashes()
+    divided = dataclasses.replace(
+        whole,
+        train_images=whole.train_images[train],
+        train_labels=whole.train_labels[train],
+        test_images=whole.train_images[test],
+        test_labels=whole.train_labels[test],
+        hashes=[hashes[i] for i in (*train, *test)],
+        groups=None,
+        known_groups="",
+    )
+    dataset = to_dataset(
+        divided,
+        image_size=image_size,
+        channels=channels,
+        test_fraction=test_fraction,
+        classes=classes,
+        value_range=value_range,
+        names_duplicates=names_duplicates,
+    )
+    return dataclasses.replace(dataset, train_groups=numbered(raw.groups[train]))
 
 
 def _size(images: np.ndarray) -> str:

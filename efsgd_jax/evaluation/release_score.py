@@ -8,6 +8,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.evaluation.metrics import CLASSIFIERS, PROTOCOLS
 from efsgd_jax.files import read_json
 from efsgd_jax.formatting import format_epsilon, format_lower_bound
+from efsgd_jax.privacy.mechanism import IMAGE
 from efsgd_jax.privacy.noisy_count import noisy_mean
 from efsgd_jax.runs.ownership import sole_owner
 from efsgd_jax.runs.queries import Queries, publish, read_queries, write_queries
@@ -73,7 +74,8 @@ def release_score(
         value that was released is returned.
 
     Raises:
-      UserError: the score cannot be released, the run is not finished, has no guarantee or could not be packed,
+      UserError: the score cannot be released, the run's unit is a person, it is not finished, has no guarantee or could
+        not be packed,
         ``evaluate`` has no such score of this generator, or the target would be exceeded. Nothing is spent then.
 
     Formal guarantees:
@@ -95,6 +97,12 @@ def release_score(
         if queries.charged:
             publish(directory, queries)  # completes an earlier call that was killed
         check(directory)
+        unit = queries.report()["unit"]
+        if unit != IMAGE:
+            raise UserError(
+                f"the guarantee of {directory.root} is for {unit}, and a score is a count of images, of which a person "
+                "may have many: it cannot be released with noise for a single image"
+            )
         asked = [q for q in queries.charged if q["name"] == name][-1:]
         if asked and asked[0]["score"] and not again:
             return ReleasedScore(asked[0]["score"], queries.report(), charged=False)

@@ -14,6 +14,7 @@ from efsgd_jax.privacy.feedback import ErrorFeedbackState
 from efsgd_jax.privacy.feedback_options import outer_clip
 from efsgd_jax.privacy.keys import fresh_key
 from efsgd_jax.privacy.residuals import unit_lengths
+from efsgd_jax.privacy.units import Units, loss_of_unit
 
 if TYPE_CHECKING:
     from efsgd_jax.privacy.dp_sgd import DpSgdMechanism
@@ -29,7 +30,7 @@ class GradientAccess(Access):
     Args:
       mechanism: the mechanism, which determines sampling, clipping, error feedback and noise. The batch of the step is
         sampled when the access is created.
-      records: pytree of the training records, leading axis N.
+      records: pytree of the training records, leading axis N; or ``Units``, where each of N units has several images.
       key: typed PRNG key of this step, secret and used once.
       mesh: mesh of the devices among which the batch is divided; None if a single device is used.
       shared: arguments of ``Access``.
@@ -49,8 +50,9 @@ class GradientAccess(Access):
         """The noised mean gradient of the batch, and error feedback's next residual.
 
         Args:
-          loss: ``loss(params, example, key) -> (value, terms)`` of one record. ``terms`` is a dictionary of scalars,
-            whose means over the batch become private metrics. The key is secret and different for every example.
+          loss: ``loss(params, example, key) -> (value, terms)`` of one record, or of one image of a unit. ``terms`` is
+            a dictionary of scalars, whose means over the batch become private metrics. The key is secret and different
+            for every example.
           params: pytree of parameters; with one clip norm per group, its top-level keys are the groups.
           residual: the residual that the step before returned; in the first step,
             ``mechanism.initial_residual(params)``. Private.
@@ -65,7 +67,8 @@ class GradientAccess(Access):
 
         Formal guarantees:
           One step of ``mechanism.event`` for blanking one record, in the arithmetic of docs/privacy/arithmetic.md,
-          whatever ``loss`` is: a gradient that is not finite contributes nothing.
+          whatever ``loss`` is: a gradient that is not finite contributes nothing. With ``Units`` a record is a unit:
+          its gradient is the mean over its images, and it is sampled, clipped and blanked as a whole.
         """
         self._record("the clipped gradient")
         total = self._clipped_sum(loss, params, residual, microbatch_size, self._mask)
@@ -91,7 +94,7 @@ class GradientAccess(Access):
         """The clipped sum, without noise, over the rows of the batch where ``mask`` is True. Private."""
         m, rows = self._mechanism, self._rows
         return clipped_grad(
-            loss,
+            loss_of_unit(loss) if isinstance(self._records, Units) else loss,
             m.l2_norm_clip,
             microbatch_size=microbatch_size,
             # Clip norm of a second sum of the same gradients, from which feedback computes what clipping removed:

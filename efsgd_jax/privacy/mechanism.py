@@ -9,15 +9,14 @@ import jax
 from efsgd_jax.privacy.access import Access
 from efsgd_jax.privacy.accounting import FINE, Accountant
 
-# Neighbouring relations, as reports describe them.
+# Units of privacy, as reports describe them: what one record is.
+IMAGE = "one image with its label"
+PERSON = "one person with all their images"
+# Neighbouring relations, as reports describe them if the unit is ``IMAGE``.
 ZERO_OUT = (
-    "zero-out one: one image with its label is replaced by a blank record that contributes nothing; the number of "
-    "records N is public"
+    f"zero-out one: {IMAGE} is replaced by a blank record that contributes nothing; the number of records N is public"
 )
-REPLACE = (
-    "replace one: one image with its label is replaced by any other or by a blank record; the number of records N is "
-    "public"
-)
+REPLACE = f"replace one: {IMAGE} is replaced by any other or by a blank record; the number of records N is public"
 
 
 class Description(NamedTuple):

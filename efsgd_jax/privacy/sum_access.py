@@ -13,12 +13,30 @@ import jax.numpy as jnp
 
 from efsgd_jax.privacy.access import Access
 from efsgd_jax.privacy.one_shot import FACTOR_BITS, NoiseSupply, Release, Rows, whole_rows
+from efsgd_jax.privacy.units import Units
 
 if TYPE_CHECKING:
     from efsgd_jax.privacy.full_batch import FullBatchMechanism
 
 PyTree = Any
 Statistic = Callable[[Any], jax.Array]  # a function of one record
+
+
+class Place(NamedTuple):
+    """Where records are added, and how much of each.
+
+    Attributes:
+      group: int ``[N]``, the group of each record; it is not added to any if this is not in ``0..groups - 1``.
+      groups: the number of groups.
+      present: bool ``[N]``, False for the places of a unit that has fewer images than others.
+      parts: m, the largest number of images of a unit. Each adds the m-th part of what one may add, so that a unit adds
+        no more than one record does without units.
+    """
+
+    group: jax.Array
+    groups: int
+    present: jax.Array
+    parts: int
 
 
 class Term(Protocol):
@@ -31,11 +49,8 @@ class Term(Protocol):
     def coordinates(self, records: PyTree, groups: int) -> int:
         """The number of coordinates of the sum, in all ``groups`` groups together."""
 
-    def add(self, release: Release, records: PyTree, group: jax.Array, groups: int) -> Any:
-        """Computes the sum over ``records`` and returns it with the noise of ``release``.
-
-        ``group`` is int ``[N]``, the group of each record; ``groups`` is the number of groups.
-        """
+    def add(self, release: Release, records: PyTree, place: Place) -> Any:
+        """Computes the sum over ``records``, in their places, and returns it with the noise of ``release``."""
 
 
 class VectorSum(NamedTuple):
@@ -66,13 +81,14 @@ class VectorSum(NamedTuple):
     def coordinates(self, records: PyTree, groups: int) -> int:
         return groups * (_width(self.of, records) + bool(self.count_weight))
 
-    def add(self, release: Release, records: PyTree, group: jax.Array, groups: int) -> Any:
-        whole = release.rows(jax.vmap(self.of)(records), self.l2_norm_clip)
+    def add(self, release: Release, records: PyTree, place: Place) -> Any:
+        m = place.parts
+        whole = release.rows(jax.vmap(self.of)(records) / m, self.l2_norm_clip / m)
         if not self.count_weight:
-            return release.sums(whole, group, groups)
-        count = release.constant(self.count_weight, len(group), whole)
+            return release.sums(whole, place.group, place.groups)
+        count = release.constant(self.count_weight / m, len(place.group), whole)
         both = whole._replace(values=jnp.concatenate([whole.values, count.values], axis=1), bits=count.bits)
-        sums = release.sums(both, group, groups)
+        sums = release.sums(both, place.group, place.groups)
         return sums[:, :-1], sums[:, -1] / self.count_weight
 
 
@@ -101,9 +117,10 @@ class SquareSum(NamedTuple):
     def coordinates(self, records: PyTree, groups: int) -> int:
         return groups * _width(self.of, records) ** 2
 
-    def add(self, release: Release, records: PyTree, group: jax.Array, groups: int) -> jax.Array:
-        rows = release.factors(jax.vmap(self.of)(records), self.l2_norm_clip, self.weight)
-        return release.squares(rows, group, groups, self.weight) / self.weight
+    def add(self, release: Release, records: PyTree, place: Place) -> jax.Array:
+        root = math.sqrt(place.parts)
+        rows = release.factors(jax.vmap(self.of)(records) / root, self.l2_norm_clip / root, self.weight)
+        return release.squares(rows, place.group, place.groups, self.weight) / self.weight
 
 
 class OuterSum(NamedTuple):
@@ -134,10 +151,10 @@ class OuterSum(NamedTuple):
         del groups
         return _width(self.left, records) * _width(self.right, records)
 
-    def add(self, release: Release, records: PyTree, group: jax.Array, groups: int) -> jax.Array:
-        del group, groups
+    def add(self, release: Release, records: PyTree, place: Place) -> jax.Array:
         left = _checked(jax.vmap(self.left)(records), self.longest)
-        right = release.partners(jax.vmap(self.right)(records), left, self.l2_norm_clip / self.longest, self.longest)
+        vectors = jnp.where(place.present[:, None], jax.vmap(self.right)(records), 0.0) / place.parts
+        right = release.partners(vectors, left, self.l2_norm_clip / self.longest / place.parts, self.longest)
         return release.products(left, right)
 
 
@@ -177,14 +194,19 @@ class SumAccess(Access):
 
     Args:
       mechanism: the mechanism, which determines the noise.
-      records: pytree of what the phase reads of all training records, leading axis N.
+      records: pytree of what the phase reads of all training records, leading axis N; or ``Units`` of that, where each
+        of N units has several images. A statistic is then one of an image, and a unit adds a mean over its places.
       key: typed PRNG key of this step, secret and used once.
       shared: arguments of ``Access``.
     """
 
     def __init__(self, mechanism: "FullBatchMechanism", records: PyTree, key: jax.Array, **shared: Any):
         super().__init__(**shared)
-        self._mechanism, self._records, self._key = mechanism, records, key
+        self._mechanism, self._key = mechanism, key
+        units = records if isinstance(records, Units) else None
+        self._parts = units.most if units else 1
+        size = len(jax.tree.leaves(records)[0])
+        self._records, self._present = units.flat() if units else (records, jnp.ones(size, bool))
         self._note(batch_size=jnp.asarray(mechanism.dataset_size, jnp.float32))
 
     @property
@@ -211,7 +233,9 @@ class SumAccess(Access):
         Formal guarantees:
           Every statistic is a function of one record and of what was released before, and it is clipped here. The
           release is one ``GaussianDpEvent`` with noise multiplier ``step_noise / sqrt(share)``, where ``step_noise`` is
-          the mechanism's, for blanking one record. The sums are exact (``one_shot.Release``).
+          the mechanism's, for blanking one record. The sums are exact (``one_shot.Release``). With ``Units`` of at most
+          m images a record is a unit: each of its images is clipped to the m-th part of every clip norm, so that by the
+          triangle inequality all of them together add no more than one record adds otherwise.
         """
         self._record("a sum over all records", share)
         records, groups = self._records, num_groups
@@ -219,8 +243,9 @@ class SumAccess(Access):
         size = sum(term.coordinates(records, groups) for term in terms)
         noise = NoiseSupply(jax.random.fold_in(self._key, len(self.recorded)), size if sigma > 0 else 0)
         made = Release(noise, math.hypot(*(term.length for term in terms)), sigma)
-        index = jax.vmap(group)(records) if group else jnp.zeros(self._mechanism.dataset_size, jnp.int32)
-        return Sums([term.add(made, records, index, groups) for term in terms], made.std)
+        index = jax.vmap(group)(records) if group else jnp.zeros(len(self._present), jnp.int32)
+        place = Place(jnp.where(self._present, index, -1), groups, self._present, self._parts)
+        return Sums([term.add(made, records, place) for term in terms], made.std)
 
     def private_mean(self, name: str, statistic: Statistic) -> None:
         """Adds a mean over all records, such as an accuracy, to the private metrics; nothing is released.
@@ -229,4 +254,5 @@ class SumAccess(Access):
           name: name of the metric.
           statistic: function from a record to the scalar whose mean is taken.
         """
-        self._note(**{name: jnp.mean(jax.vmap(statistic)(self._records).astype(jnp.float32))})
+        each = jax.vmap(statistic)(self._records).astype(jnp.float32)
+        self._note(**{name: jnp.sum(jnp.where(self._present, each, 0.0)) / jnp.sum(self._present)})

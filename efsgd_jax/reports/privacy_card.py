@@ -6,10 +6,11 @@ from typing import Any
 from efsgd_jax.reports.formats import epsilon_shown, number
 from efsgd_jax.reports.sections import Section
 from efsgd_jax.reports.tables import Table
+from efsgd_jax.runs.privacy_markdown import number_of_records
 
 # Parameters of a mechanism in ``privacy.json`` -> their names on the page; all others are not shown.
 PARAMETERS = {
-    "dataset_size": "training images",
+    "dataset_size": "records",
     "sampling_probability": "sampling probability",
     "capacity": "batch capacity",
     "num_shards": "shards",
@@ -70,7 +71,7 @@ def _public(public: dict[str, Any] | None) -> str:
     if not public:  # a release by an older version lacks it
         return "the number of training images, the classes, the image size"
     return (
-        f"{public['dataset_size']} training images; classes {', '.join(public['classes'])}; "
+        f"{number_of_records(public)}; classes {', '.join(public['classes'])}; "
         f"{public['image_size']}x{public['image_size']} pixels; channels: {public['channels']}; values "
         f"{public['value_range']}" + (f"; pre-training on {found}" if (found := public.get("pre_training")) else "")
     )

@@ -4,6 +4,7 @@ import datetime
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from efsgd_jax.runs.privacy_markdown import number_of_records
 from efsgd_jax.runs.statement import statement
 
 NOT_STATED = "not stated; ask the publisher"
@@ -73,7 +74,7 @@ def data_card(
         *(f"| {_cell(name)} | {count:,} |" for name, count in counts.items()),
         "",
         f"- **Licence**: {_line(publication.licence) or NOT_STATED}.",
-        f"- **Learned from**: {_line(publication.origin) or NOT_STATED}; {public['dataset_size']:,} real images, which "
+        f"- **Learned from**: {_line(publication.origin) or NOT_STATED}; {number_of_records(public)}, which "
         "are not part of this set.",
         f"- **Made with**: method `{method}`, {software}; generator SHA-256 `{generator_sha256}`, seed {seed}.",
         "",

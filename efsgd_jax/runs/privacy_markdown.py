@@ -23,12 +23,12 @@ OF_A_PHASE = {
     "mechanism": ("mechanism", "how real images are read"),
     "sampler": ("sampler", "which of them take part in a step"),
     "steps": ("steps", "how often the phase read real images"),
-    "sensitivity": ("sensitivity", "the most that one image can change a sum"),
+    "sensitivity": ("sensitivity", "the most that one record, an image or a person, can change a sum"),
     "noise_multiplier": ("noise multiplier", "standard deviation of the noise, divided by the sensitivity"),
-    "sampling_probability": ("sampling probability", "with which an image takes part in a step"),
-    "capacity": ("capacity", "largest number of images in a step; more are left out"),
-    "share": ("share", "part of the budget of the phases that read all images"),
-    "l2_norm_clip": ("clip norm", "to which an image's gradient is scaled down"),
+    "sampling_probability": ("sampling probability", "with which a record takes part in a step"),
+    "capacity": ("capacity", "largest number of records in a step; more are left out"),
+    "share": ("share", "part of the budget of the phases that read all records"),
+    "l2_norm_clip": ("clip norm", "to which a record's gradient is scaled down"),
     "feedback": ("error feedback", "what happens with the part that clipping removes"),
     "feedback_l2_norm_clip": ("clip norm of the feedback", "largest norm of what is fed back"),
     "feedback_decay": ("decay of the feedback", "factor by which it shrinks in a step"),
@@ -98,11 +98,19 @@ def _shown(key: str, value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def number_of_records(public: Mapping[str, Any]) -> str:
+    """The size of the training data in words, from the public facts of a report."""
+    n, most = public["dataset_size"], public.get("images_per_person")
+    if most is None:
+        return f"{n} training images"
+    return f"{n} persons, of each of whom at most {most} image{'s' if most > 1 else ''} are used for training"
+
+
 def _public_sentence(public: Mapping[str, Any]) -> str:
     side, channels = public["image_size"], public["channels"]
     pre_training = public.get("pre_training")
     return (
-        f"Public, and not protected: that there are {public['dataset_size']} training images, of the classes "
+        f"Public, and not protected: that there are {number_of_records(public)}, of the classes "
         f"{', '.join(public['classes'])}; that an image has {side}x{side} pixels and {channels} "
         f"channel{'s' if channels > 1 else ''}; that the range of values is {public['value_range']}."
         + (f" A network was pre-trained on public data: {pre_training}." if pre_training else "")

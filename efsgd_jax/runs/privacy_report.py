@@ -6,7 +6,7 @@ from typing import Any
 
 from efsgd_jax.privacy.accounting import after_queries
 from efsgd_jax.privacy.ledger import Ledger
-from efsgd_jax.privacy.mechanism import Description
+from efsgd_jax.privacy.mechanism import IMAGE, PERSON, Description
 from efsgd_jax.privacy.plan import Composition
 from efsgd_jax.training.setup import Setup
 from efsgd_jax.versions import version_of
@@ -16,8 +16,8 @@ DEFAULT_RANGE = "that of the data set's format, else 0..255 of integers and 0..1
 CAVEATS = (
     f"{UNCOVERED_SCORES}.",
     "Choosing hyperparameters by looking at results on the private data costs privacy that is not counted here.",
-    "What is listed as public is not protected: the number of training images, the classes, the image size, the "
-    "channels and the range of values.",
+    "What is listed as public is not protected: the number of training images or persons, the classes, the image size, "
+    "the channels and the range of values.",
 )
 QUERY_CAVEATS = (
     f"{UNCOVERED_SCORES}, except those released through noisy queries, listed above.",
@@ -27,16 +27,21 @@ QUERY_CAVEATS = (
 
 
 def public_facts(
-    dataset_size: int, shape: Mapping[str, Any], value_range: str, pre_training: str = ""
+    dataset_size: int,
+    shape: Mapping[str, Any],
+    value_range: str,
+    pre_training: str = "",
+    images_per_person: int = 0,
 ) -> dict[str, Any]:
     """The properties of the data that the report lists as public, and that are therefore not protected.
 
     Args:
-      dataset_size: number N of training images.
+      dataset_size: number N of training images or, if they have groups, of groups.
       shape: ``image_size``, ``channels`` and ``class_names`` as in the release's ``config.json``.
       value_range: the value of ``config.data.value_range``; "" if it was not declared; the report then
         states the default rule.
       pre_training: description of the public data on which a network was pre-trained; "" without pre-training.
+      images_per_person: the largest number of images of a group that are used; 0 if each image is a unit of its own.
     """
     return {
         "dataset_size": dataset_size,
@@ -45,6 +50,7 @@ def public_facts(
         "channels": shape["channels"],
         "value_range": value_range or DEFAULT_RANGE,
         **({"pre_training": pre_training} if pre_training else {}),
+        **({"images_per_person": images_per_person} if images_per_person else {}),
     }
 
 
@@ -53,7 +59,8 @@ def report_of(setup: Setup) -> dict[str, Any]:
     config, data = setup.config, setup.dataset
     shape = {"image_size": data.spec.image_size, "channels": data.spec.channels, "class_names": data.class_names}
     pre_training = setup.public.description if setup.public else ""
-    public = public_facts(len(data.train_labels), shape, config.data.value_range, pre_training)
+    most = config.data.images_per_group if data.train_groups is not None else 0
+    public = public_facts(data.num_units, shape, config.data.value_range, pre_training, most)
     return privacy_report(setup.ledger, setup.ledger.steps, debugging_seed=config.train.seed >= 0, public=public)
 
 
@@ -75,6 +82,7 @@ def privacy_report(
         for phase, mechanism, count in composition.taken(steps)
     }
     private = math.isfinite(spent["pld"]) and not debugging_seed and composition.proven
+    unit = PERSON if "images_per_person" in public else IMAGE
     reason = ""
     if debugging_seed:
         reason = "the noise key came from train.seed, so that anyone can subtract the noise"
@@ -91,8 +99,8 @@ def privacy_report(
         "epsilon_by_rdp_without_truncation": _number(spent["rdp_untruncated"]),
         "target_epsilon": _number(ledger.target_epsilon),
         "delta_below_one_over_n": ledger.delta < 1 / composition.dataset_size,
-        "unit": "one image with its label",
-        "neighbouring_relation": next(d.neighbouring_relation for d, _ in described.values()),
+        "unit": unit,
+        "neighbouring_relation": next(d.neighbouring_relation for d, _ in described.values()).replace(IMAGE, unit),
         "public": dict(public),
         "steps": steps,
         "phases": [_phase(name, found, count) for name, (found, count) in described.items()],

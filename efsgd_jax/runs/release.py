@@ -32,7 +32,14 @@ from efsgd_jax.training.grid import draw_grid
 
 PyTree = Any
 # Config keys that are not published: paths on the owner's machine, and train.seed, which reveals the noise.
-SECRET_KEYS = (("data", "path"), ("data", "labels"), ("public", "path"), ("public", "weights"), ("train", "seed"))
+SECRET_KEYS = (
+    ("data", "path"),
+    ("data", "labels"),
+    ("data", "groups"),
+    ("public", "path"),
+    ("public", "weights"),
+    ("train", "seed"),
+)
 # Fields of a mechanism that calibration finds, so that the configuration does not determine them.
 SOLVED = ("noise_multiplier", "fresh_share")
 # Largest difference of a pixel that is accepted, because rounding differs between machines.
@@ -211,7 +218,9 @@ def _check_config(directory: Workdir) -> None:
     if release["config"] != public_config(run["config"]):
         _refuse(path, "is not the configuration that was trained")
     value_range, pre_training = release["config"]["data"]["value_range"], run.get("pre_training", "")
-    public = public_facts(run["dataset_size"], release["spec"], value_range, pre_training)
+    data = run["config"]["data"]
+    most = data["images_per_group"] if data.get("groups") else 0
+    public = public_facts(run["dataset_size"], release["spec"], value_range, pre_training, most)
     if read_json(directory.privacy_json)["public"] != public:
         _refuse(directory.privacy_json, f"lists other public facts than {path} and the run")
 

@@ -98,6 +98,7 @@ class Method(NamedTuple):
       make_generator: ``make_generator(spec, hyperparameters)`` returns the Flax module whose parameters are published.
         None if the published model is not a network.
       shares_batches: whether several devices can split the batch of a step.
+      reads_units: whether the unit may be a group of images, such as those of a person (``privacy.units``).
     """
 
     hyperparameters: Callable[..., Any]
@@ -110,6 +111,7 @@ class Method(NamedTuple):
     memory_hint: str
     make_generator: Callable[[ImageSpec, Any], Any] | None = None
     shares_batches: bool = False
+    reads_units: bool = True
 
     def read(self, group: Mapping[str, Any]) -> Any:
         """Converts the group ``config.method`` to hyperparameters, leaving out the method's name."""

@@ -15,6 +15,8 @@ from efsgd_jax.privacy.sampling import sample_capacity
 
 # Largest value of a key that sets the size of an array. With larger values, indices overflow before memory runs out.
 MAX_SIZE = 2**20
+# Largest number of images of a group.
+MAX_GROUP = 4096
 
 # The key, its value, whether the value is valid, and a description of the valid values.
 Rule = tuple[str, Any, bool, str]
@@ -114,6 +116,13 @@ def common_rules(config: ConfigDict) -> list[Rule]:
             p.feedback_share == 0 or (p.feedback == "private" and 0 < p.feedback_share < 1),
             "0, or between 0 and 1 with feedback=private",
         ),
+        *at_least(config, "data", ["images_per_group"], 1),
+        (
+            "data.images_per_group",
+            config.data.images_per_group,
+            config.data.images_per_group <= MAX_GROUP,
+            f"at most {MAX_GROUP}",
+        ),
         *at_least(config, "train", ["log_every", "grid_every"], 1),
         *((k, v, v <= MAX_SIZE, f"at most {MAX_SIZE}") for k, v in _sizes(config)),
         ("train.seed", t.seed, -1 <= t.seed < 2**32, "-1 or a seed from 0 to 2^32 - 1"),
@@ -145,8 +154,8 @@ def poisson_mechanism(config: ConfigDict, dataset_size: int, l2_norm_clip: Any) 
     p, expected = config.privacy, config.train.expected_batch_size
     if expected > dataset_size:
         raise UserError(
-            f"config.train.expected_batch_size is {expected}, but there are only N = {dataset_size} training images; "
-            "lower it"
+            f"config.train.expected_batch_size is {expected}, but there are only N = {dataset_size} training images "
+            "(groups, with config.data.groups); lower it"
         )
     q = expected / dataset_size
     capacity = sample_capacity(

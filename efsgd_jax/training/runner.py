@@ -11,6 +11,7 @@ import numpy as np
 
 from efsgd_jax.errors import Stopped, UserError
 from efsgd_jax.images import save_grid
+from efsgd_jax.privacy.units import Units
 from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.training.charge import Charge
 from efsgd_jax.training.checkpoints import Checkpoints
@@ -193,6 +194,9 @@ class _Run:
             records = Record(jnp.asarray(data.train_images), jnp.asarray(data.train_labels, jnp.int32))
             self.view = None  # frees the memory of the last phase's views before the next ones are computed
             rows = view_all(phase.view, records, released) if phase.view else records
+            if self.setup.units is not None:
+                index, present = self.setup.units
+                rows = Units(jax.tree.map(lambda x: x[index], rows), jnp.asarray(present))
             self.view = (phase.view, rows)
         return phase.plan.mechanism.arrange(key, self.view[1])
 

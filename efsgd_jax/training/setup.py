@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from efsgd_jax.config import json_values, validate
 from efsgd_jax.data import Dataset, ImageSpec, load_dataset
+from efsgd_jax.data.groups import UnitRows, unit_rows
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy import Composition, Ledger, Mechanism, calibrate_plan
@@ -33,6 +34,7 @@ class Setup(NamedTuple):
       memory_hint: the config keys to lower if there is too little memory.
       mesh: the devices over which each batch is split; None for a single device.
       public: public data for the phases that read no private data; None if there is none.
+      units: the images of each unit, such as a person; None if each image is a unit of its own.
     """
 
     config: ConfigDict
@@ -43,6 +45,7 @@ class Setup(NamedTuple):
     memory_hint: str
     mesh: Mesh | None
     public: PublicData | None = None
+    units: UnitRows | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -51,7 +54,7 @@ class Setup(NamedTuple):
         They are the configuration as values for JSON, the number and a hash of the training records, and what describes
         the public data.
         """
-        size = len(self.dataset.train_labels)
+        size = self.dataset.num_units
         return {
             "config": json_values(self.config),
             "data_sha256": self.dataset.fingerprint(),
@@ -73,6 +76,7 @@ def dataset_of(config: ConfigDict) -> Dataset:
         classes=d.get("classes") or None,  # runs of older versions lack this key
         value_range=d.get("value_range") or None,
         labels=d.get("labels", ""),
+        groups=d.get("groups", ""),
     )
 
 
@@ -139,7 +143,15 @@ def bind(
       UserError: the method cannot use images of this size, the batch is larger than the data, or the target epsilon
         cannot be reached.
     """
-    ledger = make_ledger(config, len(dataset.train_labels))
+    units = None
+    if dataset.train_groups is not None:
+        if not method_named(config.method.name).reads_units:
+            raise UserError(
+                f"config.method.name {config.method.name} has no guarantee for groups of images; use another method, "
+                "or remove --config.data.groups"
+            )
+        units = unit_rows(dataset.train_groups, dataset.train_images, config.data.images_per_group)
+    ledger = make_ledger(config, dataset.num_units)
     taken = {phase.name: count for phase, _, count in ledger.mechanism.taken(ledger.steps)}
     plan = []
     for planned in ledger.mechanism.phases:
@@ -156,7 +168,7 @@ def bind(
         raise UserError(f"{dataset.source}: {error}") from error
     assert [p.plan for p in phases] == plan, f"{config.method.name} has other phases than it plans"
     generate = method.make_generate(dataset.spec, hyperparameters)
-    return Setup(config, dataset, ledger, phases, generate, method.memory_hint, mesh, public)
+    return Setup(config, dataset, ledger, phases, generate, method.memory_hint, mesh, public, units)
 
 
 def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:
@@ -168,8 +180,8 @@ def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:
     p = config.privacy
     if p.delta >= 1 / dataset_size:
         warnings.warn(
-            f"delta {p.delta:g} is not below 1/N = {1 / dataset_size:.3g} for N = {dataset_size} training images: such "
-            "a delta allows publishing an image of the data outright; lower config.privacy.delta",
+            f"delta {p.delta:g} is not below 1/N = {1 / dataset_size:.3g} for N = {dataset_size} training images or "
+            "groups: such a delta allows publishing an image of the data outright; lower config.privacy.delta",
             stacklevel=2,
         )
     plan = tuple(method_named(config.method.name).plan(config, dataset_size))

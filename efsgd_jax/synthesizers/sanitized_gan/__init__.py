@@ -15,4 +15,5 @@ METHOD = Method(
     make_generate=make_generate,
     make_generator=make_generator,
     memory_hint="config.privacy.num_shards or config.method.critic_width",
+    reads_units=False,
 )
