@@ -13,6 +13,7 @@ from efsgd_jax.versions import version_of
 
 # Name of each command -> the module with its ``main`` and ``make_parser``, and a description for the help.
 COMMANDS = {
+    "doctor": ("efsgd_jax.cli.doctor", "look at your images before any training"),
     "train": ("efsgd_jax.cli.train", "train a private generator, or continue a run"),
     "pretrain": ("efsgd_jax.cli.pretrain", "train a network on public images, for private runs"),
     "sample": ("efsgd_jax.cli.sample", "draw synthetic images from a finished run"),

@@ -1,0 +1,86 @@
+"""The command line of ``python -m efsgd_jax doctor``: parses arguments, calls ``examine`` and prints the result."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from efsgd_jax.cli.parser import PREFIX, Parser, program, split_overrides
+from efsgd_jax.config_groups import DataKeys
+from efsgd_jax.errors import UserError
+from efsgd_jax.runs.doctor import examine
+
+
+def make_parser() -> Parser:
+    parser = Parser(
+        "doctor", description="Look at images before any training. Nothing is written; the output is private."
+    )
+    parser.add_argument("data", help="a directory, .zip, .npz or .parquet file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.epilog = "--config.data.KEY=VALUE says how to read them, such as --config.data.groups=patients.csv"
+    return parser
+
+
+@program
+def main(argv: Sequence[str]) -> None:
+    overrides, rest = split_overrides(argv)
+    args = make_parser().parse_args(rest)
+    found = examine(args.data, _options(overrides))
+    print(json.dumps(found, indent=2) if args.json else to_text(found))
+
+
+def _options(overrides: Sequence[str]) -> dict[str, Any]:
+    known = {field.name: field.type for field in dataclasses.fields(DataKeys)}
+    found: dict[str, Any] = {}
+    for assignment in overrides:
+        key, _, value = assignment.partition("=")
+        name = key.removeprefix("data.")
+        if key == name or name not in known or name in ("path", "images_per_group"):
+            raise UserError(f"{PREFIX}{key} does not say how images are read; `doctor` takes the keys of config.data")
+        kind = {"int": int, "float": float}.get(str(getattr(known[name], "__name__", known[name])), str)
+        try:
+            found[name] = kind(value)
+        except ValueError as error:
+            raise UserError(f"{PREFIX}{key} is {value!r}; it must be a number") from error
+    return found
+
+
+def to_text(found: dict[str, Any]) -> str:
+    """What ``examine`` found, for people."""
+    facts = found["facts"]
+    low, mean, high = facts["brightness"]
+    side, _, channels = facts["shape"]
+    lines = [
+        "This describes private images: do not publish it.",
+        "",
+        f"source      {found['source']}",
+        f"images      {facts['training']} training, {facts['held_out']} held out",
+        f"shape       {side}x{side}, {'grey' if channels == 1 else 'RGB'}",
+        f"brightness  {low} to {high}, {mean} on average, {facts['border']} at the border (255 is white)",
+    ]
+    if "groups" in facts:
+        fewest, median, most = facts["images_per_group"]
+        lines.append(f"persons     {facts['groups']}, with {fewest} to {most} images each, most about {median}")
+    lines += [
+        f"class       {name}: {count['training']} training, {count['held_out']} held out"
+        for name, count in facts["classes"].items()
+    ]
+    lines += [
+        f"duplicates  {facts['identical']} identical, {facts['nearly_identical']} nearly identical of the first "
+        f"{facts['compared']}",
+        *(f"warning     {warning}" for warning in found["warnings"]),
+        "",
+        "What epsilon is likely to buy, by curves that were measured on Fashion-MNIST; a rough guide:",
+        *(f"  epsilon {epsilon:4} {likely['says']}" for epsilon, likely in found["likely"].items()),
+        "",
+        "Public in every run, and not protected: " + "; ".join(_public(found["public"])) + ".",
+        "",
+        f"Try this, about {max(found['minutes'], 0.1):.1f} minutes here: {found['config']['why']}.",
+        f"  {found['config']['command']}",
+        "This advice depends on your images. No epsilon covers settings that were chosen by looking at them: say so.",
+    ]
+    return "\n".join(lines)
+
+
+def _public(public: dict[str, Any]) -> list[str]:
+    return [f"{key}: {', '.join(value) if isinstance(value, list) else value}" for key, value in public.items()]

@@ -1,0 +1,138 @@
+"""``examine``: looks at a data set before any training, for its owner alone, and advises what to run."""
+
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from efsgd_jax.config import load_config
+from efsgd_jax.data import load_dataset
+from efsgd_jax.data.facts import facts_of
+from efsgd_jax.data.guess_source import guess_source
+from efsgd_jax.errors import UserError
+from efsgd_jax.runs.likely import likely_loss
+
+EPSILONS = (1.0, 3.0, 10.0)
+# Larger images are examined, and trained on, at this size, unless another one is asked for.
+DEFAULT_SIZE = 32
+# Training records for each class below which little but noise remains, and above which the measured curves apply.
+FEW = 200
+# Seconds of configs/mixture_fmnist.py for 60,000 images of 784 values on a machine with this matrix speed; the page
+# docs/results/images.md has the measurement.
+SECONDS, RECORDS, VALUES, SPEED = 38.0, 60_000, 784, 150e9
+
+
+def examine(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Reads images as ``fit`` would, and returns what its owner should know before training; writes nothing.
+
+    Args:
+      path: the file or directory.
+      options: arguments of ``load_dataset``, and ``name`` for a source other than the one that the path looks like.
+
+    Returns:
+      JSON values: ``source``, ``facts`` (see ``facts_of``), ``warnings`` of the reader, ``config`` (the recommended
+      one, the command, and why), ``likely`` (for each epsilon, points of accuracy that noise costs, whether that was
+      measured, and a sentence), ``minutes`` and ``public``. All of it is private, except ``public``, which lists what a
+      run will publish.
+
+    Raises:
+      UserError: the images cannot be read.
+
+    Examples:
+      >>> found = examine("pictures", {"channels": 1, "image_size": 16})
+      >>> found["source"], found["config"]["name"]
+      ('folder', 'folder')
+    """
+    asked = {k: v for k, v in dict(options or {}).items() if v}
+    name = asked.pop("name", None) or guess_source(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data, asked = _load(name, path, asked)
+    facts = facts_of(data)
+    records = facts.get("groups", facts["training"])
+    unit = "persons" if "groups" in facts else "images"
+    config = _config(name, path, asked, facts)
+    likely = {f"{epsilon:g}": _likely(epsilon, records, len(facts["classes"]), unit) for epsilon in EPSILONS}
+    size, channels = facts["shape"][0], facts["shape"][2]
+    return {
+        "source": name,
+        "facts": facts,
+        "warnings": [str(w.message) for w in caught],
+        "config": config,
+        "likely": likely,
+        "minutes": round(_seconds(facts["training"], facts["shape"]) / 60, 1),
+        "public": {
+            f"number of training {unit}": records,
+            "classes": list(facts["classes"]),
+            "size": f"{size}x{size}, {channels} channel{'s' if channels > 1 else ''}",
+        },
+    }
+
+
+def _load(name: str, path: str | Path, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Loads the data; images of different or large sizes are brought to ``DEFAULT_SIZE``."""
+    try:
+        if "image_size" in options or name in ("npz", "idx", "celeba"):
+            return load_dataset(name, path=path, **options), options
+        data = load_dataset(name, path=path, **options)
+        if data.spec.image_size <= 2 * DEFAULT_SIZE:
+            return data, options
+    except UserError as error:
+        if "image_size" in options or "--config.data.image_size" not in str(error):
+            raise
+    sized = {**options, "image_size": DEFAULT_SIZE}
+    return load_dataset(name, path=path, **sized), sized
+
+
+def _config(name: str, path: str | Path, options: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
+    """The recommended config, its command and the reason."""
+    keys = [f"--config.data.{k}={v}" for k, v in options.items()]
+    if name != "folder":
+        keys.insert(0, f"--config.data.name={name}")
+    if "image_size" not in options:
+        keys.append(f"--config.data.image_size={facts['shape'][0]}")
+    grey = facts["shape"][2] == 1 or facts["without_colour"]
+    if grey and "channels" not in options:
+        keys.append("--config.data.channels=1")
+    chosen, why = "folder", "a private mixture of low frequencies, which suits any pictures"
+    if facts["object_on_dark"] and not grey:
+        chosen = "folder_cells"
+        why = "the pictures are objects on a dark background in colour; if they are not round, take preset:folder"
+    elif facts["object_on_dark"]:
+        keys += ["--config.method.pose_weight=8"]
+        why = "the pictures are bright objects on a dark background: they are brought to one position and size"
+    side = facts["shape"][0]
+    if side < load_config(f"preset:{chosen}").method.low_pass:
+        keys.append(f"--config.method.low_pass={side}")
+    few = min(v["training"] for v in facts["classes"].values()) < FEW or "groups" in facts
+    if few:
+        keys.append("--config.method.components=1")
+        why += "; one Gaussian for each class, since there are few records"
+    command = " ".join([f"efsgd train --config=preset:{chosen}", f"--config.data.path={path}", *keys, "--workdir=RUN"])
+    return {"name": chosen, "command": command, "why": why}
+
+
+def _likely(epsilon: float, records: int, classes: int, unit: str) -> dict[str, Any]:
+    loss, measured = likely_loss(epsilon, records, classes)
+    if records / classes < FEW:
+        sentence = f"fewer than {FEW} {unit} a class: expect mostly noise"
+    elif measured:
+        sentence = f"noise is likely to cost about {loss:.0f} points of a classifier's accuracy"
+    else:
+        sentence = f"noise is likely to cost {'at least' if loss > 5 else 'at most'} {loss:.0f} points of accuracy"
+    return {"accuracy_lost": round(loss, 1), "measured": measured, "says": sentence}
+
+
+def _seconds(records: int, shape: list[int]) -> float:
+    """A rough estimate of the running time on this machine, from the speed of its matrix products."""
+    a = np.ones((1024, 1024), np.float32)
+    a @ a
+    start = time.perf_counter()
+    for _ in range(4):
+        a @ a
+    speed = 4 * 2 * 1024**3 / (time.perf_counter() - start)
+    work = (records / RECORDS) * (np.prod(shape) / VALUES)
+    return 10 + SECONDS * float(work) * SPEED / speed
