@@ -16,6 +16,7 @@ COMMANDS = {
     "doctor": ("efsgd_jax.cli.doctor", "look at your images before any training"),
     "train": ("efsgd_jax.cli.train", "train a private generator, or continue a run"),
     "pretrain": ("efsgd_jax.cli.pretrain", "train a network on public images, for private runs"),
+    "stop": ("efsgd_jax.cli.stop", "end a training run, and release it if asked"),
     "sample": ("efsgd_jax.cli.sample", "draw synthetic images from a finished run"),
     "evaluate": ("efsgd_jax.cli.evaluate", "score a run, or any images, by real data"),
     "report": ("efsgd_jax.cli.report", "one HTML page of a run"),

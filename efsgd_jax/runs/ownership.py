@@ -1,11 +1,15 @@
 """The lock by which only one process at a time works in a run's directory."""
 
 import contextlib
+import os
+import socket
 from collections.abc import Iterator
+from typing import Any
 
 import filelock
 
 from efsgd_jax.errors import UserError
+from efsgd_jax.files import read_json, write_json
 from efsgd_jax.runs.workdir import Workdir
 
 
@@ -33,6 +37,19 @@ def sole_owner(directory: Workdir) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot lock {directory.lock} ({error.strerror or error}); use another --workdir") from error
     try:
+        write_json(directory.process, {"pid": os.getpid(), "host": socket.gethostname()}, private=True)
         yield
     finally:
+        directory.process.unlink(missing_ok=True)
         lock.release()
+
+
+def process_of(directory: Workdir) -> dict[str, Any] | None:
+    """The process that holds the lock of a run's directory, as ``pid`` and ``host``; None if there is none."""
+    lock = filelock.FileLock(directory.lock, timeout=0, mode=0o600, thread_local=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        return dict(read_json(directory.process))
+    lock.release()
+    return None

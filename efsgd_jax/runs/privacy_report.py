@@ -54,14 +54,15 @@ def public_facts(
     }
 
 
-def report_of(setup: Setup) -> dict[str, Any]:
-    """The privacy report of a run that took all the steps that its ledger allows."""
+def report_of(setup: Setup, steps: int | None = None) -> dict[str, Any]:
+    """The privacy report of a run that took ``steps`` private steps; None for all that its ledger allows."""
     config, data = setup.config, setup.dataset
     shape = {"image_size": data.spec.image_size, "channels": data.spec.channels, "class_names": data.class_names}
     pre_training = setup.public.description if setup.public else ""
     most = config.data.images_per_group if data.train_groups is not None else 0
     public = public_facts(data.num_units, shape, config.data.value_range, pre_training, most)
-    return privacy_report(setup.ledger, setup.ledger.steps, debugging_seed=config.train.seed >= 0, public=public)
+    taken = setup.ledger.steps if steps is None else steps
+    return privacy_report(setup.ledger, taken, debugging_seed=config.train.seed >= 0, public=public)
 
 
 def privacy_report(

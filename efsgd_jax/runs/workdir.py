@@ -28,6 +28,7 @@ class Workdir:
         self.lock = self.private / "lock"  # the file that the process at work in the directory has locked
         self.begun = self.private / "begun.json"  # the ledger, written before each block of steps; see ``begin``
         self.checkpoints = self.private / "checkpoints"
+        self.process = self.private / "process.json"  # the process that holds the lock
         self.metrics = self.private / "metrics.jsonl"
         self.tensorboard = self.private / "tensorboard"
         self.grids = self.private / "grids"
@@ -90,7 +91,7 @@ class Workdir:
     def _is_new(self) -> bool:
         """Whether the directory is empty, except for files of a process that was killed before ``record``."""
         inside = [*self.root.iterdir(), *(self.private.iterdir() if self.private.is_dir() else [])]
-        return all(p == self.private or p == self.lock or p.name.endswith(TEMPORARY) for p in inside)
+        return all(p in (self.private, self.lock, self.process) or p.name.endswith(TEMPORARY) for p in inside)
 
     def create(self) -> None:
         """Creates the run's directory and ``private/``, which only its owner can read."""

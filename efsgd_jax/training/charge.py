@@ -17,12 +17,16 @@ class Charge:
       directory: the run's directory, to which the first process writes.
       every: number of steps in a block; a block also ends with its phase.
       taken: number of private steps, over all phases, that were taken before, in a run that is continued.
+
+    Attributes:
+      taken: the argument of that name.
     """
 
     def __init__(self, ledger: Ledger[Composition], directory: RunFiles, every: int, taken: int):
         ends = np.cumsum([count for _, _, count in ledger.mechanism.taken(ledger.steps)])
         self._blocks = iter(ledger.blocks(every, taken, [int(end) for end in ends]))
         self._ledger, self._directory = ledger, directory
+        self.taken = taken
         self._until, self._spent = taken, math.nan
 
     def before(self, step: int) -> float:

@@ -52,6 +52,19 @@ def train(setup: Setup, directory: RunFiles, progress: bool) -> tuple[PyTree, np
         ) from error
 
 
+def last_state(setup: Setup, directory: RunFiles) -> tuple[int, PyTree, np.ndarray]:
+    """What the last phase of a run that was stopped would release at its latest checkpoint.
+
+    Returns:
+      The number of private steps that were taken, what would be released, and a grid of images generated from it.
+
+    Raises:
+      UserError: the last phase has not taken a step, or a parameter is not finite.
+    """
+    with contextlib.ExitStack() as stack:
+        return _Run(setup, directory, progress=False, stack=stack).last()
+
+
 class _Run:
     """The state of ``train``: the run's place in its phases, and the open files.
 
@@ -128,6 +141,21 @@ class _Run:
             return None
         final = released[self.setup.phases[-1].name]
         return final, self._grid(final)
+
+    def last(self) -> tuple[int, PyTree, np.ndarray]:
+        """See ``last_state``."""
+        phases = self.setup.phases
+        begin = self.ends[-1] - phases[-1].plan.steps
+        if self.kept is None or self.position <= begin:
+            taken = next((phase.name for phase, end in zip(phases, self.ends, strict=True) if self.position < end), "")
+            raise UserError(
+                f"{self.directory.checkpoints} is at step {self.position}, in the phase {taken}; nothing can be "
+                f"released before the last phase, {phases[-1].name}, has taken a step and saved it: continue the run"
+            )
+        state = self.kept["state"]
+        check_finite(phases[-1], (phases[-1].parameters or phases[-1].release)(state), self.position - begin)
+        released = jax.device_get(phases[-1].release(state))
+        return self.charge.taken, released, self._grid(released)
 
     def _one(
         self, index: int, phase: Phase, begin: int, private_before: int, released: dict[str, PyTree], state: PyTree
