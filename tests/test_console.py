@@ -1,5 +1,6 @@
 """``efsgd``: every command is there, says what it is for, and completes in a shell."""
 
+import json
 import subprocess
 import sys
 
@@ -53,3 +54,31 @@ def test_bash_completes(tmp_path):
     COMP_WORDS=(efsgd rel); COMP_CWORD=1; _shtab_efsgd; echo "${{COMPREPLY[@]}}" """
     done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["release", "release_score"]
+
+
+def test_results_are_printed_as_json(tmp_path, capsys):
+    """Each command prints one JSON object, and what it says is what the text says."""
+    run, out = tmp_path / "run", tmp_path / "out"
+
+    def asked(command, *flags):
+        assert main([command, *map(str, flags), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    small = ["--config=configs/digits.py", "--config.train.steps=2", "--config.method.width=4"]
+    trained = asked("train", f"--workdir={run}", *small)
+    assert trained["privacy"]["epsilon"] <= 10
+    assert trained["release"] == str(run / "release")
+    drawn = asked("sample", f"--workdir={run}", f"--out={out}", "--per_class=3:2,8:1", "--formats=npz")
+    assert drawn["per_class"]["3"] == 2
+    scores = asked("evaluate", f"--workdir={run}", "--metrics=utility", "--classifiers=logistic_regression")
+    assert 0 <= scores["gen2real"]["logistic_regression"]["accuracy"] <= 1
+    assert asked("release", run, tmp_path / "a.zip")["files"][0] == "PRIVACY.md"
+    assert asked("report", run)["private"] is True
+    assert asked("compare", run, f"--out={tmp_path / 'c.html'}")["left_out"] == []
+    assert len(asked("export", run, tmp_path / "exported")["files"]) > 1
+    cost = asked("privacy", "--dataset_size=60000", "--expected_batch_size=512", "--steps=100", "--noise_multiplier=1")
+    assert float(cost["epsilon by PLD (proven)"]) > 0
+    score = asked("release_score", run, "gen2real.logistic_regression", "--epsilon=0.5", "--target_epsilon=10.5")
+    assert score["charged"] is True
+    assert main(["privacy", "--json"]) == 2
+    assert "--json needs" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from efsgd_jax.cli.parser import Parser, program
+from efsgd_jax.cli.parser import Parser, program, show
 from efsgd_jax.reports.comparison import compare
 
 
@@ -13,14 +13,14 @@ def make_parser() -> Parser:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run")
     parser.add_argument("--out", default="compare.html", help="the page")
-    return parser
+    return parser.with_json()
 
 
 @program
 def main(argv: Sequence[str]) -> None:
     args = make_parser().parse_args(argv)
     comparison = compare(args.runs, out=args.out)
-    print(comparison.text)
-    for problem in comparison.problems:
-        print(f"left out: {problem}")
-    print(f"{comparison.page}: private; scores read real images and are not covered by epsilon")
+    lines = [comparison.text, *(f"left out: {problem}" for problem in comparison.problems)]
+    lines.append(f"{comparison.page}: private; scores read real images and are not covered by epsilon")
+    value = {"page": comparison.page, "left_out": comparison.problems, "table": comparison.text}
+    show(args, value, "\n".join(lines))

@@ -1,11 +1,10 @@
 """The command line of ``python -m efsgd_jax doctor``: parses arguments, calls ``examine`` and prints the result."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from efsgd_jax.cli.parser import PREFIX, Parser, program, split_overrides
+from efsgd_jax.cli.parser import PREFIX, Parser, program, show, split_overrides
 from efsgd_jax.config_groups import DataKeys
 from efsgd_jax.errors import UserError
 from efsgd_jax.runs.doctor import examine
@@ -16,9 +15,8 @@ def make_parser() -> Parser:
         "doctor", description="Look at images before any training. Nothing is written; the output is private."
     )
     parser.add_argument("data", help="a directory, .zip, .npz or .parquet file")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.epilog = "--config.data.KEY=VALUE says how to read them, such as --config.data.groups=patients.csv"
-    return parser
+    return parser.with_json()
 
 
 @program
@@ -26,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
     overrides, rest = split_overrides(argv)
     args = make_parser().parse_args(rest)
     found = examine(args.data, _options(overrides))
-    print(json.dumps(found, indent=2) if args.json else to_text(found))
+    show(args, found, to_text(found))
 
 
 def _options(overrides: Sequence[str]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
-from efsgd_jax.cli.parser import Parser, program, read_config, split_overrides
+from efsgd_jax.cli.parser import Parser, program, read_config, show, split_overrides
 from efsgd_jax.evaluation.evaluate import evaluate, evaluate_samples
-from efsgd_jax.evaluation.metrics import CLASSIFIERS, DEFAULT_CLASSIFIERS, PROTOCOLS, to_table
+from efsgd_jax.evaluation.metrics import CLASSIFIERS, DEFAULT_CLASSIFIERS, PROTOCOLS, to_json, to_table
 from efsgd_jax.evaluation.scoring import METRICS
 
 
@@ -37,7 +37,7 @@ def make_parser() -> Parser:
         "--inception", help="the file of InceptionV3's weights, or 'download': also FID and the like of its features"
     )
     parser.epilog = "--config.KEY=VALUE changes one key of --config, such as --config.data.path=FILE"
-    return parser
+    return parser.with_json()
 
 
 @program
@@ -64,10 +64,10 @@ def main(argv: Sequence[str]) -> None:
         if args.config or overrides:
             parser.error("--workdir knows its own configuration; leave --config out")
         scores = evaluate(args.workdir, num_images=args.n, seed=args.seed or 0, **options)
-    print(to_table(scores))
-    print(
+    note = (
         "These scores read real images and are not covered by epsilon; `efsgd release_score` publishes one with noise."
     )
+    show(args, to_json(scores), f"{to_table(scores)}\n{note}")
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

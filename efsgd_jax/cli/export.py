@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from efsgd_jax.cli.parser import Parser, program
+from efsgd_jax.cli.parser import Parser, program, show
 from efsgd_jax.runs.export import export
 
 
@@ -14,12 +14,12 @@ def make_parser() -> Parser:
     parser.add_argument("workdir", help="directory of the run")
     parser.add_argument("out", help="a new or empty directory")
     parser.add_argument("--batch_size", type=int, default=100, help="images of one call of the program")
-    return parser
+    return parser.with_json()
 
 
 @program
 def main(argv: Sequence[str]) -> None:
     args = make_parser().parse_args(argv)
     files = export(args.workdir, args.out, batch_size=args.batch_size)
-    for path in files:
-        print(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
+    text = "\n".join(f"{path}  {path.stat().st_size / 2**20:.1f} MiB" for path in files)
+    show(args, {"files": files}, text)

@@ -2,6 +2,8 @@
 
 import argparse
 import functools
+import json
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -30,8 +32,26 @@ class Parser(argparse.ArgumentParser):
         shown = f"efsgd {command}" if Path(sys.argv[0]).stem == "efsgd" else f"python -m {module}"
         super().__init__(prog=shown, allow_abbrev=False, **options)
 
+    def with_json(self) -> "Parser":
+        """Adds the flag ``--json``; ``show`` obeys it."""
+        self.add_argument("--json", action="store_true", help="print the result as one JSON object")
+        return self
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help lists the flags")
+
+
+def show(args: argparse.Namespace, value: Any, text: str) -> None:
+    """Prints a command's result: ``value`` as JSON if ``--json`` was given, else ``text``. Infinity becomes "inf"."""
+    print(json.dumps(_finite(value), indent=2) if args.json else text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(x) for x in value]
+    return str(value) if isinstance(value, Path) or (isinstance(value, float) and not math.isfinite(value)) else value
 
 
 def program(main: Callable[[Sequence[str]], None]) -> Callable[..., int]:

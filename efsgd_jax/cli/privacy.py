@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 
-from efsgd_jax.cli.parser import Parser, program, read_config, split_overrides
+from efsgd_jax.cli.parser import Parser, program, read_config, show, split_overrides
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy.accounting import FINE_ORDERS, epsilon
@@ -188,7 +188,7 @@ def make_parser() -> Parser:
     parser.add_argument("--feedback", default="none", choices=["none", "hidden", "local", "private"])
     parser.add_argument("--l2_norm_clip", type=float, default=1.0)
     parser.add_argument("--feedback_l2_norm_clip", type=float)
-    return parser
+    return parser.with_json()
 
 
 def _check(args: argparse.Namespace, *, from_config: bool) -> None:
@@ -220,10 +220,13 @@ def _check(args: argparse.Namespace, *, from_config: bool) -> None:
 def main(argv: Sequence[str]) -> None:
     overrides, rest = split_overrides(argv)
     args = make_parser().parse_args(rest)
-    if argv:
+    if [*rest, *overrides] != ["--json"] and argv:
         _check(args, from_config=bool(args.config or overrides))
-        print(table(cost(ledger_of(args, overrides))))
+        rows = cost(ledger_of(args, overrides))
+        show(args, dict(rows), table(rows))
         return
+    if args.json:
+        raise UserError("--json needs --dataset_size and what it is asked about")
     print("GS-WGAN and DP-GAN-DPAC: K = 1000, sigma = 1.07, B = 32, T = 20000, delta = 1e-5")
     print(table(lineage_rows()))
     print("\nPLD and RDP: q = 256 / 60000, sigma = 0.5433, T = 4000, delta = 1e-5")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from efsgd_jax.cli.parser import Parser, program
+from efsgd_jax.cli.parser import Parser, program, show
 from efsgd_jax.runs.release import pack
 
 
@@ -13,11 +13,11 @@ def make_parser() -> Parser:
     )
     parser.add_argument("workdir", help="directory of the run")
     parser.add_argument("out", help="a new .zip file")
-    return parser
+    return parser.with_json()
 
 
 @program
 def main(argv: Sequence[str]) -> None:
     args = make_parser().parse_args(argv)
     names = pack(args.workdir, args.out)
-    print(f"{args.out}: {', '.join(names)}")
+    show(args, {"zip": args.out, "files": names}, f"{args.out}: {', '.join(names)}")

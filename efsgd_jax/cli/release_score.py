@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from efsgd_jax.cli.parser import Parser, program
+from efsgd_jax.cli.parser import Parser, program, show
 from efsgd_jax.evaluation.release_score import release_score
 from efsgd_jax.formatting import format_epsilon
 
@@ -24,7 +24,7 @@ def make_parser() -> Parser:
         action="store_true",
         help="release a new value of a released score, which spends epsilon again",
     )
-    return parser
+    return parser.with_json()
 
 
 @program
@@ -35,13 +35,13 @@ def main(argv: Sequence[str]) -> None:
     )
     s, p = released.score, released.privacy
     low, high = (100 * x for x in s["interval_95"])
+    lines = []
     if not released.charged:
-        print(f"{args.score} was released before; nothing is spent (--again releases a new value)")
-    print(
+        lines.append(f"{args.score} was released before; nothing is spent (--again releases a new value)")
+    lines += [
         f"{args.score}  {100 * s['accuracy']:.1f}%  (95% interval {low:.1f} to {high:.1f}; "
-        f"epsilon {format_epsilon(s['epsilon'])})"
-    )
-    print(
+        f"epsilon {format_epsilon(s['epsilon'])})",
         f"epsilon spent  {format_epsilon(p['epsilon'])} at delta {p['delta']:g}, "
-        f"of which training {format_epsilon(p['training_epsilon'])}"
-    )
+        f"of which training {format_epsilon(p['training_epsilon'])}",
+    ]
+    show(args, {"score": s, "privacy": p, "charged": released.charged}, "\n".join(lines))

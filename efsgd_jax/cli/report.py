@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from efsgd_jax.cli.parser import Parser, program
+from efsgd_jax.cli.parser import Parser, program, show
 from efsgd_jax.reports import report
 
 
@@ -14,14 +14,14 @@ def make_parser() -> Parser:
     parser.add_argument("workdir", help="directory of the run")
     parser.add_argument("--out", help="the file; default: WORKDIR/private/report/report.html or WORKDIR/report.html")
     parser.add_argument("--release", action="store_true", help="of release/ alone: no scores, no real images")
-    return parser
+    return parser.with_json()
 
 
 @program
 def main(argv: Sequence[str]) -> None:
     args = make_parser().parse_args(argv)
     page = report(args.workdir, release=args.release, out=args.out)
+    what = "private, for its owner only; it shows real images and scores that no epsilon covers"
     if args.release:
-        print(f"{page}: made of release/ alone; nothing real is on it")
-    else:
-        print(f"{page}: private, for its owner only; it shows real images and scores that no epsilon covers")
+        what = "made of release/ alone; nothing real is on it"
+    show(args, {"page": page, "private": not args.release}, f"{page}: {what}")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import tqdm
 
-from efsgd_jax.cli.parser import Parser, program
+from efsgd_jax.cli.parser import Parser, program, show
 from efsgd_jax.errors import UserError
 from efsgd_jax.runs.data_card import Publication
 from efsgd_jax.runs.sampling import DEFAULT_FORMATS, FORMATS, write_samples
@@ -29,7 +29,7 @@ def make_parser() -> Parser:
     parser.add_argument("--title", default="", help="for the data card README.md: a title")
     parser.add_argument("--licence", default="", help="for the data card: licence of the images, such as cc-by-4.0")
     parser.add_argument("--origin", default="", help="for the data card: whose images were learned from, whom to ask")
-    return parser
+    return parser.with_json()
 
 
 @program
@@ -47,7 +47,8 @@ def main(argv: Sequence[str]) -> None:
         publication=Publication(args.title, args.licence, args.origin),
         advance=_bar(),
     )
-    print(f"{sum(counts.values())} images of {sum(n > 0 for n in counts.values())} classes in {args.out}")
+    total, classes = sum(counts.values()), sum(n > 0 for n in counts.values())
+    show(args, {"out": args.out, "per_class": counts}, f"{total} images of {classes} classes in {args.out}")
 
 
 def _numbers(text: str | None, flag: str, kind: Callable[[str], float]) -> dict | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from efsgd_jax.cli.parser import PREFIX, Parser, program, read_config, split_overrides
+from efsgd_jax.cli.parser import PREFIX, Parser, program, read_config, show, split_overrides
 from efsgd_jax.config_keys import explain
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
@@ -28,7 +28,7 @@ def make_parser() -> Parser:
         "--config.KEY=VALUE or --config.KEY VALUE changes one key, such as --config.privacy.epsilon=1; --help=TEXT "
         "explains the keys that contain TEXT, --help=. all of them"
     )
-    return parser
+    return parser.with_json()
 
 
 def _keys(text: str, rest: Sequence[str], overrides: Sequence[str]) -> str:
@@ -59,11 +59,16 @@ def main(argv: Sequence[str]) -> None:
     result = fit(config, args.workdir)
     if not is_first():
         return
+    lines = []
     if not result.privacy["guarantee"]:
-        print(f"NOT PRIVATE: {result.privacy['reason_for_no_guarantee']}")
-    print(f"epsilon spent  {format_epsilon(result.epsilon)} at delta {result.delta:g}, after {result.steps} steps")
+        lines.append(f"NOT PRIVATE: {result.privacy['reason_for_no_guarantee']}")
+    lines.append(
+        f"epsilon spent  {format_epsilon(result.epsilon)} at delta {result.delta:g}, after {result.steps} steps"
+    )
     meanings = result.privacy.get("accounting_meanings", {})
     for name, value in result.privacy.get("accountings", {}).items():
-        print(f"  {value:>8.4g}  {meanings[name]}" if isinstance(value, float) else f"  {value:>8}  {meanings[name]}")
-    print(f"sample grid    {result.samples}")
-    print(f"release        {result.workdir / 'release'}")
+        shown = f"{value:>8.4g}" if isinstance(value, float) else f"{value:>8}"
+        lines.append(f"  {shown}  {meanings[name]}")
+    lines += [f"sample grid    {result.samples}", f"release        {result.workdir / 'release'}"]
+    found = {"workdir": result.workdir, "samples": result.samples, "release": result.workdir / "release"}
+    show(args, {**found, "steps": result.steps, "privacy": result.privacy}, "\n".join(lines))
