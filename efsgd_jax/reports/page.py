@@ -8,16 +8,18 @@ from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import atomic, read_json
 from efsgd_jax.reports.audit import audit_section
+from efsgd_jax.reports.beside import beside_section
 from efsgd_jax.reports.classes import balance_section, classes_section
 from efsgd_jax.reports.copying import Pair, copying_section
 from efsgd_jax.reports.facts import configuration_section, released_scores_section, software_section
 from efsgd_jax.reports.material import Released, optional_json, read_metrics, read_release, reading
-from efsgd_jax.reports.pictures import samples_section, walks_section
+from efsgd_jax.reports.pictures import drawn_samples, samples_section, walks_section
 from efsgd_jax.reports.privacy_card import headline, privacy_card
 from efsgd_jax.reports.render import render
 from efsgd_jax.reports.scores import scores_section
 from efsgd_jax.reports.sections import Mismatch, Section
 from efsgd_jax.reports.training import training_section
+from efsgd_jax.reports.verdict import verdict_section
 from efsgd_jax.runs.finished import finished_run
 from efsgd_jax.runs.release import public_config
 from efsgd_jax.runs.sampling import sample
@@ -66,10 +68,12 @@ def report(workdir: str | Path, *, release: bool = False, out: str | Path | None
 def _release_page(released: Released) -> str:
     with reading(released.directory.release / "scores.json", "query the scores again"):
         noisy = released_scores_section(released.scores)
+    drawn = drawn_samples(released)
     sections = [
+        verdict_section(released.privacy, None, drawn.images, drawn.labels, ""),
         privacy_card(released.privacy),
         noisy,
-        samples_section(released),
+        samples_section(drawn),
         walks_section(released),
         configuration_section(public_config(released.config), published=True),
         software_section(released.privacy["software"]),
@@ -80,10 +84,19 @@ def _release_page(released: Released) -> str:
 def _private_page(released: Released) -> str:
     root = released.directory
     # These come first, so that a damaged file is found before images are generated.
-    scored, audited = _scored(released), _audited(released)
+    data, why_not = _data(released)
+    scored, audited = _scored(released, data, why_not), _audited(released)
+    scores = optional_json(root.scores)
+    if _mismatch(scores, released, "scores", ""):
+        scores = {}
+    drawn = drawn_samples(released)
+    with reading(root.scores, released.command("evaluate")):
+        verdict = verdict_section(released.privacy, scores, drawn.images, drawn.labels, released.command("evaluate"))
     sections = [
+        verdict,
         privacy_card(released.privacy),
-        samples_section(released),
+        beside_section(drawn.images, drawn.labels, released.class_names, data, why_not),
+        samples_section(drawn),
         walks_section(released),
         training_section(read_metrics(root.metrics), released.command("train")),
         *scored,
@@ -94,13 +107,21 @@ def _private_page(released: Released) -> str:
     return _page(released, str(root.root), sections, release=False)
 
 
-def _scored(released: Released) -> list[Section]:
+def _data(released: Released) -> tuple[Dataset | None, str]:
+    """The real data of the run; if it cannot be read, None and the reason."""
+    try:
+        return finished_run(released.directory.root)[1], ""
+    except UserError as error:
+        return None, f"Not shown: {error}."
+
+
+def _scored(released: Released, data: Dataset | None, why_not: str) -> list[Section]:
     """The sections about ``private/scores.json``."""
     path, evaluate, names = released.directory.scores, released.command("evaluate"), released.class_names
     scores = optional_json(path)
     mismatch = _mismatch(scores, released, "scores", evaluate)
     with reading(path, evaluate):
-        pairs, why_no_pairs = _closest_pairs(released, scores, mismatch is not None)
+        pairs, why_no_pairs = _closest_pairs(released, scores, mismatch is not None, data, why_not)
         return [
             scores_section(scores, mismatch, evaluate),
             classes_section(scores, names, mismatch, evaluate),
@@ -139,17 +160,17 @@ def _mismatch(made: Mapping[str, Any], released: Released, what: str, command: s
     return None if of_this else Mismatch(what, command)
 
 
-def _closest_pairs(released: Released, scores: Mapping[str, Any], of_another: bool) -> tuple[list[Pair], str]:
+def _closest_pairs(
+    released: Released, scores: Mapping[str, Any], of_another: bool, data: Dataset | None, why_not: str
+) -> tuple[list[Pair], str]:
     """The closest pairs of generated and training images; if they cannot be shown, none and the reason."""
     closest = scores.get("copying", {}).get("closest", [])
     if not closest:
         return [], "None are on record."
     if of_another:
         return [], "Not shown: the scores are of another generator, whose images are gone."
-    try:
-        data: Dataset = finished_run(released.directory.root)[1]
-    except UserError as error:
-        return [], f"Not shown: {error}."
+    if data is None:
+        return [], why_not
     fake = sample(released.directory.root, scores["num_images"], seed=scores.get("seed", 0))
     return [
         Pair(fake.images[pair["generated"]], data.train_images[pair["train"]], pair["distance"]) for pair in closest

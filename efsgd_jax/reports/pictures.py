@@ -12,7 +12,7 @@ from efsgd_jax.models.critic import sample_latent
 from efsgd_jax.reports.images import picture, strip
 from efsgd_jax.reports.material import Released
 from efsgd_jax.reports.sections import Section
-from efsgd_jax.runs.sampling import sample
+from efsgd_jax.runs.sampling import Samples, sample
 from efsgd_jax.synthesizers import method_named
 
 # Largest number of classes whose samples are shown.
@@ -25,14 +25,18 @@ FRAMES = 10
 WIDTH = 500
 
 
-def samples_section(released: Released) -> Section:
-    """The section with a grid of generated images for each class, from a public seed.
+def drawn_samples(released: Released) -> Samples:
+    """``SAMPLES`` generated images of each class, from a public seed.
 
     Formal guarantees:
       Post-processing of the released generator.
     """
-    names = released.class_names
-    drawn = sample(released.directory.root, SAMPLES * len(names), seed=0)
+    return sample(released.directory.root, SAMPLES * len(released.class_names), seed=0)
+
+
+def samples_section(drawn: Samples) -> Section:
+    """The section with a grid of generated images for each class; ``drawn`` is that of ``drawn_samples``."""
+    names = drawn.class_names
     figures = []
     for c, name in enumerate(names[:MAX_CLASSES]):
         alt = f"{SAMPLES} generated images of class {name}"

@@ -1,0 +1,160 @@
+"""The verdict in words at the top of a page: privacy, use, variety and copies, with the thresholds of each word."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from efsgd_jax.data.facts import NEAR, reduced
+from efsgd_jax.reports.formats import epsilon_shown, percent
+from efsgd_jax.reports.scores import interval, title_of
+from efsgd_jax.reports.sections import Section
+from efsgd_jax.runs.statement import FALSE_POSITIVE_RATE, detection_bound
+
+# The largest epsilon of each word for privacy.
+STRONG, MODERATE, WEAK = 1.0, 3.0, 10.0
+# Of the way from guessing to always right, what a classifier of generated images has to go on real ones.
+USEFUL, SOMEWHAT = 0.8, 0.5
+# Recall for each word of variety.
+VARIED, LIMITED = 0.5, 0.2
+# Share of generated images with a nearly identical one of the same class above which variety is poor.
+ALIKE = 0.2
+# A number of test images below which a score is said to be uncertain.
+FEW_TEST_IMAGES = 500
+
+
+class Judgement(NamedTuple):
+    """One line of the verdict.
+
+    Attributes:
+      what: what is judged.
+      word: the judgement; "not known" if nothing was measured.
+      tone: "good", "bad", or "" for neither.
+      sentence: the measurement behind it.
+      rule: the thresholds of the words.
+    """
+
+    what: str
+    word: str
+    tone: str
+    sentence: str
+    rule: str
+
+
+def verdict_section(
+    privacy: Mapping[str, Any], scores: Mapping[str, Any] | None, drawn: np.ndarray, labels: np.ndarray, command: str
+) -> Section:
+    """The section with the verdict.
+
+    Args:
+      privacy: content of ``privacy.json``.
+      scores: content of ``private/scores.json``, empty if there are none or they are of another generator; None for a
+        page to publish, which has no scores.
+      drawn: generated images, uint8 ``[n, S, S, C]``, from a public seed.
+      labels: their classes, int ``[n]``.
+      command: the command that computes scores.
+    """
+    found = [_privacy(privacy)]
+    alike = alike_share(drawn, labels)
+    if scores is None:
+        found.append(_variety_of_drawn(alike))
+    else:
+        found += [_use(scores, command), _variety(scores, alike, command), _copies(scores, command)]
+    data = {"judgements": found}
+    return Section("verdict", "Verdict", "verdict.html", data, covered_by_epsilon=scores is None)
+
+
+def alike_share(images: np.ndarray, labels: np.ndarray) -> float:
+    """The share of images that have a nearly identical one in the same class."""
+    alike = 0
+    for label in np.unique(labels):
+        own = reduced(images[labels == label])
+        apart = np.sqrt(np.mean(np.square(own[:, None] - own[None]), axis=-1))
+        np.fill_diagonal(apart, np.inf)
+        alike += int((apart.min(axis=1) < NEAR).sum()) if len(own) > 1 else 0
+    return alike / max(len(images), 1)
+
+
+def _privacy(privacy: Mapping[str, Any]) -> Judgement:
+    rule = f"strong up to epsilon {STRONG:g}, moderate up to {MODERATE:g}, weak up to {WEAK:g}"
+    if not privacy["guarantee"]:
+        return Judgement(
+            "Privacy", "none", "bad", f"There is no guarantee: {privacy['reason_for_no_guarantee']}.", rule
+        )
+    epsilon, delta = float(privacy["epsilon"]), privacy["delta"]
+    words = ((STRONG, "strong", "good"), (MODERATE, "moderate", "good"), (WEAK, "weak", ""))
+    word, tone = next(((w, t) for limit, w, t in words if epsilon <= limit * (1 + 1e-9)), ("hardly any", "bad"))
+    bound = percent(detection_bound(epsilon, delta))
+    sentence = (
+        f"Epsilon is {epsilon_shown(epsilon)} at delta {delta:g}, for {privacy.get('unit', 'one image')}. An attack "
+        f"that wrongly accuses {100 * FALSE_POSITIVE_RATE:g}% of those who were not used finds at most {bound}% of "
+        "those who were."
+    )
+    return Judgement("Privacy", word, tone, sentence, rule)
+
+
+def _unknown(what: str, command: str, rule: str) -> Judgement:
+    return Judgement(what, "not known", "", f"It was not measured; run {command}", rule)
+
+
+def _use(scores: Mapping[str, Any], command: str) -> Judgement:
+    rule = (
+        f"good from {100 * USEFUL:g}% of the way between guessing and always right, fair from {100 * SOMEWHAT:g}%, "
+        "else poor"
+    )
+    gen2real = {c: u for c, u in scores.get("gen2real", {}).items() if u.get("accuracy") is not None}
+    if not gen2real:
+        return _unknown("Use", command, rule)
+    classifier, best = max(gen2real.items(), key=lambda item: item[1]["accuracy"])
+    guessing = 1 / max(len(best.get("per_class", {})), 2)
+    way = (best["accuracy"] - guessing) / (1 - guessing)
+    word, tone = ("good", "good") if way >= USEFUL else ("fair", "") if way >= SOMEWHAT else ("poor", "bad")
+    sentence = (
+        f"A classifier ({title_of(classifier)}) that was trained on generated images alone is right for "
+        f"{percent(best['accuracy'])}% of the real test images; guessing would be {percent(guessing)}%."
+    )
+    n = best.get("num_test")
+    if n and n < FEW_TEST_IMAGES:
+        low, high = interval(best["accuracy"], n)
+        sentence += f" With {n} test images it may also be {100 * low:.0f} to {100 * high:.0f}%."
+    return Judgement("Use", word, tone, sentence, rule)
+
+
+def _variety(scores: Mapping[str, Any], alike: float, command: str) -> Judgement:
+    rule = (
+        f"good from a recall of {VARIED:g}, limited from {LIMITED:g}, else poor; poor if more than {100 * ALIKE:g}% of "
+        "the images shown below have a nearly identical one"
+    )
+    recall = scores.get("fidelity", {}).get("classifier", {}).get("recall")
+    if recall is None:
+        return _unknown("Variety", command, rule) if alike <= ALIKE else _variety_of_drawn(alike)
+    word, tone = ("good", "good") if recall >= VARIED else ("limited", "") if recall >= LIMITED else ("poor", "bad")
+    if alike > ALIKE:
+        word, tone = "poor", "bad"
+    sentence = (
+        f"Recall is {recall:.2f}: that share of real images lies within what the generated ones cover. Of the images "
+        f"shown below, {percent(alike)}% have a nearly identical one of the same class."
+    )
+    return Judgement("Variety", word, tone, sentence, rule)
+
+
+def _variety_of_drawn(alike: float) -> Judgement:
+    word, tone = ("poor", "bad") if alike > ALIKE else ("no repetition", "")
+    sentence = f"Of the images shown below, {percent(alike)}% have a nearly identical one of the same class."
+    return Judgement("Variety", word, tone, sentence, f"poor above {100 * ALIKE:g}%")
+
+
+def _copies(scores: Mapping[str, Any], command: str) -> Judgement:
+    rule = "flagged if generated images are closer to training images than to held-out ones, beyond chance"
+    copying = scores.get("copying", {})
+    if copying.get("flagged") is None:
+        return _unknown("Copies", command, rule)
+    exact = copying.get("exact_copies") or 0
+    if copying["flagged"]:
+        return Judgement(
+            "Copies", "flagged", "bad", "Generated images are closer to training images than new ones would be.", rule
+        )
+    sentence = "Generated images are no closer to training images than to held-out ones."
+    if exact:
+        sentence += f" {exact:,} of them are a training image to the last pixel, as blank ones may be."
+    return Judgement("Copies", "none found", "good", sentence, rule)

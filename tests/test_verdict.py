@@ -1,0 +1,99 @@
+"""The verdict at the top of a report page: each word follows from its thresholds, and says what it was measured by."""
+
+import numpy as np
+import pytest
+
+from efsgd_jax.reports.verdict import alike_share, verdict_section
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)
+LABELS = np.arange(40) % 2
+PRIVACY = {"guarantee": True, "epsilon": 1.0, "delta": 1e-5, "unit": "one image with its label"}
+
+
+def scores(accuracy=0.9, recall=0.6, flagged=False, n=2000, exact=0):
+    utility = {"accuracy": accuracy, "per_class": {"a": 1.0, "b": 1.0}, "num_test": n}
+    return {
+        "gen2real": {"cnn": utility, "mlp": {**utility, "accuracy": accuracy - 0.1}},
+        "fidelity": {"classifier": {"recall": recall}},
+        "copying": {"flagged": flagged, "exact_copies": exact},
+    }
+
+
+def words(found, privacy=PRIVACY, images=IMAGES):
+    section = verdict_section(privacy, found, images, LABELS, "COMMAND")
+    return {j.what: (j.word, j.tone) for j in section.data["judgements"]}, section
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "expected"),
+    [
+        (0.5, ("strong", "good")),
+        (3.0, ("moderate", "good")),
+        (10.0, ("weak", "")),
+        (10.1, ("hardly any", "bad")),
+    ],
+)
+def test_privacy_by_epsilon(epsilon, expected):
+    assert words({}, {**PRIVACY, "epsilon": epsilon})[0]["Privacy"] == expected
+
+
+def test_without_a_guarantee_privacy_is_none():
+    without = {**PRIVACY, "guarantee": False, "reason_for_no_guarantee": "no noise was added", "epsilon": "inf"}
+    found, section = words({}, without)
+    assert found["Privacy"] == ("none", "bad")
+    assert "no noise was added" in section.data["judgements"][0].sentence
+
+
+def test_the_bound_on_attacks_is_that_of_the_epsilon():
+    sentence = words({})[1].data["judgements"][0].sentence
+    assert "for one image with its label" in sentence
+    assert "finds at most 2.7% of those" in sentence
+
+
+def test_use_is_measured_from_guessing_and_by_the_best_classifier():
+    # Two classes: 0.9 is 80% of the way from one half to one, 0.75 is half of the way.
+    assert words(scores(0.9))[0]["Use"] == ("good", "good")
+    assert words(scores(0.89))[0]["Use"] == ("fair", "")
+    assert words(scores(0.74))[0]["Use"] == ("poor", "bad")
+    use = next(j for j in words(scores(0.9))[1].data["judgements"] if j.what == "Use")
+    assert "(CNN)" in use.sentence
+    assert "90.0% of the real test images; guessing would be 50.0%" in use.sentence
+    few = next(j for j in words(scores(0.9, n=40))[1].data["judgements"] if j.what == "Use")
+    assert "With 40 test images it may also be 77 to 96%" in few.sentence
+
+
+def test_variety_by_recall_and_by_images_that_are_alike():
+    assert words(scores(recall=0.5))[0]["Variety"] == ("good", "good")
+    assert words(scores(recall=0.3))[0]["Variety"] == ("limited", "")
+    assert words(scores(recall=0.004))[0]["Variety"] == ("poor", "bad")
+    one = np.broadcast_to(IMAGES[:1], IMAGES.shape)
+    assert words(scores(recall=0.9), images=one)[0]["Variety"] == ("poor", "bad")
+    assert alike_share(IMAGES, LABELS) == 0.0
+    assert alike_share(one, LABELS) == 1.0
+    half = np.where((np.arange(40) < 20)[:, None, None, None], IMAGES[:1], IMAGES)
+    assert alike_share(half, LABELS) == 0.5
+    assert alike_share(one, np.arange(40)) == 0.0  # of different classes
+
+
+def test_copies_are_flagged_as_the_scores_say():
+    assert words(scores())[0]["Copies"] == ("none found", "good")
+    assert words(scores(flagged=True))[0]["Copies"] == ("flagged", "bad")
+    exact = next(j for j in words(scores(exact=3))[1].data["judgements"] if j.what == "Copies")
+    assert "3 of them are a training image" in exact.sentence
+
+
+def test_what_was_not_measured_is_not_known_and_names_the_command():
+    found, section = words({})
+    assert [found[what][0] for what in ("Use", "Variety", "Copies")] == ["not known"] * 3
+    assert all("COMMAND" in j.sentence for j in section.data["judgements"][1:])
+    assert not section.covered_by_epsilon
+
+
+def test_a_page_to_publish_judges_only_what_is_public():
+    found, section = words(None)
+    assert list(found) == ["Privacy", "Variety"]
+    assert found["Variety"] == ("no repetition", "")
+    assert section.covered_by_epsilon
+    one = np.broadcast_to(IMAGES[:1], IMAGES.shape)
+    assert words(None, images=one)[0]["Variety"] == ("poor", "bad")
