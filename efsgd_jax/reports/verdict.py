@@ -13,6 +13,8 @@ from efsgd_jax.runs.statement import FALSE_POSITIVE_RATE, detection_bound
 
 # The largest epsilon of each word for privacy.
 STRONG, MODERATE, WEAK = 1.0, 3.0, 10.0
+# True positive rate above which the bound on attacks is not stated.
+NO_LIMIT = 0.9
 # Of the way from guessing to always right, what a classifier of generated images has to go on real ones.
 USEFUL, SOMEWHAT = 0.8, 0.5
 # Recall for each word of variety.
@@ -84,12 +86,15 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
     epsilon, delta = float(privacy["epsilon"]), privacy["delta"]
     words = ((STRONG, "strong", "good"), (MODERATE, "moderate", "good"), (WEAK, "weak", ""))
     word, tone = next(((w, t) for limit, w, t in words if epsilon <= limit * (1 + 1e-9)), ("hardly any", "bad"))
-    bound = percent(detection_bound(epsilon, delta))
-    sentence = (
-        f"Epsilon is {epsilon_shown(epsilon)} at delta {delta:g}, for {privacy.get('unit', 'one image')}. An attack "
-        f"that wrongly accuses {100 * FALSE_POSITIVE_RATE:g}% of those who were not used finds at most {bound}% of "
-        "those who were."
-    )
+    bound = detection_bound(epsilon, delta)
+    sentence = f"Epsilon is {epsilon_shown(epsilon)} at delta {delta:g}, for {privacy.get('unit', 'one image')}. "
+    if bound > NO_LIMIT:
+        sentence += "So large an epsilon alone hardly limits attacks; it relies on known ones being far from the limit."
+    else:
+        sentence += (
+            f"An attack that takes {100 * FALSE_POSITIVE_RATE:g}% of those that were not used for used ones recognises "
+            f"at most {percent(bound)}% of those that were."
+        )
     return Judgement("Privacy", word, tone, sentence, rule)
 
 
