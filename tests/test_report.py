@@ -69,7 +69,7 @@ def scores(finished_run):
     group = {
         "gen2real": {"logistic_regression": to_real, "cnn": to_real},
         "real2gen": {"cnn": to_generated},
-        "fidelity": {"classifier": {"fid": 12.5, "kid": 0.25, "kid_std": 0.01, "num_images": 200}},
+        "fidelity": {"classifier": {"fid": 12.5, "kid": 0.25, "kid_std": 0.01, "recall": 0.42, "num_images": 200}},
     }
     copying = {"flagged": False, "exact_copies": 0, "spaces": {"pixels": space}, "closest": closest}
     protocols = {
@@ -304,7 +304,11 @@ def test_runs_are_compared_by_data_set_with_published_numbers(several, scores, t
     assert re.search(r"left out: .*empty: .*no finished run.*train it first", text)
     assert re.search(r"left out: .*torn: .*scores.json is damaged", text)
     assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    head = digits.splitlines()[1]
+    assert head.index("FID") < head.index("Recall") < head.index("real2gen")
+    assert digits.count("0.42") == 2
     of_digits, of_mnist = page.read_text().split('class="card"')[1:]
+    assert (len(pictures(of_digits)), len(pictures(of_mnist))) == (2, 1)
     assert "arXiv" not in of_digits
     assert "no noise" in of_digits
     for anchor in ANCHORS:

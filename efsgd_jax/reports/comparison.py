@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from PIL import Image
+
 from efsgd_jax.errors import UserError
 from efsgd_jax.evaluation.anchors import Anchor, anchors_of
 from efsgd_jax.files import atomic
@@ -18,11 +21,14 @@ from efsgd_jax.reports.entries import (
     rows_of,
     score_cells,
 )
+from efsgd_jax.reports.images import Picture, picture
 from efsgd_jax.reports.plots import Point, tradeoff
 from efsgd_jax.reports.render import render
 from efsgd_jax.reports.scores import interval
 from efsgd_jax.reports.tables import Cell, Table
 
+# Largest width of a grid in CSS pixels.
+WIDTH = 360
 # An interval that is not known, which a plot leaves out.
 UNKNOWN = (math.nan, math.nan)
 
@@ -126,9 +132,22 @@ def _section(anchor: str, group: Sequence[Entry]) -> dict[str, Any]:
         "name": first.title,
         "plot": _plot(group, anchors, first.title),
         "runs": _marked(first.head, numbered),
+        "figures": [(f"{i}. {entry.name}", _grid(entry)) for i, entry in enumerate(group, 1)],
         "protocols": [{"title": t.title, "runs": _marked(t.head, t.rows)} for t in by_protocol],
         "published": _published(anchors),
     }
+
+
+def _grid(entry: Entry) -> Picture:
+    """The grid of generated images that a run has released."""
+    path = entry.released.directory.samples
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({error}); restore it, or train the run again") from error
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    return picture(pixels, f"generated images of {entry.name}, a row for each class", width=WIDTH)
 
 
 def _marked(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -10,8 +10,9 @@ from efsgd_jax.files import read_json
 from efsgd_jax.reports.formats import epsilon_shown, number, percent
 from efsgd_jax.reports.material import Released, optional_json, read_release, reading
 
-# Name of the network whose features a FID compares -> head of its column.
+# Name of the network whose features are compared -> head of the column of its FID, and of its recall.
 FIDELITY = {"classifier": "FID, CNN's features", "inception": "FID, InceptionV3"}
+RECALL = {"classifier": "Recall, CNN's features", "inception": "Recall, InceptionV3"}
 NOT_PRIVATE = "NOT PRIVATE"
 
 
@@ -102,6 +103,8 @@ def score_cells(group: Mapping[str, Any]) -> dict[str, str]:
     for network, values in group.get("fidelity", {}).items():
         if isinstance(values, dict) and values.get("fid") is not None:
             cells[FIDELITY.get(network, f"FID, {network}")] = number(values["fid"])
+        if isinstance(values, dict) and values.get("recall") is not None:
+            cells[RECALL.get(network, f"Recall, {network}")] = f"{values['recall']:.2f}"
     if cells and group.get("num_images"):
         cells["images"] = f"{group['num_images']:,}"
     return cells
@@ -115,6 +118,7 @@ def protocols_of(entries: Iterable[Entry]) -> list[str]:
 def rows_of(cells: list[dict[str, str]]) -> tuple[list[str], list[list[str]]]:
     """The head and the rows of a table; a cell that a row does not have is a dash."""
     head = list(dict.fromkeys(key for row in cells for key in row))
-    order = {"images": 1, "remark": 2}
-    head.sort(key=lambda key: order.get(key, 0))
+    # real2gen, which says least about use, is at the end, where a narrow screen scrolls.
+    order = {"images": 2, "remark": 3}
+    head.sort(key=lambda key: 1 if key.startswith("real2gen") else order.get(key, 0))
     return head, [[row.get(key, "–") for key in head] for row in cells]
