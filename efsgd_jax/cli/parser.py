@@ -4,6 +4,7 @@ import argparse
 import functools
 import json
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # Prefix of the flags that change a config key.
 PREFIX = "--config."
+CLOSED_PIPE = 128 + 13  # the same for SIGPIPE
 STOPPED = 128 + 15  # the exit status by which shells report that a program was ended by SIGTERM
 # Keys that ``read_config`` treats before the others.
 EPSILON, METHOD = "privacy.epsilon", "method.name"
@@ -66,6 +68,10 @@ def program(main: Callable[[Sequence[str]], None]) -> Callable[..., int]:
         warnings.showwarning = _one_line_warning  # type: ignore[assignment]
         try:
             main(sys.argv[1:] if argv is None else argv)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader of a pipe, such as head, has ended: as other programs, end without a word
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return CLOSED_PIPE
         except UserError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return 2

@@ -8,7 +8,8 @@ from efsgd_jax.data import Dataset
 from efsgd_jax.evaluation.metrics import Scores
 from efsgd_jax.training.brightness import brightness, brightness_warning
 
-# A recall below this is low, unless there are so few images that it is low for every generator.
+# A recall below this is low, unless there are so few images that it is low for every generator, and other measures of
+# their distribution mean little.
 LOW_RECALL, FEW_IMAGES = 0.05, 500
 # A class is not recognised if a classifier trained on real images assigns less than this part of its images to it.
 RECOGNISED = 0.2
@@ -27,6 +28,12 @@ def gross_differences(scores: Scores, data: Dataset, images: np.ndarray, labels:
       None: the sentences depend on real images, as the scores do, and are written where the scores are.
     """
     found = [brightness_warning(brightness(data.train_images, data.train_labels), brightness(images, labels))]
+    compared = scores.fidelity.get("classifier", {}).get("num_images", math.inf)
+    if compared < FEW_IMAGES:
+        found.append(
+            f"FID, KID, precision and recall are of only {compared:.0f} images, which is far too few: they depend on "
+            "the number, and mean little below some thousand images."
+        )
     recall = scores.fidelity.get("classifier", {}).get("recall", math.inf)
     if recall < LOW_RECALL and scores.num_images >= FEW_IMAGES:
         found.append(f"Generated images hardly vary: recall is {recall:.3f}, so that most real images resemble none.")

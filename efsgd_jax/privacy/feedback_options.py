@@ -181,11 +181,18 @@ def check_per_example(updates: PyTree, params: PyTree | None, like: PyTree) -> N
     """
     shapes = _shapes(params, like)
     for (path, g), shape in zip(_with_paths(updates), shapes or [], strict=shapes is not None):
-        if jnp.shape(g)[1:] != shape or jnp.ndim(g) != len(shape) + 1:
+        if jnp.shape(g)[1:] == shape and jnp.ndim(g) == len(shape) + 1:
+            continue
+        if path.startswith("['clipped_sum']"):
             raise ValueError(
-                f"expected per-example gradients of shape (B, *{shape}) at {path}, got {jnp.shape(g)}: the transform "
-                "must be first in the chain and see jax.vmap(jax.grad(loss), in_axes=(None, 0)), not an average."
+                "a ClippedSum was taken apart into its arrays, as nnx.Optimizer.update does. Split the model instead: "
+                "graph, params = nnx.split(model, nnx.Param), then updates, state = tx.update(total, state, params) "
+                "and params = optax.apply_updates(params, updates)."
             )
+        raise ValueError(
+            f"expected per-example gradients of shape (B, *{shape}) at {path}, got {jnp.shape(g)}: the transform must "
+            "be first in the chain and see jax.vmap(jax.grad(loss), in_axes=(None, 0)), not an average."
+        )
     check_gradients(updates)
 
 
