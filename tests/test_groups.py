@@ -3,6 +3,7 @@
 import json
 import warnings
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,13 +15,15 @@ from PIL import Image
 
 from efsgd_jax import default_config, fit, load_dataset, release_score
 from efsgd_jax.audit.canaries import audit_run
+from efsgd_jax.data import ImageSpec
 from efsgd_jax.data.groups import split_by_group, unit_rows
 from efsgd_jax.errors import UserError
-from efsgd_jax.privacy import DpSgdMechanism, OuterSum, SquareSum, VectorSum
+from efsgd_jax.models.refiner import Refiner
+from efsgd_jax.privacy import DpSgdMechanism, OuterSum, SquareSum, VectorSum, clipped_grad
 from efsgd_jax.privacy.full_batch import FullBatchMechanism
 from efsgd_jax.privacy.gradient_access import GradientAccess
 from efsgd_jax.privacy.sum_access import SumAccess, whole_factor
-from efsgd_jax.privacy.units import Units
+from efsgd_jax.privacy.units import Units, loss_of_unit
 from efsgd_jax.runs.release import pack
 from efsgd_jax.training.setup import prepare
 
@@ -319,3 +322,47 @@ def test_folders_without_a_level_for_persons_are_refused(tmp_path):
 def test_an_empty_group_is_refused():
     with pytest.raises(UserError, match="at index 1 has no group"):
         split_by_group(np.array(["a", ""]), 0.5, "here")
+
+
+@pytest.mark.parametrize("network", ["refiner", "layers"])
+def test_ghost_norms_of_a_person_are_those_of_their_whole_gradient(network):
+    """The gradient of a network, of several images of each person, found without forming each one and by forming it."""
+    rows, present = unit_rows(OF, IMAGES, MOST)
+    images = jnp.asarray(IMAGES[rows][..., None] / 255.0, jnp.float32)[:12]
+    records = Units({"image": images, "label": jnp.asarray(LABELS[rows])[:12]}, jnp.asarray(present)[:12])
+    if network == "refiner":
+        model = Refiner(ImageSpec(8, 1, 2), width=4, blocks=1)
+        codes = jnp.ones((1, 3))
+        params = model.init(jax.random.key(0), images[0, :1], codes, jnp.zeros(1, jnp.int32))
+        # The last layer begins at zero, where most gradients vanish.
+        params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)
+
+        def loss(p, r, key):
+            out = model.apply(p, r["image"][None], codes * jnp.mean(r["image"]), r["label"][None])
+            return jnp.sum(jnp.square(out)), {}
+    else:
+        model = nn.Sequential([nn.Conv(3, (3, 3)), nn.GroupNorm(1), nn.relu, lambda x: x.reshape(-1), nn.Dense(2)])
+        params = model.init(jax.random.key(0), images[0, 0])
+
+        def loss(p, r, key):
+            logits = model.apply(p, r["image"])
+            return -jax.nn.log_softmax(logits)[r["label"]], {}
+
+    keys = jax.random.split(jax.random.key(2), 12)
+    by = {
+        method: clipped_grad(loss_of_unit(loss), 0.5, method=method)(params, records, keys)
+        for method in ("vmap", "ghost", "auto")
+    }
+    for method in ("ghost", "auto"):
+        np.testing.assert_allclose(by[method].l2_norms, by["vmap"].l2_norms, rtol=1e-4)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+            by[method].clipped_sum,
+            by["vmap"].clipped_sum,
+        )
+    # Each is the mean of the gradients of the person's images.
+    of_one = jax.grad(lambda p, r: loss(p, r, keys[0])[0])
+    first = [of_one(params, jax.tree.map(lambda x, j=j: x[0, j], records.rows)) for j in range(MOST)]
+    mean = jax.tree.map(lambda *x: sum(g * p for g, p in zip(x, present[0], strict=True)) / present[0].sum(), *first)
+    norm = np.sqrt(sum(float(jnp.sum(jnp.square(x))) for x in jax.tree.leaves(mean)))
+    np.testing.assert_allclose(by["vmap"].l2_norms[0], norm, rtol=1e-4)
