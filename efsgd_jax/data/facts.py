@@ -64,7 +64,7 @@ def _nearly_identical(images: np.ndarray) -> int:
     vectors = reduced(images[first])
     if len(vectors) < 2:
         return 0
-    distances, _ = NearestNeighbors(n_neighbors=2).fit(vectors).kneighbors(vectors)
+    distances, _ = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(vectors).kneighbors(vectors)
     return int((distances[:, 1] < NEAR * vectors.shape[1] ** 0.5).sum())
 
 
