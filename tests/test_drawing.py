@@ -174,7 +174,7 @@ def test_the_data_card_says_what_is_needed(run, tmp_path):
         "| kind 0 | 0 |",
         "**Licence**: cc-by-4.0.",
         "**Learned from**: Our clinic: a'b@example.org; 1",
-        "differential privacy for one image with its label",
+        "differential privacy. The guarantee is for one image with its label.",
         "## Not for",
     ):
         assert words in card

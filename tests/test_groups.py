@@ -214,7 +214,9 @@ def test_a_run_is_not_continued_with_another_unit(run, npz):
         fit(config, run, progress=False)
 
 
-@pytest.mark.parametrize("method", ["efsgd_gan", "efsgd_mixture", "private_diffusion"])
+@pytest.mark.parametrize(
+    "method", ["efsgd_mixture", *(pytest.param(m, marks=pytest.mark.slow) for m in ("efsgd_gan", "private_diffusion"))]
+)
 def test_networks_train_with_persons_as_units(method, npz, tmp_path):
     config = config_of(npz, method)
     config.train.update(steps=2, expected_batch_size=16)

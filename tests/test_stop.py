@@ -77,6 +77,7 @@ def test_a_stopped_run_is_released_at_the_epsilon_it_has_spent(stopped, tmp_path
         stop(stopped, release=True)
 
 
+@pytest.mark.slow
 def test_the_command_ends_and_releases_a_run_in_one(tmp_path, capsys):
     run = tmp_path / "run"
     process = start(run)

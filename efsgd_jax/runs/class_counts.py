@@ -31,8 +31,8 @@ def class_counts(
     Examples:
       >>> class_counts(("a", "b", "c"), 10)
       array([4, 3, 3])
-      >>> class_counts(("a", "b", "c"), 10, proportions={"a": 0.25, "c": 0.75})
-      array([2, 0, 8])
+      >>> class_counts(("a", "b", "c"), 10, proportions={"a": 0.28, "c": 0.72})
+      array([3, 0, 7])
     """
     if per_class and (n is not None or proportions):
         raise UserError("the numbers per class say how many images there are; leave out n and the proportions")

@@ -42,7 +42,9 @@ def examine(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
       UserError: the images cannot be read.
 
     Examples:
-      >>> found = examine("pictures", {"channels": 1, "image_size": 16})
+      >>> from efsgd_jax import sample
+      >>> _ = sample("runs/digits", 200, out="drawn", formats=["png"])
+      >>> found = examine("drawn/png", {"channels": 1})
       >>> found["source"], found["config"]["name"]
       ('folder', 'folder')
     """
