@@ -7,6 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
+from efsgd_jax.runs.statement import detection_bound
+
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "benchmarks/results"
 GRIDS = RESULTS / "quality"
@@ -22,8 +24,8 @@ def what_epsilon_means() -> None:
     figure, axes = plt.subplots(figsize=(4.2, 3.8))
     false = np.linspace(0, 1, 2001)
     for epsilon in (0.2, 1, 3, 10):
-        best = np.minimum(np.exp(epsilon) * false, 1 - np.exp(-epsilon) * (1 - false))
-        axes.plot(false, np.clip(best, 0, 1), label=f"epsilon {epsilon:g}")
+        best = [detection_bound(epsilon, 0.0, rate) for rate in false]
+        axes.plot(false, best, label=f"epsilon {epsilon:g}")
     axes.plot(false, false, "k:", linewidth=1, label="random guessing")
     axes.set(xlabel="false positive rate", ylabel="true positive rate, at most", xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(loc="lower right", frameon=False)
