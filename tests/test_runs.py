@@ -16,6 +16,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.images import class_grid, folder_names
 from efsgd_jax.training.metrics_stream import MetricsStream
+from efsgd_jax.training.trackers import TensorBoard
 
 
 def test_release_holds_what_may_be_published_and_nothing_else(finished_run):
@@ -167,7 +168,7 @@ def test_tensorboard_shows_the_run_that_counts(tmp_path):
     from tensorboardX.proto import event_pb2
 
     for first, steps in ((0, (2, 4, 6)), (4, (6,))):
-        stream = MetricsStream(tmp_path / "metrics.jsonl", tmp_path / "board", first)
+        stream = MetricsStream(tmp_path / "metrics.jsonl", first, [TensorBoard(tmp_path / "board", first)])
         for step in steps:
             stream.write(step, {"loss": step / 8 + first, "nothing": math.nan}, "training")
         stream.close()
@@ -182,3 +183,26 @@ def test_tensorboard_shows_the_run_that_counts(tmp_path):
             restarts += [event.step] if event.session_log.status == event_pb2.SessionLog.START else []
     assert sorted(seen) == [(2, "loss", 0.25), (4, "loss", 0.5), (6, "loss", 0.75), (6, "loss", 4.75)]
     assert restarts == [5]
+
+
+def test_metrics_by_the_names_of_torch_fidelity(finished_run, capsys):
+    """Only what was asked for is shown; the file keeps what was computed of the same images before."""
+    asked = [f"--workdir={finished_run.workdir}", "--n=120", "--classifiers=logistic_regression"]
+    assert score([*asked, "--metrics=utility", "--json"]) == 0
+    capsys.readouterr()
+    assert score([*asked, "--metrics=fid,prc", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    (found,) = shown["fidelity"].values()
+    assert found.keys() == {"num_images", "fid", "precision", "recall", "density", "coverage"}
+    assert score([*asked, "--metrics=fid"]) == 0
+    text = capsys.readouterr().out
+    assert "FID " in text
+    assert "KID 0" not in text
+    assert "recall 0" not in text
+    kept = json.loads((finished_run.workdir / "private/scores.json").read_text())
+    assert {"gen2real", "fidelity"} <= kept.keys()
+    assert "kid" in kept["fidelity"]["classifier"]
+    assert score([*asked[:1], "--n=110", "--metrics=fid"]) == 0
+    assert "gen2real" not in json.loads((finished_run.workdir / "private/scores.json").read_text())
+    assert score([*asked, "--metrics=ppl"]) == 2
+    assert "use some of utility, fidelity, copying, fid, kid, isc, prc" in capsys.readouterr().err

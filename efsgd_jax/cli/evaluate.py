@@ -8,7 +8,7 @@ import jax
 
 from efsgd_jax.cli.parser import Parser, program, read_config, show, split_overrides
 from efsgd_jax.evaluation.evaluate import evaluate, evaluate_samples
-from efsgd_jax.evaluation.metrics import CLASSIFIERS, DEFAULT_CLASSIFIERS, PROTOCOLS, to_json, to_table
+from efsgd_jax.evaluation.metrics import CLASSIFIERS, DEFAULT_CLASSIFIERS, FIDELITY, PROTOCOLS, only, to_json, to_table
 from efsgd_jax.evaluation.scoring import METRICS
 
 
@@ -27,7 +27,10 @@ def make_parser() -> Parser:
         "--n", type=int, help="synthetic images; default: the protocol's number, else as many as real, at most 10000"
     )
     parser.add_argument("--seed", type=int, help="of the synthetic images; default 0")
-    parser.add_argument("--metrics", help=f"some of {','.join(METRICS)}; default: all")
+    parser.add_argument(
+        "--metrics",
+        help=f"some of {','.join((*METRICS, *FIDELITY))}; default: {','.join(METRICS)}, which are all",
+    )
     parser.add_argument(
         "--classifiers",
         help=f"some of {','.join(CLASSIFIERS)}; default: the protocol's, else {','.join(DEFAULT_CLASSIFIERS)}",
@@ -67,6 +70,7 @@ def main(argv: Sequence[str]) -> None:
     note = (
         "These scores read real images and are not covered by epsilon; `efsgd release_score` publishes one with noise."
     )
+    scores = only(scores, options["metrics"])
     show(args, to_json(scores), f"{to_table(scores)}\n{note}")
 
 

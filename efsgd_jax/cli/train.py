@@ -8,6 +8,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.runs.fit import fit
 from efsgd_jax.training.devices import is_first, join_processes
+from efsgd_jax.training.trackers import TRACKERS
 
 HELP = "--help="
 
@@ -19,6 +20,10 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--workdir", required=True, help="directory of the run")
     parser.add_argument("--config", help="a config, such as configs/digits.py; the default is configs/efsgd_digits.py")
+    parser.add_argument(
+        "--trackers", default="tensorboard", help=f"some of {','.join(TRACKERS)}, or none: they get the losses, which "
+        "are private; wandb works in files unless WANDB_MODE=online",
+    )  # fmt: skip
     parser.add_argument(
         "--distributed", action="store_true",
         help="one of several processes that train together: on Slurm, Kubernetes and TPU pods they find each other; "
@@ -56,7 +61,8 @@ def main(argv: Sequence[str]) -> None:
     config = read_config(args.config, overrides)
     if args.distributed:
         join_processes()
-    result = fit(config, args.workdir)
+    trackers = () if args.trackers == "none" else tuple(args.trackers.split(","))
+    result = fit(config, args.workdir, trackers=trackers)
     if not is_first():
         return
     lines = []

@@ -13,6 +13,7 @@ from efsgd_jax.evaluation.gross_differences import gross_differences
 from efsgd_jax.evaluation.metrics import (
     CLASSIFIERS,
     DEFAULT_CLASSIFIERS,
+    FIDELITY,
     PROTOCOLS,
     SPLITS,
     Scores,
@@ -62,7 +63,8 @@ def evaluate(
       num_images: number of synthetic images. None for the protocol's number; without a protocol, for as many as there
         are real training images, at most 10,000. Without a protocol, real2gen trains on a fixed random subset of as
         many real images.
-      metrics: some of ``METRICS``. None for all of them or, with a protocol, for utility and fidelity.
+      metrics: some of ``METRICS``; one of the names of ``FIDELITY`` (fid, kid, isc, prc, as in torch-fidelity) asks
+        for fidelity. None for all of them or, with a protocol, for utility and fidelity.
       classifiers: some of ``CLASSIFIERS``. None for the protocol's or, without a protocol, for ``DEFAULT_CLASSIFIERS``.
       classifier_seeds: number of seeds with which each classifier is trained. None for 1 with a protocol, 3 without.
       protocol: a key of ``PROTOCOLS``, which sets the metrics, the classifiers and their seeds: the arguments of these
@@ -138,7 +140,7 @@ def _check(
     classifier_seeds: int | None,
     protocol: str | None,
 ) -> None:
-    for kind, given, known in (("metric", metrics, METRICS), ("classifier", classifiers, CLASSIFIERS)):
+    for kind, given, known in (("metric", metrics, (*METRICS, *FIDELITY)), ("classifier", classifiers, CLASSIFIERS)):
         unknown = sorted(set(given or ()) - set(known))
         if unknown:
             raise UserError(f"unknown {kind} {unknown[0]!r}; use some of {', '.join(known)}")
@@ -168,7 +170,8 @@ def _plan(
     protocol: str | None,
     inception: str | Path | None,
 ) -> Plan:
-    asked, metrics = metrics, METRICS if metrics is None else metrics
+    asked = metrics
+    metrics = tuple("fidelity" if name in FIDELITY else name for name in (METRICS if asked is None else asked))
     if data.spec.num_classes == 1:
         if protocol or (asked and "utility" in asked):
             raise UserError("the images have one class: no classifier can be trained; use --metrics=fidelity,copying")
@@ -204,8 +207,8 @@ def _remarked(scores: Scores, protocol: str | None, data: Dataset, fake: Samples
 def _filed(path: Path, scores: Scores, of_generator: dict[str, Any]) -> dict[str, Any]:
     """The new content of the file of scores.
 
-    Scores of a protocol are stored under its name; those without a protocol at the top level. Other stored scores of
-    protocols are kept.
+    Scores of a protocol are stored under its name; those without a protocol at the top level. Other stored scores are
+    kept: those of protocols always, those without one if they are of the same images.
     """
     try:
         earlier = read_json(path)
@@ -214,4 +217,7 @@ def _filed(path: Path, scores: Scores, of_generator: dict[str, Any]) -> dict[str
     protocols = earlier.get("protocols", {})
     if scores.protocol:
         return {**earlier, "protocols": {**protocols, scores.protocol: {**of_generator, **to_json(scores)}}}
-    return {**of_generator, **to_json(scores), **({"protocols": protocols} if protocols else {})}
+    made = {**of_generator, "num_images": scores.num_images}
+    same = all(earlier.get(key) == value for key, value in made.items())
+    kept = {k: v for k, v in earlier.items() if k != "remarks"} if same else {}
+    return {**kept, **made, **to_json(scores), **({"protocols": protocols} if protocols else {})}

@@ -19,6 +19,7 @@ from efsgd_jax.training.brightness import warn_of_brightness
 from efsgd_jax.training.devices import from_first, is_first
 from efsgd_jax.training.runner import train
 from efsgd_jax.training.setup import Setup, prepare
+from efsgd_jax.training.trackers import check_trackers
 
 
 class FitResult(NamedTuple):
@@ -41,13 +42,17 @@ class FitResult(NamedTuple):
     privacy: dict[str, Any]
 
 
-def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> FitResult:
+def fit(
+    config: ConfigDict, workdir: str | Path, *, progress: bool = True, trackers: tuple[str, ...] = ("tensorboard",)
+) -> FitResult:
     """Trains a run, or continues one that was stopped, to its planned steps or until the target epsilon is spent.
 
     Args:
       config: the configuration, from ``default_config()`` or a config file.
       workdir: a new or empty directory, or the directory of the same run to continue it.
       progress: whether to show progress on standard error: a bar on a terminal, otherwise plain lines.
+      trackers: some of ``tensorboard`` and ``wandb``, which get the losses beside ``private/metrics.jsonl``, in
+        ``private/``. Weights & Biases sends them to its server only if the environment has ``WANDB_MODE=online``.
 
     Returns:
       The result. For a run that is already finished, the result is returned without training.
@@ -72,13 +77,14 @@ def fit(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> Fi
       >>> [phase["name"] for phase in result.privacy["phases"]], result.epsilon <= 10
       (['class means', 'basis', 'moments'], True)
     """
+    check_trackers(trackers)
     progress = progress and is_first()
     setup = prepare(config, shown=progress)
     report, directory = report_of(setup), Workdir(workdir)
     with contextlib.ExitStack() as stack:
         if not _finished(setup, directory, stack):
             try:
-                trained = train(setup, directory, progress)
+                trained = train(setup, directory, progress, trackers)
                 if trained is not None:
                     publish(setup, report, directory, *trained)
                     warn_of_brightness(setup.dataset, trained[1])

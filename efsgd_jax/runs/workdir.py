@@ -30,7 +30,7 @@ class Workdir:
         self.checkpoints = self.private / "checkpoints"
         self.process = self.private / "process.json"  # the process that holds the lock
         self.metrics = self.private / "metrics.jsonl"
-        self.tensorboard = self.private / "tensorboard"
+        self.trackers = self.private
         self.grids = self.private / "grids"
         self.scores = self.private / "scores.json"
         self.audit = self.private / "audit.json"

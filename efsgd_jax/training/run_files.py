@@ -12,13 +12,13 @@ class RunFiles(Protocol):
     Attributes:
       checkpoints: directory of the checkpoints.
       metrics: path of ``metrics.jsonl``.
-      tensorboard: directory of the TensorBoard files.
+      trackers: directory in which trackers, such as TensorBoard, have directories of their own.
       grids: directory of the grids of generated images.
     """
 
     checkpoints: Path
     metrics: Path
-    tensorboard: Path
+    trackers: Path
     grids: Path
 
     def root_key(self, seed: int) -> jax.Array:

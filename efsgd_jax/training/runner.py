@@ -23,6 +23,7 @@ from efsgd_jax.training.metrics_stream import MetricsStream
 from efsgd_jax.training.run_files import RunFiles
 from efsgd_jax.training.setup import Setup
 from efsgd_jax.training.signals import preemption
+from efsgd_jax.training.trackers import make_trackers
 from efsgd_jax.training.update import Inputs, keys_of_phase
 
 PyTree = Any
@@ -30,8 +31,16 @@ PyTree = Any
 VIEW_CHUNK = 500
 
 
-def train(setup: Setup, directory: RunFiles, progress: bool) -> tuple[PyTree, np.ndarray] | None:
+def train(
+    setup: Setup, directory: RunFiles, progress: bool, trackers: tuple[str, ...] = ()
+) -> tuple[PyTree, np.ndarray] | None:
     """Takes the remaining steps of all phases. Every process takes every step; only the first one writes files.
+
+    Args:
+      setup: the run.
+      directory: the run's directory.
+      progress: whether to show progress.
+      trackers: some of ``TRACKERS``, which get the metrics.
 
     Returns:
       What the last phase releases, and a grid of images generated from it; None in all processes but the first.
@@ -42,7 +51,7 @@ def train(setup: Setup, directory: RunFiles, progress: bool) -> tuple[PyTree, np
     """
     try:
         with contextlib.ExitStack() as stack:
-            return _Run(setup, directory, progress, stack).phases()
+            return _Run(setup, directory, progress, stack, trackers).phases()
     except jax.errors.JaxRuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
@@ -77,6 +86,7 @@ class _Run:
       directory: the run's directory.
       progress: whether to show progress.
       stack: closes the files and restores the signal handler when the run ends.
+      trackers: some of ``TRACKERS``, which get the metrics.
     """
 
     def __init__(
@@ -85,6 +95,7 @@ class _Run:
         directory: RunFiles,
         progress: bool,
         stack: contextlib.ExitStack,
+        trackers: tuple[str, ...] = (),
     ):
         self.setup, self.directory, self.progress, self.mesh = setup, directory, progress, setup.mesh
         self.options = setup.config.train
@@ -100,7 +111,8 @@ class _Run:
             self.kept = from_first(kept if is_first() else self._like(self.position))
         self.stream = None
         if is_first():
-            stream = MetricsStream(directory.metrics, directory.tensorboard, self.position)
+            opened = make_trackers(trackers, directory.trackers, self.position)
+            stream = MetricsStream(directory.metrics, self.position, opened)
             self.stream = stack.enter_context(contextlib.closing(stream))
         self.asked_to_end = stack.enter_context(preemption())
         # The steps before ``position`` that read private data; only these are charged.

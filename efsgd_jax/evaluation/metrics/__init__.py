@@ -14,12 +14,13 @@ from efsgd_jax.evaluation.metrics.kernel_distance import kernel_distance
 from efsgd_jax.evaluation.metrics.manifold import ManifoldScores, manifold_scores
 from efsgd_jax.evaluation.metrics.neighbours import Neighbours, Space, copying, exact_copies
 from efsgd_jax.evaluation.metrics.protocols import PROTOCOLS, Protocol, protocol_lines
-from efsgd_jax.evaluation.metrics.scores import Scores, to_json, to_table
+from efsgd_jax.evaluation.metrics.scores import FIDELITY, Scores, only, to_json, to_table
 from efsgd_jax.evaluation.metrics.utility import CLASSIFIERS, DEFAULT_CLASSIFIERS, Utility, score, utility
 
 __all__ = [
     "CLASSIFIERS",
     "DEFAULT_CLASSIFIERS",
+    "FIDELITY",
     "PROTOCOLS",
     "SPLITS",
     "FeatureClassifier",
@@ -40,6 +41,7 @@ __all__ = [
     "kernel_distance",
     "load_inception",
     "manifold_scores",
+    "only",
     "protocol_lines",
     "score",
     "to_json",

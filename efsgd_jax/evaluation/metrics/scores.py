@@ -1,7 +1,7 @@
 """The scores of an evaluation, and their conversion to a text table and to JSON."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from efsgd_jax.evaluation.metrics.utility import Utility
@@ -20,6 +20,14 @@ SHORT_NAMES = {
     "dpimagebench_resnext": "ResNeXt",
 }
 EXTRACTORS = {"classifier": "a CNN trained on the real training split", "inception": "InceptionV3"}
+
+# The parts of fidelity by the names that torch-fidelity gives them, and the keys of each.
+FIDELITY = {
+    "fid": ("fid",),
+    "kid": ("kid", "kid_std"),
+    "isc": ("inception_score", "inception_score_std"),
+    "prc": ("precision", "recall", "density", "coverage"),
+}
 
 
 class Scores(NamedTuple):
@@ -46,6 +54,16 @@ class Scores(NamedTuple):
     num_images: int = 0
     protocol: str = ""
     remarks: tuple[str, ...] = ()
+
+
+def only(scores: Scores, metrics: Collection[str] | None) -> Scores:
+    """The scores without the parts of fidelity that were not asked for; all of them if ``fidelity`` itself was, or if
+    ``metrics`` is None."""
+    if metrics is None or "fidelity" in metrics:
+        return scores
+    kept = {"num_images", *(key for name in metrics for key in FIDELITY.get(name, ()))}
+    parts = {name: {k: v for k, v in m.items() if k in kept} for name, m in scores.fidelity.items()}
+    return scores._replace(fidelity=parts)
 
 
 def to_json(scores: Scores) -> dict[str, Any]:
@@ -111,13 +129,13 @@ def _utility_lines(scores: Scores) -> list[str]:
 
 
 def _fidelity_lines(name: str, m: Mapping[str, float]) -> list[str]:
-    return [
-        f"features of {EXTRACTORS.get(name, name)} ({m['num_images']:.0f} images and as many real ones)",
-        f"  FID {m['fid']:.3f}   KID {m['kid']:.5f} ± {m['kid_std']:.5f}   "
-        f"IS {m['inception_score']:.3f} ± {m['inception_score_std']:.3f}",
-        f"  precision {m['precision']:.3f}   recall {m['recall']:.3f}   "
-        f"density {m['density']:.3f}   coverage {m['coverage']:.3f}",
-    ]
+    lines = [f"features of {EXTRACTORS.get(name, name)} ({m['num_images']:.0f} images and as many real ones)"]
+    distances = [f"FID {m['fid']:.3f}"] if "fid" in m else []
+    distances += [f"KID {m['kid']:.5f} ± {m['kid_std']:.5f}"] if "kid" in m else []
+    if "inception_score" in m:
+        distances += [f"IS {m['inception_score']:.3f} ± {m['inception_score_std']:.3f}"]
+    manifold = [f"{key} {m[key]:.3f}" for key in FIDELITY["prc"] if key in m]
+    return lines + [f"  {'   '.join(cells)}" for cells in (distances, manifold) if cells]
 
 
 def _copying_lines(copying: Mapping[str, Any]) -> list[str]:
