@@ -1,5 +1,5 @@
-"""MNIST, by default at epsilon 10, delta 1e-5: gen2real 98.2% in a quarter of a minute on 2 CPU cores; at epsilon 1,
-97.5%.
+"""MNIST, by default at epsilon 10, delta 1e-5: gen2real 98.0% in a quarter of a minute on 2 CPU cores; at epsilon 1,
+97.4%.
 
     python -m efsgd_jax.train --config=configs/mixture_mnist.py --workdir=runs/mixture_mnist
     python -m efsgd_jax.train --config=configs/mixture_mnist.py --workdir=runs/epsilon_1 --config.privacy.epsilon=1

@@ -85,12 +85,17 @@ def config_keys(method: str) -> list[Key]:
     return sorted(found, key=lambda k: order.index(k.name.split(".")[0]))
 
 
-def explain(method: str, text: str) -> str:
-    """A description of the keys whose names contain ``text``, to be printed to a terminal."""
+def explain(config: ConfigDict, text: str) -> str:
+    """A description of the keys whose names contain ``text``, to be printed to a terminal, with their values in a
+    configuration."""
     lines = []
-    for key in config_keys(method):
+    for key in config_keys(config.method.name):
         if text in key.name:
-            lines += [f"--config.{key.name}  ({key.kind}, default {key.default!r})"]
+            group, _, name = key.name.partition(".")
+            value = config[group][name]
+            value = value.to_dict() if isinstance(value, ConfigDict) else value
+            own = "" if value == key.default else f"; here {value!r}"
+            lines += [f"--config.{key.name}  ({key.kind}, default {key.default!r}{own})"]
             lines += textwrap.wrap(key.meaning, 100, initial_indent="    ", subsequent_indent="    ")
             lines += [f"    Must be {key.must_be}."] * bool(key.must_be)
     return "\n".join(lines)

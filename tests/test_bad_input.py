@@ -17,6 +17,7 @@ from efsgd_jax.runs.privacy_report import privacy_report, public_facts
 from efsgd_jax.training.setup import make_ledger
 
 ROOT = Path(__file__).parents[1]
+GAN = "--config=preset:efsgd_digits"
 
 
 def npz(path, images, labels, test=None):
@@ -78,7 +79,13 @@ LABELS = np.arange(60) % 3
     ],
 )
 def test_a_bad_flag_is_named_and_no_run_begins(flags, words, tmp_path, capsys):
-    fails(capsys, train, [*flags, f"--workdir={tmp_path / 'run'}"], *words)
+    config = [] if any(flag.startswith("--config=") for flag in flags) else [GAN]
+    fails(capsys, train, [*config, *flags, f"--workdir={tmp_path / 'run'}"], *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_is_asked_for(tmp_path, capsys):
+    fails(capsys, train, [f"--workdir={tmp_path / 'run'}"], "--config is missing", "preset:folder")
     assert not (tmp_path / "run").exists()
 
 
@@ -96,7 +103,7 @@ def test_a_bad_flag_is_named_and_no_run_begins(flags, words, tmp_path, capsys):
 def test_bad_arrays_are_named_and_no_run_begins(make, words, tmp_path, capsys):
     images, labels = make()
     flag = npz(tmp_path / "data.npz", images, labels)
-    flags = ["--config.data.name=npz", flag, "--config.train.expected_batch_size=10"]
+    flags = [GAN, "--config.data.name=npz", flag, "--config.train.expected_batch_size=10"]
     fails(capsys, train, [*flags, f"--workdir={tmp_path / 'run'}"], "data.npz")
     assert not (tmp_path / "run").exists()
     assert train([*flags, f"--workdir={tmp_path / 'run'}"]) == 2
@@ -119,11 +126,11 @@ def test_a_corrupt_image_is_named(tmp_path, capsys):
 def test_workdirs_of_something_else_are_left_alone(finished_run, tmp_path, capsys):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter1.tex").write_text("words")
-    fails(capsys, train, [f"--workdir={tmp_path / 'thesis'}"], "not empty")
+    fails(capsys, train, [GAN, f"--workdir={tmp_path / 'thesis'}"], "not empty")
     assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["chapter1.tex"]
     (tmp_path / "file").write_text("words")
-    fails(capsys, train, [f"--workdir={tmp_path / 'file'}"], "is a file")
-    fails(capsys, train, [f"--workdir={finished_run.workdir}"], "another configuration", "was 4, now 8")
+    fails(capsys, train, [GAN, f"--workdir={tmp_path / 'file'}"], "is a file")
+    fails(capsys, train, [GAN, f"--workdir={finished_run.workdir}"], "another configuration", "was 4, now 8")
 
 
 def test_data_that_changed_under_a_run_is_said_without_a_hash_of_it(tmp_path, capsys):

@@ -240,7 +240,9 @@ def test_another_method_for_a_folder():
 
 
 def test_flags_as_people_write_them(tmp_path):
-    status, _, err = command("train", f"--workdir={tmp_path}/r", "--config.privacy.epsilon", "nine")
+    status, _, err = command(
+        "train", "--config=preset:digits", f"--workdir={tmp_path}/r", "--config.privacy.epsilon", "nine"
+    )
     judged("--config.privacy.epsilon nine", err, status == 2 and "privacy.epsilon" in err and err.count("\n") == 1)
     text = refused(lambda: override(default_config(), "method.learning_rat", "1"))
     judged("a misspelt key", text, "did you mean" in text)

@@ -44,6 +44,11 @@ class TestEfsgdMixture(SynthesizerContract):
     }
 
 
+class TestDistilledSet(SynthesizerContract):
+    method = "distilled_set"
+    changes: ClassVar = {"method": {"images_per_class": 2, "networks": 2, "width": 4, "matching_steps": 3}}
+
+
 class TestPrivateDiffusion(SynthesizerContract):
     method = "private_diffusion"
     plants = QUICK

@@ -25,6 +25,9 @@ SMALL = {
                    "width": 4, "blocks": 1},
         "train": {"steps": 3, "expected_batch_size": 16},
     },
+    "distilled_set": {
+        "method": {"images_per_class": 2, "networks": 2, "width": 4, "matching_steps": 3},
+    },
     "private_diffusion": {
         "method": {"components": 2, "directions": 4, "cluster_steps": 1, "candidates": 2, "reranker_steps": 4,
                    "width": 4, "blocks": 1, "sampling_steps": 2},

@@ -26,6 +26,7 @@ from efsgd_jax.training.checkpoints import Checkpoints
 from efsgd_jax.training.devices import plain
 
 FLAGS = [
+    "--config=preset:efsgd_digits",
     "--config.train.steps=60", "--config.train.expected_batch_size=32", "--config.train.log_every=5",
     "--config.train.grid_every=10", "--config.train.seed=7", "--config.method.generated_batch_size=8",
     *(f"--config.method.{k}=4" for k in ("latent", "generator_width", "discriminator_width", "encoder_width")),

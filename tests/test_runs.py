@@ -115,7 +115,12 @@ def test_hidden_feedback_reports_its_assumption_free_epsilon(small_config, finis
 
 def test_programs_print_what_a_person_needs(finished_run, tmp_path, capsys):
     assert draw([f"--workdir={finished_run.workdir}", f"--out={tmp_path / 'o'}", "--n=20", "--formats=grid"]) == 0
-    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["README.md", "grid.png", "manifest.json"]
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [
+        "PRIVACY.md",
+        "README.md",
+        "grid.png",
+        "manifest.json",
+    ]
     assert score([f"--workdir={finished_run.workdir}", "--n=100", "--metrics=utility",
                   "--classifiers=logistic_regression"]) == 0  # fmt: skip
     out = capsys.readouterr().out

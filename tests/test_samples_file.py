@@ -52,6 +52,32 @@ def test_bad_images_are_one_line(images, labels, words, tmp_path, capsys):
     assert_one_line([f"--samples={tmp_path / 'samples.npz'}", "--config=configs/digits.py"], words, capsys)
 
 
+def test_samples_have_a_range_of_their_own(tmp_path, capsys):
+    """Of diffusion models often -1..1, whatever that of the real images is."""
+    file = tmp_path / "samples.npz"
+    np.savez(file, x_train=IMAGES / 127.5 - 1, y_train=LABELS)
+    flags = [f"--samples={file}", "--config=configs/digits.py", "--metrics=utility"]
+    assert_one_line(flags, ["set --samples_range=-1..1"], capsys)
+    options = {"metrics": ("utility",), "classifiers": ("logistic_regression",)}
+    scores = evaluate_samples(file, default_config(), samples_range="-1..1", **options)
+    assert scores.gen2real["logistic_regression"].accuracy > 0.8
+    assert score([*flags, "--samples_range=-1..1", "--classifiers=logistic_regression"]) == 0
+
+
+def test_fidelity_needs_no_labels(tmp_path, capsys):
+    file = tmp_path / "samples.npz"
+    np.savez(file, x_train=IMAGES)
+    flags = [f"--samples={file}", "--config=configs/digits.py"]
+    assert_one_line(flags, ["no array y_train", "leave out --metrics=utility"], capsys)
+    assert score([*flags, "--metrics=fid"]) == 0
+    assert "FID" in capsys.readouterr().out
+    real = evaluate_samples(file, default_config(), metrics=("fidelity",)).fidelity["classifier"]
+    np.savez(file, x_train=255 - IMAGES)
+    negative = evaluate_samples(file, default_config(), metrics=("fidelity",)).fidelity["classifier"]
+    assert 5 * real["fid"] < negative["fid"]
+    assert 0.9 < real["real_accuracy"] <= 1
+
+
 def test_bad_files_are_one_line(tmp_path, capsys):
     file = tmp_path / "samples.npz"
     np.savez(file, x_train=IMAGES, y_train=LABELS)

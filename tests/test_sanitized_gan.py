@@ -254,7 +254,10 @@ def test_a_sound_run_is_released_with_three_accountings(sound_run, tmp_path, cap
     assert report["accountings"]["as_published"] == pytest.approx(form.as_published(1e-5))
     assert report["neighbouring_relation"] == REPLACE
     text = (sound_run.workdir / "release/PRIVACY.md").read_text()
-    assert all(f"epsilon {name}" in text for name in ("as the field accounts", "proven for the schedule", "if a step"))
+    assert all(
+        f"epsilon {name}" in text
+        for name in ("as papers of this family account", "proven for the schedule", "if a step")
+    )
     assert publish([str(sound_run.workdir), str(tmp_path / "out.zip")]) == 0
     assert sample(sound_run.workdir, 10).images.shape == (10, 8, 8, 1)
     assert evaluate(sound_run.workdir, num_images=50, metrics=("utility",), classifiers=("mlp",)).gen2real

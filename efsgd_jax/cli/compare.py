@@ -12,7 +12,7 @@ def make_parser() -> Parser:
         description="Compare finished runs: a table as text, and a page with privacy against utility.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run")
-    parser.add_argument("--out", default="compare.html", help="the page")
+    parser.add_argument("--out", default="compare.html", help="the page; default: compare.html here")
     return parser.with_json()
 
 

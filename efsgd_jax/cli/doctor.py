@@ -7,7 +7,7 @@ from typing import Any
 from efsgd_jax.cli.parser import PREFIX, Parser, program, show, split_overrides
 from efsgd_jax.config_groups import DataKeys
 from efsgd_jax.errors import UserError
-from efsgd_jax.runs.doctor import examine
+from efsgd_jax.runs.doctor import EXAMPLE, examine
 
 
 def make_parser() -> Parser:
@@ -54,11 +54,16 @@ def to_text(found: dict[str, Any]) -> str:
         f"source      {found['source']}",
         f"images      {facts['training']} training, {facts['held_out']} held out",
         f"shape       {side}x{side}, {'grey' if channels == 1 else 'RGB'}",
-        f"brightness  {low} to {high}, {mean} on average, {facts['border']} at the border (255 is white)",
+        f"brightness  {low} to {high}, {mean} on average, {facts['corners']} in the corners (255 is white)",
     ]
     if "groups" in facts:
         fewest, median, most = facts["images_per_group"]
         lines.append(f"persons     {facts['groups']}, with {fewest} to {most} images each, most about {median}")
+    else:
+        lines.append(
+            "persons     not known: a guarantee is for one image. If a person may be in several, name a list of who is "
+            "in which by --config.data.groups=FILE.csv"
+        )
     lines += [
         f"class       {name}: {count['training']} training, {count['held_out']} held out"
         for name, count in facts["classes"].items()
@@ -73,7 +78,8 @@ def to_text(found: dict[str, Any]) -> str:
         "",
         "Public in every run, and not protected: " + "; ".join(_public(found["public"])) + ".",
         "",
-        f"Try this, about {max(found['minutes'], 0.1):.1f} minutes here: {found['config']['why']}.",
+        f"Decide on epsilon first, and once (docs/data_owners.md); {EXAMPLE:g} is an example. Then try this, roughly "
+        f"{max(found['minutes'], 0.1):.1f} minutes here: {found['config']['why']}.",
         f"  {found['config']['command']}",
         "This advice depends on your images. No epsilon covers settings that were chosen by looking at them: say so.",
     ]

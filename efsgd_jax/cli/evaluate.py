@@ -19,8 +19,12 @@ def make_parser() -> Parser:
     what.add_argument(
         "--samples",
         help="images of whatever origin: a directory that sample wrote, class folders, Parquet, or an .npz file with "
-        "x_train and y_train; needs --config",
+        "x_train and, for utility, y_train; needs --config. Their scores are printed, and are in no run",
     )
+    parser.add_argument(
+        "--samples_range", default="", help="values of the samples that become black and white, such as -1..1; "
+        "default: 0..255 of integers, 0..1 of floats",
+    )  # fmt: skip
     parser.add_argument("--config", help="with --samples: the config whose data they are scored against")
     parser.add_argument("--protocol", help="a published protocol, one of " + ",".join(PROTOCOLS))
     parser.add_argument(
@@ -29,13 +33,16 @@ def make_parser() -> Parser:
     parser.add_argument("--seed", type=int, help="of the synthetic images; default 0")
     parser.add_argument(
         "--metrics",
-        help=f"some of {','.join((*METRICS, *FIDELITY))}; default: {','.join(METRICS)}, which are all",
+        help=f"some of {','.join((*METRICS, *FIDELITY))}; default: {','.join(METRICS)}, which are all; "
+        "not with --protocol",
     )
     parser.add_argument(
         "--classifiers",
-        help=f"some of {','.join(CLASSIFIERS)}; default: the protocol's, else {','.join(DEFAULT_CLASSIFIERS)}",
+        help=f"some of {','.join(CLASSIFIERS)}; default: {','.join(DEFAULT_CLASSIFIERS)}; not with --protocol",
     )
-    parser.add_argument("--classifier_seeds", type=int, help="how many of each classifier are trained; default 3")
+    parser.add_argument(
+        "--classifier_seeds", type=int, help="how many of each are trained; default 3; not with --protocol"
+    )
     parser.add_argument(
         "--inception", help="the file of InceptionV3's weights, or 'download': also FID and the like of its features"
     )
@@ -62,7 +69,9 @@ def main(argv: Sequence[str]) -> None:
     if args.samples:
         if not args.config or args.n is not None or args.seed is not None:
             parser.error("--samples needs --config, and takes neither --n nor --seed")
-        scores = evaluate_samples(args.samples, read_config(args.config, overrides), **options)
+        scores = evaluate_samples(
+            args.samples, read_config(args.config, overrides), samples_range=args.samples_range, **options
+        )
     else:
         if args.config or overrides:
             parser.error("--workdir knows its own configuration; leave --config out")

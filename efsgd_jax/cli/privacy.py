@@ -49,6 +49,8 @@ def ledger_of(args: argparse.Namespace, overrides: Sequence[str]) -> Ledger[Comp
 
         config = read_config(args.config, overrides)
         validate(config)
+        if args.dataset_size is None:
+            raise UserError("a config needs the number of training images too: --dataset_size=60000, for instance")
         return make_ledger(config, args.dataset_size)
     asked = mechanism(args)
     if not args.noise_multiplier and args.epsilon != math.inf:
@@ -171,12 +173,14 @@ def mode_rows(
 def make_parser() -> Parser:
     parser = Parser(
         "privacy",
-        description=__doc__,
+        description="Compute the epsilon or the noise of a planned run, without reading data.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--dataset_size", type=int, help="N")
-    parser.add_argument("--config", help="a config, with --config.KEY=VALUE, in the place of the flags below")
+    parser.add_argument("--dataset_size", type=int, help="N, the number of training images or, with groups, of persons")
+    parser.add_argument(
+        "--config", help="a config, with --dataset_size and --config.KEY=VALUE, in the place of the other flags"
+    )
     parser.add_argument("--expected_batch_size", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument(

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 from efsgd_jax.cli.parser import Parser, program, show
+from efsgd_jax.files import read_json
+from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.runs.release import pack
+from efsgd_jax.runs.workdir import Workdir
 
 
 def make_parser() -> Parser:
@@ -20,4 +23,12 @@ def make_parser() -> Parser:
 def main(argv: Sequence[str]) -> None:
     args = make_parser().parse_args(argv)
     names = pack(args.workdir, args.out)
-    show(args, {"zip": args.out, "files": names}, f"{args.out}: {', '.join(names)}")
+    privacy = read_json(Workdir(args.workdir).privacy_json)
+    spent = f"({format_epsilon(privacy['epsilon'])}, {privacy['delta']:g})"
+    lines = [
+        f"{args.out} may be published: {', '.join(names)}.",
+        f"It guarantees {spent}-differential privacy for {privacy['unit']}; PRIVACY.md has a paragraph to quote.",
+        "Images that `efsgd sample` draws from the run, with their data card, and the page of `efsgd report --release`",
+        "may be published too. What is in private/ may not.",
+    ]
+    show(args, {"zip": args.out, "files": names}, "\n".join(lines))

@@ -19,7 +19,7 @@ def make_parser() -> Parser:
         description="Train a differentially private image generator, or continue a killed run.",
     )
     parser.add_argument("--workdir", required=True, help="directory of the run")
-    parser.add_argument("--config", help="a config, such as configs/digits.py; the default is configs/efsgd_digits.py")
+    parser.add_argument("--config", help="a config, such as preset:folder or configs/digits.py")
     parser.add_argument(
         "--trackers", default="tensorboard", help=f"some of {','.join(TRACKERS)}, or none: they get the losses, which "
         "are private; wandb works in files unless WANDB_MODE=online",
@@ -43,10 +43,10 @@ def _keys(text: str, rest: Sequence[str], overrides: Sequence[str]) -> str:
       UserError: no key contains the text.
     """
     paths = [a.removeprefix("--config=") for a in rest if a.startswith("--config=")]
-    method = read_config(paths[0] if paths else None, overrides).method.name
-    found = explain(method, text.removeprefix(PREFIX))
+    config = read_config(paths[0] if paths else None, overrides)
+    found = explain(config, text.removeprefix(PREFIX))
     if not found:
-        raise UserError(f"no config key of {method} contains {text!r}; --help=. lists all")
+        raise UserError(f"no config key of {config.method.name} contains {text!r}; --help=. lists all")
     return found
 
 
@@ -58,6 +58,11 @@ def main(argv: Sequence[str]) -> None:
         print(_keys(asked[0], rest, overrides))
         return
     args = make_parser().parse_args(rest)
+    if not args.config:
+        raise UserError(
+            "--config is missing: --config=preset:folder with --config.data.path=PICTURES for pictures of your own, or "
+            "--config=preset:digits for a demonstration"
+        )
     config = read_config(args.config, overrides)
     if args.distributed:
         join_processes()
@@ -69,7 +74,8 @@ def main(argv: Sequence[str]) -> None:
     if not result.privacy["guarantee"]:
         lines.append(f"NOT PRIVATE: {result.privacy['reason_for_no_guarantee']}")
     lines.append(
-        f"epsilon spent  {format_epsilon(result.epsilon)} at delta {result.delta:g}, after {result.steps} steps"
+        f"epsilon spent  {format_epsilon(result.epsilon)} at delta {result.delta:g}, after {result.steps} steps, "
+        f"for {result.privacy['unit']}"
     )
     meanings = result.privacy.get("accounting_meanings", {})
     for name, value in result.privacy.get("accountings", {}).items():

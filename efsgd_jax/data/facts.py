@@ -14,15 +14,17 @@ from efsgd_jax.data.split import array_hashes
 REDUCED, NEAR = 8, 3.0
 # Largest number of images that are searched for near-identical ones.
 MOST_COMPARED = 20_000
-# Border and mean brightness, of 0..255, by which an object on a dark background is recognised.
-DARK_BORDER, BRIGHTER = 16.0, 2.0
+# Brightness of the corners, of 0..255, and ratio of the mean brightness to it, by which an object on a dark background
+# is recognised. Large objects, such as cells, touch the sides of a picture, but not its corners.
+DARK_CORNERS, BRIGHTER = 16.0, 2.0
 
 
 def facts_of(data: Dataset) -> dict[str, Any]:
     """Facts about a data set as JSON values. All of them are functions of private images: never publish them.
 
     Keys: ``training``, ``held_out``, ``shape``, ``classes`` (training and held-out images of each), ``brightness``
-    (minimum, mean and maximum of 0..255), ``border`` (mean brightness of the outermost pixels), ``object_on_dark``,
+    (minimum, mean and maximum of 0..255), ``corners`` (brightness of the four corners, in the median image),
+    ``object_on_dark``,
     ``without_colour`` (three equal channels), ``identical`` (images that are the same as an earlier one),
     ``nearly_identical`` (images whose nearest other image differs hardly) and ``compared`` (number of images that were
     searched for these); with groups also ``groups`` and ``images_per_group`` (smallest, median and largest).
@@ -30,9 +32,10 @@ def facts_of(data: Dataset) -> dict[str, Any]:
     images, labels = data.train_images, data.train_labels
     count = len(data.class_names)
     train, test = (np.bincount(y, minlength=count).tolist() for y in (labels, data.test_labels))
-    frame = np.ones(images.shape[1:3], bool)
-    frame[1:-1, 1:-1] = False
-    border, mean = float(images[:, frame].mean()), float(images.mean())
+    edge = max(1, images.shape[1] // 16)
+    ends = np.r_[:edge, -edge:0]
+    corners = float(np.median(images[:, ends][:, :, ends].mean(axis=(1, 2, 3))))
+    mean = float(images.mean())
     both = np.concatenate([images, data.test_images])
     hashes = Counter(array_hashes(both))
     compared = both[:MOST_COMPARED]
@@ -44,8 +47,8 @@ def facts_of(data: Dataset) -> dict[str, Any]:
             name: {"training": a, "held_out": b} for name, a, b in zip(data.class_names, train, test, strict=True)
         },
         "brightness": [int(images.min()), round(mean, 1), int(images.max())],
-        "border": round(border, 1),
-        "object_on_dark": border < DARK_BORDER and mean > BRIGHTER * border,
+        "corners": round(corners, 1),
+        "object_on_dark": corners < DARK_CORNERS and mean > BRIGHTER * corners,
         "without_colour": images.shape[3] == 3 and bool((images == images[..., :1]).all()),
         "identical": len(both) - len(hashes),
         "nearly_identical": _nearly_identical(compared),

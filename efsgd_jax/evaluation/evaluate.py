@@ -108,6 +108,7 @@ def evaluate_samples(
     classifier_seeds: int | None = None,
     protocol: str | None = None,
     inception: str | Path | None = None,
+    samples_range: str = "",
     progress: bool = False,
 ) -> Scores:
     """Scores images from a file or directory, made by any system, against the data set of ``config``.
@@ -116,8 +117,10 @@ def evaluate_samples(
 
     Args:
       samples: an .npz file with ``x_train`` and ``y_train``, class folders, Parquet files, or a directory that
-        ``sample`` wrote.
+        ``sample`` wrote. Labels are needed for ``utility`` only.
       config: a configuration whose ``data`` group names the data set.
+      samples_range: the values of the samples that become black and white, such as -1..1. "" for 0..255 if they are
+        integers and 0..1 if they are floats.
 
     The other arguments are those of ``evaluate``.
 
@@ -128,7 +131,8 @@ def evaluate_samples(
     _check(metrics, classifiers, classifier_seeds, protocol)
     validate(config)
     data = dataset_of(config)
-    fake = read_samples(samples, data)
+    labelled = bool(protocol) or metrics is None or "utility" in metrics
+    fake = read_samples(samples, data, samples_range, labelled=labelled)
     count = _number_of_images(len(fake.labels), protocol, data)
     plan = _plan(data, count, metrics, classifiers, classifier_seeds, protocol, inception)
     return _remarked(score_images(fake, data, plan, progress=progress), protocol, data, fake, None)
@@ -140,8 +144,8 @@ def _check(
     classifier_seeds: int | None,
     protocol: str | None,
 ) -> None:
-    for kind, given, known in (("metric", metrics, (*METRICS, *FIDELITY)), ("classifier", classifiers, CLASSIFIERS)):
-        unknown = sorted(set(given or ()) - set(known))
+    for kind, asked, known in (("metric", metrics, (*METRICS, *FIDELITY)), ("classifier", classifiers, CLASSIFIERS)):
+        unknown = sorted(set(asked or ()) - set(known))
         if unknown:
             raise UserError(f"unknown {kind} {unknown[0]!r}; use some of {', '.join(known)}")
     if classifier_seeds is not None and classifier_seeds < 1:
@@ -150,9 +154,10 @@ def _check(
         return
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol {protocol!r}; use one of {', '.join(PROTOCOLS)}")
-    for name, value in (("metrics", metrics), ("classifiers", classifiers), ("classifier seeds", classifier_seeds)):
-        if value is not None:
-            raise UserError(f"protocol {protocol} names its own {name}; leave out the {name} or the protocol")
+    given = (("metrics", metrics), ("classifiers", classifiers), ("classifier seeds", classifier_seeds))
+    own = " and ".join(name for name, value in given if value is not None)
+    if own:
+        raise UserError(f"protocol {protocol} names its own {own}; leave out the {own} or the protocol")
 
 
 def _number_of_images(num_images: int | None, protocol: str | None, data: Dataset) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from efsgd_jax.data import Dataset
-from efsgd_jax.data.declarations import label_numbers
+from efsgd_jax.data.declarations import label_numbers, parse_value_range
 from efsgd_jax.data.folder import read_folder
 from efsgd_jax.data.npz import read_npz
 from efsgd_jax.data.parquet import read_parquet
@@ -19,13 +19,15 @@ from efsgd_jax.runs.sampling import Samples
 WHAT = "an .npz file with x_train and y_train, class folders, or a directory that sample wrote"
 
 
-def read_samples(path: str | Path, data: Dataset) -> Samples:
+def read_samples(path: str | Path, data: Dataset, value_range: str = "", *, labelled: bool = True) -> Samples:
     """Reads the training part of what ``sample`` or another system wrote.
 
     Args:
       path: an .npz file; a directory or .zip of class folders; Parquet files; or a directory that ``sample`` wrote.
         Class folders have the names of the data set's classes, or those that ``sample`` gives them.
       data: the data set whose image shape and classes the samples must have.
+      value_range: the values that become black and white, such as -1..1; "" for 0..255 of integers and 0..1 of floats.
+      labelled: whether labels are read; if not, they are zeros, and an .npz file needs images only.
 
     Raises:
       UserError: there is no such file, it is damaged, an image has a NaN, the images have another size or number of
@@ -34,14 +36,21 @@ def read_samples(path: str | Path, data: Dataset) -> Samples:
     file = Path(path).expanduser()
     if not file.exists():
         raise UserError(f"no such file: {file}; name {WHAT}")
-    raw = _read(file, data)
-    (images,) = check_images([raw.train_images], ["images"], raw.source)
-    numbers = label_numbers(raw.train_labels, data.class_names, "labels", raw.source)
-    labels = check_labels(numbers, len(images), "labels", raw.source)
+    try:
+        raw = _read(file, data, labelled)
+        (images,) = check_images([raw.train_images], ["images"], raw.source, parse_value_range(value_range))
+    except UserError as error:  # the keys of the config are for the real images
+        text = str(error).replace("--config.data.value_range", "--samples_range")
+        other = "leave out --metrics=utility, which needs labels"
+        raise UserError(text.replace("for images without labels set --config.data.classes=1", other)) from error
     if images.shape[1:] != data.spec.shape:
         raise UserError(
             f"{file}: the images are {_size(images.shape[1:])}; those of {data.source} are {_size(data.spec.shape)}"
         )
+    if not labelled:
+        return Samples(images, np.zeros(len(images), np.int32), data.class_names)
+    numbers = label_numbers(raw.train_labels, data.class_names, "labels", raw.source)
+    labels = check_labels(numbers, len(images), "labels", raw.source)
     k = data.spec.num_classes
     outside = (labels < 0) | (labels >= k)
     if outside.any():
@@ -55,13 +64,13 @@ def read_samples(path: str | Path, data: Dataset) -> Samples:
     return Samples(images, labels, data.class_names)
 
 
-def _read(path: Path, data: Dataset) -> RawDataset:
+def _read(path: Path, data: Dataset, labelled: bool) -> RawDataset:
     """Reads the files below ``path``, in the first of the formats that is there."""
     if path.is_dir():
         written = next((p for name in ("samples.npz", "png", "data") if (p := path / name).exists()), None)
         path = written or path
     if path.suffix == ".npz":
-        return read_npz(path, data.class_names)
+        return read_npz(path, data.class_names, labelled=labelled)
     channels = data.spec.channels
     if path.suffix == ".parquet" or (path.is_dir() and any(path.rglob("*.parquet"))):
         return read_parquet(path, None, channels)

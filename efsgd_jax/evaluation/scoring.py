@@ -113,7 +113,11 @@ def _stages(fake: Samples, data: Dataset, plan: Plan) -> Stages:
                 stages[kind, c, (plan.seeds, len(train[1]))] = compute
     if "fidelity" in plan.metrics:
         options: tuple[Any, ...] = (plan.num_fidelity, plan.splits)
-        stages["fidelity", "classifier", options] = lambda: _fidelity(_classifier(data), fake, data, plan)
+        tested = (digest(data.test_images),)  # whose accuracy is reported too
+        stages["fidelity", "classifier", options + tested] = lambda: {
+            **_fidelity(_classifier(data), fake, data, plan),
+            "real_accuracy": float(np.mean(_classifier(data).predict(data.test_images) == data.test_labels)),
+        }
         if plan.inception:
             network = plan.inception
             options += tuple(map(digest, jax.tree.leaves(jax.device_get(network.params))))

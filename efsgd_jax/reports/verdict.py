@@ -34,6 +34,7 @@ class Judgement(NamedTuple):
       tone: "good", "bad", or "" for neither.
       sentence: the measurement behind it.
       rule: the thresholds of the words.
+      covered: whether it depends on what was released alone, so that epsilon covers it.
     """
 
     what: str
@@ -41,6 +42,7 @@ class Judgement(NamedTuple):
     tone: str
     sentence: str
     rule: str
+    covered: bool = False
 
 
 def verdict_section(
@@ -81,7 +83,7 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
     rule = f"strong up to epsilon {STRONG:g}, moderate up to {MODERATE:g}, weak up to {WEAK:g}"
     if not privacy["guarantee"]:
         return Judgement(
-            "Privacy", "none", "bad", f"There is no guarantee: {privacy['reason_for_no_guarantee']}.", rule
+            "Privacy", "none", "bad", f"There is no guarantee: {privacy['reason_for_no_guarantee']}.", rule, True
         )
     epsilon, delta = float(privacy["epsilon"]), privacy["delta"]
     words = ((STRONG, "strong", "good"), (MODERATE, "moderate", "good"), (WEAK, "weak", ""))
@@ -95,11 +97,11 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
             f"An attack that takes {100 * FALSE_POSITIVE_RATE:g}% of those that were not used for used ones recognises "
             f"at most {percent(bound)}% of those that were."
         )
-    return Judgement("Privacy", word, tone, sentence, rule)
+    return Judgement("Privacy", word, tone, sentence, rule, True)
 
 
 def _unknown(what: str, command: str, rule: str) -> Judgement:
-    return Judgement(what, "not known", "", f"It was not measured; run {command}", rule)
+    return Judgement(what, "not known", "", f"It was not measured; run {command}", rule, True)
 
 
 def _use(scores: Mapping[str, Any], command: str) -> Judgement:
@@ -118,6 +120,9 @@ def _use(scores: Mapping[str, Any], command: str) -> Judgement:
         f"A classifier ({title_of(classifier)}) that was trained on generated images alone is right for "
         f"{percent(best['accuracy'])}% of the real test images; guessing would be {percent(guessing)}%."
     )
+    real = scores.get("fidelity", {}).get("classifier", {}).get("real_accuracy")
+    if real is not None:
+        sentence += f" A CNN that was trained on the real ones is right for {percent(real)}%."
     n = best.get("num_test")
     if n and n < FEW_TEST_IMAGES:
         low, high = interval(best["accuracy"], n)
@@ -137,7 +142,8 @@ def _variety(scores: Mapping[str, Any], alike: float, command: str) -> Judgement
     if alike > ALIKE:
         word, tone = "poor", "bad"
     sentence = (
-        f"Recall is {recall:.2f}: that share of real images lies within what the generated ones cover. Of the images "
+        f"Recall is {recall:.2f}: that share of real images lies within what the generated ones cover, as a classifier "
+        "of real images sees them. Of the images "
         f"shown below, {percent(alike)}% have a nearly identical one of the same class."
     )
     return Judgement("Variety", word, tone, sentence, rule)
@@ -146,7 +152,7 @@ def _variety(scores: Mapping[str, Any], alike: float, command: str) -> Judgement
 def _variety_of_drawn(alike: float) -> Judgement:
     word, tone = ("poor", "bad") if alike > ALIKE else ("no repetition", "")
     sentence = f"Of the images shown below, {percent(alike)}% have a nearly identical one of the same class."
-    return Judgement("Variety", word, tone, sentence, f"poor above {100 * ALIKE:g}%")
+    return Judgement("Variety", word, tone, sentence, f"poor above {100 * ALIKE:g}%", True)
 
 
 def _copies(scores: Mapping[str, Any], command: str) -> Judgement:

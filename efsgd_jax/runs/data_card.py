@@ -13,7 +13,7 @@ NOT_FOR = (
     "decisions about single people, such as a diagnosis, and approval or test of products for them: details may be "
     "wrong, and rare variants are missing",
     "statements about small groups: what few real images show is lost in noise",
-    "the claim that the real images are anonymous: this is a legal term, and the guarantee below is one argument in it",
+    "the claim that the real images are anonymous: this is a legal term, and the guarantee above is one argument in it",
 )
 
 
@@ -82,7 +82,7 @@ def data_card(
         "",
         statement(privacy),
         "",
-        "The whole report is `privacy.json` or `PRIVACY.md` of the release that the generator is from.",
+        "The whole report is `PRIVACY.md`, beside this card.",
         "",
         "## Not for",
         "",

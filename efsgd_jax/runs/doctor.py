@@ -16,6 +16,8 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.runs.likely import likely_loss
 
 EPSILONS = (1.0, 3.0, 10.0)
+# The epsilon in the command that is printed.
+EXAMPLE = 3.0
 # Larger images are examined, and trained on, at this size, unless another one is asked for.
 DEFAULT_SIZE = 32
 # Training records for each class below which little but noise remains, and above which the measured curves apply.
@@ -80,7 +82,7 @@ def _load(name: str, path: str | Path, options: dict[str, Any]) -> tuple[Any, di
         if "image_size" in options or name in ("npz", "idx", "celeba"):
             return load_dataset(name, path=path, **options), options
         data = load_dataset(name, path=path, **options)
-        if data.spec.image_size <= 2 * DEFAULT_SIZE:
+        if data.spec.image_size <= DEFAULT_SIZE:
             return data, options
     except UserError as error:
         if "image_size" in options or "--config.data.image_size" not in str(error):
@@ -99,10 +101,10 @@ def _config(name: str, path: str | Path, options: Mapping[str, Any], facts: Mapp
     grey = facts["shape"][2] == 1 or facts["without_colour"]
     if grey and "channels" not in options:
         keys.append("--config.data.channels=1")
-    chosen, why = "folder", "a private mixture of low frequencies, which suits any pictures"
+    chosen, why = "folder", "a private mixture of low frequencies, in which small details are lost"
     if facts["object_on_dark"] and not grey:
         chosen = "folder_cells"
-        why = "the pictures are objects on a dark background in colour; if they are not round, take preset:folder"
+        why = "the pictures look like cells or other round objects on black; if they are not, take preset:folder"
     elif facts["object_on_dark"]:
         keys += ["--config.method.pose_weight=8"]
         why = "the pictures are bright objects on a dark background: they are brought to one position and size"
@@ -113,7 +115,8 @@ def _config(name: str, path: str | Path, options: Mapping[str, Any], facts: Mapp
     if few:
         keys.append("--config.method.components=1")
         why += "; one Gaussian for each class, since there are few records"
-    command = " ".join([f"efsgd train --config=preset:{chosen}", f"--config.data.path={path}", *keys, "--workdir=RUN"])
+    command = " ".join([f"efsgd train --config=preset:{chosen}", f"--config.data.path={path}", *keys])
+    command += f" --config.privacy.epsilon={EXAMPLE:g} --workdir=RUN"
     return {"name": chosen, "command": command, "why": why}
 
 

@@ -12,7 +12,7 @@ from efsgd_jax.training.setup import Setup
 from efsgd_jax.versions import version_of
 
 UNCOVERED_SCORES = "Scores computed on real data (gen2real and the like) are not covered by epsilon"
-DEFAULT_RANGE = "that of the data set's format, else 0..255 of integers and 0..1 of floats"
+DEFAULT_RANGE = "as the data's format has them, else 0..255 if they are integers and 0..1 if they are floats"
 CAVEATS = (
     f"{UNCOVERED_SCORES}.",
     "Choosing hyperparameters by looking at results on the private data costs privacy that is not counted here.",

@@ -54,7 +54,8 @@ def sample(
       per_class: the number of images by class, in the place of ``n``; a class that is not named has none.
       proportions: the share of each class in ``n``, in the place of equal ones; they sum to 1.
       seed: seed of the latents. It need not be secret; the same seed and numbers give the same images.
-      out: a new or empty directory for ``samples.npz``, ``grid.png``, ``png/CLASS/*.png``, the data card ``README.md``
+      out: a new or empty directory for ``samples.npz``, ``grid.png``, ``png/CLASS/*.png``, the data card ``README.md``,
+        the release's ``PRIVACY.md``
         and ``manifest.json``; None to write nothing.
       formats: some of ``FORMATS``, the kinds of files to write.
       publication: title, licence and origin for the data card.
@@ -209,5 +210,6 @@ def _outputs(
     about = {"seed": seed, "generator_sha256": directory.generator_sha256, "privacy": privacy}
     card = data_card(publication or Publication(), counts=drawing.counts, shape=spec.shape, method=method, **about)
     write_text(target / "README.md", card)
+    write_text(target / "PRIVACY.md", directory.privacy_md.read_text(encoding="utf-8"))
     shared = {"images": len(drawing.labels), "per_class": drawing.counts, "shape": list(spec.shape)}
     write_json(target / "manifest.json", {**shared, "formats": sorted(formats), **about})

@@ -37,7 +37,8 @@ class Scores(NamedTuple):
       class_names: names of the classes, in the order of the labels.
       gen2real: for each classifier, its utility when trained on synthetic images and tested on the real test split.
       real2gen: for each classifier, its utility when trained on real images and tested on synthetic ones.
-      fidelity: the result of ``fidelity_scores`` for each network whose features are compared: ``classifier`` or
+      fidelity: the result of ``fidelity_scores`` and, for the classifier, its accuracy on the real test split
+        (``real_accuracy``), for each network whose features are compared: ``classifier`` or
         ``inception``. Those of different networks cannot be compared; only ``inception``'s FID is that of papers.
       copying: ``flagged``, ``exact_copies``, ``spaces`` (a ``Space`` for pixels and one for the classifier's features)
         and the ``closest`` pairs of a generated and a training image.
@@ -113,19 +114,22 @@ def _utility_lines(scores: Scores) -> list[str]:
     if not columns:
         return []
     first = max(len(c) for c in (*scores.class_names, "class"))
-    widths = [max(8, len(name) + 2) for _, name, _ in columns]
+    widths = [max(10, len(name) + 2) for _, name, _ in columns]
     kinds = ["" if i and columns[i - 1][0] == kind else kind for i, (kind, _, _) in enumerate(columns)]
 
     def row(head: str, cells: list[str]) -> str:
         return f"{head:{first}}" + "".join(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True))
 
-    lines = [row("", [f"{k:>8}" for k in kinds]).rstrip(), row("class", [name for _, name, _ in columns])]
+    lines = [row("", kinds).rstrip(), row("class", [name for _, name, _ in columns])]
     for i, c in enumerate(scores.class_names):
         lines.append(row(c, [f"{100 * u.per_class[i]:.1f}" for *_, u in columns]))
     lines.append(row("all", [f"{100 * u.accuracy:.1f}" for *_, u in columns]))
     if any(u.std for *_, u in columns):
         lines.append(row("±", [f"{100 * u.std:.1f}" if u.std else "" for *_, u in columns]))
-    return lines
+    names = [n for n in ("logistic_regression", "mlp", "gradient_boosting") if any(n in of for of in groups.values())]
+    lines.append("in percent; gen2real: trained on generated images, tested on real ones; real2gen: the reverse")
+    meanings = ", ".join(f"{SHORT_NAMES[n]}: {n.replace('_', ' ')}" for n in names)
+    return lines + [meanings] * bool(names)
 
 
 def _fidelity_lines(name: str, m: Mapping[str, float]) -> list[str]:
@@ -135,7 +139,14 @@ def _fidelity_lines(name: str, m: Mapping[str, float]) -> list[str]:
     if "inception_score" in m:
         distances += [f"IS {m['inception_score']:.3f} ± {m['inception_score_std']:.3f}"]
     manifold = [f"{key} {m[key]:.3f}" for key in FIDELITY["prc"] if key in m]
-    return lines + [f"  {'   '.join(cells)}" for cells in (distances, manifold) if cells]
+    lines += [f"  {'   '.join(cells)}" for cells in (distances, manifold) if cells]
+    if name != "inception":
+        lines.append("  of this library's CNN: compare them between runs on the same data, not with papers")
+    if "real_accuracy" in m:
+        lines.append(
+            f"  trained on real images, it is right for {100 * m['real_accuracy']:.1f}% of the real test images"
+        )
+    return lines
 
 
 def _copying_lines(copying: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,55 @@
+"""Random convolutional networks, whose weights are public: what the features of private images are matched in."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from efsgd_jax.models.layers import Conv
+
+# Key of the networks' weights: public and the same in all runs.
+PUBLIC_KEY = 25_080_174
+# Smallest side of the last feature map.
+SMALLEST = 3
+
+
+class RandomNetwork(nn.Module):
+    """``[B, S, S, C] -> [B, F]``: 3x3 convolutions, each normalised over the image and halved in side.
+
+    The network of dataset distillation (arXiv 2110.04181) with one stage less where images are small. The features are
+    divided by the square root of their number, so that their norm is about 1 for every width.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = images
+        while x.shape[1] // 2 >= SMALLEST or x is images:
+            x = Conv(self.width)(x)
+            centred = x - jnp.mean(x, axis=(1, 2), keepdims=True)
+            x = nn.relu(centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=(1, 2), keepdims=True) + 1e-3))
+            x = nn.avg_pool(x, (2, 2), (2, 2)) if x.shape[1] > 1 else x
+        flat = x.reshape(len(x), -1)
+        return flat / flat.shape[1] ** 0.5
+
+
+def features(images: jax.Array, networks: int, width: int) -> jax.Array:
+    """Features of images in each of J networks.
+
+    Args:
+      images: float ``[B, S, S, C]`` in [0, 1].
+      networks: J.
+      width: channels of the convolutions.
+
+    Returns:
+      float32 ``[B, J, F]``. All weights are functions of ``PUBLIC_KEY`` and of the images' shape alone.
+    """
+    network = RandomNetwork(width)
+    scaled = 4.0 * (images - 0.5)  # of variance about 1
+    keys = jax.random.split(jax.random.key(PUBLIC_KEY), networks)
+    return jnp.stack([network.apply(network.init(k, scaled[:1]), scaled) for k in keys], axis=1)  # type: ignore[misc]
+
+
+def num_features(shape: tuple[int, int, int], width: int) -> int:
+    """The number F of features of an image of shape ``[S, S, C]`` in one network."""
+    return jax.eval_shape(lambda x: features(x, 1, width), jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[2]
