@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from efsgd_jax import error_feedback_aggregate, fresh_key
-from efsgd_jax.privacy import clip_and_sum, clip_by_norm, clipped_grad
+from efsgd_jax.privacy import DpSgdMechanism, calibrate_mechanism, clip_and_sum, clip_by_norm, clipped_grad
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release, gaussian_release, whole_rows
 
 PARAMS = {"w": jnp.zeros(3), "b": jnp.zeros(2)}
@@ -35,11 +35,38 @@ def release(noise_multiplier=1.0):
     return Release(NoiseSupply(fresh_key(), 100), 1.0, noise_multiplier)
 
 
+MECHANISM = DpSgdMechanism(dataset_size=100, sampling_probability=0.1, capacity=32, noise_multiplier=1.0)
+
+
+def step_of(rows=32, mechanism=MECHANISM, mask=True, clipped=False):
+    """An update of a mechanism's transform for a batch of so many rows, with or without its mask."""
+    tx, given = mechanism.transform(fresh_key()), jnp.ones(rows, bool) if mask else None
+    if clipped:
+        total = clipped_grad(dot, 1.0)(P, jnp.ones((rows, 3)), keys(rows), given)
+        return tx.update(total, tx.init(P), P)
+    return tx.update(jnp.ones((rows, 3)), tx.init(P), P, mask=given)
+
+
 def sums(loss=dot, clip=1.0, params=P, batch=X, **options):
     return clipped_grad(loss, clip, **options)(params, batch, keys(len(jax.tree.leaves(batch)[0])))
 
 
 REFUSED = {
+    "a fresh key in a compiled function": (
+        lambda: jax.jit(lambda: jax.random.normal(fresh_key()))(), "constant"
+    ),
+    "a mechanism's batch without its mask": (lambda: step_of(mask=False), "update(..., mask=mask)"),
+    "its clipped sum without a mask": (lambda: step_of(mask=False, clipped=True), "the function that clipped_grad"),
+    "a batch of more rows": (lambda: step_of(100), "the batch has 100 rows"),
+    "a clipped sum of fewer rows": (lambda: step_of(31, clipped=True), "the batch has 31 rows"),
+    "a batch size as probability": (
+        lambda: MECHANISM._replace(sampling_probability=10.0).sample(fresh_key()), "sampling_probability is 10"
+    ),
+    "feedback without a norm": (
+        lambda: MECHANISM._replace(feedback="hidden").epsilon(10, 1e-5), "needs a norm for what it feeds back"
+    ),
+    "epsilon and delta swapped": (lambda: calibrate_mechanism(MECHANISM, 10, 1e-5, 3.0), "delta is 3"),
+    "a negative delta": (lambda: MECHANISM.epsilon(10, -1.0), "delta is -1"),
     "more keys than rows": (lambda: clipped_grad(dot, 1.0)(P, X, keys(8)), "8 keys"),
     "fewer keys than rows": (lambda: clipped_grad(dot, 1.0)(P, X, keys(3)), "3 keys"),
     "leaves of different length": (
@@ -231,3 +258,19 @@ def test_gathers_beyond_the_end_have_the_same_norms_by_ghost_and_by_vmap(mode, i
     want, got = (sums(loss, params=table, batch=jnp.array([index, 1]), method=m) for m in ("vmap", "ghost"))
     np.testing.assert_allclose(got.l2_norms, want.l2_norms, rtol=1e-6)
     np.testing.assert_allclose(got.clipped_sum, want.clipped_sum, rtol=1e-5)
+
+
+def test_a_mechanism_takes_its_own_batches():
+    whole = DpSgdMechanism(dataset_size=4, sampling_probability=1.0, capacity=4, noise_multiplier=1.0)
+    for clipped in (False, True):
+        assert np.isfinite(step_of(clipped=clipped)[0]).all()
+        assert np.isfinite(step_of(4, whole, mask=False, clipped=clipped)[0]).all()  # all rows, always
+
+    @jax.jit
+    def step(state, key):
+        rows, mask = MECHANISM.sample(key)
+        total = clipped_grad(dot, 1.0, microbatch_size=8)(P, jnp.ones((100, 3))[rows], keys(len(rows)), mask)
+        return tx.update(total, state, P)
+
+    tx = MECHANISM.transform(fresh_key())
+    assert np.isfinite(step(tx.init(P), fresh_key())[0]).all()

@@ -174,7 +174,7 @@ def _trial(game: Game, present: jax.Array, key: jax.Array) -> jax.Array:
 def _transform(game: Game, key: jax.Array) -> optax.GradientTransformationExtraArgs:
     m = game.mechanism
     if game.unit_residual == "scalar":
-        return m.transform(key)
+        return m.unchecked_transform(key)
     return error_feedback_aggregate(
         m.l2_norm_clip, m.noise_multiplier, key, expected_batch_size=m.expected_batch_size, feedback="local",
         feedback_l2_norm_clip=m.feedback_l2_norm_clip, feedback_decay=m.feedback_decay,

@@ -12,6 +12,8 @@ from scipy import optimize
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy.accounting import COARSE, COARSE_ORDERS, epsilon
+from efsgd_jax.privacy.checks import check_delta
+from efsgd_jax.privacy.dp_sgd import LOCAL_OVERFLOW
 from efsgd_jax.privacy.mechanism import Accounted
 from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE
 
@@ -168,8 +170,8 @@ def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: 
       delta: the delta of the guarantee, in (0, 1).
 
     Raises:
-      UserError: the target is not reachable (see ``calibrate_noise_multiplier``), or batches of ``local`` feedback
-        overflow too often for it.
+      UserError: delta is not between 0 and 1, the target is not reachable (see ``calibrate_noise_multiplier``), or
+        batches of ``local`` feedback overflow too often for it.
 
     Examples:
       >>> from efsgd_jax.privacy import FullBatchMechanism
@@ -177,6 +179,7 @@ def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: 
       >>> 0.98 < found.noise_multiplier < 1.01
       True
     """
+    check_delta(delta)
     whole_delta, delta = delta, delta * (1 - mechanism.overflow_share)
     relation = mechanism.neighbouring_relation
 
@@ -202,6 +205,7 @@ def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: 
     if mechanism.overflow_share and found.epsilon(steps, whole_delta, grid=COARSE) == math.inf:
         raise UserError(
             f"epsilon {target_epsilon:g} at delta {whole_delta:g} is not proven with feedback=local: "
-            "batches overflow too often for it; lower the epsilon or raise the delta"
+            "batches overflow too often for it; choose the capacity by sample_capacity(N, q, "
+            f"overflow_probability={LOCAL_OVERFLOW:g}), lower the epsilon or raise the delta"
         )
     return found

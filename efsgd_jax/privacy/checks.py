@@ -8,12 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from efsgd_jax.errors import UserError
+
 PyTree = Any
 
 
 def known(x: Any) -> float | None:
     """The value of a number, or None if it is a traced value."""
     return None if isinstance(x, jax.core.Tracer) else float(np.asarray(x))
+
+
+def check_delta(delta: float) -> None:
+    """Raises ``UserError`` for a delta that is not between 0 and 1."""
+    if not 0 < delta < 1:
+        raise UserError(f"delta is {delta:g}; it is above 0 and below 1, such as 1e-5 (is it in the place of epsilon?)")
 
 
 def check_clip_norm(l2_norm_clip: Any, outer_l2_norm_clip: Any = None) -> None:

@@ -43,6 +43,7 @@ class ClippedSum(NamedTuple):
       sensitivity: the largest L2 norm one example can add to ``clipped_sum``: the joint clip norm that the sum was
         clipped to. The transform that adds the noise checks that it is the transform's own clip norm.
       outer_l2_norm_clip: the clip norm of ``outer_sum``, or None.
+      masked: ``()`` if ``clipped_grad`` was given a mask, None if not; both are pytrees without a leaf.
     """
 
     clipped_sum: PyTree
@@ -55,6 +56,7 @@ class ClippedSum(NamedTuple):
     finite: jax.Array
     sensitivity: jax.Array
     outer_l2_norm_clip: jax.Array | None
+    masked: tuple[()] | None = None
 
 
 class PerExample(NamedTuple):
@@ -176,7 +178,10 @@ def clip_gradients(
     mask = jnp.ones(batch, bool) if mask is None else jnp.asarray(mask, bool)
     squares = gradients.squared_norms
     if isinstance(l2_norm_clip, Mapping) and set(l2_norm_clip) != set(squares):
-        raise ValueError(f"l2_norm_clip names the groups {sorted(l2_norm_clip)}; the gradients have {sorted(squares)}.")
+        raise ValueError(
+            f"l2_norm_clip names the groups {sorted(l2_norm_clip)}; the gradients have {sorted(squares)}. "
+            "The groups are the top-level keys of the parameters; with Flax, pass variables['params']."
+        )
 
     def of_groups(f: Any, *trees: Any) -> Any:
         """``f(*trees)``, or, if every group has its own clip norm, ``f`` of each group's part of the trees."""

@@ -148,7 +148,18 @@ def clipped_grad(
             outer_l2_norm_clip=None if outer_l2_norm_clip is None else as_number(outer_l2_norm_clip),
         )
 
-    return clipped if mesh is None else over_devices(clipped, mesh)
+    made = clipped if mesh is None else over_devices(clipped, mesh)
+
+    def marked(
+        params: PyTree,
+        batch: PyTree,
+        keys: jax.Array,
+        mask: jax.Array | None = None,
+        carried: PyTree | None = None,
+    ) -> ClippedSum:
+        return made(params, batch, keys, mask, carried)._replace(masked=None if mask is None else ())
+
+    return marked
 
 
 def _sums(total: ClippedSum) -> tuple[PyTree, PyTree]:

@@ -10,13 +10,14 @@ import optax
 from scipy import stats
 
 from efsgd_jax.privacy.accounting import FINE, Accountant, epsilon_with_failure
-from efsgd_jax.privacy.clipped_sum import ClipNorm, sensitivity_of
+from efsgd_jax.privacy.checks import check_delta
+from efsgd_jax.privacy.clipped_sum import ClipNorm, ClippedSum, sensitivity_of
 from efsgd_jax.privacy.dp_sgd_events import dp_sgd_event, hidden_feedback_event
 from efsgd_jax.privacy.feedback import error_feedback_aggregate
 from efsgd_jax.privacy.feedback_options import FeedbackMode, Sampling
 from efsgd_jax.privacy.gradient_access import GradientAccess
 from efsgd_jax.privacy.hidden_split import best_fresh_share, split_of
-from efsgd_jax.privacy.keys import fresh_key
+from efsgd_jax.privacy.keys import unchecked_key
 from efsgd_jax.privacy.mechanism import ZERO_OUT, Description
 from efsgd_jax.privacy.sampling import poisson_batch
 
@@ -84,7 +85,59 @@ class DpSgdMechanism(NamedTuple):
         return self.dataset_size * self.sampling_probability
 
     def transform(self, key: jax.Array) -> optax.GradientTransformationExtraArgs:
-        """The transform that does what ``event`` describes."""
+        """The transform that does what ``event`` describes: ``error_feedback_aggregate`` with these options.
+
+        Its ``update`` refuses a batch that is not one of ``sample``: one that has not ``capacity`` rows, or, where
+        batches are padded, one without a mask, whose padding rows would count as sampled.
+
+        Raises:
+          ValueError: an option is out of range, or ``update`` is given another batch.
+        """
+        self._check()
+        made = self.unchecked_transform(key)
+
+        def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+            self._check_batch(updates, extra.get("mask"))
+            return made.update(updates, state, params, **extra)
+
+        return optax.GradientTransformationExtraArgs(made.init, update)
+
+    def _check(self) -> None:
+        """Raises ``ValueError`` for options that are out of range, which would be noticed late or not at all."""
+        q, n, capacity = self.sampling_probability, self.dataset_size, self.capacity
+        if not 0 < q <= 1:
+            raise ValueError(
+                f"sampling_probability is {q:g}; it is above 0 and at most 1: the expected batch size divided by N."
+            )
+        if n < 1 or capacity < 1:
+            raise ValueError(f"dataset_size is {n} and capacity {capacity}; both are at least 1.")
+        if not self.noise_multiplier >= 0:
+            raise ValueError(f"noise_multiplier is {self.noise_multiplier:g}; it is at least 0.")
+        if (self.feedback == "none") != (self.feedback_l2_norm_clip is None):
+            raise ValueError(
+                f"feedback={self.feedback!r} with feedback_l2_norm_clip={self.feedback_l2_norm_clip}: every mode but "
+                "'none' needs a norm for what it feeds back, such as the clip norm for local and twice the clip norm "
+                "for private; 'none' takes none."
+            )
+
+    def _check_batch(self, updates: Any, mask: Any) -> None:
+        total = isinstance(updates, ClippedSum)
+        sizes = {len(updates.l2_norms)} if total else {x.shape[0] for x in jax.tree.leaves(updates) if x.ndim}
+        if sizes != {self.capacity}:
+            raise ValueError(
+                f"the batch has {', '.join(map(str, sorted(sizes)))} rows; a batch of mechanism.sample has capacity = "
+                f"{self.capacity}."
+            )
+        padded = self.sampling_probability < 1 or self.capacity > self.dataset_size
+        if padded and (updates.masked if total else mask) is None:
+            where = "the function that clipped_grad returns" if total else "update(..., mask=mask)"
+            raise ValueError(
+                "the batch has no mask: the padding rows of mechanism.sample, which are real examples, would count as "
+                f"sampled. Give its mask to {where}."
+            )
+
+    def unchecked_transform(self, key: jax.Array) -> optax.GradientTransformationExtraArgs:
+        """``transform`` for batches of any form, of which the caller must know that ``event`` describes them."""
         return error_feedback_aggregate(
             self.l2_norm_clip,
             self.noise_multiplier,
@@ -100,7 +153,7 @@ class DpSgdMechanism(NamedTuple):
 
     def initial_residual(self, params: Any) -> Any:
         """Error feedback's residual for ``params`` before the first step; ``()`` in mode ``none``."""
-        return self.transform(fresh_key()).init(params).residual
+        return self.unchecked_transform(unchecked_key()).init(params).residual
 
     def arrange(self, key: jax.Array, records: Any) -> Any:
         del key
@@ -121,6 +174,7 @@ class DpSgdMechanism(NamedTuple):
           ValueError: ``sampling`` is not ``"poisson"``.
         """
         self._check_sampling()
+        self._check()
         return poisson_batch(key, self.dataset_size, self.sampling_probability, self.capacity)
 
     def _check_sampling(self) -> None:
@@ -200,6 +254,8 @@ class DpSgdMechanism(NamedTuple):
           For ``local``: with probability 1 - p per step the batch does not overflow, and the step is that of plain
           Poisson sampling, on both neighbours; see ``accounting.epsilon_with_failure``.
         """
+        check_delta(delta)
+        self._check()
         if steps == 0:
             return 0.0
         if self.noise_multiplier == 0:

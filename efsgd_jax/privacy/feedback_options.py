@@ -254,7 +254,8 @@ def check_clipped(
     if feedback == "local" and (total.clipping_excess is None or unit_residual == "vector"):
         raise ValueError(
             "feedback='local' needs clipped_grad(...)(..., carried=unit_lengths(state.residual, indices)) with "
-            "unit_residual='scalar', or per-example gradients."
+            "unit_residual='scalar', or per-example gradients. In a chain the transform's state is state[0]; "
+            "unit_lengths is in efsgd_jax.privacy."
         )
     if feedback != "local" and total.clipping_excess is not None:
         raise ValueError(f"the ClippedSum was made with carried=, which feedback={feedback!r} does not have.")

@@ -12,7 +12,7 @@ from efsgd_jax.privacy.clipped_sum import ClippedSum
 from efsgd_jax.privacy.clipping import clipped_grad
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
 from efsgd_jax.privacy.feedback_options import outer_clip
-from efsgd_jax.privacy.keys import fresh_key
+from efsgd_jax.privacy.keys import unchecked_key
 from efsgd_jax.privacy.residuals import unit_lengths
 from efsgd_jax.privacy.units import Units, loss_of_unit
 
@@ -83,7 +83,7 @@ class GradientAccess(Access):
             batch_size=jnp.sum(self._mask),
         )
         # The transform's key is not used: the noise comes from the key of the state.
-        update = self._mechanism.transform(fresh_key()).update
+        update = self._mechanism.unchecked_transform(unchecked_key()).update
         state = ErrorFeedbackState(self._noise_key, residual)
         gradient, state = update(total, state, params, indices=self._rows)
         return gradient, state.residual

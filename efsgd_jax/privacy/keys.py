@@ -29,11 +29,25 @@ def fresh_key() -> jax.Array:
       (``jax.random.key(0)``), anyone can subtract the noise. This key has the 64 bits of JAX's default generator,
       threefry2x32; keep it secret and use it once.
 
+    Raises:
+      ValueError: it is called while JAX traces a function (``jit``, ``scan``, ``vmap``): the key would be a constant of
+        the compiled program, and each of its calls would have the same noise.
+
     Examples:
       >>> first, second = fresh_key(), fresh_key()
       >>> bool(jnp.all(jax.random.key_data(first) == jax.random.key_data(second)))
       False
     """
+    if isinstance(jnp.zeros(()) + 0, jax.core.Tracer):
+        raise ValueError(
+            "fresh_key() is called inside of a function that JAX compiles or maps: its key would be a constant there, "
+            "and every call would have the same noise. Call it outside, and pass the key as an argument."
+        )
+    return unchecked_key()
+
+
+def unchecked_key() -> jax.Array:
+    """``fresh_key()`` for a place where a key is required but noise is drawn with another one."""
     words = np.frombuffer(secrets.token_bytes(8), dtype=np.uint32)
     return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
 

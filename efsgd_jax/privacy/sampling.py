@@ -21,6 +21,7 @@ def sample_capacity(
       sampling_probability: q.
       multiple_of: the number of which the result is a multiple, such as the number of devices.
       overflow_probability: if given, the result is so large that a batch exceeds it with at most this probability.
+        With ``local`` feedback it is 1e-25, since its event does not include truncation.
 
     Examples:
       >>> 512 < sample_capacity(60_000, 512 / 60_000) < 700

@@ -35,7 +35,7 @@ from efsgd_jax.privacy.accounting import COARSE_ORDERS, FINE, Accountant, epsilo
 from efsgd_jax.privacy.feedback import error_feedback_aggregate
 from efsgd_jax.privacy.feedback_options import FeedbackMode
 from efsgd_jax.privacy.hidden_split import best_fresh_share, split_of
-from efsgd_jax.privacy.keys import fresh_key
+from efsgd_jax.privacy.keys import unchecked_key
 from efsgd_jax.privacy.mechanism import Description
 from efsgd_jax.privacy.subset import REPLACE_ONE
 from efsgd_jax.synthesizers.sanitized_gan.access import ShardAccess, ShardedRecords
@@ -199,7 +199,7 @@ class ShardMechanism(NamedTuple):
 
     def initial_residual(self, params: Any, image_shape: Sequence[int]) -> Any:
         """The residual of error feedback before the first step; in image space, one for each image of a step."""
-        init = self.transform(fresh_key()).init
+        init = self.transform(unchecked_key()).init
         if not self.in_image_space:
             return init(params).residual
         return jax.vmap(lambda x: init(x).residual)(jnp.zeros((self.images_per_step, *image_shape)))
