@@ -73,6 +73,7 @@ class DpSgdMechanism(NamedTuple):
 
     @property
     def neighbouring_relation(self) -> dp_accounting.NeighboringRelation:
+        """The relation by whose name dp-accounting computes ``event``; what is proven is zero-out (``describe``)."""
         return dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 
     @property
@@ -266,6 +267,7 @@ class DpSgdMechanism(NamedTuple):
         )  # fmt: skip
 
     def describe(self, steps: int, delta: float, epsilon_spent: float) -> Description:
+        """What the mechanism does and for which neighbouring relation it is proven, in words, as in a report."""
         del steps, delta, epsilon_spent
         clip = self.l2_norm_clip
         everything = self.sampling_probability >= 1 and self.capacity >= self.dataset_size
