@@ -65,6 +65,17 @@ def test_use_is_measured_from_guessing_and_by_the_best_classifier():
     assert "With 40 test images it may also be 77 to 96%" in few.sentence
 
 
+def test_use_is_measured_against_a_classifier_of_real_images_where_its_accuracy_is_known():
+    found = scores(0.82)
+    assert words(found)[0]["Use"] == ("fair", "")
+    found["fidelity"]["classifier"]["real_accuracy"] = 0.9  # 0.32 of 0.4 is 80% of the way
+    verdict, section = words(found)
+    assert verdict["Use"] == ("good", "good")
+    use = next(j for j in section.data["judgements"] if j.what == "Use")
+    assert "trained on the real ones is right for 90.0%" in use.sentence
+    assert [j.covered for j in section.data["judgements"]] == [True, False, False, False]
+
+
 def test_variety_by_recall_and_by_images_that_are_alike():
     assert words(scores(recall=0.5))[0]["Variety"] == ("good", "good")
     assert words(scores(recall=0.3))[0]["Variety"] == ("limited", "")

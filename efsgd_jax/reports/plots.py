@@ -69,15 +69,16 @@ def tradeoff(points: Sequence[Point], anchors: Sequence[Point], *, y_label: str,
     noiseless = any(np.isinf(p.epsilon) for p in points)
     with _axes(4.4, 3.1) as (figure, axes):
         axes.set_xscale("log")
-        for anchor in anchors:
+        beside = _offsets([p._replace(epsilon=min(p.epsilon, edge)) for p in (*anchors, *points)])
+        for anchor, offset in zip(anchors, beside, strict=False):
             axes.plot(anchor.epsilon, anchor.value, "x", color=SOFT, markersize=6, markeredgewidth=1.4)
-            _name(axes, anchor.epsilon, anchor, SOFT)
-        for point in points:
+            _name(axes, anchor.epsilon, anchor, SOFT, offset)
+        for point, offset in zip(points, beside[len(anchors) :], strict=True):
             x = point.epsilon if np.isfinite(point.epsilon) else edge
             axes.plot([x, x], point.interval, color=SERIES[0], linewidth=1.4, solid_capstyle="butt")
             fill = SERIES[0] if point.guarantee else "none"
             axes.plot(x, point.value, "o", markersize=7, color=SERIES[0], markerfacecolor=fill, markeredgewidth=1.6)
-            _name(axes, x, point, INK)
+            _name(axes, x, point, INK, offset)
         ticks = _ticks(low, high)
         labels = [f"{t:g}" for t in ticks]
         if noiseless:
@@ -92,8 +93,23 @@ def tradeoff(points: Sequence[Point], anchors: Sequence[Point], *, y_label: str,
     return _svg(figure, said)
 
 
-def _name(axes: Any, x: float, point: Point, colour: str) -> None:
-    axes.annotate(point.name, (x, point.value), (6, 4), textcoords="offset points", fontsize=9, color=colour)
+def _offsets(points: Sequence[Point]) -> list[tuple[float, float]]:
+    """Where the label of each mark is, in points from it: the first of four corners that no near label has."""
+    spread = max(p.value for p in points) - min(p.value for p in points) if points else 0.0
+    corners = ((6.0, 4.0), (6.0, -11.0), (-14.0, 4.0), (-14.0, -11.0))
+    found: list[tuple[float, float]] = []
+    for i, point in enumerate(points):
+        near = {
+            offset
+            for other, offset in zip(points[:i], found, strict=True)
+            if abs(np.log(point.epsilon / other.epsilon)) < 0.35 and abs(point.value - other.value) <= 0.08 * spread
+        }
+        found.append(next((corner for corner in corners if corner not in near), corners[0]))
+    return found
+
+
+def _name(axes: Any, x: float, point: Point, colour: str, offset: tuple[float, float]) -> None:
+    axes.annotate(point.name, (x, point.value), offset, textcoords="offset points", fontsize=9, color=colour)
 
 
 def _ticks(low: float, high: float) -> list[float]:

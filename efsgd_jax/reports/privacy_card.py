@@ -27,6 +27,9 @@ PARAMETERS = {
     "feedback_share": "share of the feedback",
 }
 
+# Largest number of classes whose names are shown.
+MOST_CLASSES = 20
+
 
 def headline(privacy: dict[str, Any]) -> str:
     """The first line of a page: the guarantee, or that there is none and why."""
@@ -70,8 +73,12 @@ def privacy_card(privacy: dict[str, Any]) -> Section:
 def _public(public: dict[str, Any] | None) -> str:
     if not public:  # a release by an older version lacks it
         return "the number of training images, the classes, the image size"
+    classes = list(public["classes"])
+    shown = ", ".join(classes[:MOST_CLASSES])
+    if len(classes) > MOST_CLASSES:
+        shown += f" and {len(classes) - MOST_CLASSES} more, which privacy.json lists"
     return (
-        f"{number_of_records(public)}; classes {', '.join(public['classes'])}; "
+        f"{number_of_records(public)}; classes {shown}; "
         f"{public['image_size']}x{public['image_size']} pixels; channels: {public['channels']}; values "
         f"{public['value_range']}" + (f"; pre-training on {found}" if (found := public.get("pre_training")) else "")
     )

@@ -15,7 +15,8 @@ from efsgd_jax.runs.statement import FALSE_POSITIVE_RATE, detection_bound
 STRONG, MODERATE, WEAK = 1.0, 3.0, 10.0
 # True positive rate above which the bound on attacks is not stated.
 NO_LIMIT = 0.9
-# Of the way from guessing to always right, what a classifier of generated images has to go on real ones.
+# Of the way from guessing to always right, or to a classifier of real images if its accuracy is known, what a classifier
+# of generated images has to go on real ones.
 USEFUL, SOMEWHAT = 0.8, 0.5
 # Recall for each word of variety.
 VARIED, LIMITED = 0.5, 0.2
@@ -105,8 +106,10 @@ def _unknown(what: str, command: str, rule: str) -> Judgement:
 
 
 def _use(scores: Mapping[str, Any], command: str) -> Judgement:
+    real = scores.get("fidelity", {}).get("classifier", {}).get("real_accuracy")
+    best_possible = "always right" if real is None else "as a CNN of real ones"
     rule = (
-        f"good from {100 * USEFUL:g}% of the way between guessing and always right, fair from {100 * SOMEWHAT:g}%, "
+        f"good from {100 * USEFUL:g}% of the way between guessing and {best_possible}, fair from {100 * SOMEWHAT:g}%, "
         "else poor"
     )
     gen2real = {c: u for c, u in scores.get("gen2real", {}).items() if u.get("accuracy") is not None}
@@ -114,13 +117,12 @@ def _use(scores: Mapping[str, Any], command: str) -> Judgement:
         return _unknown("Use", command, rule)
     classifier, best = max(gen2real.items(), key=lambda item: item[1]["accuracy"])
     guessing = 1 / max(len(best.get("per_class", {})), 2)
-    way = (best["accuracy"] - guessing) / (1 - guessing)
+    way = (best["accuracy"] - guessing) / max((1.0 if real is None else real) - guessing, 1e-9)
     word, tone = ("good", "good") if way >= USEFUL else ("fair", "") if way >= SOMEWHAT else ("poor", "bad")
     sentence = (
         f"A classifier ({title_of(classifier)}) that was trained on generated images alone is right for "
         f"{percent(best['accuracy'])}% of the real test images; guessing would be {percent(guessing)}%."
     )
-    real = scores.get("fidelity", {}).get("classifier", {}).get("real_accuracy")
     if real is not None:
         sentence += f" A CNN that was trained on the real ones is right for {percent(real)}%."
     n = best.get("num_test")
