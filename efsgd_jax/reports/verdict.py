@@ -15,8 +15,8 @@ from efsgd_jax.runs.statement import FALSE_POSITIVE_RATE, detection_bound
 STRONG, MODERATE, WEAK = 1.0, 3.0, 10.0
 # True positive rate above which the bound on attacks is not stated.
 NO_LIMIT = 0.9
-# Of the way from guessing to always right, or to a classifier of real images if its accuracy is known, what a classifier
-# of generated images has to go on real ones.
+# Of the way from guessing to always right, or to a classifier of real images if its accuracy is known, what a
+# classifier of generated images has to go on real ones.
 USEFUL, SOMEWHAT = 0.8, 0.5
 # Recall for each word of variety.
 VARIED, LIMITED = 0.5, 0.2
