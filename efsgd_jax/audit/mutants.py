@@ -10,6 +10,7 @@ from efsgd_jax.audit.games import Game, poisson
 from efsgd_jax.audit.mutant import Mutant, Patches
 from efsgd_jax.audit.shard_games import ShardGame, one_draw_for_all, pooled
 from efsgd_jax.audit.suite import mechanism
+from efsgd_jax.audit.sum_games import sum_games
 from efsgd_jax.audit.tree_mutants import tree_mutants
 from efsgd_jax.audit.unit_games import by_image, unit_games
 from efsgd_jax.privacy import DpSgdMechanism, clipped_sum, feedback
@@ -145,6 +146,8 @@ def mutants() -> list[Mutant]:
             ),
             {"turn": one_draw_for_all},
         ),
+        # Of the published code of arXiv 2508.01749: sums without noise are kept, and each use of one is noised anew.
+        *(Mutant(f"{game.name}, noised anew in 20 steps", game, {"times": 20}) for game in sum_games()),
         *(Mutant(f"{game.name}, an image treated as the unit", game, {"records": by_image}) for game in unit_games()),
         *tree_mutants(),
     ]

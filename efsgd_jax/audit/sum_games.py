@@ -40,12 +40,15 @@ class SumGame:
     Attributes:
       name: name of the game, for the table.
       noise_multiplier: sigma.
+      times: how often the sum is released, each time with fresh noise; more than once only as an injected fault, since
+        the claim is of one release.
       tight: whether the claimed epsilon is exact for this adversary, so that with enough runs the lower bound comes
         close to it.
     """
 
     name: str
     noise_multiplier: float
+    times: int = 1
     tight: bool = True
 
     def claimed(self, delta: float) -> float:
@@ -54,15 +57,17 @@ class SumGame:
 
     def trial(self, present: jax.Array, key: jax.Array) -> jax.Array:
         """The attack's score of one run: the log likelihood ratio of its release."""
-        release = Release(NoiseSupply(key, 1), 1.0, self.noise_multiplier)
+        release = Release(NoiseSupply(key, self.times), 1.0, self.noise_multiplier)
         with jax.ensure_compile_time_eval():
             longest = release.rows(jnp.ones((1, 1)), 1.0)
             numbers = adversarial_rows(int(longest.values[0, 0]))
         canary = jnp.arange(len(numbers))[:, None] == 0
         rows = jnp.where(canary & ~present, 0.0, jnp.asarray(numbers * longest.unit, jnp.float32))
-        seen = release.sums(release.rows(rows, 1.0), jnp.zeros(len(numbers), jnp.int32), 1)
+        whole, groups = release.rows(rows, 1.0), jnp.zeros(len(numbers), jnp.int32)
+        seen = jnp.concatenate([release.sums(whole, groups, 1) for _ in range(self.times)])
         others = math.fsum(numbers[1:, 0]) * longest.unit
-        return likelihood_ratio((seen - others) / release.std, jnp.full((1, 1), 1 / self.noise_multiplier), 1.0)
+        change = jnp.full((self.times, 1), 1 / self.noise_multiplier)
+        return likelihood_ratio((seen - others) / release.std, change, 1.0)
 
 
 def sum_games() -> list[SumGame]:

@@ -24,23 +24,23 @@ from efsgd_jax.privacy.access import Access
 from efsgd_jax.privacy.sum_access import SumAccess
 from efsgd_jax.synthesizers.base import Generate, Phase, Record, Released
 from efsgd_jax.synthesizers.distilled_set.config import Hyperparameters
-from efsgd_jax.synthesizers.distilled_set.networks import features, num_features
+from efsgd_jax.synthesizers.distilled_set.networks import features, longest, num_features
 
 # Weight of a record's count in the release of the signals, relative to their clip norm.
 COUNT_WEIGHT = 0.25
-# The first images: the middle grey plus noise of this standard deviation.
-FIRST_NOISE = 0.1
+# The first images: dark grey of this brightness plus noise of this standard deviation.
+FIRST_GREY, FIRST_NOISE = 0.2, 0.1
 
 
 class Row(NamedTuple):
-    """The view of a record: its features in all networks ``[J F]``, and its label."""
+    """The view of a record: its features ``[D]``, and its label."""
 
     features: jax.Array
     label: jax.Array
 
 
 class Matching(NamedTuple):
-    """The state of the matching: step, logits of the pixels ``[K, n, S, S, C]``, Adam's state, targets ``[K, J F]``."""
+    """The state of the matching: step, pixels ``[K, n, S, S, C]``, Adam's state, targets ``[K, D]``."""
 
     step: jax.Array
     pixels: jax.Array
@@ -59,17 +59,16 @@ def phases(
     """
     del mesh
     hp, classes = hyperparameters, spec.num_classes
-    size = hp.networks * num_features(spec.shape, hp.width)
-    longest = math.sqrt(hp.networks)  # the features of one network have a norm of about 1
-    clip = hp.signal_clip * longest
+    size = num_features(spec.shape, hp.networks, hp.width)
+    clip = hp.signal_clip * longest(hp.networks)
     first, second, last = plan
 
     def view(record: Record, released: Released) -> Row:
         image = record.image[None].astype(jnp.float32) / 255
-        return Row(features(image, hp.networks, hp.width).reshape(-1), record.label)
+        return Row(features(image, hp.networks, hp.width)[0], record.label)
 
     def centre(state: jax.Array, access: SumAccess, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        (sums,), _ = access.release([VectorSum(lambda r: r.features, longest)])
+        (sums,), _ = access.release([VectorSum(lambda r: r.features, longest(hp.networks))])
         return sums[0] / access.dataset_size, {}
 
     def signals(state: jax.Array, access: SumAccess, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -84,7 +83,7 @@ def phases(
 
     def start(key: jax.Array, released: Released) -> Matching:
         shape = (classes, hp.images_per_class, *spec.shape)
-        pixels = 0.5 + FIRST_NOISE * jax.random.normal(key, shape)
+        pixels = jnp.clip(FIRST_GREY + FIRST_NOISE * jax.random.normal(key, shape), 0.0, 1.0)
         return Matching(jnp.zeros((), jnp.int32), pixels, optimizer.init(pixels), released["signals"])
 
     def match(state: Matching, access: Access, key: jax.Array) -> tuple[Matching, dict[str, jax.Array]]:

@@ -1,5 +1,7 @@
 """Random convolutional networks, whose weights are public: what the features of private images are matched in."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,8 @@ from efsgd_jax.models.layers import Conv
 PUBLIC_KEY = 25_080_174
 # Smallest side of the last feature map.
 SMALLEST = 3
+# Weight of the pixels, relative to one network.
+PIXEL_WEIGHT = 2.0
 
 
 class RandomNetwork(nn.Module):
@@ -34,7 +38,9 @@ class RandomNetwork(nn.Module):
 
 
 def features(images: jax.Array, networks: int, width: int) -> jax.Array:
-    """Features of images in each of J networks.
+    """Features of images in each of J networks, and their own pixels at half the size.
+
+    The networks do not see brightness and contrast, which the pixels fix.
 
     Args:
       images: float ``[B, S, S, C]`` in [0, 1].
@@ -42,14 +48,23 @@ def features(images: jax.Array, networks: int, width: int) -> jax.Array:
       width: channels of the convolutions.
 
     Returns:
-      float32 ``[B, J, F]``. All weights are functions of ``PUBLIC_KEY`` and of the images' shape alone.
+      float32 ``[B, J F + P]``, with a norm of about ``longest(J)`` or less. All weights are functions of ``PUBLIC_KEY``
+      and of the images' shape alone.
     """
     network = RandomNetwork(width)
     scaled = 4.0 * (images - 0.5)  # of variance about 1
     keys = jax.random.split(jax.random.key(PUBLIC_KEY), networks)
-    return jnp.stack([network.apply(network.init(k, scaled[:1]), scaled) for k in keys], axis=1)  # type: ignore[misc]
+    found = [network.apply(network.init(k, scaled[:1]), scaled) for k in keys]
+    pixels = nn.avg_pool(images, (2, 2), (2, 2)).reshape(len(images), -1)
+    return jnp.concatenate([*found, PIXEL_WEIGHT * pixels / pixels.shape[1] ** 0.5], axis=1)  # type: ignore[list-item]
 
 
-def num_features(shape: tuple[int, int, int], width: int) -> int:
-    """The number F of features of an image of shape ``[S, S, C]`` in one network."""
-    return jax.eval_shape(lambda x: features(x, 1, width), jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[2]
+def longest(networks: int) -> float:
+    """About the largest norm of the features of an image in J networks."""
+    return math.hypot(networks**0.5, PIXEL_WEIGHT)
+
+
+def num_features(shape: tuple[int, int, int], networks: int, width: int) -> int:
+    """The number of features of an image of shape ``[S, S, C]``."""
+    one = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    return jax.eval_shape(lambda x: features(x, networks, width), one).shape[1]

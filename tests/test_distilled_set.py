@@ -1,0 +1,69 @@
+"""``distilled_set``: what is published, what is drawn from it, and that it teaches a classifier."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from efsgd_jax import UserError, default_config, evaluate, fit, sample
+from efsgd_jax.runs.released import released_generator
+from efsgd_jax.runs.workdir import Workdir
+from efsgd_jax.synthesizers.distilled_set.networks import features, longest, num_features
+
+
+def config_of(epsilon, **method):
+    config = default_config("distilled_set")
+    config.privacy.epsilon = epsilon
+    config.method.update(networks=4, width=16, images_per_class=5, matching_steps=150, **method)
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("distilled") / "run"
+    return fit(config_of(10.0), workdir, progress=False)
+
+
+def test_the_two_releases_cost_what_one_does(run):
+    phases = run.privacy["phases"]
+    assert [phase["name"] for phase in phases] == ["centre", "signals"]
+    shares = [phase["mechanism_parameters"]["share"] for phase in phases]
+    assert shares == pytest.approx([0.1, 0.9])
+    assert 9.9 < run.epsilon <= 10
+
+
+def test_samples_are_the_published_images(run):
+    published = np.asarray(released_generator(Workdir(run.workdir)).params["images"])
+    assert published.shape == (10, 5, 8, 8, 1)
+    images, labels, _ = sample(run.workdir, 200)
+    for image, label in zip(images, labels, strict=True):
+        apart = np.abs(published[label] * 255 - image.astype(float)).max(axis=(1, 2, 3))
+        assert apart.min() <= 1
+    assert len({image.tobytes() for image in images}) == 50
+
+
+def test_a_classifier_learns_from_fifty_images(run):
+    scores = evaluate(run.workdir, num_images=500, metrics=("utility",), classifiers=("logistic_regression",))
+    assert scores.gen2real["logistic_regression"].accuracy > 0.75
+
+
+def test_drawn_images_may_be_moved(tmp_path):
+    result = fit(config_of(10.0, augmentation=1.0), tmp_path / "run", progress=False)
+    images = sample(result.workdir, 200).images
+    assert len({image.tobytes() for image in images}) > 150
+
+
+def test_features_depend_on_the_image_and_stay_within_their_clip_norm():
+    images = jax.random.uniform(jax.random.key(0), (20, 28, 28, 1)) ** 3
+    found = features(images, 3, 8)
+    assert found.shape == (20, num_features((28, 28, 1), 3, 8))
+    assert float(jnp.linalg.norm(found, axis=1).max()) < 1.3 * longest(3)
+    np.testing.assert_allclose(features(images[:1], 3, 8)[0], found[0], rtol=1e-4, atol=1e-5)  # of others it does not
+    np.testing.assert_array_equal(features(images, 3, 8), found)  # the weights are public and fixed
+
+
+def test_feedback_is_refused():
+    config = config_of(1.0)
+    config.privacy.update(feedback="local", feedback_l2_norm_clip=1.0)
+    with pytest.raises(UserError, match="nothing is left over"):
+        fit(config, "unused")
