@@ -8,6 +8,7 @@ import pytest
 
 from efsgd_jax import error_feedback_aggregate, fresh_key
 from efsgd_jax.privacy import DpSgdMechanism, calibrate_mechanism, clip_and_sum, clip_by_norm, clipped_grad
+from efsgd_jax.privacy.keys import DebuggingKeyWarning
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release, gaussian_release, whole_rows
 
 PARAMS = {"w": jnp.zeros(3), "b": jnp.zeros(2)}
@@ -64,6 +65,13 @@ REFUSED = {
     ),
     "feedback without a norm": (
         lambda: MECHANISM._replace(feedback="hidden").epsilon(10, 1e-5), "needs a norm for what it feeds back"
+    ),
+    "a misspelt mode": (lambda: MECHANISM._replace(feedback="Local").sample(fresh_key()), "feedback is 'Local'"),
+    "half a step": (lambda: MECHANISM.epsilon(10.5, 1e-5), "the number of steps is 10.5"),
+    "a seed for a batch": (lambda: MECHANISM.sample(0), "fresh_key()"),
+    "an average, to a mechanism": (
+        lambda: MECHANISM.transform(fresh_key()).update(P, MECHANISM.transform(fresh_key()).init(P), P),
+        "not an average",
     ),
     "epsilon and delta swapped": (lambda: calibrate_mechanism(MECHANISM, 10, 1e-5, 3.0), "delta is 3"),
     "a negative delta": (lambda: MECHANISM.epsilon(10, -1.0), "delta is -1"),
@@ -274,3 +282,8 @@ def test_a_mechanism_takes_its_own_batches():
 
     tx = MECHANISM.transform(fresh_key())
     assert np.isfinite(step(tx.init(P), fresh_key())[0]).all()
+
+
+def test_a_batch_by_a_guessable_key_warns():
+    with pytest.warns(DebuggingKeyWarning, match="sample has a key made from a seed"):
+        MECHANISM.sample(jax.random.key(0))

@@ -53,7 +53,7 @@ def to_text(found: dict[str, Any]) -> str:
         "",
         f"source      {found['source']}",
         f"images      {facts['training']} training, {facts['held_out']} held out",
-        f"shape       {side}x{side}, {'grey' if channels == 1 else 'RGB'}",
+        f"shape       {found['own_size']}, read as {side}x{side}, {'grey' if channels == 1 else 'RGB'}",
         f"brightness  {low} to {high}, {mean} on average, {facts['corners']} in the corners (255 is white)",
     ]
     if "groups" in facts:
@@ -69,11 +69,14 @@ def to_text(found: dict[str, Any]) -> str:
         for name, count in facts["classes"].items()
     ]
     lines += [
-        f"duplicates  {facts['identical']} identical, {facts['nearly_identical']} nearly identical of the first "
-        f"{facts['compared']}",
+        f"duplicates  {facts['identical']} identical, {facts['nearly_identical']} nearly identical by a coarse "
+        f"comparison of {facts['compared']}; plain pictures count too; repeats of one person or place need "
+        "--config.data.groups",
         *(f"warning     {warning}" for warning in found["warnings"]),
         "",
-        "What epsilon is likely to buy, by curves that were measured on Fashion-MNIST; a rough guide:",
+        "What the noise alone is likely to cost, by curves that were measured on grey pictures of clothes "
+        "(Fashion-MNIST); a rough guide. "
+        "What the method cannot draw comes on top: fine texture, and more than one object in a picture.",
         *(f"  epsilon {epsilon:4} {likely['says']}" for epsilon, likely in found["likely"].items()),
         "",
         "Public in every run, and not protected: " + "; ".join(_public(found["public"])) + ".",

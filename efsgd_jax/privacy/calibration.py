@@ -12,7 +12,7 @@ from scipy import optimize
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy.accounting import COARSE, COARSE_ORDERS, epsilon
-from efsgd_jax.privacy.checks import check_delta
+from efsgd_jax.privacy.checks import check_delta, whole_number
 from efsgd_jax.privacy.dp_sgd import LOCAL_OVERFLOW
 from efsgd_jax.privacy.mechanism import Accounted
 from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE
@@ -180,6 +180,7 @@ def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: 
       True
     """
     check_delta(delta)
+    steps = whole_number(steps)
     whole_delta, delta = delta, delta * (1 - mechanism.overflow_share)
     relation = mechanism.neighbouring_relation
 

@@ -24,6 +24,13 @@ def check_delta(delta: float) -> None:
         raise UserError(f"delta is {delta:g}; it is above 0 and below 1, such as 1e-5 (is it in the place of epsilon?)")
 
 
+def whole_number(steps: float) -> int:
+    """``steps`` as an int; raises ``UserError`` if it is not a whole number of at least 0."""
+    if steps != int(steps) or steps < 0:
+        raise UserError(f"the number of steps is {steps:g}; it is a whole number, such as round(epochs / q)")
+    return int(steps)
+
+
 def check_clip_norm(l2_norm_clip: Any, outer_l2_norm_clip: Any = None) -> None:
     """Raises ``ValueError`` for a clip norm that is not a scalar, or that is known to be negative or NaN.
 

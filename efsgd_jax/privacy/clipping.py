@@ -68,8 +68,10 @@ def clipped_grad(
       need not be a multiple of ``microbatch_size``.
 
     Formal guarantees:
-      Those of ``clip_and_sum``, provided that ``loss`` reads nothing of other examples; it cannot, since it is mapped
-      over the batch and has no collective axis. Inside of ``jax.shard_map`` each device clips its own rows.
+      Those of ``clip_and_sum``, provided that ``loss`` reads nothing of other examples. By its arguments it cannot,
+      since it is mapped over the batch and has no collective axis; it must not by a closure over the batch either.
+      ``aux`` is as private as the examples: statistics of a batch in it must not reach the model. Inside of
+      ``jax.shard_map`` each device clips its own rows.
 
     Examples:
       >>> def loss(params, example, key):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import dp_accounting
 import jax
@@ -10,14 +10,14 @@ import optax
 from scipy import stats
 
 from efsgd_jax.privacy.accounting import FINE, Accountant, epsilon_with_failure
-from efsgd_jax.privacy.checks import check_delta
+from efsgd_jax.privacy.checks import check_delta, whole_number
 from efsgd_jax.privacy.clipped_sum import ClipNorm, ClippedSum, sensitivity_of
 from efsgd_jax.privacy.dp_sgd_events import dp_sgd_event, hidden_feedback_event
 from efsgd_jax.privacy.feedback import error_feedback_aggregate
-from efsgd_jax.privacy.feedback_options import FeedbackMode, Sampling
+from efsgd_jax.privacy.feedback_options import FeedbackMode, Sampling, check_per_example, check_whole
 from efsgd_jax.privacy.gradient_access import GradientAccess
 from efsgd_jax.privacy.hidden_split import best_fresh_share, split_of
-from efsgd_jax.privacy.keys import unchecked_key
+from efsgd_jax.privacy.keys import as_typed_key, unchecked_key, warn_of_debugging_key
 from efsgd_jax.privacy.mechanism import ZERO_OUT, Description
 from efsgd_jax.privacy.sampling import poisson_batch
 
@@ -98,6 +98,9 @@ class DpSgdMechanism(NamedTuple):
         made = self.unchecked_transform(key)
 
         def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+            if not isinstance(updates, ClippedSum):
+                check_whole(updates)
+                check_per_example(updates, params, state.like)  # an average is one first, and only then another batch
             self._check_batch(updates, extra.get("mask"))
             return made.update(updates, state, params, **extra)
 
@@ -114,6 +117,8 @@ class DpSgdMechanism(NamedTuple):
             raise ValueError(f"dataset_size is {n} and capacity {capacity}; both are at least 1.")
         if not self.noise_multiplier >= 0:
             raise ValueError(f"noise_multiplier is {self.noise_multiplier:g}; it is at least 0.")
+        if self.feedback not in get_args(FeedbackMode):
+            raise ValueError(f"feedback is {self.feedback!r}; it is one of {', '.join(get_args(FeedbackMode))}.")
         if (self.feedback == "none") != (self.feedback_l2_norm_clip is None):
             raise ValueError(
                 f"feedback={self.feedback!r} with feedback_l2_norm_clip={self.feedback_l2_norm_clip}: every mode but "
@@ -176,6 +181,9 @@ class DpSgdMechanism(NamedTuple):
         """
         self._check_sampling()
         self._check()
+        key = as_typed_key(key)
+        if self.noise_multiplier > 0:
+            warn_of_debugging_key(key, "sample")
         return poisson_batch(key, self.dataset_size, self.sampling_probability, self.capacity)
 
     def _check_sampling(self) -> None:
@@ -256,6 +264,7 @@ class DpSgdMechanism(NamedTuple):
           Poisson sampling, on both neighbours; see ``accounting.epsilon_with_failure``.
         """
         check_delta(delta)
+        steps = whole_number(steps)
         self._check()
         if steps == 0:
             return 0.0

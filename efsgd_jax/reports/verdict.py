@@ -116,6 +116,8 @@ def _use(scores: Mapping[str, Any], command: str) -> Judgement:
     if not gen2real:
         return _unknown("Use", command, rule)
     classifier, best = max(gen2real.items(), key=lambda item: item[1]["accuracy"])
+    if real is not None and "cnn" in gen2real:  # the same classifier on both sides
+        classifier, best = "cnn", gen2real["cnn"]
     guessing = 1 / max(len(best.get("per_class", {})), 2)
     way = (best["accuracy"] - guessing) / max((1.0 if real is None else real) - guessing, 1e-9)
     word, tone = ("good", "good") if way >= USEFUL else ("fair", "") if way >= SOMEWHAT else ("poor", "bad")
@@ -167,7 +169,7 @@ def _copies(scores: Mapping[str, Any], command: str) -> Judgement:
         return Judgement(
             "Copies", "flagged", "bad", "Generated images are closer to training images than new ones would be.", rule
         )
-    sentence = "Generated images are no closer to training images than to held-out ones."
+    sentence = "Generated images are no closer to training images than to held-out ones, beyond what chance explains."
     if exact:
         sentence += f" {exact:,} of them are a training image to the last pixel, as blank ones may be."
     return Judgement("Copies", "none found", "good", sentence, rule)

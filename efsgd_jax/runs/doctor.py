@@ -35,10 +35,10 @@ def examine(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
       options: arguments of ``load_dataset``, and ``name`` for a source other than the one that the path looks like.
 
     Returns:
-      JSON values: ``source``, ``facts`` (see ``facts_of``), ``warnings`` of the reader, ``config`` (the recommended
-      one, the command, and why), ``likely`` (for each epsilon, points of accuracy that noise costs, whether that was
-      measured, and a sentence), ``minutes`` and ``public``. All of it is private, except ``public``, which lists what a
-      run will publish.
+      JSON values: ``source``, ``own_size`` (as text, before resizing), ``facts`` (see ``facts_of``), ``warnings`` of
+      the reader, ``config`` (the recommended one, the command, and why), ``likely`` (for each epsilon, points of accuracy
+      that noise costs, whether that was measured, and a sentence), ``minutes`` and ``public``. All of it is private,
+      except ``public``, which lists what a run will publish.
 
     Raises:
       UserError: the images cannot be read.
@@ -54,7 +54,7 @@ def examine(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
     name = asked.pop("name", None) or guess_source(path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        data, asked = _load(name, path, asked)
+        data, asked, own_size = _load(name, path, asked)
     facts = facts_of(data)
     records = facts.get("groups", facts["training"])
     unit = "persons" if "groups" in facts else "images"
@@ -63,6 +63,7 @@ def examine(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
     size, channels = facts["shape"][0], facts["shape"][2]
     return {
         "source": name,
+        "own_size": own_size,
         "facts": facts,
         "warnings": [str(w.message) for w in caught],
         "config": config,
@@ -76,19 +77,22 @@ def examine(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
     }
 
 
-def _load(name: str, path: str | Path, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Loads the data; images of different or large sizes are brought to ``DEFAULT_SIZE``."""
+def _load(name: str, path: str | Path, options: dict[str, Any]) -> tuple[Any, dict[str, Any], str]:
+    """Loads the data; images of different or large sizes are brought to ``DEFAULT_SIZE``. Also their own size."""
+    own = "different sizes"
     try:
         if "image_size" in options or name in ("npz", "idx", "celeba"):
-            return load_dataset(name, path=path, **options), options
+            data = load_dataset(name, path=path, **options)
+            return data, options, f"{data.spec.image_size}x{data.spec.image_size}"
         data = load_dataset(name, path=path, **options)
+        own = f"{data.spec.image_size}x{data.spec.image_size}"
         if data.spec.image_size <= DEFAULT_SIZE:
-            return data, options
+            return data, options, own
     except UserError as error:
         if "image_size" in options or "--config.data.image_size" not in str(error):
             raise
     sized = {**options, "image_size": DEFAULT_SIZE}
-    return load_dataset(name, path=path, **sized), sized
+    return load_dataset(name, path=path, **sized), sized, own
 
 
 def _config(name: str, path: str | Path, options: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
@@ -102,6 +106,8 @@ def _config(name: str, path: str | Path, options: Mapping[str, Any], facts: Mapp
     if grey and "channels" not in options:
         keys.append("--config.data.channels=1")
     chosen, why = "folder", "a private mixture of low frequencies, in which small details are lost"
+    if not grey:
+        why += "; with public pictures of any kind, preset:folder_public keeps more of them (docs/examples.md)"
     if facts["object_on_dark"] and not grey:
         chosen = "folder_cells"
         why = "the pictures look like cells or other round objects on black; if they are not, take preset:folder"
