@@ -36,9 +36,9 @@ def examine(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
 
     Returns:
       JSON values: ``source``, ``own_size`` (as text, before resizing), ``facts`` (see ``facts_of``), ``warnings`` of
-      the reader, ``config`` (the recommended one, the command, and why), ``likely`` (for each epsilon, points of accuracy
-      that noise costs, whether that was measured, and a sentence), ``minutes`` and ``public``. All of it is private,
-      except ``public``, which lists what a run will publish.
+      the reader, ``config`` (the recommended one, the command, and why), ``likely`` (for each epsilon, points of
+      accuracy that noise costs, whether that was measured, and a sentence), ``minutes`` and ``public``. All of it is
+      private, except ``public``, which lists what a run will publish.
 
     Raises:
       UserError: the images cannot be read.
