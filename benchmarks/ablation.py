@@ -116,6 +116,9 @@ def main() -> int:
     parser.add_argument("--workdir", default="runs/ablation", help="the runs' own directories")
     parser.add_argument("--out", required=True, help="JSON file of results")
     args = parser.parse_args()
+    unknown = [name for name in args.variants.split(";") if name not in VARIANTS]
+    if unknown:
+        parser.error(f"no variant {unknown[0]!r}; there are: {'; '.join(VARIANTS)}")
     out = Path(args.out)
     here = provenance()
     record = json.loads(out.read_text()) if out.is_file() else {**here, "runs": {}}

@@ -68,7 +68,7 @@ def test_fidelity_needs_no_labels(tmp_path, capsys):
     file = tmp_path / "samples.npz"
     np.savez(file, x_train=IMAGES)
     flags = [f"--samples={file}", "--config=configs/digits.py"]
-    assert_one_line(flags, ["no array y_train", "leave out --metrics=utility"], capsys)
+    assert_one_line(flags, ["no array y_train", "ask for --metrics=fidelity,copying"], capsys)
     assert score([*flags, "--metrics=fid"]) == 0
     assert "FID" in capsys.readouterr().out
     real = evaluate_samples(file, default_config(), metrics=("fidelity",)).fidelity["classifier"]

@@ -34,7 +34,7 @@ _GS_WGAN = (
 )
 _DPDM = (
     "Dockhorn, Cao, Vahdat, Kreis, 2023, arXiv 2210.09929",
-    "its paper's CNN, trained on generated images; a diffusion model by DP-SGD",
+    "its paper's CNN, trained on generated images; a diffusion model by DP-SGD; epsilon by RDP at delta 1e-5",
 )
 _PRIVATE_GANS = (
     "Bie, Kamath, Zhang, 2023, arXiv 2302.02936",

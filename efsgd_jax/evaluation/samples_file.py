@@ -41,7 +41,7 @@ def read_samples(path: str | Path, data: Dataset, value_range: str = "", *, labe
         (images,) = check_images([raw.train_images], ["images"], raw.source, parse_value_range(value_range))
     except UserError as error:  # the keys of the config are for the real images
         text = str(error).replace("--config.data.value_range", "--samples_range")
-        other = "leave out --metrics=utility, which needs labels"
+        other = "ask for --metrics=fidelity,copying, which need no labels, without a protocol"
         raise UserError(text.replace("for images without labels set --config.data.classes=1", other)) from error
     if images.shape[1:] != data.spec.shape:
         raise UserError(

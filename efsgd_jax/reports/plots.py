@@ -94,18 +94,19 @@ def tradeoff(points: Sequence[Point], anchors: Sequence[Point], *, y_label: str,
 
 
 def _offsets(points: Sequence[Point]) -> list[tuple[float, float]]:
-    """Where the label of each mark is, in points from it: the first of four corners that no near label has."""
+    """Where the label of each mark is, in points from it: of marks that are near, the highest has its label above."""
     spread = max(p.value for p in points) - min(p.value for p in points) if points else 0.0
-    corners = ((6.0, 4.0), (6.0, -11.0), (-14.0, 4.0), (-14.0, -11.0))
-    found: list[tuple[float, float]] = []
-    for i, point in enumerate(points):
+    corners = ((6.0, 4.0), (6.0, -11.0), (-14.0, -11.0), (-14.0, 4.0))
+    found: dict[int, tuple[float, float]] = {}
+    for i in sorted(range(len(points)), key=lambda i: -points[i].value):
         near = {
             offset
-            for other, offset in zip(points[:i], found, strict=True)
-            if abs(np.log(point.epsilon / other.epsilon)) < 0.35 and abs(point.value - other.value) <= 0.08 * spread
+            for k, offset in found.items()
+            if abs(np.log(points[i].epsilon / points[k].epsilon)) < 0.35
+            and abs(points[i].value - points[k].value) <= 0.12 * spread
         }
-        found.append(next((corner for corner in corners if corner not in near), corners[0]))
-    return found
+        found[i] = next((corner for corner in corners if corner not in near), corners[0])
+    return [found[i] for i in range(len(points))]
 
 
 def _name(axes: Any, x: float, point: Point, colour: str, offset: tuple[float, float]) -> None:
