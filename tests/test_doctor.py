@@ -14,7 +14,7 @@ from efsgd_jax.cli.train import main as train
 from efsgd_jax.data.guess_source import guess_source
 from efsgd_jax.errors import UserError
 from efsgd_jax.runs.doctor import examine
-from efsgd_jax.runs.likely import ACCURACY_BY_EPSILON, likely_loss
+from efsgd_jax.runs.likely import CURVES, likely_loss
 
 
 def pictures(root, per_class=60, size=16, colour=True, dark=False, level=""):
@@ -127,9 +127,15 @@ def test_sources_are_guessed(tmp_path):
 def test_the_curve_is_the_measured_one():
     with open("benchmarks/results/quality_held_out.json") as file:  # noqa: PTH123
         runs = json.load(file)["runs"]
-    for epsilon, accuracy in ACCURACY_BY_EPSILON.items():
+    for epsilon, accuracy in CURVES["clothes"].accuracy.items():
         (row,) = runs[f"fashion_mnist {epsilon:g}"]
         assert round(100 * row["gen2real_cnn"], 1) == accuracy
+    with open("benchmarks/results/persons.json") as file:  # noqa: PTH123
+        cells = json.load(file)
+    assert cells["persons"]["training images"] == CURVES["folder_cells"].records
+    for epsilon, accuracy in CURVES["folder_cells"].accuracy.items():
+        assert round(100 * cells["runs"][f"an image, {epsilon:g}"][0]["gen2real_cnn"], 1) == accuracy
+    assert likely_loss(3.0, 6_382, 2, "folder_cells")[0] > 25
     assert likely_loss(1.0, 54_000, 10)[0] == pytest.approx(86.9 - 81.0)
     assert likely_loss(0.001, 54_000, 10) == (pytest.approx(86.9 - 74.6), False)
     assert likely_loss(3.0, 5_400, 10)[0] > likely_loss(3.0, 54_000, 10)[0]

@@ -74,9 +74,9 @@ def to_text(found: dict[str, Any]) -> str:
         "--config.data.groups",
         *(f"warning     {warning}" for warning in found["warnings"]),
         "",
-        "What the noise alone is likely to cost, by curves that were measured on grey pictures of clothes "
-        "(Fashion-MNIST); a rough guide. "
-        "What the method cannot draw comes on top: fine texture, and more than one object in a picture.",
+        f"What the noise alone is likely to cost, by a curve that was measured on {found['curve']}; a rough guide. "
+        "What the method cannot draw comes on top, such as fine texture, or more than one object in a picture; in "
+        "colour that may be several times as much:",
         *(f"  epsilon {epsilon:4} {likely['says']}" for epsilon, likely in found["likely"].items()),
         "",
         "Public in every run, and not protected: " + "; ".join(_public(found["public"])) + ".",

@@ -28,7 +28,10 @@ def make_parser() -> Parser:
     parser.add_argument("--config", help="with --samples: the config whose data they are scored against")
     parser.add_argument("--protocol", help="a published protocol, one of " + ",".join(PROTOCOLS))
     parser.add_argument(
-        "--n", type=int, help="synthetic images; default: the protocol's number, else as many as real, at most 10000"
+        "--n",
+        type=int,
+        help="synthetic images; default: the protocol's number, else as many as "
+        "real, at most 10000; another number than before replaces the run's scores",
     )
     parser.add_argument("--seed", type=int, help="of the synthetic images; default 0")
     parser.add_argument(

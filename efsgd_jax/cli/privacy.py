@@ -15,6 +15,7 @@ from efsgd_jax.privacy.dp_sgd_events import dp_sgd_event
 from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.privacy.plan import Composition, PlannedPhase
 from efsgd_jax.privacy.sampling import sample_capacity
+from efsgd_jax.runs.privacy_markdown import shown_parameters
 from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 from efsgd_jax.synthesizers.sanitized_gan.published_accounting import SanitizedGan
 
@@ -78,17 +79,17 @@ def cost(ledger: Ledger[Composition]) -> list[tuple[str, str]]:
                 (f"epsilon {meanings[name]}", format_epsilon(value)) for name, value in found.accountings.items()
             ]
     shown = (
-        "noise_multiplier", "sampling_probability", "capacity", "share", "schedule", "num_shards", "feedback",
-        "fresh_share",
+        "noise_multiplier", "budget_noise", "sampling_probability", "capacity", "share", "schedule", "num_shards",
+        "feedback", "fresh_share",
     )  # fmt: skip
     for phase, count, found in described:
         before = f"{phase}: " if len(described) > 1 else ""
         if before:
             rows.append((f"{before}steps", str(count)))
         for name in shown:
-            value = found.parameters.get(name)
+            value = shown_parameters(found.parameters).get(name)
             if value is not None:
-                text = f"{value:.{4 if name == 'noise_multiplier' else 6}g}" if isinstance(value, float) else f"{value}"
+                text = f"{value:.{4 if 'noise' in name else 6}g}" if isinstance(value, float) else f"{value}"
                 rows.append((f"{before}{name.replace('_', ' ')}", text))
     if delta >= 1 / plan.dataset_size:
         rows.append(("warning", f"delta is not below 1/N = {1 / plan.dataset_size:.3g}"))

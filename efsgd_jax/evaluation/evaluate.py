@@ -1,5 +1,6 @@
 """``evaluate``: compares a run's synthetic images with its real data, for utility, fidelity and copying."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -224,5 +225,12 @@ def _filed(path: Path, scores: Scores, of_generator: dict[str, Any]) -> dict[str
         return {**earlier, "protocols": {**protocols, scores.protocol: {**of_generator, **to_json(scores)}}}
     made = {**of_generator, "num_images": scores.num_images}
     same = all(earlier.get(key) == value for key, value in made.items())
+    lost = [kind for kind in ("gen2real", "real2gen", "fidelity", "copying") if earlier.get(kind)]
+    if lost and not same:
+        warnings.warn(
+            f"{path} had {', '.join(lost)} of {earlier.get('num_images')} other images of this run; they are "
+            f"replaced by those of {scores.num_images}, since scores are compared for the same images only",
+            stacklevel=3,
+        )
     kept = {k: v for k, v in earlier.items() if k != "remarks"} if same else {}
     return {**kept, **made, **to_json(scores), **({"protocols": protocols} if protocols else {})}

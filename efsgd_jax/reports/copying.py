@@ -16,7 +16,7 @@ SPACES = {"pixels": "Pixels", "classifier": "Classifier's features"}
 MEASURES = {
     "closer_to_train": ("Nearest real image is a training image, %", True),
     "expected_closer_to_train": ("The same for new images, %", True),
-    "copied_share": ("Share of copies that would explain the excess, % (uncertain where z is below 3)", True),
+    "copied_share": ("Share of copies that would explain the excess, % (uncertain where z is below 4)", True),
     "z": ("Excess in standard deviations (z)", False),
     "z_of_closest": ("The same, near-duplicates only", False),
     "authenticity": ("Authenticity, % (new images: about 50)", True),

@@ -6,7 +6,7 @@ from typing import Any
 from efsgd_jax.reports.formats import epsilon_shown, number
 from efsgd_jax.reports.sections import Section
 from efsgd_jax.reports.tables import Table
-from efsgd_jax.runs.privacy_markdown import number_of_records
+from efsgd_jax.runs.privacy_markdown import number_of_records, shown_parameters
 
 # Parameters of a mechanism in ``privacy.json`` -> their names on the page; all others are not shown.
 PARAMETERS = {
@@ -19,6 +19,7 @@ PARAMETERS = {
     "judges_per_step": "shards that score images in a step",
     "trained_per_step": "shards trained per step",
     "noise_multiplier": "noise multiplier",
+    "budget_noise": "noise multiplier of the budget",
     "share": "share of the budget",
     "l2_norm_clip": "clip norm",
     "feedback": "error feedback",
@@ -90,7 +91,7 @@ def _phase(phase: dict[str, Any]) -> dict[str, str]:
         "sampler": phase["sampler"],
         "steps": str(phase["steps"]),
         "sensitivity": number(phase["sensitivity"]),
-        **_parameters(phase["mechanism_parameters"]),
+        **_parameters(shown_parameters(phase["mechanism_parameters"])),
     }
 
 

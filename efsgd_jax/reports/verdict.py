@@ -1,15 +1,17 @@
 """The verdict in words at the top of a page: privacy, use, variety and copies, with the thresholds of each word."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from efsgd_jax.data.facts import NEAR, reduced
+from efsgd_jax.privacy.mechanism import IMAGE
 from efsgd_jax.reports.formats import epsilon_shown, percent
 from efsgd_jax.reports.scores import interval, title_of
 from efsgd_jax.reports.sections import Section
-from efsgd_jax.runs.statement import FALSE_POSITIVE_RATE, detection_bound
+from efsgd_jax.runs.statement import FALSE_POSITIVE_RATE, detection_bound, guarantee_of_two
 
 # The largest epsilon of each word for privacy.
 STRONG, MODERATE, WEAK = 1.0, 3.0, 10.0
@@ -96,8 +98,11 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
     else:
         sentence += (
             f"An attack that takes {100 * FALSE_POSITIVE_RATE:g}% of those that were not used for used ones recognises "
-            f"at most {percent(bound)}% of those that were."
+            f"at most {math.ceil(1000 * bound) / 10:.1f}% of those that were."
         )
+    if privacy.get("unit") == IMAGE:
+        two = guarantee_of_two(epsilon, delta)
+        sentence += f" For two images of one person together it is only {two}, and weaker still for more."
     return Judgement("Privacy", word, tone, sentence, rule, True)
 
 

@@ -13,7 +13,7 @@ from efsgd_jax.data import load_dataset
 from efsgd_jax.data.facts import facts_of
 from efsgd_jax.data.guess_source import guess_source
 from efsgd_jax.errors import UserError
-from efsgd_jax.runs.likely import likely_loss
+from efsgd_jax.runs.likely import CURVES, likely_loss
 
 EPSILONS = (1.0, 3.0, 10.0)
 # The epsilon in the command that is printed.
@@ -37,8 +37,8 @@ def examine(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
     Returns:
       JSON values: ``source``, ``own_size`` (as text, before resizing), ``facts`` (see ``facts_of``), ``warnings`` of
       the reader, ``config`` (the recommended one, the command, and why), ``likely`` (for each epsilon, points of
-      accuracy that noise costs, whether that was measured, and a sentence), ``minutes`` and ``public``. All of it is
-      private, except ``public``, which lists what a run will publish.
+      accuracy that noise costs, whether that was measured, and a sentence), ``curve`` (the data of that measurement),
+      ``minutes`` and ``public``. All of it is private, except ``public``, which lists what a run will publish.
 
     Raises:
       UserError: the images cannot be read.
@@ -59,7 +59,8 @@ def examine(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
     records = facts.get("groups", facts["training"])
     unit = "persons" if "groups" in facts else "images"
     config = _config(name, path, asked, facts)
-    likely = {f"{epsilon:g}": _likely(epsilon, records, len(facts["classes"]), unit) for epsilon in EPSILONS}
+    curve = config["name"] if config["name"] in CURVES else "clothes"
+    likely = {f"{epsilon:g}": _likely(epsilon, records, len(facts["classes"]), unit, curve) for epsilon in EPSILONS}
     size, channels = facts["shape"][0], facts["shape"][2]
     return {
         "source": name,
@@ -68,6 +69,7 @@ def examine(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
         "warnings": [str(w.message) for w in caught],
         "config": config,
         "likely": likely,
+        "curve": CURVES[curve].of,
         "minutes": round(_seconds(facts["training"], facts["shape"]) / 60, 1),
         "public": {
             f"number of training {unit}": records,
@@ -126,8 +128,8 @@ def _config(name: str, path: str | Path, options: Mapping[str, Any], facts: Mapp
     return {"name": chosen, "command": command, "why": why}
 
 
-def _likely(epsilon: float, records: int, classes: int, unit: str) -> dict[str, Any]:
-    loss, measured = likely_loss(epsilon, records, classes)
+def _likely(epsilon: float, records: int, classes: int, unit: str, curve: str) -> dict[str, Any]:
+    loss, measured = likely_loss(epsilon, records, classes, curve)
     if records / classes < FEW:
         sentence = f"fewer than {FEW} {unit} a class: expect mostly noise"
     elif measured:

@@ -1,17 +1,47 @@
-"""What an epsilon is likely to buy for a number of images: a rough guide from measured curves of Fashion-MNIST."""
+"""What an epsilon is likely to buy for a number of images: a rough guide from measured curves."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-# Accuracy in percent of a classifier that was trained on images of the mixture and tested on real ones, by epsilon, on
-# Fashion-MNIST; scores on held-out images, of the file benchmarks/results/quality_held_out.json. inf is without noise.
-ACCURACY_BY_EPSILON = {0.2: 74.6, 1.0: 81.0, 3.0: 83.5, 10.0: 86.0, math.inf: 86.9}
-# Number of records and of classes of these runs.
-RECORDS, CLASSES = 54_000, 10
+
+class Curve(NamedTuple):
+    """Accuracies by epsilon of one config on one data set.
+
+    Attributes:
+      of: the data, in words.
+      accuracy: epsilon -> accuracy in percent of a classifier that was trained on generated images and tested on real
+        ones; inf is without noise.
+      records: number of training records.
+      classes: number of classes.
+    """
+
+    of: str
+    accuracy: dict[float, float]
+    records: int
+    classes: int
 
 
-def equivalent_epsilon(epsilon: float, records: int, classes: int) -> float:
+# By config; scores of the files benchmarks/results/quality_held_out.json (held-out images) and persons.json (images of
+# other patients).
+CURVES = {
+    "clothes": Curve(
+        "grey pictures of clothes (Fashion-MNIST)",
+        {0.2: 74.6, 1.0: 81.0, 3.0: 83.5, 10.0: 86.0, math.inf: 86.9},
+        records=54_000,
+        classes=10,
+    ),
+    "folder_cells": Curve(
+        "pictures of cells in colour (malaria)",
+        {1.0: 62.0, 3.0: 84.5, 10.0: 86.9, math.inf: 89.5},
+        records=21_069,
+        classes=2,
+    ),
+}
+
+
+def equivalent_epsilon(epsilon: float, records: int, classes: int, curve: str = "clothes") -> float:
     """The epsilon at which the noise on a class's mean is as large, for the records and classes of the measured runs.
 
     The noise of a mean is inversely proportional to epsilon, roughly, and to the number of records in the class.
@@ -20,23 +50,30 @@ def equivalent_epsilon(epsilon: float, records: int, classes: int) -> float:
       >>> equivalent_epsilon(10.0, records=5_400, classes=10)
       1.0
     """
-    return epsilon * (records / classes) / (RECORDS / CLASSES)
+    measured = CURVES[curve]
+    return epsilon * (records / classes) / (measured.records / measured.classes)
 
 
-def likely_loss(epsilon: float, records: int, classes: int) -> tuple[float, bool]:
+def likely_loss(epsilon: float, records: int, classes: int, curve: str = "clothes") -> tuple[float, bool]:
     """Points of accuracy that the noise is likely to cost, and whether the curve was measured there.
 
     Between the measured epsilons the loss is interpolated linearly in the logarithm of epsilon; beyond them it is that
     of the nearest one.
+
+    Args:
+      epsilon: the epsilon.
+      records: number of training records.
+      classes: number of classes.
+      curve: a key of ``CURVES``.
 
     Examples:
       >>> loss, measured = likely_loss(10.0, records=54_000, classes=10)
       >>> round(loss, 1), measured
       (0.9, True)
     """
-    known = sorted(e for e in ACCURACY_BY_EPSILON if e < math.inf)
-    best = ACCURACY_BY_EPSILON[math.inf]
-    at = equivalent_epsilon(epsilon, records, classes)
-    losses = [best - ACCURACY_BY_EPSILON[e] for e in known]
+    accuracy = CURVES[curve].accuracy
+    known = sorted(e for e in accuracy if e < math.inf)
+    at = equivalent_epsilon(epsilon, records, classes, curve)
+    losses = [accuracy[math.inf] - accuracy[e] for e in known]
     loss = float(np.interp(math.log(at), np.log(known), losses))
     return loss, known[0] <= at <= known[-1]

@@ -1,5 +1,6 @@
 """The privacy report of a run as text: ``PRIVACY.md``."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,10 @@ OF_A_PHASE = {
     "steps": ("steps", "how often the phase read real images"),
     "sensitivity": ("sensitivity", "the most that one record, an image or a person, can change a sum"),
     "noise_multiplier": ("noise multiplier", "standard deviation of the noise, divided by the sensitivity"),
+    "budget_noise": (
+        "noise multiplier of the budget",
+        "that of a single release that would cost as much as all phases of this budget together",
+    ),
     "sampling_probability": ("sampling probability", "with which a record takes part in a step"),
     "capacity": ("capacity", "largest number of records in a step; more are left out"),
     "share": ("share", "part of the budget of the phases that read all records"),
@@ -65,7 +70,7 @@ def to_markdown(report: dict[str, Any]) -> str:
             for query in report["queries"]
         ]
     lines += [""] if "accountings" in report or "queries" in report else []
-    phases = [phase | phase["mechanism_parameters"] for phase in report["phases"]]
+    phases = [phase | shown_parameters(phase["mechanism_parameters"]) for phase in report["phases"]]
     lines += ["## How it was computed", "", *_table(report, FACTS)]
     for phase in phases:
         lines += ["", f"## Phase: {phase['name']}", "", *_table(phase, OF_A_PHASE)]
@@ -77,6 +82,23 @@ def to_markdown(report: dict[str, Any]) -> str:
         "Made with " + ", ".join(f"{k} {v}" for k, v in report["software"].items()) + ".",
     ]
     return "\n".join(lines) + "\n"
+
+
+def shown_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A mechanism's parameters, for people: the noise multiplier is that of each release.
+
+    A phase that has a share of a budget (``FullBatchMechanism``) records the noise multiplier of the whole budget,
+    which becomes ``budget_noise``.
+
+    Examples:
+      >>> shown_parameters({"noise_multiplier": 2.0, "share": 0.25, "steps": 4})["noise_multiplier"]
+      8.0
+    """
+    share, sigma = parameters.get("share"), parameters.get("noise_multiplier")
+    if share is None or sigma is None:
+        return dict(parameters)
+    each = sigma * math.sqrt(parameters["steps"] / share)
+    return {**parameters, "noise_multiplier": each, "budget_noise": sigma}
 
 
 def _table(values: Mapping[str, Any], named: Mapping[str, tuple[str, str]]) -> list[str]:

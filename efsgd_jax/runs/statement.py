@@ -55,6 +55,11 @@ def delta_of_two(epsilon: float, delta: float) -> float:
     return min(1.0, delta * (1 + math.exp(min(epsilon, 700.0))))
 
 
+def guarantee_of_two(epsilon: float, delta: float) -> str:
+    """Epsilon and delta of two records together, in brackets, rounded up."""
+    return f"({format_epsilon(2 * epsilon)}, {_upwards(delta_of_two(epsilon, delta))})"
+
+
 def _upwards(x: float) -> str:
     """A number above 0 with two digits, rounded up."""
     unit = 10.0 ** (math.floor(math.log10(x)) - 1)
@@ -82,7 +87,7 @@ def statement(report: dict[str, Any]) -> str:
     recognised = 100 * detection_bound(epsilon, delta)
     limit = f"{math.ceil(10 * recognised) / 10:.1f}%"
     weak = " At this epsilon, that is hardly a limit: the formal guarantee alone is weak." if recognised > WEAK else ""
-    two = f"({format_epsilon(2 * epsilon)}, {_upwards(delta_of_two(epsilon, delta))})"
+    two = guarantee_of_two(epsilon, delta)
     such_as = ", such as two images of one person," if unit == IMAGE else ""
     of_those = "of the cases" if question.startswith("which") else "of those that were"
     return (

@@ -141,7 +141,9 @@ def _fidelity_lines(name: str, m: Mapping[str, float]) -> list[str]:
     manifold = [f"{key} {m[key]:.3f}" for key in FIDELITY["prc"] if key in m]
     lines += [f"  {'   '.join(cells)}" for cells in (distances, manifold) if cells]
     if name != "inception":
-        lines.append("  of this library's CNN: compare them between runs on the same data, not with papers")
+        lines.append(
+            "  of this library's CNN: compare them on the same data and for equally many images, not with papers"
+        )
     if "real_accuracy" in m:
         lines.append(
             f"  trained on real images, it is right for {100 * m['real_accuracy']:.1f}% of the real test images"
