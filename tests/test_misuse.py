@@ -287,3 +287,11 @@ def test_a_mechanism_takes_its_own_batches():
 def test_a_batch_by_a_guessable_key_warns():
     with pytest.warns(DebuggingKeyWarning, match="sample has a key made from a seed"):
         MECHANISM.sample(jax.random.key(0))
+
+
+@pytest.mark.parametrize("method", ["auto", "vmap"])
+def test_a_numpy_batch_of_several_microbatches_is_clipped_without_jit(method):
+    rows = np.random.default_rng(0).normal(size=(130, 3)).astype(np.float32)
+    found = clipped_grad(dot, 1.0, method=method)(P, rows, keys(130))
+    wanted = clipped_grad(dot, 1.0, method=method, microbatch_size=None)(P, jnp.asarray(rows), keys(130))
+    np.testing.assert_allclose(found.clipped_sum, wanted.clipped_sum, rtol=1e-5, atol=1e-5)

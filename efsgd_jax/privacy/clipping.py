@@ -98,6 +98,7 @@ def clipped_grad(
         whole: int | None = None,  # number of rows on all devices together, if ``mesh`` is given
     ) -> ClippedSum:
         size = check_batch(batch, keys, mask, carried)
+        batch = jax.tree.map(jnp.asarray, batch)
         params = varying_like(jax.tree.map(jnp.asarray, params), (batch, keys))
         check_leaves(params, "the parameters")
         mask = jnp.ones(size, bool) if mask is None else jnp.asarray(mask)
