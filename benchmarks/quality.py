@@ -38,6 +38,8 @@ FAMILY = {"mnist": "configs/sanitized_mnist_small.py", "fashion_mnist": "configs
 EFSGD = {"mnist": "configs/mnist.py", "fashion_mnist": "configs/fmnist.py"}
 # The mixture, and a diffusion of what its images lack.
 DIFFUSION = {"fashion_mnist": "configs/diffusion_fmnist.py"}
+# Ten images of each class that match one noisy release.
+DISTILLED = {"mnist": "configs/distilled_mnist.py", "fashion_mnist": "configs/distilled_fmnist.py"}
 EPSILONS = ("10", "1", "3", "0.2", "inf")
 # The config with one option changed, or with options that go together.
 OPTIONS = {
@@ -90,6 +92,7 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
             if epsilon in ("10", "1"):
                 found[f"{name} {epsilon}, DP-GAN-DPAC"] = (name, FAMILY[name], [asked, "method.classifier_weight=0.2"])
                 found[f"{name} {epsilon}, efsgd_mixture"] = (name, EFSGD[name], [asked])
+                found[f"{name} {epsilon}, distilled_set"] = (name, DISTILLED[name], [asked])
                 if name in DIFFUSION:
                     found[f"{name} {epsilon}, private_diffusion"] = (name, DIFFUSION[name], [asked])
                 # Of epsilon 10 the configs of the networks spend 6 on their mixture.

@@ -42,7 +42,7 @@ def test_equal_images_and_wrong_classes_are_named(tmp_path):
     first = np.array([np.argmax(DATA.train_labels == k) for k in range(10)])
     labels = np.arange(1000) % 10
     remarks = scored(tmp_path, DATA.train_images[first][labels], labels).remarks
-    assert any(r.startswith("WARNING: Generated images cover few of the real ones: recall is 0.0") for r in remarks)
+    assert any(r.startswith("WARNING: Generated images have little variety: recall is 0.0") for r in remarks)
     y = DATA.train_labels
     swapped = np.select([y == 3, y == 7], [7, 3], y)
     assert scored(tmp_path, DATA.train_images, swapped).remarks == (

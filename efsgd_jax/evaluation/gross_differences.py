@@ -37,8 +37,8 @@ def gross_differences(scores: Scores, data: Dataset, images: np.ndarray, labels:
     recall = scores.fidelity.get("classifier", {}).get("recall", math.inf)
     if recall < LOW_RECALL and scores.num_images >= FEW_IMAGES:
         found.append(
-            f"Generated images cover few of the real ones: recall is {recall:.3f}, the share of real images that have "
-            "a generated one like them."
+            f"Generated images have little variety: recall is {recall:.3f}, the share of real images that lie within "
+            "the neighbourhoods of generated ones."
         )
     for classifier, utility in scores.real2gen.items():
         lost = [c for c, part in zip(scores.class_names, utility.per_class, strict=True) if part < RECOGNISED]
