@@ -29,7 +29,7 @@ class Anchor(NamedTuple):
 
 _GS_WGAN = (
     "Chen, Orekondy, Fritz, 2020, arXiv 2006.08265",
-    "its own CNN on 60,000 generated images; epsilon as published, not proven for any implementation "
+    "its own CNN on 60,000 generated images; epsilon as published, not proven for the published code "
     "(docs/privacy/shards.md)",
 )
 _DPDM = (

@@ -86,12 +86,13 @@ def _public(public: dict[str, Any] | None) -> str:
 
 
 def _phase(phase: dict[str, Any]) -> dict[str, str]:
+    parameters = shown_parameters(phase["mechanism_parameters"])
     return {
         "mechanism": phase["mechanism"],
         "sampler": phase["sampler"],
         "steps": str(phase["steps"]),
-        "sensitivity": number(phase["sensitivity"]),
-        **_parameters(shown_parameters(phase["mechanism_parameters"])),
+        "sensitivity": parameters.get("sensitivity") or number(phase["sensitivity"]),
+        **_parameters(parameters),
     }
 
 

@@ -45,6 +45,9 @@ OF_A_PHASE = {
     "schedule": ("schedule", "which shards are trained in which step"),
 }
 
+# The sensitivity of a phase whose releases have several clipped sums.
+OWN_NORM = "1, in units of the norm to which what a record adds to the release is clipped"
+
 
 def to_markdown(report: dict[str, Any]) -> str:
     """The privacy report as Markdown. The first line states the guarantee, or that there is none and why.
@@ -98,7 +101,7 @@ def shown_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if share is None or sigma is None:
         return dict(parameters)
     each = sigma * math.sqrt(parameters["steps"] / share)
-    return {**parameters, "noise_multiplier": each, "budget_noise": sigma}
+    return {**parameters, "noise_multiplier": each, "budget_noise": sigma, "sensitivity": OWN_NORM}
 
 
 def _table(values: Mapping[str, Any], named: Mapping[str, tuple[str, str]]) -> list[str]:

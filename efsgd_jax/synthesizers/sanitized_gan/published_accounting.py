@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
 ACCOUNTINGS = {
-    "as_published": "as papers of this family account for it (proven for no code)",
+    "as_published": "as papers of this family account for it (not a proof)",
     "shared_draw": "if a step's images share their draw (a stand-in, not proven)",
     "proven": "proven for the schedule that ran",
 }
