@@ -72,7 +72,7 @@ def small(method):
     for key, value in SMALL[method].items():
         if key in known:
             override(config, key, value)
-    if method != "gaussian_mixture":
+    if "steps" in config.train:
         config.train.steps = 2
     return config
 

@@ -121,7 +121,9 @@ class TestSanitizedGanRoundRobin(SynthesizerContract):
 
 def test_every_method_keeps_the_contract():
     """A new package without a class here is noticed."""
-    classes = TestGaussianMixture, TestEfsgdGan, TestEfsgdMixture, TestPrivateDiffusion, TestSanitizedGan
+    classes = (
+        TestGaussianMixture, TestEfsgdGan, TestEfsgdMixture, TestPrivateDiffusion, TestSanitizedGan, TestDistilledSet,
+    )  # fmt: skip
     assert {c.method for c in classes} == set(method_names())
 
 

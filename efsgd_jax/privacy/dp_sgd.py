@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import dp_accounting
 import jax
@@ -11,10 +11,11 @@ from scipy import stats
 
 from efsgd_jax.privacy.accounting import FINE, Accountant, epsilon_with_failure
 from efsgd_jax.privacy.checks import check_delta, whole_number
-from efsgd_jax.privacy.clipped_sum import ClipNorm, ClippedSum, sensitivity_of
+from efsgd_jax.privacy.clipped_sum import ClipNorm, sensitivity_of
+from efsgd_jax.privacy.dp_sgd_checks import check_batch, check_mechanism
 from efsgd_jax.privacy.dp_sgd_events import dp_sgd_event, hidden_feedback_event
 from efsgd_jax.privacy.feedback import error_feedback_aggregate
-from efsgd_jax.privacy.feedback_options import FeedbackMode, Sampling, check_per_example, check_whole
+from efsgd_jax.privacy.feedback_options import FeedbackMode, Sampling
 from efsgd_jax.privacy.gradient_access import GradientAccess
 from efsgd_jax.privacy.hidden_split import best_fresh_share, split_of
 from efsgd_jax.privacy.keys import as_typed_key, unchecked_key, warn_of_debugging_key
@@ -94,53 +95,14 @@ class DpSgdMechanism(NamedTuple):
         Raises:
           ValueError: an option is out of range, or ``update`` is given another batch.
         """
-        self._check()
+        check_mechanism(self)
         made = self.unchecked_transform(key)
 
         def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-            if not isinstance(updates, ClippedSum):
-                check_whole(updates)
-                check_per_example(updates, params, state.like)  # an average is one first, and only then another batch
-            self._check_batch(updates, extra.get("mask"))
+            check_batch(self, updates, params, state, extra.get("mask"))
             return made.update(updates, state, params, **extra)
 
         return optax.GradientTransformationExtraArgs(made.init, update)
-
-    def _check(self) -> None:
-        """Raises ``ValueError`` for options that are out of range, which would be noticed late or not at all."""
-        q, n, capacity = self.sampling_probability, self.dataset_size, self.capacity
-        if not 0 < q <= 1:
-            raise ValueError(
-                f"sampling_probability is {q:g}; it is above 0 and at most 1: the expected batch size divided by N."
-            )
-        if n < 1 or capacity < 1:
-            raise ValueError(f"dataset_size is {n} and capacity {capacity}; both are at least 1.")
-        if not self.noise_multiplier >= 0:
-            raise ValueError(f"noise_multiplier is {self.noise_multiplier:g}; it is at least 0.")
-        if self.feedback not in get_args(FeedbackMode):
-            raise ValueError(f"feedback is {self.feedback!r}; it is one of {', '.join(get_args(FeedbackMode))}.")
-        if (self.feedback == "none") != (self.feedback_l2_norm_clip is None):
-            raise ValueError(
-                f"feedback={self.feedback!r} with feedback_l2_norm_clip={self.feedback_l2_norm_clip}: every mode but "
-                "'none' needs a norm for what it feeds back, such as the clip norm for local and twice the clip norm "
-                "for private; 'none' takes none."
-            )
-
-    def _check_batch(self, updates: Any, mask: Any) -> None:
-        total = isinstance(updates, ClippedSum)
-        sizes = {len(updates.l2_norms)} if total else {x.shape[0] for x in jax.tree.leaves(updates) if x.ndim}
-        if sizes != {self.capacity}:
-            raise ValueError(
-                f"the batch has {', '.join(map(str, sorted(sizes)))} rows; a batch of mechanism.sample has capacity = "
-                f"{self.capacity}."
-            )
-        padded = self.sampling_probability < 1 or self.capacity > self.dataset_size
-        if padded and (updates.masked if total else mask) is None:
-            where = "the function that clipped_grad returns" if total else "update(..., mask=mask)"
-            raise ValueError(
-                "the batch has no mask: the padding rows of mechanism.sample, which are real examples, would count as "
-                f"sampled. Give its mask to {where}."
-            )
 
     def unchecked_transform(self, key: jax.Array) -> optax.GradientTransformationExtraArgs:
         """``transform`` for batches of any form, of which the caller must know that ``event`` describes them."""
@@ -180,7 +142,7 @@ class DpSgdMechanism(NamedTuple):
           ValueError: ``sampling`` is not ``"poisson"``.
         """
         self._check_sampling()
-        self._check()
+        check_mechanism(self)
         key = as_typed_key(key)
         if self.noise_multiplier > 0:
             warn_of_debugging_key(key, "sample")
@@ -265,7 +227,7 @@ class DpSgdMechanism(NamedTuple):
         """
         check_delta(delta)
         steps = whole_number(steps)
-        self._check()
+        check_mechanism(self)
         if steps == 0:
             return 0.0
         if self.noise_multiplier == 0:
