@@ -1,5 +1,7 @@
 """``distilled_set``: what is published, what is drawn from it, and that it teaches a classifier."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,16 @@ def test_the_two_releases_cost_what_one_does(run):
     shares = [phase["mechanism_parameters"]["share"] for phase in phases]
     assert shares == pytest.approx([0.1, 0.9])
     assert 9.9 < run.epsilon <= 10
+
+
+def test_the_report_has_the_noise_of_each_release(run):
+    """From which epsilon follows: 1 / sigma^2 of both together is that of one release of the budget's noise."""
+    text = (run.workdir / "release/PRIVACY.md").read_text()
+    each = [float(x) for x in re.findall(r"\| noise multiplier \| ([\d.]+) \|", text)]
+    budget = {float(x) for x in re.findall(r"\| noise multiplier of the budget \| ([\d.]+) \|", text)}
+    assert len(each) == 2
+    assert sum(1 / x**2 for x in each) ** -0.5 == pytest.approx(*budget, rel=1e-4)
+    assert "| sensitivity | 1, in units of the norm" in text
 
 
 def test_samples_are_the_published_images(run):

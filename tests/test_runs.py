@@ -208,6 +208,7 @@ def test_metrics_by_the_names_of_torch_fidelity(finished_run, capsys):
     assert {"gen2real", "fidelity"} <= kept.keys()
     assert "kid" in kept["fidelity"]["classifier"]
     assert score([*asked[:1], "--n=110", "--metrics=fid"]) == 0
+    assert "had gen2real, real2gen, fidelity of 120 other images" in capsys.readouterr().err
     assert "gen2real" not in json.loads((finished_run.workdir / "private/scores.json").read_text())
     assert score([*asked, "--metrics=ppl"]) == 2
     assert "use some of utility, fidelity, copying, fid, kid, isc, prc" in capsys.readouterr().err
