@@ -68,6 +68,7 @@ REFUSED = {
     ),
     "a misspelt mode": (lambda: MECHANISM._replace(feedback="Local").sample(fresh_key()), "feedback is 'Local'"),
     "half a step": (lambda: MECHANISM.epsilon(10.5, 1e-5), "the number of steps is 10.5"),
+    "no end of steps": (lambda: MECHANISM.epsilon(float("inf"), 1e-5), "the number of steps is inf"),
     "a seed for a batch": (lambda: MECHANISM.sample(0), "fresh_key()"),
     "an average, to a mechanism": (
         lambda: MECHANISM.transform(fresh_key()).update(P, MECHANISM.transform(fresh_key()).init(P), P),

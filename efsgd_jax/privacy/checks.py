@@ -26,7 +26,7 @@ def check_delta(delta: float) -> None:
 
 def whole_number(steps: float) -> int:
     """``steps`` as an int; raises ``UserError`` if it is not a whole number of at least 0."""
-    if steps != int(steps) or steps < 0:
+    if not math.isfinite(steps) or steps != int(steps) or steps < 0:
         raise UserError(f"the number of steps is {steps:g}; it is a whole number, such as round(epochs / q)")
     return int(steps)
 
