@@ -52,6 +52,8 @@ def test_samples_are_the_published_images(run):
         apart = np.abs(published[label] * 255 - image.astype(float)).max(axis=(1, 2, 3))
         assert apart.min() <= 1
     assert len({image.tobytes() for image in images}) == 50
+    few, own, _ = sample(run.workdir, 50)
+    assert len({(image.tobytes(), int(label)) for image, label in zip(few, own, strict=True)}) == 50  # each once
 
 
 def test_a_classifier_learns_from_fifty_images(run):

@@ -111,11 +111,17 @@ def released_like(spec: ImageSpec, hp: Hyperparameters) -> Any:
 
 
 def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Generate:
-    """Returns ``generate(params, key, labels) -> images``, which looks images up: each of a class is equally likely."""
+    """Returns ``generate(params, key, labels) -> images``, which looks images up.
+
+    Those of a class are taken in turn from a random one on, so that ten of a class are ten images if the set has ten.
+    """
 
     def generate(params: Any, key: jax.Array, labels: jax.Array) -> jax.Array:
         which, how = jax.random.split(key)
-        row = jax.random.randint(which, labels.shape, 0, hp.images_per_class)
+        one_hot = jax.nn.one_hot(labels, spec.num_classes, dtype=jnp.int32)
+        before = jnp.sum(jnp.cumsum(one_hot, axis=0) * one_hot, axis=1)  # images of the class up to this one
+        first = jax.random.randint(which, (spec.num_classes,), 0, hp.images_per_class)
+        row = (first[labels] + before) % hp.images_per_class
         images = params["images"][labels, row]
         if hp.augmentation:
             images = jax.vmap(lambda k, x: _moved(k, x, hp.augmentation))(jax.random.split(how, len(labels)), images)
