@@ -79,6 +79,8 @@ NETWORK_OPTIONS = {
     "no feedback": "privacy.feedback=none privacy.feedback_l2_norm_clip=0",
     "contrast 1": "method.contrast=1",
 }
+# At full length: half an hour a run.
+LONG_OPTIONS = {"a share of 0.6": "method.mixture_share=0.6", "a share of 0.8": "method.mixture_share=0.8"}
 DIFFUSION_OPTIONS = {"short": "", "4 draws": "method.draws=4", "16 sampling steps": "method.sampling_steps=16"}
 
 
@@ -108,6 +110,9 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
         for option, assignment in options.items():
             assigned = [*SHORT.split(), *assignment.split()]  # the last one counts
             found[f"fashion_mnist 10, {network}, {option}"] = ("fashion_mnist", config, assigned)
+    for option, assignment in LONG_OPTIONS.items():
+        long = f"fashion_mnist 10, efsgd_mixture, full length, {option}"
+        found[long] = ("fashion_mnist", EFSGD["fashion_mnist"], assignment.split())
     found["digits 10, efsgd_mixture"] = ("digits", "configs/digits.py", [])
     found["digits 10, efsgd_gan"] = ("digits", "configs/efsgd_digits.py", [])
     return found

@@ -13,10 +13,10 @@ from efsgd_jax.privacy.noise import NOISE_WIDTH
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release
 from efsgd_jax.privacy.sum_access import whole_factor
 from efsgd_jax.synthesizers.base import Phase
-from efsgd_jax.synthesizers.gaussian_mixture import reranker
 from efsgd_jax.synthesizers.gaussian_mixture.fit import ClassMeans, Vector, fit_phases
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, budget_shares
 from efsgd_jax.synthesizers.gaussian_mixture.space import Basis
+from efsgd_jax.synthesizers.reranking import logistic, oriented_gradients
 
 SIDE = 10
 PIXELS, CLIP = SIDE**2, 10.0
@@ -93,11 +93,11 @@ def _of_mixture(name: str, x: jax.Array, y: jax.Array) -> None:
 
 def _of_reranker(x: jax.Array, y: jax.Array) -> None:
     """On the pixels in the place of features; their number has to fit."""
-    reranker_phase = reranker.reranker_phase(SPEC, OPTIONS, _plan(len(x))["reranker"])
-    size = reranker.num_features(SPEC.shape, 0)
+    phase = logistic.reranker_phase(SPEC, OPTIONS, _plan(len(x))["reranker"])
+    size = oriented_gradients.num_features(SPEC.shape)
     wide = jnp.pad(x, ((0, 0), (0, max(0, size - PIXELS))))[:, :size] / CLIP
-    features = jax.vmap(lambda v: whole_factor(v, reranker.LONGEST))(wide)
-    _one_step(reranker_phase, reranker.Example(features, y))
+    features = jax.vmap(lambda v: whole_factor(v, oriented_gradients.LONGEST))(wide)
+    _one_step(phase, logistic.Example(features, y))
 
 
 RELEASES: dict[str, Callable[[jax.Array, jax.Array], Any]] = {

@@ -7,10 +7,11 @@ from efsgd_jax.data import ImageSpec
 from efsgd_jax.privacy import FullBatchMechanism, PlannedPhase
 from efsgd_jax.privacy.one_shot import NoiseSupply
 from efsgd_jax.privacy.sum_access import whole_factor
-from efsgd_jax.synthesizers.gaussian_mixture import reranker
 from efsgd_jax.synthesizers.gaussian_mixture.fit import ClassMeans, Vector, fit_phases
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, budget_shares
 from efsgd_jax.synthesizers.gaussian_mixture.space import Basis
+from efsgd_jax.synthesizers.reranking import logistic, random_features
+from efsgd_jax.synthesizers.reranking.oriented_gradients import LONGEST
 
 MIXTURE = {"means": "class means", "basis": "basis", "clusters": "centres", "moments": "moments"}
 
@@ -59,6 +60,14 @@ def release_of_mixture(name, x, y, classes, centres, **options):
 def release_of_reranker(features, y, spec, **options):
     """One step from zero weights on features ``[N, F]`` of the length that they have there, or shorter."""
     hp = Hyperparameters(reranker_steps=1, **options)
-    phase = reranker.reranker_phase(spec, hp, whole_plan(hp, len(y))["reranker"])
-    whole = jax.vmap(lambda row: whole_factor(row, reranker.LONGEST))(features)
-    one_step(phase, reranker.Example(whole, y), {})
+    phase = logistic.reranker_phase(spec, hp, whole_plan(hp, len(y))["reranker"])
+    whole = jax.vmap(lambda row: whole_factor(row, LONGEST))(features)
+    one_step(phase, logistic.Example(whole, y), {})
+
+
+def release_of_random_features(features, y, spec):
+    """The step on features ``[N, 2 m]`` of norm 1, or shorter."""
+    hp = Hyperparameters(reranker="random_features", random_frequencies=features.shape[1] // 2)
+    phase = random_features.reranker_phase(spec, hp, whole_plan(hp, len(y))["reranker"])
+    whole = jax.vmap(lambda row: whole_factor(row, 1.0))(features)
+    one_step(phase, random_features.Example(whole, y), {})

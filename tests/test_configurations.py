@@ -42,7 +42,10 @@ SMALL = {
         "privacy.num_shards": "4", "method.latent": "3", "method.generator_width": "2", "method.critic_width": "2",
         "method.generated_batch_size": "4", "method.warm_steps": "1",
     },
-    "gaussian_mixture": {"method.components": "2", "method.directions": "4", "method.reranker_steps": "2"},
+    "gaussian_mixture": {
+        "method.components": "2", "method.directions": "4", "method.reranker_steps": "2",
+        "method.random_frequencies": "6",
+    },
     "efsgd_mixture": {
         "train.expected_batch_size": "16", "method.components": "2", "method.directions": "4",
         "method.reranker_steps": "2", "method.width": "2", "method.blocks": "1", "method.microbatch_size": "16",

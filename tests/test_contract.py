@@ -23,6 +23,16 @@ class TestGaussianMixture(SynthesizerContract):
     }
 
 
+class TestRandomFeaturesReranker(SynthesizerContract):
+    """The reranker in closed form in the place of the logistic one."""
+
+    method = "gaussian_mixture"
+    changes: ClassVar = {
+        "method": {"components": 1, "directions": 4, "candidates": 2, "reranker": "random_features"}
+        | {"random_frequencies": 6}
+    }
+
+
 # Leaks that need no further compilation; the slow classes plant all.
 QUICK = (a_shape, a_default)
 

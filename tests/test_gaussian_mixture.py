@@ -18,7 +18,7 @@ from efsgd_jax.synthesizers.gaussian_mixture.method import make_generate, phases
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, budget_shares
 from efsgd_jax.synthesizers.gaussian_mixture.rejection import accepted_images
-from efsgd_jax.synthesizers.gaussian_mixture.reranker import features_of, num_features
+from efsgd_jax.synthesizers.reranking.oriented_gradients import features_of, num_features
 from efsgd_jax.training.update import Inputs, keys_of_phase, make_update
 
 
@@ -116,7 +116,7 @@ def test_where_noise_leaves_no_direction_in_sight_the_mixture_is_of_finite_means
 def test_the_reranker_moves_draws_towards_images_of_their_class():
     """With more candidates, more of the images of a class are such as the reranker names so."""
     from efsgd_jax import load_dataset
-    from efsgd_jax.synthesizers.gaussian_mixture.reranker import log_probabilities
+    from efsgd_jax.synthesizers.reranking.logistic import log_probabilities
 
     data = load_dataset("digits")
     spec, n = data.spec, len(data.train_labels)

@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mixture_releases import MIXTURE, NoNoise, one_step, plan_of, release_of_mixture, release_of_reranker
+from mixture_releases import (
+    MIXTURE,
+    NoNoise,
+    one_step,
+    plan_of,
+    release_of_mixture,
+    release_of_random_features,
+    release_of_reranker,
+)
 
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.privacy import sum_access
@@ -15,11 +23,11 @@ from efsgd_jax.privacy.accounting import epsilon, gaussian_event
 from efsgd_jax.privacy.noise import NOISE_WIDTH
 from efsgd_jax.privacy.one_shot import Release, gaussian_release, share_noise
 from efsgd_jax.synthesizers.base import Record
-from efsgd_jax.synthesizers.gaussian_mixture import reranker
 from efsgd_jax.synthesizers.gaussian_mixture.fit import Vector
 from efsgd_jax.synthesizers.gaussian_mixture.method import phases
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
 from efsgd_jax.synthesizers.gaussian_mixture.space import Latent
+from efsgd_jax.synthesizers.reranking.oriented_gradients import features_of
 from efsgd_jax.training.compilation import compiler_options
 
 D, K, M = 9, 3, 2
@@ -124,7 +132,7 @@ def test_an_example_moves_no_sum_of_the_mixture_further_than_claimed(name, lengt
 def test_an_example_moves_no_step_of_the_reranker_further_than_claimed():
     # Weights must not depend on the example, as they do not once they are given: so one step from zero.
     spec = ImageSpec(8, 1, K)
-    features = reranker.features_of(jax.random.uniform(jax.random.key(0), (31, 8, 8, 1)))
+    features = features_of(jax.random.uniform(jax.random.key(0), (31, 8, 8, 1)))
     labels = jax.random.randint(jax.random.key(1), (31,), 0, K)
     values = recorded(lambda x, y: release_of_reranker(x, y, spec, reranker_clip=0.6))
     for length, short in ((1.0, False), (0.01, True)):
@@ -132,6 +140,18 @@ def test_an_example_moves_no_step_of_the_reranker_further_than_claimed():
         move = np.linalg.norm(values(rows, labels) - values(rows[:30], labels[:30]))
         assert move <= 1
         assert move < 0.1 if short else move == pytest.approx(1.0, rel=0.01)
+
+
+@pytest.mark.parametrize("length", [0.1, 1.0, 1e6])
+def test_an_example_moves_the_ridge_regression_no_further_than_claimed(length):
+    features = jax.random.normal(jax.random.key(0), (31, 8))
+    features = features / jnp.linalg.norm(features, axis=1, keepdims=True)
+    labels = jax.random.randint(jax.random.key(1), (31,), 0, K)
+    values = recorded(lambda x, y: release_of_random_features(x, y, ImageSpec(8, 1, K)))
+    rows = features.at[30].multiply(length)
+    move = np.linalg.norm(values(rows, labels) - values(rows[:30], labels[:30]))
+    assert move <= 1
+    assert move < 0.1 if length < 1 else move == pytest.approx(1.0, rel=0.02)  # both sums together
 
 
 @pytest.mark.parametrize("components", [pytest.param(1, marks=pytest.mark.slow), 2])

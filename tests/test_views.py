@@ -7,11 +7,13 @@ import pytest
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.synthesizers.base import Record
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import AppearanceOptions, to_vector
-from efsgd_jax.synthesizers.gaussian_mixture.reranker import features_of
+from efsgd_jax.synthesizers.reranking import RerankerOptions, random_features
+from efsgd_jax.synthesizers.reranking.oriented_gradients import features_of
 from efsgd_jax.training.runner import VIEW_CHUNK, view_all
 
 VIEWS = {
     "features of the re-ranking classifier": lambda x: features_of(x[None].astype(jnp.float32) / 255)[0],
+    "random features": lambda x: random_features.features_of(x[None].astype(jnp.float32) / 255, RerankerOptions())[0],
     "pose": lambda x: to_vector(x, AppearanceOptions(pose_weight=8.0, low_pass=6)),
     "aligned spots": lambda x: to_vector(x, AppearanceOptions(align_spot=True, low_pass=6)),
 }

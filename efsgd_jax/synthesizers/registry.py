@@ -1,4 +1,7 @@
-"""Finds synthesis methods by name: each is a package in this directory that exports its ``METHOD``."""
+"""Finds synthesis methods by name: each is a package in this directory that exports its ``METHOD``.
+
+Packages of ``PARTS`` are no methods, but parts that several methods use.
+"""
 
 import difflib
 import importlib
@@ -8,10 +11,13 @@ import efsgd_jax.synthesizers as here
 from efsgd_jax.errors import UserError
 from efsgd_jax.synthesizers.base import Method
 
+PARTS = ("reranking",)
+
 
 def method_names() -> list[str]:
-    """Names of all synthesis methods: the packages in this directory, in alphabetical order."""
-    return sorted(module.name for module in pkgutil.iter_modules(here.__path__) if module.ispkg)
+    """Names of all synthesis methods: the packages in this directory but for ``PARTS``, in alphabetical order."""
+    found = {module.name for module in pkgutil.iter_modules(here.__path__) if module.ispkg}
+    return sorted(found - set(PARTS))
 
 
 def method_named(name: str) -> Method:

@@ -8,6 +8,7 @@ from efsgd_jax.privacy import Budget, FullBatchMechanism, PlannedPhase
 from efsgd_jax.synthesizers.config_rules import Rule, at_least
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, budget_shares
 from efsgd_jax.synthesizers.public_autoencoder import autoencoder_rules, planned_autoencoder
+from efsgd_jax.synthesizers.reranking import reranker_rules
 
 WHOLE = Budget()
 
@@ -20,13 +21,13 @@ def defaults() -> dict[str, Any]:
 def rules(config: ConfigDict) -> list[Rule]:
     """The rules that the values of the method's keys must satisfy."""
     p, m = config.privacy, config.method
-    positive = ["contrast", "reranker_clip", "reranker_learning_rate"]
     from_zero = ["pose_weight", "deformation", "mean_clip", "deviation_clip"]
     shares = [k for k in m if k.endswith("_share")]
     return [
         ("privacy.feedback", p.feedback, p.feedback == "none", "none: nothing is left over from one release"),
-        *at_least(config, "method", ["components", "directions", "cluster_steps", "candidates", "reranker_steps"], 1),
-        *((f"method.{k}", m[k], 0 < m[k] < float("inf"), "above 0") for k in positive),
+        *at_least(config, "method", ["components", "directions", "cluster_steps"], 1),
+        *reranker_rules(config),
+        ("method.contrast", m.contrast, 0 < m.contrast < float("inf"), "above 0"),
         *((f"method.{k}", m[k], 0 <= m[k] < float("inf"), "at least 0") for k in from_zero),
         ("method.low_pass", m.low_pass, m.low_pass >= 0, "at least 0"),
         ("method.align_spot", m.align_spot, not (m.align_spot and m.pose_weight), "False with pose_weight"),

@@ -20,10 +20,10 @@ from efsgd_jax.synthesizers.base import Generate, Phase
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import to_image, vector_size
 from efsgd_jax.synthesizers.gaussian_mixture.fit import empty_mixture, fit_phases
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
-from efsgd_jax.synthesizers.gaussian_mixture.reranker import num_features, reranker_phase
 from efsgd_jax.synthesizers.gaussian_mixture.sampling import make_sampler
 from efsgd_jax.synthesizers.public_autoencoder import NAME, autoencoder_phase, decoder_of
 from efsgd_jax.synthesizers.public_autoencoder import released_like as released_autoencoder
+from efsgd_jax.synthesizers.reranking import reranker_of
 
 # Largest number of components of a vector. Beyond it, estimating the second moment, of 18 million numbers, needs more
 # examples than data sets have.
@@ -33,7 +33,7 @@ MAX_SIZE = 4200
 def released_like(spec: ImageSpec, hp: Hyperparameters) -> Any:
     """Shapes and dtypes of what is published: the mixture, the reranker's weights and, with one, the autoencoder's
     decoder."""
-    reranker = jax.ShapeDtypeStruct((num_features(spec.shape), spec.num_classes), jnp.float32)
+    reranker = jax.ShapeDtypeStruct((reranker_of(hp).num_features(spec.shape), spec.num_classes), jnp.float32)
     found = {"mixture": jax.eval_shape(lambda: empty_mixture(spec, hp)._asdict()), "reranker": reranker}
     return found | ({NAME: decoder_of(released_autoencoder(spec, hp))} if hp.autoencoder_width else {})
 
@@ -70,7 +70,7 @@ def phases(
             f"supported; set --config.method.{fewer} or a smaller --config.data.image_size"
         )
     first = [autoencoder_phase(spec, hp, named[NAME])] if NAME in named else []
-    first += [reranker_phase(spec, hp, named["reranker"])] if "reranker" in named else []
+    first += [reranker_of(hp).phase(spec, named["reranker"])] if "reranker" in named else []
     *fit, last = fit_phases(spec, hp, named)
     return [*first, *fit, _publishing(last, spec, hp)]
 
@@ -82,7 +82,7 @@ def _publishing(moments: Phase, spec: ImageSpec, hp: Hyperparameters) -> Phase:
     """
 
     def init(key: jax.Array, released: Any) -> Any:
-        absent = jnp.zeros((num_features(spec.shape), spec.num_classes))
+        absent = jnp.zeros((reranker_of(hp).num_features(spec.shape), spec.num_classes))
         public = {NAME: decoder_of(released[NAME])} if NAME in released else {}
         return moments.init(key, released), {"reranker": released.get("reranker", absent), **public}
 

@@ -6,6 +6,7 @@ import math
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import AppearanceOptions
 from efsgd_jax.synthesizers.public_autoencoder import code_size
+from efsgd_jax.synthesizers.reranking import RerankerOptions, steps_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,24 +42,8 @@ class FitOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class Hyperparameters(FitOptions, AppearanceOptions):
-    """All hyperparameters: those of the representation of images, of the mixture (inherited), and of the reranker.
-
-    Attributes:
-      candidates: largest number of candidates for each generated image; each is accepted with the reranker's
-        probability of its class, and the last one in any case. With 1 there is no reranker.
-      reranker_share: share of the budget 1/sigma^2 that the reranker spends; the mixture spends the rest.
-      reranker_steps: number of steps of full-batch gradient descent for the reranker.
-      reranker_clip: clip norm of an example's gradient in the reranker's training.
-      reranker_learning_rate: learning rate of the reranker's first step, for gradients divided by the clip norm; it
-        decays linearly to a tenth.
-    """
-
-    candidates: int = 8
-    reranker_share: float = 0.1
-    reranker_steps: int = 60
-    reranker_clip: float = 0.6
-    reranker_learning_rate: float = 6.0
+class Hyperparameters(RerankerOptions, FitOptions, AppearanceOptions):
+    """All hyperparameters: those of the representation of images, of the mixture, and of the reranker."""
 
 
 def clip_norms(spec: ImageSpec, options: Hyperparameters) -> tuple[float, float]:
@@ -88,5 +73,5 @@ def budget_shares(options: Hyperparameters) -> dict[str, tuple[float, int]]:
     shares["moments"] = (o.moment_share, 1)
     rest = 1.0 if o.candidates == 1 else 1.0 - o.reranker_share
     whole = sum(share for share, _ in shares.values())
-    found = {} if o.candidates == 1 else {"reranker": (o.reranker_share, o.reranker_steps)}
+    found = {} if o.candidates == 1 else {"reranker": (o.reranker_share, steps_of(o))}
     return found | {name: (rest * share / whole, steps) for name, (share, steps) in shares.items()}

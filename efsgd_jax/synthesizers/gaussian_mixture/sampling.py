@@ -10,7 +10,7 @@ from efsgd_jax.synthesizers.base import Generate
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
 from efsgd_jax.synthesizers.gaussian_mixture.rejection import accepted_images
-from efsgd_jax.synthesizers.gaussian_mixture.reranker import features_of, log_probabilities
+from efsgd_jax.synthesizers.reranking import reranker_of
 
 # Number of images that are generated in parallel.
 DRAWN_AT_ONCE = 100
@@ -30,6 +30,8 @@ def make_sampler(render: Render, hp: Hyperparameters) -> Generate:
         reranker. ``params["mixture"]`` is a ``Mixture`` as a dictionary.
     """
 
+    reranker = reranker_of(hp)
+
     def generate(params: Any, key: jax.Array, labels: jax.Array) -> jax.Array:
         keys, mixture = jax.random.split(key, labels.shape[0]), Mixture(**params["mixture"])
 
@@ -40,7 +42,7 @@ def make_sampler(render: Render, hp: Hyperparameters) -> Generate:
             images = render(params, attempt_keys[:, 1], vectors, asked)
             if hp.candidates == 1:
                 return images, jnp.ones(len(index), bool)
-            scores = log_probabilities(params["reranker"], features_of(images))
+            scores = reranker.log_probabilities(params["reranker"], reranker.features(images))
             chance = jnp.exp(jnp.take_along_axis(scores, asked[:, None], axis=1)[:, 0])
             return images, jax.vmap(jax.random.uniform)(attempt_keys[:, 2]) < chance
 

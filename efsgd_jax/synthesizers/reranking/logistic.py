@@ -1,0 +1,90 @@
+"""A private linear classifier on oriented gradients, which scores how well a generated image shows its class.
+
+Features are a fixed function of the image (``oriented_gradients``), so that only the linear layer spends privacy
+budget. A linear layer on features of norm 1 needs few steps of full-batch gradient descent.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from efsgd_jax.data.dataset import ImageSpec
+from efsgd_jax.privacy import OuterSum, PlannedPhase
+from efsgd_jax.privacy.one_shot import FACTOR_BITS
+from efsgd_jax.privacy.sum_access import SumAccess, whole_factor
+from efsgd_jax.synthesizers.base import Phase, Record, Released
+from efsgd_jax.synthesizers.reranking.options import RerankerOptions
+from efsgd_jax.synthesizers.reranking.oriented_gradients import LONGEST, features_of, num_features
+
+# Factor of the logits, which are SHARPNESS * features @ weights. Features have a norm of about 1; without the factor,
+# logits for weights of norm 1 would be small.
+SHARPNESS = 10.0
+# Momentum of the gradient descent.
+MOMENTUM = 0.9
+# Added to the gradient, times the weights. Without it, weights grow in all directions of the noise, and the classifier
+# is surer than it is right.
+WEIGHT_DECAY = 4e-4
+
+
+def log_probabilities(weights: jax.Array, features: jax.Array) -> jax.Array:
+    """Log-probabilities of the classes, ``[N, K]``, for weights ``[F, K]`` and features ``[N, F]``."""
+    return jax.nn.log_softmax(SHARPNESS * features @ weights)
+
+
+class Example(NamedTuple):
+    """The view of a record that the steps read: its features, in integer units of ``LONGEST / 2^FACTOR_BITS``
+    (``sum_access.whole_factor``), and its label."""
+
+    features: jax.Array
+    label: jax.Array
+
+
+class Descent(NamedTuple):
+    """The optimiser's state: step, weights ``[F, K]``, their momentum, and the mean of the second half of iterates."""
+
+    step: jax.Array
+    weights: jax.Array
+    momentum: jax.Array
+    average: jax.Array
+
+
+def reranker_phase(spec: ImageSpec, options: RerankerOptions, plan: PlannedPhase) -> Phase:
+    """Multinomial logistic regression by noisy full-batch gradient descent; releases weights ``[F, K]``.
+
+    With features phi, predicted probabilities p and the one-hot label y, an example's gradient (divided by
+    ``SHARPNESS``) is ``phi (p - y)^T``. Its norm is at most C = ``options.reranker_clip``, because ``p - y`` is clipped
+    to ``C / LONGEST``. The learning rate applies to gradients divided by C, with weight decay, and decays linearly to a
+    tenth. The weights of the second half of the steps are averaged.
+
+    Formal guarantees:
+      Each step is one ``access.release`` of the sum of all examples' clipped gradients. N is public.
+    """
+    clip, unit, steps = options.reranker_clip, LONGEST / 2**FACTOR_BITS, plan.steps
+
+    def view(record: Record, released: Released) -> Example:
+        features = features_of(record.image[None].astype(jnp.float32) / 255)[0]
+        return Example(whole_factor(features, LONGEST), record.label)
+
+    def init(key: jax.Array, released: Released) -> Descent:
+        zeros = jnp.zeros((num_features(spec.shape), spec.num_classes))
+        return Descent(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+
+    def step(state: Descent, access: SumAccess, key: jax.Array) -> tuple[Descent, dict[str, jax.Array]]:
+        t, weights, momentum, average = state
+
+        def error(r: Example) -> jax.Array:
+            p = jax.nn.softmax(SHARPNESS * unit * (r.features @ weights))
+            return p - jax.nn.one_hot(r.label, spec.num_classes)
+
+        (total,), _ = access.release([OuterSum(lambda r: r.features, error, LONGEST, clip)])
+        access.private_mean("accuracy", lambda r: jnp.argmax(r.features @ weights) == r.label)
+        gradient = total / clip / access.dataset_size + WEIGHT_DECAY * weights
+        momentum = MOMENTUM * momentum + gradient
+        weights = weights - options.reranker_learning_rate * (1 - 0.9 * t / steps) * momentum
+        average = average + jnp.where(t >= steps // 2, weights, 0.0) / (steps - steps // 2)
+        return Descent(t + 1, weights, momentum, average), {}
+
+    return Phase(
+        plan, init, step, release=lambda state: state.average, view=view, shown=("accuracy",), loops_on_cpu=True
+    )
