@@ -14,33 +14,45 @@ PUBLIC_KEY = 25_080_174
 SMALLEST = 3
 # Weight of the pixels, relative to one network.
 PIXEL_WEIGHT = 2.0
+# Factor of the features without normalisation, so that those of two images differ by about as much as the others do.
+PLAIN_FACTOR = 0.2
 
 
 class RandomNetwork(nn.Module):
-    """``[B, S, S, C] -> [B, F]``: 3x3 convolutions, each normalised over the image and halved in side.
+    """``[B, S, S, C] -> [B, F]``: 3x3 convolutions, each halved in side.
 
     The network of dataset distillation (arXiv 2110.04181) with one stage less where images are small. The features are
-    divided by the square root of their number, so that their norm is about 1 for every width.
+    divided by the square root of their number, so that their norm does not depend on the width.
+
+    Attributes:
+      width: number of channels of each convolution.
+      normalised: whether each channel is normalised over the image. Brightness and contrast are then invisible.
     """
 
     width: int
+    normalised: bool
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         x = images
         while x.shape[1] // 2 >= SMALLEST or x is images:
             x = Conv(self.width)(x)
-            centred = x - jnp.mean(x, axis=(1, 2), keepdims=True)
-            x = nn.relu(centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=(1, 2), keepdims=True) + 1e-3))
+            if self.normalised:
+                x = x - jnp.mean(x, axis=(1, 2), keepdims=True)
+                x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=(1, 2), keepdims=True) + 1e-3)
+            else:
+                x = x * 2**0.5  # the rectifier below halves the second moment
+            x = nn.relu(x)
             x = nn.avg_pool(x, (2, 2), (2, 2)) if x.shape[1] > 1 else x
-        flat = x.reshape(len(x), -1)
-        return flat / flat.shape[1] ** 0.5
+        flat = x.reshape(len(x), -1) / math.sqrt(math.prod(x.shape[1:]))
+        return flat if self.normalised else PLAIN_FACTOR * flat
 
 
 def features(images: jax.Array, networks: int, width: int) -> jax.Array:
     """Features of images in each of J networks, and their own pixels at half the size.
 
-    The networks do not see brightness and contrast, which the pixels fix.
+    Every second network has no normalisation. Those with it tell shapes apart better, but do not see brightness and
+    contrast: with them alone, all images of a class get the mean brightness of the class.
 
     Args:
       images: float ``[B, S, S, C]`` in [0, 1].
@@ -51,10 +63,11 @@ def features(images: jax.Array, networks: int, width: int) -> jax.Array:
       float32 ``[B, J F + P]``, with a norm of about ``longest(J)`` or less. All weights are functions of ``PUBLIC_KEY``
       and of the images' shape alone.
     """
-    network = RandomNetwork(width)
     scaled = 4.0 * (images - 0.5)  # of variance about 1
-    keys = jax.random.split(jax.random.key(PUBLIC_KEY), networks)
-    found = [network.apply(network.init(k, scaled[:1]), scaled) for k in keys]
+    keys, found = jax.random.split(jax.random.key(PUBLIC_KEY), networks), []
+    for i, key in enumerate(keys):
+        network = RandomNetwork(width, normalised=i % 2 == 0)
+        found.append(network.apply(network.init(key, scaled[:1]), scaled))
     pixels = nn.avg_pool(images, (2, 2), (2, 2)).reshape(len(images), -1)
     return jnp.concatenate([*found, PIXEL_WEIGHT * pixels / pixels.shape[1] ** 0.5], axis=1)  # type: ignore[list-item]
 
