@@ -94,8 +94,31 @@ def explain(config: ConfigDict, text: str) -> str:
             group, _, name = key.name.partition(".")
             value = config[group][name]
             value = value.to_dict() if isinstance(value, ConfigDict) else value
-            own = "" if value == key.default else f"; here {value!r}"
-            lines += [f"--config.{key.name}  ({key.kind}, default {key.default!r}{own})"]
-            lines += textwrap.wrap(key.meaning, 100, initial_indent="    ", subsequent_indent="    ")
-            lines += [f"    Must be {key.must_be}."] * bool(key.must_be)
+            lines += _described(key, "" if value == key.default else f"; here {value!r}")
     return "\n".join(lines)
+
+
+def explain_all(text: str) -> str:
+    """A description of the keys of all methods whose names contain ``text``, each once, with the methods that have it.
+
+    A key whose default is not the same in all methods is listed for each default.
+    """
+    found: dict[str, tuple[Key, list[str]]] = {}
+    for method in method_names():
+        for key in config_keys(method):
+            if key.name == "method.name":
+                key = key._replace(default=default_config().method.name)
+            if text in key.name:
+                found.setdefault(repr(key), (key, []))[1].append(method)
+    lines = []
+    for key, methods in found.values():
+        lines += _described(key, "" if len(methods) == len(method_names()) else f"; of {', '.join(methods)}")
+    return "\n".join(lines)
+
+
+def _described(key: Key, more: str) -> list[str]:
+    return [
+        f"--config.{key.name}  ({key.kind}, default {key.default!r}{more})",
+        *textwrap.wrap(key.meaning, 100, initial_indent="    ", subsequent_indent="    "),
+        *([f"    Must be {key.must_be}."] if key.must_be else []),
+    ]

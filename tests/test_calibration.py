@@ -13,7 +13,15 @@ from test_accounting import gaussian_epsilon
 from efsgd_jax.cli.privacy import main
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon, format_lower_bound
-from efsgd_jax.privacy import DpSgdMechanism, Ledger, calibrate_mechanism, dp_sgd_event, epsilon, sample_capacity
+from efsgd_jax.privacy import (
+    DpSgdMechanism,
+    FullBatchMechanism,
+    Ledger,
+    calibrate_mechanism,
+    dp_sgd_event,
+    epsilon,
+    sample_capacity,
+)
 from efsgd_jax.privacy.accounting import COARSE, FINE
 from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
@@ -77,6 +85,17 @@ def test_what_cannot_be_solved_says_so_in_one_line():
         calibrate_mechanism(poisson(600), 10, 1.0, 1e-30)
     with pytest.raises(UserError, match="unreachable"):
         calibrate_mechanism(poisson(60_000), 10**6, 0.01, 1e-15)
+
+
+def test_targets_and_steps_that_mean_nothing_are_refused():
+    mechanism = FullBatchMechanism(1000, 0.0)
+    for target in (float("nan"), 0.0, -1.0):
+        with pytest.raises(UserError, match=r"epsilon is .*; it is a number above 0"):
+            calibrate_mechanism(mechanism, 1, target, 1e-5)
+    with pytest.raises(UserError, match="number of steps is 0"):
+        calibrate_mechanism(mechanism, 0, 3.0, 1e-5)
+    with pytest.raises(UserError, match="noise_multiplier=0 of a mechanism"):
+        calibrate_mechanism(mechanism, 1, float("inf"), 1e-5)
 
 
 def test_an_infinite_target_needs_no_noise(capsys):

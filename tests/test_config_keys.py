@@ -31,8 +31,21 @@ def test_help_explains_keys(capsys):
     assert "--config.privacy.feedback_decay  (float, default -1.0)" in capsys.readouterr().out
     assert main(["--help=num_shards", "--config.method.name", "sanitized_gan"]) == 0
     assert "Must be at least 1" in capsys.readouterr().out
-    assert main(["--help=num_shards"]) == 2
-    assert "no config key of efsgd_gan contains" in capsys.readouterr().err
+    assert main(["--help=num_shards", "--config=configs/mnist.py"]) == 2
+    assert "no config key of efsgd_mixture contains" in capsys.readouterr().err
+
+
+def test_help_without_a_config_has_the_keys_of_all_methods(capsys):
+    assert main(["--help=pose_weight"]) == 0
+    assert "; of efsgd_mixture, gaussian_mixture, private_diffusion)" in capsys.readouterr().out
+    assert main(["--help=."]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("--config.method.name ") == 1
+    assert printed.count("--config.data.path ") == 1
+    for method in method_names():
+        assert all(f"--config.{key.name} " in printed for key in config_keys(method))
+    assert main(["--help=posy"]) == 2
+    assert "no config key of any method contains 'posy'" in capsys.readouterr().err
 
 
 def test_a_value_may_be_the_next_argument():

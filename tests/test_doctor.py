@@ -73,6 +73,14 @@ def test_the_advice_runs(options, config, key, tmp_path, capsys):
     assert (tmp_path / "run/release/samples.png").is_file()
 
 
+def test_a_size_that_was_asked_for_is_not_taken_for_the_pictures_own(tmp_path, capsys):
+    root = pictures(tmp_path / "p", per_class=10)
+    assert doctor([str(root), "--config.data.image_size=8"]) == 0
+    assert "any size, read as 8x8" in capsys.readouterr().out
+    assert doctor([str(root)]) == 0
+    assert "16x16, read as 16x16" in capsys.readouterr().out
+
+
 def test_the_command_prints_and_writes_nothing(tmp_path, capsys, monkeypatch):
     root = pictures(tmp_path / "p")
     monkeypatch.chdir(tmp_path)

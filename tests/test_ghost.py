@@ -128,6 +128,25 @@ def test_sums_of_bfloat16_networks_are_float32_and_no_longer_than_the_bound():
         assert all(g.dtype == jnp.float32 for g in jax.tree.leaves(got.clipped_sum))
 
 
+@pytest.mark.parametrize("kind", ["dense", "convolution"])
+def test_float32_parameters_may_be_used_with_jax_enable_x64(kind):
+    def loss(params, x, key):
+        image = x.reshape(1, 4, 4, 1)
+        y = nn.Dense(2).apply(params, x) if kind == "dense" else nn.Conv(2, (3, 3)).apply(params, image)
+        return jnp.sum(jnp.square(y)), None
+
+    x = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
+    like = jnp.ones(16) if kind == "dense" else jnp.ones((1, 4, 4, 1))
+    params = (nn.Dense(2) if kind == "dense" else nn.Conv(2, (3, 3))).init(jax.random.key(0), like)
+    with jax.enable_x64(True):
+        sums = [
+            clipped_grad(loss, 1.0, method=method)(params, jnp.asarray(x), jax.random.split(jax.random.key(1), 3))
+            for method in ("ghost", "vmap")
+        ]
+    assert optax.tree.norm(sums[0].clipped_sum) > 0.1
+    chex.assert_trees_all_close(sums[0].clipped_sum, sums[1].clipped_sum, rtol=1e-5)
+
+
 def test_a_loss_without_the_example_is_named_and_left_to_vmap():
     def loss(params, example, key):
         return jnp.sum(params["w"] ** 2), None

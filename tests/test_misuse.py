@@ -130,6 +130,10 @@ REFUSED = {
     "a sum of another clip norm": (lambda: updated(transform(clip=0.5), sums(), P), "clipped to 1"),
     "a sum of a smaller clip norm": (lambda: updated(transform(clip=2.0), sums(), P), "clipped to 1"),
     "a sum of other parameters": (lambda: updated(transform(), sums(), PARAMS), "other parameters"),
+    "gradients of some parameters": (
+        lambda: updated(transform(), {"w": X}, PARAMS),
+        "1 leaves and 2 parameters",
+    ),
     "a mask for a sum": (lambda: updated(transform(), sums(), P, mask=jnp.ones(4, bool)), "mask= has no effect"),
     "an outer clip that is not the mode's": (lambda: updated(transform(), sums(outer_l2_norm_clip=2.0), P), "outer"),
     "an infinite outer clip for private": (

@@ -106,6 +106,12 @@ def test_flags_print_the_epsilon_noise_or_steps_that_they_leave_open(capsys):
     assert re.search(r"steps +\d+ of 20000", capsys.readouterr().out)
 
 
+def test_without_steps_it_says_what_they_are(capsys):
+    flags = ["--dataset_size=50000", "--expected_batch_size=256", "--epsilon=2"]
+    assert main([*flags, "--noise_multiplier=0.9"]) == 2
+    assert "--steps is missing; give a number of at least 1; it is the largest" in capsys.readouterr().err
+
+
 def test_a_config_prints_the_epsilon_that_it_spends(capsys):
     config = ["--config=configs/efsgd_digits.py", "--config.privacy.epsilon=3", "--config.train.steps=50"]
     assert main(["--dataset_size=1438", *config]) == 0

@@ -100,6 +100,10 @@ def test_dpac_is_filed_under_its_name(run, own_cache, capsys, monkeypatch):
     assert (
         dpac["gen2real"]["cnn"]["num_train"] == dpac["num_images"] == dpac["fidelity"]["classifier"]["num_images"] == 60
     )
+    evaluate(run, num_images=60, metrics=("utility",), classifiers=("mlp",), classifier_seeds=1)
+    both = json.loads((run / "private/scores.json").read_text())
+    assert sorted(both["gen2real"]) == sorted(both["real2gen"]) == ["logistic_regression", "mlp"]
+    assert both["gen2real"]["logistic_regression"] == plain["gen2real"]["logistic_regression"]
     evaluate(run, num_images=50, metrics=("utility",), classifiers=("logistic_regression",))
     again = json.loads((run / "private/scores.json").read_text())
     assert again["protocols"]["dpac"] == dpac

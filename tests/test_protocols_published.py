@@ -185,6 +185,9 @@ def test_source_selection_and_deviations_are_said(name):
     lines = protocol_lines(protocol, None, 60_000, protocol.num_images)
     assert protocol.paper in lines[0]
     assert "after its last step" in lines[1]
+    of_file = protocol_lines(protocol, None, 60_000, protocol.num_images, of_run=False)
+    assert "the generator after" not in of_file[1]
+    assert "whatever generator made them" in of_file[1]
     assert sum(line.startswith("differs: ") for line in lines) == len(protocol.deviations) > 0
     assert not any("NOT" in line for line in lines)
     assert any("NOT the protocol's 60000" in line for line in protocol_lines(protocol, None, 60_000, 10_000))

@@ -136,15 +136,24 @@ def test_the_interval_covers_the_accuracy_on_new_images(chance, rounds, epsilon)
 def test_a_score_is_released_and_charged(run, tmp_path, capsys, no_grid):
     training = read(run / "release/privacy.json")
     assert publish_score([str(run), NAME, "--epsilon=2", "--target_epsilon=20"]) == 0
-    assert "95% interval" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "95% interval" in printed
+    assert "states the epsilon of before" in printed
     report, released = read(run / "release/privacy.json"), read(run / "release/scores.json")
     assert report["training_epsilon"] == training["epsilon"]
     assert report["epsilon"] == pytest.approx(training["epsilon"] + 2)
-    assert report["queries"] == [{"name": NAME, "epsilon": 2.0}]
+    assert report["queries"] == [{"name": NAME, "epsilon": 2.0, "num_test": 375}]
     assert report["caveats"][0].endswith("except those released through noisy queries, listed above.")
     text = (run / "release/PRIVACY.md").read_text()
     assert text.startswith(f"# ({format_epsilon(report['epsilon'])}, 1e-05)-differential privacy")
     assert f"- 2 of epsilon: the score {NAME}" in text
+    assert "of 375 test images, a number that is public" in text
+    quoted = text.split("\n\n")[1]
+    assert quoted.startswith(
+        "The model that generated the images, and the scores that were released with noise, have ("
+    )
+    assert "except those that were released with noise" in quoted
+    assert "was used for training or testing" in quoted
     (score,) = released["scores"]
     exact = read(run / "private/scores.json")["gen2real"]["logistic_regression"]["accuracy"]
     assert score["accuracy"] == pytest.approx(exact, abs=20 / 2 / 375)  # false alarm: e^-20

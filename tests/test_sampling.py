@@ -27,6 +27,14 @@ def test_each_example_takes_part_independently_with_probability_q():
     assert taken.sum(1).var() == pytest.approx(n * q * (1 - q), rel=0.15)
 
 
+@pytest.mark.parametrize("q", [150.0, 0.0, -0.1, float("nan")])
+def test_a_batch_size_in_the_place_of_a_probability_is_refused(q):
+    with pytest.raises(ValueError, match=r"sampling_probability is .* at most 1"):
+        sample_capacity(1500, q)
+    with pytest.raises(ValueError, match="sampling_probability is"):
+        poisson_batch(jax.random.key(0), 1500, q, 200)
+
+
 def test_padding_comes_last_and_capacity_is_ample():
     capacity = sample_capacity(1000, 0.1, multiple_of=32)
     assert capacity % 32 == 0

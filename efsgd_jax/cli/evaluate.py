@@ -19,7 +19,7 @@ def make_parser() -> Parser:
     what.add_argument(
         "--samples",
         help="images of whatever origin: a directory that sample wrote, class folders, Parquet, or an .npz file with "
-        "x_train and, for utility, y_train; needs --config. Their scores are printed, and are in no run",
+        "x_train and, for utility, y_train; needs --config. Their scores are printed and cached, and are in no run",
     )
     parser.add_argument(
         "--samples_range", default="", help="values of the samples that become black and white, such as -1..1; "
@@ -79,9 +79,8 @@ def main(argv: Sequence[str]) -> None:
         if args.config or overrides:
             parser.error("--workdir knows its own configuration; leave --config out")
         scores = evaluate(args.workdir, num_images=args.n, seed=args.seed or 0, **options)
-    note = (
-        "These scores read real images and are not covered by epsilon; `efsgd release_score` publishes one with noise."
-    )
+    note = "These scores read real images and are not covered by epsilon"
+    note += "." if args.samples else "; `efsgd release_score` publishes one with noise."
     scores = only(scores, options["metrics"])
     show(args, to_json(scores), f"{to_table(scores)}\n{note}")
 

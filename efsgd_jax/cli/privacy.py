@@ -185,7 +185,9 @@ def make_parser() -> Parser:
     parser.add_argument("--expected_batch_size", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument(
-        "--epsilon", type=float, help="target: the noise is solved for, or with --noise_multiplier the steps"
+        "--epsilon",
+        type=float,
+        help="target: the noise is solved for, or with --noise_multiplier the number of steps, up to --steps",
     )
     parser.add_argument("--noise_multiplier", type=float)
     parser.add_argument("--delta", type=float, help="default 1e-5")
@@ -200,7 +202,8 @@ def _check(args: argparse.Namespace, *, from_config: bool) -> None:
     for name in ("dataset_size",) if from_config else ("dataset_size", "expected_batch_size", "steps"):
         value = getattr(args, name)
         if value is None or value < 1:
-            raise UserError(f"--{name} is {value}; give a number of at least 1")
+            most = "; it is the largest number to consider" if name == "steps" and args.noise_multiplier else ""
+            raise UserError(f"--{name} is {'missing' if value is None else value}; give a number of at least 1{most}")
     if from_config:
         for name in ("expected_batch_size", "steps", "epsilon", "delta", "noise_multiplier", "feedback_l2_norm_clip"):
             if getattr(args, name) is not None:

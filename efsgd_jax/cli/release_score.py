@@ -44,4 +44,9 @@ def main(argv: Sequence[str]) -> None:
         f"epsilon spent  {format_epsilon(p['epsilon'])} at delta {p['delta']:g}, "
         f"of which training {format_epsilon(p['training_epsilon'])}",
     ]
+    if released.charged:
+        lines.append(
+            "What was made before states the epsilon of before: draw images that you hand over again with `efsgd "
+            "sample`, make the page again with `efsgd report --release`, and pack the release again."
+        )
     show(args, {"score": s, "privacy": p, "charged": released.charged}, "\n".join(lines))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from efsgd_jax.cli.parser import PREFIX, Parser, program, read_config, show, split_overrides
-from efsgd_jax.config_keys import explain
+from efsgd_jax.config_keys import explain, explain_all
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.runs.fit import fit
@@ -39,14 +39,20 @@ def make_parser() -> Parser:
 def _keys(text: str, rest: Sequence[str], overrides: Sequence[str]) -> str:
     """The text that ``--help=TEXT`` prints: the keys that contain TEXT, for the method that the other flags configure.
 
+    Without such flags, it has the keys of all methods.
+
     Raises:
       UserError: no key contains the text.
     """
     paths = [a.removeprefix("--config=") for a in rest if a.startswith("--config=")]
-    config = read_config(paths[0] if paths else None, overrides)
-    found = explain(config, text.removeprefix(PREFIX))
+    text = text.removeprefix(PREFIX)
+    if not paths and not overrides:
+        found, of = explain_all(text), "any method"
+    else:
+        config = read_config(paths[0] if paths else None, overrides)
+        found, of = explain(config, text), config.method.name
     if not found:
-        raise UserError(f"no config key of {config.method.name} contains {text!r}; --help=. lists all")
+        raise UserError(f"no config key of {of} contains {text!r}; --help=. lists all")
     return found
 
 

@@ -136,7 +136,7 @@ def evaluate_samples(
     fake = read_samples(samples, data, samples_range, labelled=labelled)
     count = _number_of_images(len(fake.labels), protocol, data)
     plan = _plan(data, count, metrics, classifiers, classifier_seeds, protocol, inception)
-    return _remarked(score_images(fake, data, plan, progress=progress), protocol, data, fake, None)
+    return _remarked(score_images(fake, data, plan, progress=progress), protocol, data, fake, None, of_run=False)
 
 
 def _check(
@@ -196,14 +196,16 @@ def _plan(
     return Plan(metrics, classifiers, seeds, num_images, MAX_SYNTHETIC, network)
 
 
-def _remarked(scores: Scores, protocol: str | None, data: Dataset, fake: Samples, delta: float | None) -> Scores:
+def _remarked(
+    scores: Scores, protocol: str | None, data: Dataset, fake: Samples, delta: float | None, *, of_run: bool = True
+) -> Scores:
     """The scores with what is grossly wrong with the images ``fake`` and, if there is a protocol, its name and remarks;
-    for ``delta`` see ``protocol_lines``."""
+    for ``delta`` and ``of_run`` see ``protocol_lines``."""
     wrong = gross_differences(scores, data, fake.images, fake.labels)
     if not protocol:
         return scores._replace(remarks=tuple(wrong))
     p = PROTOCOLS[protocol]
-    remarks = protocol_lines(p, delta, len(data.train_labels), scores.num_images)
+    remarks = protocol_lines(p, delta, len(data.train_labels), scores.num_images, of_run=of_run)
     if p.averaged:
         accuracies = [100 * u.accuracy for u in scores.gen2real.values()]
         remarks.insert(0, f"gen2real, its classifiers' mean: {np.mean(accuracies):.1f} ± {np.std(accuracies):.1f}")
@@ -233,4 +235,8 @@ def _filed(path: Path, scores: Scores, of_generator: dict[str, Any]) -> dict[str
             stacklevel=3,
         )
     kept = {k: v for k, v in earlier.items() if k != "remarks"} if same else {}
-    return {**kept, **made, **to_json(scores), **({"protocols": protocols} if protocols else {})}
+    new = to_json(scores)
+    for kind in ("gen2real", "real2gen", "fidelity"):  # other classifiers and networks keep their scores
+        if kept.get(kind):
+            new[kind] = {**kept[kind], **new.get(kind, {})}
+    return {**kept, **made, **new, **({"protocols": protocols} if protocols else {})}

@@ -86,10 +86,13 @@ def calibrate_noise_multiplier(
 
 
 def _check_target(target_epsilon: float) -> None:
+    if not target_epsilon > 0:
+        raise UserError(f"epsilon is {target_epsilon:g}; it is a number above 0")
     if target_epsilon > MAX_EPSILON:
         raise UserError(
             f"epsilon is {target_epsilon:g}: no noise is solved for above {MAX_EPSILON:g}, where nothing is "
-            "promised any more; lower the epsilon, or use epsilon=inf, which is without noise and says so"
+            "promised any more; lower the epsilon. Training without noise is privacy.epsilon=inf in a configuration, "
+            "and noise_multiplier=0 of a mechanism: both say that nothing is promised"
         )
 
 
@@ -170,8 +173,8 @@ def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: 
       delta: the delta of the guarantee, in (0, 1).
 
     Raises:
-      UserError: delta is not between 0 and 1, the target is not reachable (see ``calibrate_noise_multiplier``), or
-        batches of ``local`` feedback overflow too often for it.
+      UserError: delta is not between 0 and 1, there is no step, the target is not above 0 or not reachable (see
+        ``calibrate_noise_multiplier``), or batches of ``local`` feedback overflow too often for it.
 
     Examples:
       >>> from efsgd_jax.privacy import FullBatchMechanism
@@ -181,6 +184,8 @@ def calibrate_mechanism(mechanism: M, steps: int, target_epsilon: float, delta: 
     """
     check_delta(delta)
     steps = whole_number(steps)
+    if steps == 0:
+        raise UserError("the number of steps is 0; without a step there is no noise to solve for")
     whole_delta, delta = delta, delta * (1 - mechanism.overflow_share)
     relation = mechanism.neighbouring_relation
 

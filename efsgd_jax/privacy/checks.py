@@ -31,6 +31,14 @@ def whole_number(steps: float) -> int:
     return int(steps)
 
 
+def check_probability(q: float) -> None:
+    """Raises ``ValueError`` for a sampling probability that is not above 0 and at most 1."""
+    if not 0 < q <= 1:
+        raise ValueError(
+            f"sampling_probability is {q:g}; it is above 0 and at most 1: the expected batch size divided by N."
+        )
+
+
 def check_clip_norm(l2_norm_clip: Any, outer_l2_norm_clip: Any = None) -> None:
     """Raises ``ValueError`` for a clip norm that is not a scalar, or that is known to be negative or NaN.
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import jax
 
+from efsgd_jax.privacy.checks import check_probability
 from efsgd_jax.privacy.clipped_sum import ClippedSum
 from efsgd_jax.privacy.feedback_options import FeedbackMode, check_per_example, check_whole
 
@@ -14,10 +15,7 @@ if TYPE_CHECKING:
 def check_mechanism(mechanism: "DpSgdMechanism") -> None:
     """Raises ``ValueError`` for options that are out of range, which would be noticed late or not at all."""
     m, q = mechanism, mechanism.sampling_probability
-    if not 0 < q <= 1:
-        raise ValueError(
-            f"sampling_probability is {q:g}; it is above 0 and at most 1: the expected batch size divided by N."
-        )
+    check_probability(q)
     if m.dataset_size < 1 or m.capacity < 1:
         raise ValueError(f"dataset_size is {m.dataset_size} and capacity {m.capacity}; both are at least 1.")
     if not m.noise_multiplier >= 0:

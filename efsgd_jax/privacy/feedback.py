@@ -125,7 +125,8 @@ def error_feedback_aggregate(
       ValueError: averaged gradients, statistics of a batch among the parameters, a mask of another length or together
         with a ``ClippedSum``, a clip norm that is not positive, infinite clipping with noise, an option of another
         mode, ``local`` with another sampling or without ``indices``; a ``ClippedSum`` that was clipped to another norm
-        or changed by a transform in between; parameters that ``optax.masked`` or ``optax.multi_transform`` hides; a
+        or all of whose arrays were changed by a transform in between; parameters that ``optax.masked`` or
+        ``optax.multi_transform`` hides; a
         state that was used before. If a clip norm is known only when the program runs, and that of the ``ClippedSum``
         is above the transform's, the noise and thus the update are NaN.
 

@@ -180,6 +180,11 @@ def check_per_example(updates: PyTree, params: PyTree | None, like: PyTree) -> N
       like: ``ErrorFeedbackState.like``, the shapes that ``init`` recorded; it is used if ``params`` is None.
     """
     shapes = _shapes(params, like)
+    if shapes is not None and len(shapes) != len(jax.tree.leaves(updates)):
+        raise ValueError(
+            f"there are gradients of {len(jax.tree.leaves(updates))} leaves and {len(shapes)} parameters: the "
+            "transform is for all parameters it was initialised with. To train some of them, initialise it with these."
+        )
     for (path, g), shape in zip(_with_paths(updates), shapes or [], strict=shapes is not None):
         if jnp.shape(g)[1:] == shape and jnp.ndim(g) == len(shape) + 1:
             continue

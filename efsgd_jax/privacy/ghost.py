@@ -124,10 +124,10 @@ def _component(component: Component, uses: Sequence[ParamUse], done: _Pass, leav
         (at,) = component.uses
         use, met, cotangents = uses[at], done.met[at], done.cotangents[at]
         # In float32 throughout: the sum of clipped gradients must not be rounded to a leaf's half precision.
-        _, pull = jax.vjp(component.to_weights, own[0].astype(jnp.promote_types(own[0].dtype, jnp.float32)))
+        weight, pull = jax.vjp(component.to_weights, own[0].astype(jnp.promote_types(own[0].dtype, jnp.float32)))
 
         def to_leaf(total: jax.Array) -> tuple[jax.Array, ...]:
-            return pull([total])
+            return pull([total.astype(weight[0].dtype)])  # with jax_enable_x64 the sum is a float64
 
         if is_outer_product(use):
             return _outer_product(use, met, cotangents, done.weights, to_leaf)
@@ -171,7 +171,8 @@ def _outer_product(
             return jnp.where(rows(keep, x), x, jnp.zeros_like(x))
 
         (d,) = cotangents
-        share = wide(kept(d)) * rows(factors[0], d)
+        kept_d = wide(kept(d))
+        share = kept_d * rows(factors[0].astype(kept_d.dtype), d)  # with jax_enable_x64 factors are float64
         numbers = [kept(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in met]
         some = functools.partial(outer_product_sum, use, weights=weights)
         return to_leaf(sum_in_blocks(lambda block: some(*block), (numbers, [share])))

@@ -135,7 +135,7 @@ class UsedOnce:
     """Detects a key object that is used a second time, as when two updates are computed from the same state.
 
     It compares Python objects. It therefore detects reuse in eager calls and within one traced function, but not in two
-    calls of the same compiled function; ``jax.config.update("jax_debug_key_reuse", True)`` detects those.
+    calls of the same compiled function.
     """
 
     def __init__(self) -> None:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from scipy import stats
 
+from efsgd_jax.privacy.checks import check_probability
+
 
 def sample_capacity(
     dataset_size: int, sampling_probability: float, *, multiple_of: int = 1, overflow_probability: float | None = None
@@ -18,15 +20,19 @@ def sample_capacity(
 
     Args:
       dataset_size: N.
-      sampling_probability: q.
+      sampling_probability: q in (0, 1].
       multiple_of: the number of which the result is a multiple, such as the number of devices.
       overflow_probability: if given, the result is so large that a batch exceeds it with at most this probability.
         With ``local`` feedback it is 1e-25, since its event does not include truncation.
+
+    Raises:
+      ValueError: q is not in (0, 1].
 
     Examples:
       >>> 512 < sample_capacity(60_000, 512 / 60_000) < 700
       True
     """
+    check_probability(sampling_probability)
     mean = dataset_size * sampling_probability
     bound = math.ceil(mean + 6 * math.sqrt(mean * (1 - sampling_probability))) + 1
     if overflow_probability is not None:
@@ -51,6 +57,9 @@ def poisson_batch(
       ``(indices, mask)``: int32 ``[capacity]`` in ``0..N-1`` and bool ``[capacity]``, False on padding. If more
       than ``capacity`` examples were sampled, a uniformly random subset of them is kept.
 
+    Raises:
+      ValueError: q is not in (0, 1].
+
     Formal guarantees:
       Participation is independent across examples with probability ``floor(q * 2^32) / 2^32 <= q`` (32 random
       bits against a threshold; float32 uniforms would round q by up to 1e-7). With truncation it is the
@@ -64,6 +73,7 @@ def poisson_batch(
       >>> rows.shape, bool(60 < mask.sum() < 140)
       ((160,), True)
     """
+    check_probability(sampling_probability)
     bits = jax.random.bits(key, (dataset_size,), jnp.uint32)
     # The examples with the `capacity` smallest values. If the values of more examples are below the threshold, these
     # are a uniformly random subset of them.

@@ -35,10 +35,11 @@ def examine(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
       options: arguments of ``load_dataset``, and ``name`` for a source other than the one that the path looks like.
 
     Returns:
-      JSON values: ``source``, ``own_size`` (as text, before resizing), ``facts`` (see ``facts_of``), ``warnings`` of
-      the reader, ``config`` (the recommended one, the command, and why), ``likely`` (for each epsilon, points of
-      accuracy that noise costs, whether that was measured, and a sentence), ``curve`` (the data of that measurement),
-      ``minutes`` and ``public``. All of it is private, except ``public``, which lists what a run will publish.
+      JSON values: ``source``, ``own_size`` (as text, before resizing; "any size" if one was asked for), ``facts`` (see
+      ``facts_of``), ``warnings`` of the reader, ``config`` (the recommended one, the command, and why), ``likely`` (for
+      each epsilon, points of accuracy that noise costs, whether that was measured, and a sentence), ``curve`` (the data
+      of that measurement), ``minutes`` and ``public``. All of it is private, except ``public``, which lists what a run
+      will publish.
 
     Raises:
       UserError: the images cannot be read.
@@ -82,16 +83,15 @@ def examine(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
 def _load(name: str, path: str | Path, options: dict[str, Any]) -> tuple[Any, dict[str, Any], str]:
     """Loads the data; images of different or large sizes are brought to ``DEFAULT_SIZE``. Also their own size."""
     own = "different sizes"
+    if "image_size" in options:
+        return load_dataset(name, path=path, **options), options, "any size"
     try:
-        if "image_size" in options or name in ("npz", "idx", "celeba"):
-            data = load_dataset(name, path=path, **options)
-            return data, options, f"{data.spec.image_size}x{data.spec.image_size}"
         data = load_dataset(name, path=path, **options)
         own = f"{data.spec.image_size}x{data.spec.image_size}"
-        if data.spec.image_size <= DEFAULT_SIZE:
+        if data.spec.image_size <= DEFAULT_SIZE or name in ("npz", "idx", "celeba"):
             return data, options, own
     except UserError as error:
-        if "image_size" in options or "--config.data.image_size" not in str(error):
+        if "--config.data.image_size" not in str(error):
             raise
     sized = {**options, "image_size": DEFAULT_SIZE}
     return load_dataset(name, path=path, **sized), sized, own
@@ -135,7 +135,8 @@ def _likely(epsilon: float, records: int, classes: int, unit: str, curve: str) -
     elif measured:
         sentence = f"noise is likely to cost about {loss:.0f} points of a classifier's accuracy"
     else:
-        sentence = f"noise is likely to cost {'at least' if loss > 5 else 'at most'} {loss:.0f} points of accuracy"
+        more = "more noise than was measured; where it was most" if loss > 5 else "less noise than was measured; there"
+        sentence = f"{more}, it cost {loss:.0f} points of accuracy"
     return {"accuracy_lost": round(loss, 1), "measured": measured, "says": sentence}
 
 

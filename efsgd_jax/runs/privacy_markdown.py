@@ -70,6 +70,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         lines += [
             f"- {format_epsilon(query['epsilon'])} of epsilon: the score {query['name']}, "
             "a count with discrete Laplace noise"
+            + (f", of {query['num_test']} test images, a number that is public" if "num_test" in query else "")
             for query in report["queries"]
         ]
     lines += [""] if "accountings" in report or "queries" in report else []

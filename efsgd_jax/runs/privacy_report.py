@@ -133,7 +133,7 @@ def with_queries(
 
     Args:
       training: the report of the training alone.
-      queries: the queries, at least one, each with its ``name`` and ``epsilon``.
+      queries: the queries, at least one, each with its ``name``, its ``epsilon`` and, once it has one, its ``score``.
       target_epsilon: the epsilon that training and queries may spend together.
     """
     charged = [q["epsilon"] for q in queries]
@@ -144,9 +144,16 @@ def with_queries(
         "epsilon_by_rdp_without_truncation": _number(after_queries(by_rdp, charged)),
         "target_epsilon": target_epsilon,
         "training_epsilon": training["epsilon"],
-        "queries": [{"name": q["name"], "epsilon": q["epsilon"]} for q in queries],
+        "queries": [_listed(q) for q in queries],
         "caveats": [*QUERY_CAVEATS, *(c for c in training["caveats"] if not c.startswith(UNCOVERED_SCORES))],
     }
+
+
+def _listed(query: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report says of a query; once it has a value, also the number of test images, which is public."""
+    score = query.get("score")
+    tested = {"num_test": score["num_test"]} if score else {}
+    return {"name": query["name"], "epsilon": query["epsilon"], **tested}
 
 
 def _number(x: float) -> float | str:

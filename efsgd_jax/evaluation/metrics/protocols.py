@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 LAST_STEP = "the generator after its last step"
+FROM_FILE = "images from a file, whatever generator made them"
 
 
 class Delta(NamedTuple):
@@ -28,7 +29,7 @@ class Protocol(NamedTuple):
         trains on the whole real training split.
       paper: the paper.
       delta: the delta of the paper's epsilons.
-      selection: which generator, and which epoch of a classifier, is scored, and on which images it was chosen.
+      selection: which epoch of a classifier is scored, and on which images it was chosen.
       deviations: how the evaluation here differs from the paper's.
       real2gen: whether the paper reports real2gen.
       averaged: whether the paper reports the mean and standard deviation of gen2real accuracy over its classifiers.
@@ -58,7 +59,7 @@ PROTOCOLS = {
         classifiers=("mlp", "cnn"),
         paper="Chen et al., Private Image Generation With Dual-Purpose Auxiliary Classifier, CVPR 2023",
         delta=Delta("", lambda n: 1e-5),
-        selection=f"{LAST_STEP}, each classifier after its last step; neither is chosen by its score on any images",
+        selection="each classifier after its last step, which is not chosen by its score on any images",
         deviations=(
             "CNN: this library's, 2,000 steps of Adam; GS-WGAN's code: LeNet, 50 epochs of SGD",
             "MLP: scikit-learn's, at most 100 epochs; GS-WGAN's code: 200",
@@ -75,7 +76,7 @@ PROTOCOLS = {
         classifiers=("dpdm_logistic_regression", "dpdm_mlp", "dpdm_cnn"),
         paper="Dockhorn et al., Differentially Private Diffusion Models, arXiv 2210.09929",
         delta=Delta("", lambda n: 1e-5),
-        selection=f"{LAST_STEP}, each classifier after its best epoch on a held-out tenth of the synthetic images",
+        selection="each classifier after its best epoch on a held-out tenth of the synthetic images",
         deviations=(
             "60,000 images and a tenth held out are this library's choice; the code takes two folders of any size",
             "batches are drawn anew in each epoch and are all full, biases start at 0",
@@ -90,7 +91,7 @@ PROTOCOLS = {
         classifiers=("dpimagebench_resnet", "dpimagebench_wrn", "dpimagebench_resnext"),
         paper="Gong et al., DPImageBench, arXiv 2503.14681",
         delta=Delta("1/(N ln N)", lambda n: 1 / (n * math.log(n))),
-        selection=f"{LAST_STEP}, each classifier after its best epoch on a held-out twelfth of the synthetic images "
+        selection="each classifier after its best epoch on a held-out twelfth of the synthetic images "
         "(the benchmark's synthetic validation; its noisy validation on real images is not offered)",
         deviations=(
             "CIFAR data sets have other networks in the benchmark, and 200 epochs of SGD",
@@ -104,7 +105,9 @@ PROTOCOLS = {
 }
 
 
-def protocol_lines(protocol: Protocol, delta: float | None, num_real: int, num_images: int) -> list[str]:
+def protocol_lines(
+    protocol: Protocol, delta: float | None, num_real: int, num_images: int, *, of_run: bool = True
+) -> list[str]:
     """The remarks that are printed with scores of a protocol: its paper, and how these scores differ from the paper's.
 
     Args:
@@ -112,8 +115,9 @@ def protocol_lines(protocol: Protocol, delta: float | None, num_real: int, num_i
       delta: the run's delta; None for images whose privacy is not known, or of a run without a guarantee.
       num_real: number of images that the generator was trained on.
       num_images: number of synthetic images that were scored.
+      of_run: whether a run of this library generated the images, so that its generator is known.
     """
-    lines = [f"after {protocol.paper}", f"scored: {protocol.selection}"]
+    lines = [f"after {protocol.paper}", f"scored: {LAST_STEP if of_run else FROM_FILE}; {protocol.selection}"]
     lines += [f"differs: {text}" for text in protocol.deviations]
     if num_images != protocol.num_images:
         lines.append(f"NOT the protocol's {protocol.num_images} images: do not compare")
