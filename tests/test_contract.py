@@ -59,6 +59,22 @@ class TestDistilledSet(SynthesizerContract):
     changes: ClassVar = {"method": {"images_per_class": 2, "networks": 2, "width": 4, "matching_steps": 3}}
 
 
+class TestPearl(SynthesizerContract):
+    method = "pearl"
+    changes: ClassVar = {"method": {"frequencies": 6, "matching_steps": 3, "images_per_step": 6, "width": 4}}
+
+
+class TestPearlFromAMixture(SynthesizerContract):
+    """The mixture's phases before the release, and the network that corrects its images."""
+
+    method = "pearl"
+    plants = QUICK
+    changes: ClassVar = {
+        "method": TestGaussianMixture.changes["method"]
+        | {"start": "mixture", "frequencies": 6, "matching_steps": 3, "images_per_step": 6, "width": 4, "blocks": 1}
+    }
+
+
 class TestPrivateDiffusion(SynthesizerContract):
     method = "private_diffusion"
     plants = QUICK

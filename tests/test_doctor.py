@@ -14,7 +14,7 @@ from efsgd_jax.cli.train import main as train
 from efsgd_jax.data.guess_source import guess_source
 from efsgd_jax.errors import UserError
 from efsgd_jax.runs.doctor import examine
-from efsgd_jax.runs.likely import CURVES, likely_loss
+from efsgd_jax.runs.likely import CURVES, likely_loss, noise_beyond
 
 
 def pictures(root, per_class=60, size=16, colour=True, dark=False, level=""):
@@ -146,4 +146,7 @@ def test_the_curve_is_the_measured_one():
     assert likely_loss(3.0, 6_382, 2, "folder_cells")[0] > 25
     assert likely_loss(1.0, 54_000, 10)[0] == pytest.approx(86.9 - 81.0)
     assert likely_loss(0.001, 54_000, 10) == (pytest.approx(86.9 - 74.6), False)
+    assert noise_beyond(3.0, 6_382, 2, "folder_cells") == pytest.approx(1.1, abs=0.01)
+    assert noise_beyond(1.0, 6_382, 2, "folder_cells") == pytest.approx(3.3, abs=0.01)
+    assert noise_beyond(20.0, 54_000, 10) == 0.5
     assert likely_loss(3.0, 5_400, 10)[0] > likely_loss(3.0, 54_000, 10)[0]

@@ -13,7 +13,7 @@ from efsgd_jax.data import load_dataset
 from efsgd_jax.data.facts import facts_of
 from efsgd_jax.data.guess_source import guess_source
 from efsgd_jax.errors import UserError
-from efsgd_jax.runs.likely import CURVES, likely_loss
+from efsgd_jax.runs.likely import CURVES, likely_loss, noise_beyond
 
 EPSILONS = (1.0, 3.0, 10.0)
 # The epsilon in the command that is printed.
@@ -135,8 +135,9 @@ def _likely(epsilon: float, records: int, classes: int, unit: str, curve: str) -
     elif measured:
         sentence = f"noise is likely to cost about {loss:.0f} points of a classifier's accuracy"
     else:
-        more = "more noise than was measured; where it was most" if loss > 5 else "less noise than was measured; there"
-        sentence = f"{more}, it cost {loss:.0f} points of accuracy"
+        ratio = noise_beyond(epsilon, records, classes, curve)
+        much = f"{ratio:.2g} times as much noise as the most" if ratio > 1 else f"{ratio:.2g} times the least noise"
+        sentence = f"{much} that was measured, which cost {loss:.0f} points of accuracy"
     return {"accuracy_lost": round(loss, 1), "measured": measured, "says": sentence}
 
 

@@ -77,3 +77,15 @@ def likely_loss(epsilon: float, records: int, classes: int, curve: str = "clothe
     losses = [accuracy[math.inf] - accuracy[e] for e in known]
     loss = float(np.interp(math.log(at), np.log(known), losses))
     return loss, known[0] <= at <= known[-1]
+
+
+def noise_beyond(epsilon: float, records: int, classes: int, curve: str = "clothes") -> float:
+    """The noise relative to the most that the curve was measured with, or, below 1, to the least; 1 in between.
+
+    Examples:
+      >>> round(noise_beyond(0.1, records=54_000, classes=10), 1), noise_beyond(1.0, records=54_000, classes=10)
+      (2.0, 1.0)
+    """
+    known = [e for e in CURVES[curve].accuracy if e < math.inf]
+    at = equivalent_epsilon(epsilon, records, classes, curve)
+    return max(min(known) / at, 1.0) * min(max(known) / at, 1.0)
