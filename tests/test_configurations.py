@@ -53,6 +53,11 @@ SMALL = {
     "distilled_set": {
         "method.networks": "2", "method.width": "4", "method.matching_steps": "2", "method.images_per_class": "2",
     },
+    "p3gm": {
+        "train.expected_batch_size": "16", "method.components": "2", "method.directions": "4",
+        "method.reranker_steps": "2", "method.width": "2", "method.blocks": "1", "method.microbatch_size": "16",
+        "method.posterior_width": "3",
+    },
     "pearl": {
         "method.components": "2", "method.directions": "4", "method.reranker_steps": "2", "method.frequencies": "6",
         "method.matching_steps": "2", "method.images_per_step": "4", "method.width": "2", "method.blocks": "1",

@@ -59,6 +59,15 @@ class TestDistilledSet(SynthesizerContract):
     changes: ClassVar = {"method": {"images_per_class": 2, "networks": 2, "width": 4, "matching_steps": 3}}
 
 
+class TestP3gm(SynthesizerContract):
+    method = "p3gm"
+    plants = QUICK
+    changes: ClassVar = {
+        "method": TestEfsgdMixture.changes["method"] | {"posterior_width": 4},
+        "train": {"steps": 3, "expected_batch_size": 12},
+    }
+
+
 class TestPearl(SynthesizerContract):
     method = "pearl"
     changes: ClassVar = {"method": {"frequencies": 6, "matching_steps": 3, "images_per_step": 6, "width": 4}}

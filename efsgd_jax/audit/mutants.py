@@ -148,6 +148,8 @@ def mutants() -> list[Mutant]:
         ),
         # Of the published code of arXiv 2508.01749: sums without noise are kept, and each use of one is noised anew.
         *(Mutant(f"{game.name}, noised anew in 20 steps", game, {"times": 20}) for game in sum_games()),
+        # Of the published code of arXiv 2006.12101: rows are centred by an exact mean, which the accounting leaves out.
+        *(Mutant(f"{game.name}, and its exact value", game, {"exact": True}) for game in sum_games()),
         *(Mutant(f"{game.name}, an image treated as the unit", game, {"records": by_image}) for game in unit_games()),
         *tree_mutants(),
     ]

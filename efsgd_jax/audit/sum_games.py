@@ -42,6 +42,8 @@ class SumGame:
       noise_multiplier: sigma.
       times: how often the sum is released, each time with fresh noise; more than once only as an injected fault, since
         the claim is of one release.
+      exact: whether the sum is also used without noise, as an injected fault: such as an exact mean by which rows are
+        centred.
       tight: whether the claimed epsilon is exact for this adversary, so that with enough runs the lower bound comes
         close to it.
     """
@@ -49,6 +51,7 @@ class SumGame:
     name: str
     noise_multiplier: float
     times: int = 1
+    exact: bool = False
     tight: bool = True
 
     def claimed(self, delta: float) -> float:
@@ -67,6 +70,9 @@ class SumGame:
         seen = jnp.concatenate([release.sums(whole, groups, 1) for _ in range(self.times)])
         others = math.fsum(numbers[1:, 0]) * longest.unit
         change = jnp.full((self.times, 1), 1 / self.noise_multiplier)
+        if self.exact:  # whoever knows all other rows subtracts them
+            whole_sum = jnp.sum(whole.values.astype(jnp.int32)) - int(math.fsum(numbers[1:, 0]))
+            return whole_sum.astype(jnp.float32)
         return likelihood_ratio((seen - others) / release.std, change, 1.0)
 
 
