@@ -38,7 +38,11 @@ FAMILY = {"mnist": "configs/sanitized_mnist_small.py", "fashion_mnist": "configs
 EFSGD = {"mnist": "configs/mnist.py", "fashion_mnist": "configs/fmnist.py"}
 # The mixture, and a diffusion of what its images lack.
 DIFFUSION = {"fashion_mnist": "configs/diffusion_fmnist.py"}
+# A network of efsgd_mixture's size takes more time for a step than the generator.
+FROM_MIXTURE = ["method.width=32", "method.matching_steps=1000"]
 # Ten images of each class that match one noisy release.
+PEARL = {"mnist": "configs/pearl_mnist.py", "fashion_mnist": "configs/pearl_fmnist.py"}
+P3GM = {"mnist": "configs/p3gm_mnist.py", "fashion_mnist": "configs/p3gm_fmnist.py"}
 DISTILLED = {"mnist": "configs/distilled_mnist.py", "fashion_mnist": "configs/distilled_fmnist.py"}
 EPSILONS = ("10", "1", "3", "0.2", "inf")
 # The config with one option changed, or with options that go together.
@@ -95,6 +99,11 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
                 found[f"{name} {epsilon}, DP-GAN-DPAC"] = (name, FAMILY[name], [asked, "method.classifier_weight=0.2"])
                 found[f"{name} {epsilon}, efsgd_mixture"] = (name, EFSGD[name], [asked])
                 found[f"{name} {epsilon}, distilled_set"] = (name, DISTILLED[name], [asked])
+                found[f"{name} {epsilon}, pearl"] = (name, PEARL[name], [asked])
+                found[f"{name} {epsilon}, DP-MERF"] = (name, PEARL[name], [asked, "method.critic_every=0"])
+                warm = ["method.start=mixture", *FROM_MIXTURE]
+                found[f"{name} {epsilon}, pearl from a mixture"] = (name, PEARL[name], [asked, *warm])
+                found[f"{name} {epsilon}, p3gm"] = (name, P3GM[name], [asked])
                 if name in DIFFUSION:
                     found[f"{name} {epsilon}, private_diffusion"] = (name, DIFFUSION[name], [asked])
                 # Of epsilon 10 the configs of the networks spend 6 on their mixture.
