@@ -17,8 +17,9 @@ those of the keys that all methods share:
 
 {links}
 
-In a terminal, `efsgd train --help=TEXT` explains the keys whose name contains TEXT. The following table has all keys
-with their defaults for each method; a cell is empty where the method does not have the key.
+In a terminal, `efsgd train --help=TEXT` explains the keys whose name contains TEXT. The following table has the
+keys that several methods have, unless all have them alike, with the defaults of each method; a cell is empty where the
+method does not have the key.
 
 {table}
 """
@@ -27,7 +28,7 @@ METHOD = """# Config keys of `{method}`
 {made}
 
 `--config.KEY=VALUE` changes a key, and `--config.method.name={method}` chooses this method; see
-[configs](../configs.md). Ranges hold for the default values of other keys. The defaults of all methods are
+[configs](../configs.md). Ranges hold for the default values of other keys. The defaults of the methods are
 [side by side](../config_keys.md). Keys that all methods share have [a page of their own](common.md).
 
 {tables}
@@ -37,7 +38,7 @@ COMMON = """# Config keys of all methods
 {made}
 
 `--config.KEY=VALUE` changes a key; see [configs](../configs.md). Every method has these keys, with the same default and
-meaning. The other keys of a method are on its own page; the defaults of all methods are
+meaning. The other keys of a method are on its own page; the defaults of the methods are
 [side by side](../config_keys.md).
 
 {tables}
@@ -88,8 +89,9 @@ def index_page(keys: dict[str, list[Key]]) -> str:
     defaults = {method: {key.name: shown(key.default) for key in found} for method, found in keys.items()}
     names = sorted(dict.fromkeys(name for found in defaults.values() for name in found), key=group_of)
     rows = [(f"`{name}`", *(found.get(name, "") for found in defaults.values())) for name in names]
+    several = [row for row in rows if sum(map(bool, row[1:])) > 1 and len(set(row[1:])) > 1]
     links = "\n".join(f"- [`{method}`](config_keys/{method}.md)" for method in keys)
-    return INDEX.format(made=MADE, links=links, table=as_table(("key", *(f"`{method}`" for method in keys)), *rows))
+    return INDEX.format(made=MADE, links=links, table=as_table(("key", *(f"`{method}`" for method in keys)), *several))
 
 
 def pages() -> dict[str, str]:

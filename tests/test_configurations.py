@@ -53,6 +53,7 @@ SMALL = {
     "distilled_set": {
         "method.networks": "2", "method.width": "4", "method.matching_steps": "2", "method.images_per_class": "2",
     },
+    "born_machine": {"train.expected_batch_size": "16", "method.bond": "2", "method.microbatch_size": "16"},
     "p3gm": {
         "train.expected_batch_size": "16", "method.components": "2", "method.directions": "4",
         "method.reranker_steps": "2", "method.width": "2", "method.blocks": "1", "method.microbatch_size": "16",

@@ -59,6 +59,15 @@ class TestDistilledSet(SynthesizerContract):
     changes: ClassVar = {"method": {"images_per_class": 2, "networks": 2, "width": 4, "matching_steps": 3}}
 
 
+class TestBornMachine(SynthesizerContract):
+    method = "born_machine"
+    plants = QUICK
+    changes: ClassVar = {
+        "method": {"bond": 2, "microbatch_size": None},
+        "train": {"steps": 3, "expected_batch_size": 12},
+    }
+
+
 class TestP3gm(SynthesizerContract):
     method = "p3gm"
     plants = QUICK

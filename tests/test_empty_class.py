@@ -28,6 +28,7 @@ SMALL = {
     "distilled_set": {
         "method": {"images_per_class": 2, "networks": 2, "width": 4, "matching_steps": 3},
     },
+    "born_machine": {"method": {"bond": 2}, "train": {"steps": 3, "expected_batch_size": 16}},
     "p3gm": {
         "method": {"components": 2, "directions": 4, "cluster_steps": 1, "candidates": 2, "reranker_steps": 4,
                    "width": 4, "blocks": 1, "posterior_width": 4},

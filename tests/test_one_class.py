@@ -69,6 +69,7 @@ SMALL = {
     "gaussian_mixture": {"components": 2, "directions": 8, "reranker_steps": 2},
     "efsgd_mixture": {"components": 2, "directions": 8, "reranker_steps": 2, "width": 8, "blocks": 1},
     "private_diffusion": {"components": 2, "directions": 8, "reranker_steps": 2, "width": 8, "blocks": 1},
+    "born_machine": {"bond": 2},
     "p3gm": {"components": 2, "directions": 8, "reranker_steps": 2, "width": 8, "blocks": 1},
     "pearl": {"frequencies": 20, "matching_steps": 3, "images_per_step": 8, "width": 4},
     "distilled_set": {"images_per_class": 2, "networks": 2, "width": 4, "matching_steps": 3},

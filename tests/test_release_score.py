@@ -142,8 +142,9 @@ def test_a_score_is_released_and_charged(run, tmp_path, capsys, no_grid):
     report, released = read(run / "release/privacy.json"), read(run / "release/scores.json")
     assert report["training_epsilon"] == training["epsilon"]
     assert report["epsilon"] == pytest.approx(training["epsilon"] + 2)
-    assert report["queries"] == [{"name": NAME, "epsilon": 2.0, "num_test": 375}]
-    assert report["caveats"][0].endswith("except those released through noisy queries, listed above.")
+    (query,) = report["queries"]
+    assert {**query, "accuracy": 0} == {"name": NAME, "epsilon": 2.0, "num_test": 375, "accuracy": 0}
+    assert report["caveats"][0].endswith("except those released through noisy queries, which this report lists.")
     text = (run / "release/PRIVACY.md").read_text()
     assert text.startswith(f"# ({format_epsilon(report['epsilon'])}, 1e-05)-differential privacy")
     assert f"- 2 of epsilon: the score {NAME}" in text
@@ -152,9 +153,11 @@ def test_a_score_is_released_and_charged(run, tmp_path, capsys, no_grid):
     assert quoted.startswith(
         "The model that generated the images, and the scores that were released with noise, have ("
     )
-    assert "except those that were released with noise" in quoted
+    assert "except those that were released with noise, which the report lists" in quoted
     assert "was used for training or testing" in quoted
     (score,) = released["scores"]
+    assert query["accuracy"] == score["accuracy"]
+    assert f"{NAME} = {100 * score['accuracy']:.1f}%" in text
     exact = read(run / "private/scores.json")["gen2real"]["logistic_regression"]["accuracy"]
     assert score["accuracy"] == pytest.approx(exact, abs=20 / 2 / 375)  # false alarm: e^-20
     assert score["interval_95"][0] < score["accuracy"] < score["interval_95"][1]

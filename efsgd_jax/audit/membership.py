@@ -1,15 +1,20 @@
 """Black-box membership inference: are the released images nearer to training images than to test images?"""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from efsgd_jax.audit.bounds import area_under_curve, one_run_lower_bound, true_positive_rate
 from efsgd_jax.files import read_json
 from efsgd_jax.runs.finished import finished_run
+from efsgd_jax.runs.released import released_generator
 from efsgd_jax.runs.sampling import sample
+from efsgd_jax.runs.workdir import Workdir
 
 # Largest number of images, of the training split, of the test split and generated, that the attack compares.
 MAX_IMAGES = 10_000
@@ -79,12 +84,12 @@ def audit_release(workdir: str | Path, *, seed: int = 0) -> Membership:
       the bound has no meaning.
     """
     directory, data = finished_run(workdir)
-    fake = sample(workdir, min(len(data.train_labels), MAX_IMAGES), seed=seed)
     n = min(len(data.train_labels), len(data.test_labels), MAX_IMAGES)
     rng = np.random.default_rng(seed)
     rows = rng.choice(len(data.train_labels), n, replace=False), rng.choice(len(data.test_labels), n, replace=False)
-    members = nearness(data.train_images[rows[0]], data.train_labels[rows[0]], fake.images, fake.labels)
-    others = nearness(data.test_images[rows[1]], data.test_labels[rows[1]], fake.images, fake.labels)
+    score = _score(directory, workdir, min(len(data.train_labels), MAX_IMAGES), seed)
+    members = score(data.train_images[rows[0]], data.train_labels[rows[0]])
+    others = score(data.test_images[rows[1]], data.test_labels[rows[1]])
     report = read_json(directory.privacy_json)
     return Membership(
         float(report["epsilon"]) if report["guarantee"] else float("inf"),
@@ -94,3 +99,20 @@ def audit_release(workdir: str | Path, *, seed: int = 0) -> Membership:
         true_positive_rate(members, others, 0.01),
         n,
     )
+
+
+def _score(
+    directory: Workdir, workdir: str | Path, drawn: int, seed: int
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The attack's score of real images: their likelihood, or else their nearness to drawn ones."""
+    generator = released_generator(directory)
+    if generator.log_likelihood is None:
+        fake = sample(workdir, drawn, seed=seed)
+        return lambda images, labels: nearness(images, labels, fake.images, fake.labels)
+    likelihood = jax.jit(functools.partial(generator.log_likelihood, generator.params))
+
+    def score(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        parts = range(0, len(labels), 500)
+        return np.concatenate([likelihood(images[i : i + 500], labels[i : i + 500]) for i in parts])
+
+    return score

@@ -11,12 +11,14 @@ from efsgd_jax.reports.images import picture
 from efsgd_jax.reports.sections import Mismatch, Section, missing
 from efsgd_jax.reports.tables import Table
 
+# The excess, in standard deviations, above which it is not taken for chance.
+CERTAIN = 4.0
 SPACES = {"pixels": "Pixels", "classifier": "Classifier's features"}
 # Fields of ``Space`` -> their name on the page, and whether they are shares, which are shown in percent.
 MEASURES = {
     "closer_to_train": ("Nearest real image is a training image, %", True),
     "expected_closer_to_train": ("The same for new images, %", True),
-    "copied_share": ("Share of copies that would explain the excess, % (uncertain where z is below 4)", True),
+    "copied_share": ("Share of copies that would explain the excess, % (no number where z is below 4: chance)", True),
     "z": ("Excess in standard deviations (z)", False),
     "z_of_closest": ("The same, near-duplicates only", False),
     "authenticity": ("Authenticity, % (new images: about 50)", True),
@@ -69,13 +71,19 @@ def _measures(spaces: Mapping[str, Any]) -> Table | None:
         return None
     rows = []
     for measure, (name, is_share) in MEASURES.items():
-        values = [space.get(measure) for space in spaces.values()]
+        values = [None if measure == "copied_share" and _by_chance(s) else s.get(measure) for s in spaces.values()]
         if any(value is not None for value in values):
             # If fewer images than expected are closest to a training image, the share of copies is shown as 0.
             least = 0.0 if measure == "copied_share" else -math.inf
             shown = (None if v is None else max(least, 100 * v if is_share else v) for v in values)
             rows.append([name, *(number(v, 3) for v in shown)])
     return Table(["Measure", *(SPACES.get(name, name) for name in spaces)], rows)
+
+
+def _by_chance(space: Mapping[str, Any]) -> bool:
+    """Whether an excess as large as this one is no sign of copies."""
+    z = space.get("z")
+    return z is not None and z < CERTAIN
 
 
 def _pictures(pair: Pair, i: int) -> dict[str, Any]:

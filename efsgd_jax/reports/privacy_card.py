@@ -58,6 +58,7 @@ def privacy_card(privacy: dict[str, Any]) -> Section:
         "guarantee": privacy["guarantee"],
         "reason": privacy["reason_for_no_guarantee"],
         "relation": privacy["neighbouring_relation"],
+        "scored": bool(privacy.get("queries")),
         "epsilon": epsilon,
         "delta": delta,
         "weak_delta": not privacy.get("delta_below_one_over_n", True),

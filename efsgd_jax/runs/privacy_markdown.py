@@ -68,8 +68,9 @@ def to_markdown(report: dict[str, Any]) -> str:
     if "queries" in report:
         lines += [f"- {format_epsilon(report['training_epsilon'])} of epsilon: training"]
         lines += [
-            f"- {format_epsilon(query['epsilon'])} of epsilon: the score {query['name']}, "
-            "a count with discrete Laplace noise"
+            f"- {format_epsilon(query['epsilon'])} of epsilon: the score {query['name']}"
+            + (f" = {100 * query['accuracy']:.1f}%" if "accuracy" in query else "")
+            + ", a count with discrete Laplace noise"
             + (f", of {query['num_test']} test images, a number that is public" if "num_test" in query else "")
             for query in report["queries"]
         ]

@@ -20,7 +20,7 @@ CAVEATS = (
     "the channels and the range of values.",
 )
 QUERY_CAVEATS = (
-    f"{UNCOVERED_SCORES}, except those released through noisy queries, listed above.",
+    f"{UNCOVERED_SCORES}, except those released through noisy queries, which this report lists.",
     "Which scores are released, and for which images, has to be decided without looking at them: a choice by looking "
     "is not covered.",
 )
@@ -150,10 +150,10 @@ def with_queries(
 
 
 def _listed(query: Mapping[str, Any]) -> dict[str, Any]:
-    """What the report says of a query; once it has a value, also the number of test images, which is public."""
+    """What the report says of a query; once it has a value, also this and the public number of test images."""
     score = query.get("score")
-    tested = {"num_test": score["num_test"]} if score else {}
-    return {"name": query["name"], "epsilon": query["epsilon"], **tested}
+    found = {"accuracy": score["accuracy"], "num_test": score["num_test"]} if score else {}
+    return {"name": query["name"], "epsilon": query["epsilon"], **found}
 
 
 def _number(x: float) -> float | str:

@@ -22,12 +22,15 @@ class ReleasedGenerator(NamedTuple):
       params: the released parameters.
       spec: shape of the images and number of classes.
       class_names: names of the classes, in the order of the labels.
+      log_likelihood: ``log_likelihood(params, images, labels)``, if the method has one; see
+        ``Method.make_log_likelihood``.
     """
 
     generate: Callable[[Any, jax.Array, jax.Array], jax.Array]
     params: Any
     spec: ImageSpec
     class_names: tuple[str, ...]
+    log_likelihood: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
 
 
 def released_generator(directory: Workdir) -> ReleasedGenerator:
@@ -43,7 +46,9 @@ def released_generator(directory: Workdir) -> ReleasedGenerator:
     names = tuple(shape["class_names"])
     spec = ImageSpec(shape["image_size"], shape["channels"], len(names))
     method = method_named(settings["name"])
-    generate = method.make_generate(spec, method.read(settings))
+    hp = method.read(settings)
+    generate = method.make_generate(spec, hp)
+    likelihood = method.make_log_likelihood(spec, hp) if method.make_log_likelihood else None
     try:
         params = flax.serialization.msgpack_restore(directory.generator.read_bytes())
         jax.eval_shape(generate, params, jax.random.key(0), jnp.zeros(1, jnp.int32))
@@ -51,4 +56,4 @@ def released_generator(directory: Workdir) -> ReleasedGenerator:
         raise UserError(
             f"cannot read {directory.generator} ({type(error).__name__}); it is damaged or of another configuration"
         ) from error
-    return ReleasedGenerator(generate, params, spec, names)
+    return ReleasedGenerator(generate, params, spec, names, likelihood)

@@ -97,6 +97,8 @@ class Method(NamedTuple):
       memory_hint: the config keys to lower if training runs out of memory.
       make_generator: ``make_generator(spec, hyperparameters)`` returns the Flax module whose parameters are published.
         None if the published model is not a network.
+      make_log_likelihood: ``make_log_likelihood(spec, hyperparameters)`` returns ``f(params, images, labels)``, the
+        log-likelihoods ``[N]`` of images uint8 ``[N, S, S, C]``, by which the audit attacks. None if they are unknown.
       shares_batches: whether several devices can split the batch of a step.
       reads_units: whether the unit may be a group of images, such as those of a person (``privacy.units``).
     """
@@ -110,6 +112,7 @@ class Method(NamedTuple):
     make_generate: Callable[[ImageSpec, Any], Generate]
     memory_hint: str
     make_generator: Callable[[ImageSpec, Any], Any] | None = None
+    make_log_likelihood: Callable[[ImageSpec, Any], Callable[[PyTree, jax.Array, jax.Array], jax.Array]] | None = None
     shares_batches: bool = False
     reads_units: bool = True
 
