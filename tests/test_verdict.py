@@ -76,6 +76,18 @@ def test_use_is_measured_against_a_classifier_of_real_images_where_its_accuracy_
     assert [j.covered for j in section.data["judgements"]] == [True, False, False, False]
 
 
+def test_a_weak_classifier_is_not_set_against_a_cnn_of_real_images():
+    found = scores(0.62)
+    found["fidelity"]["classifier"]["real_accuracy"] = 0.87
+    found["gen2real"] = {"logistic_regression": found["gen2real"].popitem()[1]}
+    verdict, section = words(found)
+    assert verdict["Use"] == ("not known", "")
+    use = next(j for j in section.data["judgements"] if j.what == "Use")
+    assert "--classifiers=cnn compares one kind" in use.sentence
+    found["gen2real"]["cnn"] = found["gen2real"]["logistic_regression"]
+    assert words(found)[0]["Use"] != ("not known", "")
+
+
 def test_variety_by_recall_and_by_images_that_are_alike():
     assert words(scores(recall=0.5))[0]["Variety"] == ("good", "good")
     assert words(scores(recall=0.3))[0]["Variety"] == ("limited", "")

@@ -132,6 +132,12 @@ def _use(scores: Mapping[str, Any], command: str) -> Judgement:
     )
     if real is not None:
         sentence += f" A CNN that was trained on the real ones is right for {percent(real)}%."
+        if classifier != "cnn" and way < USEFUL:
+            word, tone = "not known", ""
+            sentence += (
+                " These are two kinds of classifier, and the first may be unable to show more even of real images; "
+                "`efsgd evaluate` with --classifiers=cnn compares one kind."
+            )
     n = best.get("num_test")
     if n and n < FEW_TEST_IMAGES:
         low, high = interval(best["accuracy"], n)
