@@ -42,8 +42,8 @@ class Row(NamedTuple):
 
 
 class State(NamedTuple):
-    """The state of the matching: step, parameters, their average, the critic ``[D]``, both optimisers' states, and
-    what earlier phases released."""
+    """The state of the matching: step, parameters, their average, the critic ``[D]``, Adam's state; what earlier phases
+    released, and the frequencies."""
 
     step: jax.Array
     params: Any
@@ -90,13 +90,14 @@ def phases(
             jax.tree.map(jnp.copy, params),
             jnp.zeros(pixels),
             optimizer.init(params),
-            {"target": released["frequencies"], **jax.tree.map(jnp.asarray, start.needs(released))},
+            # The frequencies are kept, because drawing them takes as long as a good part of a step.
+            {"target": released["frequencies"], "w": w(), **jax.tree.map(jnp.asarray, start.needs(released))},
         )
 
     def match(state: State, access: Access, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         choice_key, image_key = jax.random.split(key)
         chosen = jax.random.permutation(choice_key, classes)[:at_once]
-        target, matrix = state.released["target"][chosen], w()
+        target, matrix = state.released["target"][chosen], state.released["w"]
 
         def loss(params: Any, critic: jax.Array) -> jax.Array:
             images = start.images(params, image_key, jnp.repeat(chosen, each), state.released)
