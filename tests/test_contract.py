@@ -23,6 +23,7 @@ class TestGaussianMixture(SynthesizerContract):
     }
 
 
+@pytest.mark.slow
 class TestRandomFeaturesReranker(SynthesizerContract):
     """The reranker in closed form in the place of the logistic one."""
 
@@ -68,6 +69,7 @@ class TestBornMachine(SynthesizerContract):
     }
 
 
+@pytest.mark.slow
 class TestP3gm(SynthesizerContract):
     method = "p3gm"
     plants = QUICK
@@ -82,6 +84,7 @@ class TestPearl(SynthesizerContract):
     changes: ClassVar = {"method": {"frequencies": 6, "matching_steps": 3, "images_per_step": 6, "width": 4}}
 
 
+@pytest.mark.slow
 class TestPearlFromAMixture(SynthesizerContract):
     """The mixture's phases before the release, and the network that corrects its images."""
 
