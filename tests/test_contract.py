@@ -170,6 +170,7 @@ def test_every_method_keeps_the_contract():
     """A new package without a class here is noticed."""
     classes = (
         TestGaussianMixture, TestEfsgdGan, TestEfsgdMixture, TestPrivateDiffusion, TestSanitizedGan, TestDistilledSet,
+        TestPearl, TestP3gm, TestBornMachine,
     )  # fmt: skip
     assert {c.method for c in classes} == set(method_names())
 

@@ -78,7 +78,8 @@ def test_before_training_the_generator_is_the_mixture(channels):
 
 
 def test_training_brings_the_images_of_codes_closer_to_the_real_ones(trained):
-    _, params, spec, _ = released_generator(Workdir(trained))
+    generator = released_generator(Workdir(trained))
+    params, spec = generator.params, generator.spec
     hp = Hyperparameters(**SMALL)
     data = load_dataset("digits")
     images, labels = data.test_images, jnp.asarray(data.test_labels)
