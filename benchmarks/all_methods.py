@@ -7,9 +7,7 @@ For each run: epsilon by PLD at delta 1e-5, gen2real accuracy of the `dpac` CNN 
 precision and recall of 10,000 of them over the features of that CNN trained on real images; seconds of training and
 drawing, and the largest resident memory of the process. Each run is a process of its own and draws its own keys from
 the system's entropy. Interrupted, the same command goes on where it was; --variants and --runs of a later one may be
-others. With --held_out the last tenth of the training split takes the place of the test split. Two hours on 2 CPU cores
-for one run of each; none but configs/fmnist.py and configs/diffusion_fmnist.py at epsilon 10 takes more than eight
-minutes alone.
+others. With --held_out the last tenth of the training split takes the place of the test split.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python -m efsgd_jax.train --config=configs/p3gm_mnist.py --workdir=runs/p3gm_mnist
 
-As configs/mnist.py, with a posterior in the place of one code for each image. Minutes on 2 CPU cores.
+As configs/mnist.py, with a posterior in the place of one code for each image.
 """
 
 from ml_collections import ConfigDict
