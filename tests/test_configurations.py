@@ -59,6 +59,12 @@ SMALL = {
         "method.reranker_steps": "2", "method.width": "2", "method.blocks": "1", "method.microbatch_size": "16",
         "method.posterior_width": "3",
     },
+    "pate_triple_gan": {
+        "method.components": "2", "method.directions": "4", "method.reranker_steps": "2", "method.labelled": "0.5",
+        "method.feature_directions": "4", "method.classifier_steps": "2", "method.width": "2", "method.blocks": "1",
+        "method.critic_width": "2", "method.critic_steps": "1", "method.critic_batch_size": "4",
+        "method.warm_steps": "1", "privacy.num_shards": "3", "train.trained_per_step": "2",
+    },
     "pearl": {
         "method.components": "2", "method.directions": "4", "method.reranker_steps": "2", "method.frequencies": "6",
         "method.matching_steps": "2", "method.images_per_step": "4", "method.width": "2", "method.blocks": "1",

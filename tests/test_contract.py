@@ -79,6 +79,30 @@ class TestP3gm(SynthesizerContract):
     }
 
 
+@pytest.mark.slow
+class TestPateTripleGan(SynthesizerContract):
+    method = "pate_triple_gan"
+    plants = QUICK
+    changes: ClassVar = {
+        "method": TestGaussianMixture.changes["method"]
+        | {"labelled": 0.5, "feature_directions": 4, "classifier_steps": 3, "width": 4, "blocks": 1}
+        | {"critic_width": 4, "critic_steps": 1, "critic_batch_size": 4, "warm_steps": 1},
+        "train": {"steps": 3, "images_per_shard": 2, "trained_per_step": 2},
+        "privacy": {"num_shards": 3},
+    }
+
+
+@pytest.mark.slow
+class TestPateTripleGanWithoutDiscriminators(SynthesizerContract):
+    """The classifier, and the mixture of what it labels."""
+
+    method = "pate_triple_gan"
+    changes: ClassVar = {
+        "method": TestGaussianMixture.changes["method"]
+        | {"labelled": 0.5, "feature_directions": 4, "classifier_steps": 3, "discriminator_share": 0.0}
+    }
+
+
 class TestPearl(SynthesizerContract):
     method = "pearl"
     changes: ClassVar = {"method": {"frequencies": 6, "matching_steps": 3, "images_per_step": 6, "width": 4}}
@@ -170,7 +194,7 @@ def test_every_method_keeps_the_contract():
     """A new package without a class here is noticed."""
     classes = (
         TestGaussianMixture, TestEfsgdGan, TestEfsgdMixture, TestPrivateDiffusion, TestSanitizedGan, TestDistilledSet,
-        TestPearl, TestP3gm, TestBornMachine,
+        TestPearl, TestP3gm, TestBornMachine, TestPateTripleGan,
     )  # fmt: skip
     assert {c.method for c in classes} == set(method_names())
 

@@ -34,6 +34,13 @@ SMALL = {
                    "width": 4, "blocks": 1, "posterior_width": 4},
         "train": {"steps": 3, "expected_batch_size": 16},
     },
+    "pate_triple_gan": {
+        "method": {"components": 2, "directions": 4, "cluster_steps": 1, "candidates": 2, "reranker_steps": 4,
+                   "labelled": 0.5, "feature_directions": 4, "classifier_steps": 3, "width": 4, "blocks": 1,
+                   "critic_width": 4, "critic_steps": 1, "critic_batch_size": 4, "warm_steps": 1},
+        "train": {"steps": 3},
+        "privacy": {"num_shards": 3, "l2_norm_clip": 1.0},
+    },
     "pearl": {
         "method": {"components": 2, "directions": 4, "cluster_steps": 1, "candidates": 2, "reranker_steps": 4,
                    "start": "mixture", "frequencies": 6, "matching_steps": 3, "images_per_step": 8, "width": 4,

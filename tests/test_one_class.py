@@ -71,6 +71,7 @@ SMALL = {
     "private_diffusion": {"components": 2, "directions": 8, "reranker_steps": 2, "width": 8, "blocks": 1},
     "born_machine": {"bond": 2},
     "p3gm": {"components": 2, "directions": 8, "reranker_steps": 2, "width": 8, "blocks": 1},
+    "pate_triple_gan": {"components": 2, "directions": 8, "reranker_steps": 2, "classifier_steps": 2, "width": 4},
     "pearl": {"frequencies": 20, "matching_steps": 3, "images_per_step": 8, "width": 4},
     "distilled_set": {"images_per_class": 2, "networks": 2, "width": 4, "matching_steps": 3},
     "efsgd_gan": {},
@@ -84,7 +85,9 @@ def test_a_run_of_one_class_is_trained_drawn_and_scored(tmp_path, method):
     config.data.update(name="npz", path=str(tmp_path / "data.npz"), classes="1")
     config.method.update(SMALL[method])
     if "steps" in config.train:
-        config.train.update(steps=2, expected_batch_size=32)
+        config.train.steps = 2
+    if "expected_batch_size" in config.train:
+        config.train.expected_batch_size = 32
     run = fit(config, tmp_path / "run", progress=False).workdir
     drawn = sample(run, 50, out=tmp_path / "samples", formats=("npz", "png", "grid"))
     assert drawn.images.shape == (50, 8, 8, 1)

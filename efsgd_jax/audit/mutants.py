@@ -77,6 +77,46 @@ def _one_step_differs(seen: jax.Array, change: jax.Array, q: float) -> jax.Array
     return evidence(2.0) - evidence(1.0)
 
 
+def _blocks(key: jax.Array, step: jax.Array, present: jax.Array, m: DpSgdMechanism) -> tuple[jax.Array, jax.Array]:
+    """Batches that are contiguous blocks of rows, one of which is drawn in each step; row 0 is in the first block."""
+    size = int(m.expected_batch_size)
+    block = jax.random.randint(jax.random.fold_in(key, step), (), 0, m.dataset_size // size)
+    rows = block * size + jnp.arange(size)
+    return rows, present | (rows != 0)
+
+
+def _block_of_the_canary(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
+    """Log likelihood ratio for ``_blocks`` of 4 rows, if the other rows have the opposite of the canary's gradient.
+
+    The mean of a release is -4, in multiples of ``change``; if the canary's block was drawn, it is -2 with the canary
+    and -3 without it.
+    """
+    size = jnp.linalg.norm(change, axis=1)
+    x = jnp.sum(seen * change, axis=1) / size
+
+    def log_density(mean: float) -> jax.Array:
+        return jnp.logaddexp(jnp.log1p(-q) - (x + 4 * size) ** 2 / 2, jnp.log(q) - (x - mean * size) ** 2 / 2)
+
+    return jnp.sum(log_density(-2.0) - log_density(-3.0))
+
+
+def _noise_if_votes_differ(transform: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+    """Without noise if all gradients, of at least the clip norm 1, are equal: what all say is no secret of one."""
+
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]:
+        noisy, new = transform.update(updates, state, params, **extra)
+        clean = updates[0] / jnp.linalg.norm(updates[0])
+        return jnp.where(jnp.all(updates == updates[0]), clean, noisy), new
+
+    return optax.GradientTransformationExtraArgs(transform.init, update)
+
+
+def _largest(seen: jax.Array, change: jax.Array, q: jax.Array) -> jax.Array:
+    """The largest of the releases, which is zero only where there was no noise."""
+    del change, q
+    return jnp.max(jnp.abs(seen))
+
+
 def _second_channel(seen: jax.Array, change: jax.Array, q: float) -> jax.Array:
     """A score from the residual channel of mode ``private`` alone."""
     del q
@@ -97,6 +137,7 @@ def mutants() -> list[Mutant]:
     alternating = Game("two steps", mechanism("none", "full batch", 1.5), scales=(10.0, -10.0))
     many = DpSgdMechanism(dataset_size=20, sampling_probability=0.05, capacity=20, noise_multiplier=1.0)
     shuffle = DpSgdMechanism(dataset_size=40, sampling_probability=1 / 40, capacity=40, noise_multiplier=0.6)
+    blocks = DpSgdMechanism(dataset_size=160, sampling_probability=1 / 40, capacity=40, noise_multiplier=0.6)
     halves = DpSgdMechanism(dataset_size=2, sampling_probability=0.5, capacity=2, noise_multiplier=1.0)
     return [
         Mutant("noise off", full, patches=_noise(0.0)),
@@ -135,6 +176,23 @@ def mutants() -> list[Mutant]:
             Game("40 steps", shuffle, scales=(10.0,) * 40, others=-10.0, score=_one_step_differs),
             {"sample": shuffled},
         ),
+        # Of the published code of arXiv 2006.12101.
+        Mutant(
+            "contiguous blocks, accounted as Poisson",
+            Game("40 steps", blocks, scales=(10.0,) * 40, others=-10.0, score=_block_of_the_canary),
+            {"sample": _blocks},
+        ),
+        Mutant(
+            "votes noised only where they differ",
+            ShardGame(
+                "all of 10 shards",
+                ShardMechanism(
+                    dataset_size=10, num_shards=10, schedule="parameter", noise_multiplier=2.0, judges_per_step=10
+                ),
+                score=_largest,
+            ),
+            {"wrap": _noise_if_votes_differ},
+        ),
         Mutant(
             "one discriminator for all images, accounted as independent",
             ShardGame(
@@ -149,7 +207,9 @@ def mutants() -> list[Mutant]:
         # Of the published code of arXiv 2508.01749: sums without noise are kept, and each use of one is noised anew.
         *(Mutant(f"{game.name}, noised anew in 20 steps", game, {"times": 20}) for game in sum_games()),
         # Of the published code of arXiv 2006.12101: rows are centred by an exact mean, which the accounting leaves out.
-        *(Mutant(f"{game.name}, and its exact value", game, {"exact": True}) for game in sum_games()),
+        *(Mutant(f"{game.name}, and its exact value", game, {"also": "sum"}) for game in sum_games()),
+        # Of that of arXiv 2106.04590, which takes the number of records, and what sets its bandwidth, as known.
+        *(Mutant(f"{game.name}, and its exact count", game, {"also": "count"}) for game in sum_games()),
         *(Mutant(f"{game.name}, an image treated as the unit", game, {"records": by_image}) for game in unit_games()),
         *tree_mutants(),
     ]

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from efsgd_jax.audit.scores import likelihood_ratio
 from efsgd_jax.privacy import Ledger
@@ -62,6 +63,7 @@ class ShardGame:
         number of sanitised gradients in a step, scaled so that their noise has variance 1 and shifted so that their
         mean is 0 without the changed shard; what the changed shard adds to them; and the probability that it scores.
       turn: function that returns the scoring shards of a step; see ``as_scheduled``.
+      wrap: function that is applied to the transform; the identity, unless a fault is to be injected.
     """
 
     name: str
@@ -71,6 +73,9 @@ class ShardGame:
     tight: bool = False
     score: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] = one_by_one
     turn: Callable[[jax.Array, jax.Array, ShardMechanism], Turn] = as_scheduled
+    wrap: Callable[[optax.GradientTransformationExtraArgs], optax.GradientTransformationExtraArgs] = lambda transform: (
+        transform
+    )
 
     def claimed(self, delta: float) -> float:
         """The upper bound under attack: the accountant's epsilon of the game's mechanism at ``delta``."""
@@ -83,7 +88,7 @@ class ShardGame:
         """
         m = self.mechanism
         turn_key, noise_key = jax.random.split(key)
-        transform = m.transform(noise_key)
+        transform = self.wrap(m.transform(noise_key))
         sanitize = make_sanitizer(transform)
         direction = jnp.full(self.width, self.width**-0.5)
         each = m.slots // m.num_scoring if m.schedule in IMAGE_SCHEDULES else 1
@@ -131,6 +136,7 @@ def shard_games() -> list[ShardGame]:
     parameter = ShardMechanism(
         dataset_size=10, num_shards=10, schedule="parameter", noise_multiplier=0.7, judges_per_step=2
     )
+    every = parameter._replace(noise_multiplier=2.0, judges_per_step=10)
     turns = ShardMechanism(
         dataset_size=10, num_shards=2, schedule="round_robin", noise_multiplier=3.0, images_per_step=4
     )
@@ -138,6 +144,7 @@ def shard_games() -> list[ShardGame]:
     return [
         ShardGame("shards, independent, 8 images, T = 2", independent, steps=2),
         ShardGame("shards, parameter, 2 of 10, T = 4", parameter, steps=4),
+        ShardGame("shards, parameter, all of 10, T = 4", every, steps=4, tight=True),
         ShardGame("shards, round robin, 4 images, T = 3", turns, steps=3, tight=True),
         ShardGame("shards, round robin, local feedback, T = 3", local, steps=3, tight=True),
     ]

@@ -8,6 +8,7 @@ by several times its own norm (Casacuberta et al., 2022, arXiv 2207.10635).
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -42,8 +43,8 @@ class SumGame:
       noise_multiplier: sigma.
       times: how often the sum is released, each time with fresh noise; more than once only as an injected fault, since
         the claim is of one release.
-      exact: whether the sum is also used without noise, as an injected fault: such as an exact mean by which rows are
-        centred.
+      also: what else is published without noise, as an injected fault: the "sum", such as an exact mean by which rows
+        are centred, or the "count" of records, such as the size of a class.
       tight: whether the claimed epsilon is exact for this adversary, so that with enough runs the lower bound comes
         close to it.
     """
@@ -51,7 +52,7 @@ class SumGame:
     name: str
     noise_multiplier: float
     times: int = 1
-    exact: bool = False
+    also: Literal["", "sum", "count"] = ""
     tight: bool = True
 
     def claimed(self, delta: float) -> float:
@@ -70,7 +71,9 @@ class SumGame:
         seen = jnp.concatenate([release.sums(whole, groups, 1) for _ in range(self.times)])
         others = math.fsum(numbers[1:, 0]) * longest.unit
         change = jnp.full((self.times, 1), 1 / self.noise_multiplier)
-        if self.exact:  # whoever knows all other rows subtracts them
+        if self.also == "count":
+            return jnp.sum(rows != 0).astype(jnp.float32)
+        if self.also:  # whoever knows all other rows subtracts them
             whole_sum = jnp.sum(whole.values.astype(jnp.int32)) - int(math.fsum(numbers[1:, 0]))
             return whole_sum.astype(jnp.float32)
         return likelihood_ratio((seen - others) / release.std, change, 1.0)

@@ -1,12 +1,12 @@
 """The privacy report of a run, as ``privacy.json`` has it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from efsgd_jax.privacy.accounting import after_queries
 from efsgd_jax.privacy.ledger import Ledger
-from efsgd_jax.privacy.mechanism import IMAGE, PERSON, Description
+from efsgd_jax.privacy.mechanism import IMAGE, PERSON, ZERO_OUT, Description
 from efsgd_jax.privacy.plan import Composition
 from efsgd_jax.training.setup import Setup
 from efsgd_jax.versions import version_of
@@ -101,7 +101,7 @@ def privacy_report(
         "target_epsilon": _number(ledger.target_epsilon),
         "delta_below_one_over_n": ledger.delta < 1 / composition.dataset_size,
         "unit": unit,
-        "neighbouring_relation": next(d.neighbouring_relation for d, _ in described.values()).replace(IMAGE, unit),
+        "neighbouring_relation": _weakest(d.neighbouring_relation for d, _ in described.values()).replace(IMAGE, unit),
         "public": dict(public),
         "steps": steps,
         "phases": [_phase(name, found, count) for name, (found, count) in described.items()],
@@ -113,6 +113,12 @@ def privacy_report(
             report["accountings"] = {name: _number(value) for name, value in found.accountings.items()}
             report["accounting_meanings"] = dict(found.accounting_meanings)
     return report
+
+
+def _weakest(relations: Iterable[str]) -> str:
+    """The relation that holds for all phases: replacing a record covers blanking it."""
+    found = list(relations)
+    return ZERO_OUT if ZERO_OUT in found else found[0]
 
 
 def _phase(name: str, described: Description, steps: int) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from efsgd_jax.privacy.feedback_options import FeedbackMode
 from efsgd_jax.privacy.hidden_split import best_fresh_share, split_of
 from efsgd_jax.privacy.keys import unchecked_key
 from efsgd_jax.privacy.mechanism import Description
-from efsgd_jax.privacy.subset import REPLACE_ONE
+from efsgd_jax.privacy.subset import ADD_OR_REMOVE_ONE, REPLACE_ONE
 from efsgd_jax.synthesizers.sanitized_gan.access import ShardAccess, ShardedRecords
 from efsgd_jax.synthesizers.sanitized_gan.description import describe
 from efsgd_jax.synthesizers.sanitized_gan.revealed import revealed_epsilon
@@ -101,7 +101,10 @@ class ShardMechanism(NamedTuple):
 
     @property
     def neighbouring_relation(self) -> dp_accounting.NeighboringRelation:
-        return REPLACE_ONE
+        """``REPLACE_ONE`` where shards are sampled. Otherwise a step is a Gaussian release whichever way a record
+        changes, also if it is blanked, so that it composes with mechanisms for ``ADD_OR_REMOVE_ONE``."""
+        every = self.schedule == "parameter" and self.num_scoring == self.num_shards
+        return ADD_OR_REMOVE_ONE if every or self.schedule == "round_robin" else REPLACE_ONE
 
     @property
     def overflow_share(self) -> float:
@@ -227,19 +230,15 @@ class ShardMechanism(NamedTuple):
         return self._replace(fresh_share=best_fresh_share(self, steps, delta))
 
     def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
-        """The event of ``steps`` steps, to be composed under ``REPLACE_ONE`` (one shard is replaced by any other).
-
-        Args:
-          steps: number T of steps.
-          truncated: ignored, because no schedule truncates a sample.
+        """The event of ``steps`` steps, for ``neighbouring_relation``. No sample is truncated, whatever ``truncated``.
 
         Raises:
           ValueError: nothing is proven for the schedule.
 
         Formal guarantees:
           The unit is the content of one shard, which includes adding, removing or replacing any one image. Condition on
-          all randomness of the shards' own training, which has the same law whatever the data is. Then, given what was
-          released, each shard's gradient is a constant. Only the changed shard's differs, by at most 2C after clipping.
+          all randomness of the shards' own training, which has the same law whatever the data is. Given what was
+          released, each shard's gradient is then constant; only the changed shard's differs, by at most 2C clipped.
           In ``independent`` and ``parameter`` the scoring shards are sampled afresh, and the sample influences nothing
           but the release, because training follows a public order: each release is one member (or a subset) of K under
           ``REPLACE_ONE``, and composition is adaptive. In ``round_robin`` the changed shard affects only its own turns,
@@ -288,12 +287,12 @@ class ShardMechanism(NamedTuple):
             return math.inf
         if self.schedule == "published":
             return revealed_epsilon(self, steps, delta)
-        event = self.event(steps, truncated=truncated)
+        event, relation = self.event(steps, truncated=truncated), self.neighbouring_relation
         if accountant == "pld":
-            by_pld = epsilon(event, delta, grid=grid, neighbouring_relation=REPLACE_ONE)
+            by_pld = epsilon(event, delta, grid=grid, neighbouring_relation=relation)
             if by_pld < math.inf:
                 return by_pld
-        return epsilon(event, delta, accountant="rdp", orders=COARSE_ORDERS, neighbouring_relation=REPLACE_ONE)
+        return epsilon(event, delta, accountant="rdp", orders=COARSE_ORDERS, neighbouring_relation=relation)
 
     def describe(self, steps: int, delta: float, epsilon_spent: float) -> Description:
         return describe(self, steps, delta, epsilon_spent)

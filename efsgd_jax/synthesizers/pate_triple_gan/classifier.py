@@ -1,0 +1,173 @@
+"""A private classifier that learns its features from all images and its classes from few labels.
+
+    feature mean         noisy mean of the oriented gradients of all images
+    feature directions   noisy second moment about the mean          -> principal directions, partly whitened
+    classifier           logistic regression on codes in these directions; an image without a label adds zero
+
+Images without labels make the classifier better in the first two phases: the fewer directions there are, the less noise
+the few labels meet. What the classifier says of an image is a function of that image and of what was released, so that
+labelling images by it costs nothing more.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from efsgd_jax.data.dataset import ImageSpec
+from efsgd_jax.privacy import OuterSum, PlannedPhase, SquareSum, VectorSum
+from efsgd_jax.privacy.one_shot import FACTOR_BITS
+from efsgd_jax.privacy.sum_access import SumAccess, whole_factor
+from efsgd_jax.synthesizers.base import Phase, Record, Released
+from efsgd_jax.synthesizers.gaussian_mixture.space import Basis, principal_basis
+from efsgd_jax.synthesizers.pate_triple_gan.options import ClassifierOptions
+from efsgd_jax.synthesizers.reranking.oriented_gradients import CONSTANT, LONGEST, features_of, num_features
+
+# Clip norm of the difference between the features of an image and their mean: about the median of Fashion-MNIST's.
+DEVIATION_CLIP = 0.85
+# Clip norm of an example's gradient, whose code has a norm of at most ``LONGEST``.
+GRADIENT_CLIP = 1.0
+SHARPNESS, MOMENTUM, WEIGHT_DECAY = 10.0, 0.9, 4e-3
+# Multipliers of the hash that says whether an image's label is read: public, and the same in all runs.
+PUBLIC_KEY = 24_041_273
+
+
+class Classifier(NamedTuple):
+    """A linear classifier of codes; all of it is released.
+
+    Attributes:
+      mean: mean of the features, ``[F]``.
+      projection: from features to codes, ``[F, d]``.
+      weights: from codes, with a constant at the end, to logits: ``[d + 1, K]``.
+    """
+
+    mean: jax.Array
+    projection: jax.Array
+    weights: jax.Array
+
+
+class Row(NamedTuple):
+    """The view of a record in the descent: its code in integer units (``whole_factor``), its label, and whether that
+    is read."""
+
+    code: jax.Array
+    label: jax.Array
+    labelled: jax.Array
+
+
+def has_label(image: jax.Array, labelled: float) -> jax.Array:
+    """Whether the label of an image uint8 ``[S, S, C]`` is read: a bool, by a hash of the image's pixels."""
+    shape = (image.size,)
+    factors = jax.random.bits(jax.random.key(PUBLIC_KEY), shape, jnp.uint32) | 1
+    mixed = jnp.sum(image.reshape(-1).astype(jnp.uint32) * factors, dtype=jnp.uint32)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):  # the finaliser of MurmurHash3
+        mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
+    return mixed <= jnp.uint32(round(labelled * (2**32 - 1)))
+
+
+def logits(classifier: Classifier, features: jax.Array) -> jax.Array:
+    """Logits ``[N, K]`` for features ``[N, F]``."""
+    codes = jax.vmap(lambda f: _code(classifier.mean, classifier.projection, f))(features)
+    return SHARPNESS * codes @ classifier.weights
+
+
+def label_of(record: Record, released: Released, options: ClassifierOptions) -> jax.Array:
+    """The record's label if it is read; otherwise the one that the released classifier gives its image: int32."""
+    features = features_of(record.image[None].astype(jnp.float32) / 255)
+    given = jnp.argmax(logits(released["classifier"], features)[0])
+    return jnp.where(has_label(record.image, options.labelled), record.label, given).astype(jnp.int32)
+
+
+def empty_classifier(spec: ImageSpec, options: ClassifierOptions) -> Classifier:
+    """A classifier of zeros, with the shapes of a trained one."""
+    size = num_features(spec.shape)
+    d = min(options.feature_directions, size)
+    return Classifier(jnp.zeros(size), jnp.zeros((size, d)), jnp.zeros((d + 1, spec.num_classes)))
+
+
+def classifier_phases(spec: ImageSpec, options: ClassifierOptions, plan: Mapping[str, PlannedPhase]) -> list[Phase]:
+    """The phases that release a ``Classifier``.
+
+    Formal guarantees:
+      Each step is one ``access.release``. Features and hash are functions of one image, codes of an image and of what
+      was released before. An image whose label is not read adds a zero to the descent, whatever its label is. N and
+      the part of labelled images are public numbers.
+    """
+    size = num_features(spec.shape)
+    empty, unit = empty_classifier(spec, options), LONGEST / 2**FACTOR_BITS
+
+    def features(record: Record, released: Released) -> jax.Array:
+        return features_of(record.image[None].astype(jnp.float32) / 255)[0]
+
+    def mean_step(_: jax.Array, access: SumAccess, key: jax.Array) -> tuple[jax.Array, dict]:
+        (total,), _std = access.release([VectorSum(lambda r: r, LONGEST)])
+        return total[0] / access.dataset_size, {}
+
+    def directions_step(_: Basis, access: SumAccess, key: jax.Array) -> tuple[Basis, dict]:
+        mean, n = access.released["feature mean"], access.dataset_size
+        (found,), std = access.release([SquareSum(lambda r: r - mean, DEVIATION_CLIP)])
+        return principal_basis(found[0] / n, options.feature_directions, std / n), {}
+
+    def row(record: Record, released: Released) -> Row:
+        mean, projection = released["feature mean"], _projection(released["feature directions"])
+        code = _code(mean, projection, features(record, released))
+        return Row(whole_factor(code, LONGEST), record.label, has_label(record.image, options.labelled))
+
+    def start(key: jax.Array, released: Released) -> Any:
+        known = empty._replace(
+            mean=jnp.asarray(released["feature mean"]), projection=_projection(released["feature directions"])
+        )
+        return jnp.zeros((), jnp.int32), known, jnp.zeros_like(empty.weights), jnp.zeros_like(empty.weights)
+
+    def descend(state: Any, access: SumAccess, key: jax.Array) -> tuple[Any, dict]:
+        t, known, momentum, weights = state
+        steps = options.classifier_steps
+
+        def error(r: Row) -> jax.Array:
+            p = jax.nn.softmax(SHARPNESS * unit * (r.code @ weights))
+            return jnp.where(r.labelled, p - jax.nn.one_hot(r.label, spec.num_classes), 0.0)
+
+        (total,), _std = access.release([OuterSum(lambda r: r.code, error, LONGEST, GRADIENT_CLIP)])
+        access.private_mean("accuracy", lambda r: jnp.argmax(r.code @ weights) == r.label)
+        gradient = total / (options.labelled * access.dataset_size) + WEIGHT_DECAY * weights
+        momentum = MOMENTUM * momentum + gradient
+        weights = weights - options.classifier_learning_rate * (1 - 0.9 * t / steps) * momentum
+        average = known.weights + jnp.where(t >= steps // 2, weights, 0.0) / (steps - steps // 2)
+        return (t + 1, known._replace(weights=average), momentum, weights), {}
+
+    return [
+        Phase(
+            plan["feature mean"], lambda key, released: jnp.zeros(size), mean_step, release=lambda s: s, view=features
+        ),
+        Phase(
+            plan["feature directions"],
+            lambda key, released: Basis(jnp.zeros_like(empty.projection), jnp.zeros(len(empty.weights) - 1), 0.0),  # type: ignore[arg-type]
+            directions_step,
+            release=lambda s: s,
+            view=features,
+        ),
+        Phase(
+            plan["classifier"],
+            start,
+            descend,
+            release=lambda s: s[1],
+            view=row,
+            shown=("accuracy",),
+            loops_on_cpu=True,
+        ),
+    ]
+
+
+def _projection(basis: Basis) -> jax.Array:
+    """Partly whitened directions: each divided by the root of its standard deviation, so that most codes have a norm
+    of at most 1."""
+    spread = jnp.sqrt(basis.variances)
+    radius = jnp.sqrt(jnp.maximum(jnp.sum(spread), 1e-12))
+    return basis.directions / (radius * jnp.where(spread > 0, jnp.sqrt(spread), 1.0))
+
+
+def _code(mean: jax.Array, projection: jax.Array, features: jax.Array) -> jax.Array:
+    """The code ``[d + 1]`` of features ``[F]``, clipped to norm 1, with a constant at its end."""
+    z = (features - mean) @ projection
+    return jnp.append(z / jnp.maximum(jnp.linalg.norm(z), 1.0), CONSTANT)
