@@ -1,4 +1,4 @@
-"""``pate_triple_gan``: few labels; a private classifier labels the rest, discriminators on shards score the generator."""
+"""``pate_triple_gan``: few labels; a private classifier labels the rest, and discriminators on shards score images."""
 
 from efsgd_jax.synthesizers.base import Method
 from efsgd_jax.synthesizers.pate_triple_gan.config import defaults, plan, rules
