@@ -74,18 +74,22 @@ def main() -> int:
     record = quality.results_in(out, held_out=args.held_out)
     name = "fashion_mnist"
     with tempfile.TemporaryDirectory() as directory:
-        whole = without_test_split(args.fashion_mnist, name, Path(directory)) if args.held_out else args.fashion_mnist
+        whole, kind = args.fashion_mnist, name
+        if args.held_out:
+            whole, kind = str(without_test_split(whole, name, Path(directory))), "npz"
         for variant in args.variants.split(";"):
             count, assignments = VARIANTS[variant]
             done = record["runs"].setdefault(" ".join([variant, *args.set]), [])
             while len(done) < args.runs:
-                path = first_images(str(whole), "npz", count, Path(directory)) if count else whole
+                data = [f"data.name={kind}", f"data.path={whole}"]
+                if count:
+                    data = ["data.name=npz", f"data.path={first_images(whole, kind, count, Path(directory))}"]
                 workdir = Path(directory) / f"run_{len(done)}_{count}"
                 shutil.rmtree(workdir, ignore_errors=True)
-                given = ["data.name=npz", f"data.path={path}", *assignments, *args.set]
+                given = [*data, *assignments, *args.set]
                 scores = quality.run(name, CONFIG, given, workdir, ("utility", "fidelity"))
-                data = load_dataset("npz", path=str(whole))
-                found = classifier_accuracy(workdir, data.test_images, data.test_labels)
+                real = load_dataset(kind, path=whole)
+                found = classifier_accuracy(workdir, real.test_images, real.test_labels)
                 done.append({"classifier": found, **scores, **provenance()})
                 out.write_text(json.dumps(record, indent=1) + "\n")
                 if args.grids:
