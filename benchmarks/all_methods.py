@@ -33,6 +33,9 @@ METHODS = {
     "pearl from a mixture": ", pearl from a mixture",
     "p3gm": ", p3gm",
     "distilled_set": ", distilled_set",
+    "pate_triple_gan, 2,000 labels": ", pate_triple_gan",
+    "born_machine, 14x14": ", born_machine",
+    "efsgd_gan": ", efsgd_gan",
     "sanitized_gan (DP-GAN-DPAC)": ", DP-GAN-DPAC",
 }
 DATA = ("mnist", "fashion_mnist")

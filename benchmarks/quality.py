@@ -44,6 +44,11 @@ FROM_MIXTURE = ["method.width=32", "method.matching_steps=1000"]
 PEARL = {"mnist": "configs/pearl_mnist.py", "fashion_mnist": "configs/pearl_fmnist.py"}
 P3GM = {"mnist": "configs/p3gm_mnist.py", "fashion_mnist": "configs/p3gm_fmnist.py"}
 DISTILLED = {"mnist": "configs/distilled_mnist.py", "fashion_mnist": "configs/distilled_fmnist.py"}
+# The labels of 2,000 images.
+PATE = {"mnist": "configs/pate_mnist.py", "fashion_mnist": "configs/pate_fmnist.py"}
+# The paper's networks, trained from nothing.
+GAN = {"mnist": "configs/efsgd_mnist.py", "fashion_mnist": "configs/efsgd_fmnist.py"}
+BORN = {"mnist": "configs/born_machine_mnist.py", "fashion_mnist": "configs/born_machine_fmnist.py"}
 EPSILONS = ("10", "1", "3", "0.2", "inf")
 # The config with one option changed, or with options that go together.
 OPTIONS = {
@@ -104,6 +109,9 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
                 warm = ["method.start=mixture", *FROM_MIXTURE]
                 found[f"{name} {epsilon}, pearl from a mixture"] = (name, PEARL[name], [asked, *warm])
                 found[f"{name} {epsilon}, p3gm"] = (name, P3GM[name], [asked])
+                found[f"{name} {epsilon}, pate_triple_gan"] = (name, PATE[name], [asked])
+                found[f"{name} {epsilon}, efsgd_gan"] = (name, GAN[name], [asked])
+                found[f"{name} {epsilon}, born_machine"] = (name, BORN[name], [asked])
                 if name in DIFFUSION:
                     found[f"{name} {epsilon}, private_diffusion"] = (name, DIFFUSION[name], [asked])
                 # Of epsilon 10 the configs of the networks spend 6 on their mixture.
