@@ -129,7 +129,9 @@ def classifier_phases(spec: ImageSpec, options: ClassifierOptions, plan: Mapping
             return jnp.where(r.labelled, p - jax.nn.one_hot(r.label, spec.num_classes), 0.0)
 
         (total,), _std = access.release([OuterSum(lambda r: r.code, error, LONGEST, GRADIENT_CLIP)])
-        access.private_mean("accuracy", lambda r: jnp.argmax(r.code @ weights) == r.label)
+        access.private_mean(
+            "accuracy", lambda r: (r.labelled & (jnp.argmax(r.code @ weights) == r.label)) / options.labelled
+        )  # of the labelled images, which are about this part
         gradient = total / (options.labelled * access.dataset_size) + WEIGHT_DECAY * weights
         momentum = MOMENTUM * momentum + gradient
         weights = weights - options.classifier_learning_rate * (1 - 0.9 * t / steps) * momentum
