@@ -63,6 +63,7 @@ OPTIONS = {
         "five components": "method.components=5",
         "50 directions": "method.directions=50",
         "4 candidates": "method.candidates=4",
+        "the most likely class": "method.acceptance=most_likely",
         "32 candidates": "method.candidates=32",
         "a third for the reranker": "method.reranker_share=0.33",
         "60 steps of the reranker": "method.reranker_steps=60 method.reranker_learning_rate=6",
@@ -103,6 +104,8 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
             if epsilon in ("10", "1"):
                 found[f"{name} {epsilon}, DP-GAN-DPAC"] = (name, FAMILY[name], [asked, "method.classifier_weight=0.2"])
                 found[f"{name} {epsilon}, efsgd_mixture"] = (name, EFSGD[name], [asked])
+                strict = "method.acceptance=most_likely"
+                found[f"{name} {epsilon}, efsgd_mixture, the most likely class"] = (name, EFSGD[name], [asked, strict])
                 found[f"{name} {epsilon}, distilled_set"] = (name, DISTILLED[name], [asked])
                 found[f"{name} {epsilon}, pearl"] = (name, PEARL[name], [asked])
                 found[f"{name} {epsilon}, DP-MERF"] = (name, PEARL[name], [asked, "method.critic_every=0"])

@@ -114,7 +114,8 @@ def test_where_noise_leaves_no_direction_in_sight_the_mixture_is_of_finite_means
 
 @pytest.mark.slow
 def test_the_reranker_moves_draws_towards_images_of_their_class():
-    """With more candidates, more of the images of a class are such as the reranker names so."""
+    """With more candidates, and if the class has to be the most likely one, more images are such as the reranker names
+    so."""
     from efsgd_jax import load_dataset
     from efsgd_jax.synthesizers.reranking.logistic import log_probabilities
 
@@ -125,15 +126,16 @@ def test_the_reranker_moves_draws_towards_images_of_their_class():
     everything = Record(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
     params = run_phases(made, [jax.jit(jax.vmap(lambda r, p=p: p.view(r, {})))(everything) for p in made])["moments"]
     labels, found = jnp.arange(500) % 10, []
-    for candidates in (2, 8):
-        generate = make_generate(spec, dataclasses.replace(hp, candidates=candidates))
+    for candidates, acceptance in ((2, "probability"), (8, "probability"), (8, "most_likely")):
+        changed = dataclasses.replace(hp, candidates=candidates, acceptance=acceptance)
+        generate = make_generate(spec, changed)
         images = jax.jit(generate)(params, jax.random.key(2), labels)
         assert images.shape == (500, 8, 8, 1)
         assert float(jnp.max(jnp.abs(images))) <= 1
         features = jax.jit(lambda x: features_of(x))((images + 1) / 2)
         named = jnp.argmax(log_probabilities(params["reranker"], features), 1)
         found.append(float(jnp.mean(named == labels)))
-    assert found[1] > found[0] > 0.5
+    assert found[2] > found[1] > found[0] > 0.5
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3)])

@@ -26,8 +26,9 @@ def make_sampler(render: Render, hp: Hyperparameters) -> Generate:
     Args:
       render: function that turns vectors of the mixture into images.
       hp: its key ``candidates``, the largest number of candidates for an image. Each candidate is accepted with
-        the probability of its class that the reranker ``params["reranker"]`` gives; with one candidate there is no
-        reranker. ``params["mixture"]`` is a ``Mixture`` as a dictionary.
+        the probability of its class that the reranker ``params["reranker"]`` gives or, with ``acceptance=most_likely``,
+        only if that class is also the most probable one; with one candidate there is no reranker.
+        ``params["mixture"]`` is a ``Mixture`` as a dictionary.
     """
 
     reranker = reranker_of(hp)
@@ -44,6 +45,8 @@ def make_sampler(render: Render, hp: Hyperparameters) -> Generate:
                 return images, jnp.ones(len(index), bool)
             scores = reranker.log_probabilities(params["reranker"], reranker.features(images))
             chance = jnp.exp(jnp.take_along_axis(scores, asked[:, None], axis=1)[:, 0])
+            if hp.acceptance == "most_likely":
+                chance = jnp.where(jnp.argmax(scores, axis=1) == asked, chance, 0.0)
             return images, jax.vmap(jax.random.uniform)(attempt_keys[:, 2]) < chance
 
         # In lanes, to bound the memory: every candidate needs a matrix, the axes of its component.

@@ -6,6 +6,7 @@ from typing import Any
 from efsgd_jax.synthesizers.config_rules import Rule, at_least
 
 KINDS = ("logistic", "random_features")
+ACCEPTANCES = ("probability", "most_likely")
 INPUTS = ("oriented_gradients", "pixels")
 
 
@@ -14,8 +15,10 @@ class RerankerOptions:
     """How generated images are accepted by a private classifier.
 
     Attributes:
-      candidates: largest number of candidates for each generated image; each is accepted with the reranker's
-        probability of its class, and the last one in any case. With 1 there is no reranker.
+      candidates: largest number of candidates for each generated image; the last one is accepted in any case. With 1
+        there is no reranker.
+      acceptance: probability: a candidate is accepted with the reranker's probability of its class. most_likely: the
+        same, but never if another class is more probable.
       reranker: logistic: a linear classifier on oriented gradients, trained by full-batch gradient descent.
         random_features: ridge regression on random features, in closed form from one release.
       reranker_share: share of the budget 1/sigma^2 that the reranker spends; the other phases spend the rest.
@@ -29,6 +32,7 @@ class RerankerOptions:
     """
 
     candidates: int = 8
+    acceptance: str = "probability"
     reranker: str = "logistic"
     reranker_share: float = 0.1
     reranker_steps: int = 60
@@ -47,6 +51,7 @@ def reranker_rules(config: Any) -> list[Rule]:
         *at_least(config, "method", ["candidates", "reranker_steps", "random_frequencies"], 1),
         *((f"method.{k}", m[k], 0 < m[k] < float("inf"), "above 0") for k in positive),
         ("method.reranker", m.reranker, m.reranker in KINDS, " or ".join(KINDS)),
+        ("method.acceptance", m.acceptance, m.acceptance in ACCEPTANCES, " or ".join(ACCEPTANCES)),
         ("method.random_input", m.random_input, m.random_input in INPUTS, " or ".join(INPUTS)),
     ]
 
