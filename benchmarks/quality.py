@@ -50,6 +50,7 @@ PATE = {"mnist": "configs/pate_mnist.py", "fashion_mnist": "configs/pate_fmnist.
 GAN = {"mnist": "configs/efsgd_mnist.py", "fashion_mnist": "configs/efsgd_fmnist.py"}
 BORN = {"mnist": "configs/born_machine_mnist.py", "fashion_mnist": "configs/born_machine_fmnist.py"}
 EPSILONS = ("10", "1", "3", "0.2", "inf")
+WHITENED = "method.reranker=whitened method.acceptance=most_likely"
 # The config with one option changed, or with options that go together.
 OPTIONS = {
     "mnist": {
@@ -64,6 +65,10 @@ OPTIONS = {
         "50 directions": "method.directions=50",
         "4 candidates": "method.candidates=4",
         "the most likely class": "method.acceptance=most_likely",
+        "a whitened reranker": f"{WHITENED} method.reranker_steps=60 method.reranker_learning_rate=2",
+        "a whitened reranker, 120 steps": f"{WHITENED} method.reranker_steps=120 method.reranker_learning_rate=15",
+        "a whitened reranker, a fifth": f"{WHITENED} method.reranker_steps=60 method.reranker_learning_rate=2 "
+        "method.reranker_share=0.2",
         "32 candidates": "method.candidates=32",
         "a third for the reranker": "method.reranker_share=0.33",
         "60 steps of the reranker": "method.reranker_steps=60 method.reranker_learning_rate=6",

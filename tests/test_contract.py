@@ -34,6 +34,16 @@ class TestRandomFeaturesReranker(SynthesizerContract):
     }
 
 
+class TestWhitenedReranker(SynthesizerContract):
+    """The reranker after the mixture, in directions of generated images."""
+
+    method = "gaussian_mixture"
+    changes: ClassVar = {
+        "method": {"components": 1, "directions": 4, "candidates": 2, "reranker": "whitened", "reranker_steps": 3}
+        | {"reranker_directions": 5, "acceptance": "most_likely"}
+    }
+
+
 # Leaks that need no further compilation; the slow classes plant all.
 QUICK = (a_shape, a_default)
 

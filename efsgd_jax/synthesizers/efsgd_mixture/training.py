@@ -14,6 +14,7 @@ from efsgd_jax.privacy.plan import PlannedPhase
 from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.synthesizers.efsgd_mixture.options import TrainingOptions
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import AppearanceOptions, to_image, to_vector
+from efsgd_jax.synthesizers.gaussian_mixture.method import published
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, code_scale
 from efsgd_jax.synthesizers.public_autoencoder import NAME
 
@@ -126,7 +127,7 @@ def training_phase(
             ema=jax.tree.map(jnp.copy, params),  # a copy, so that the buffers of a state may be donated
             residual=mechanism.initial_residual(params),
             optimizer=adam.init(params),
-            released=jax.tree.map(jnp.asarray, released["moments"]),
+            released=jax.tree.map(jnp.asarray, published(released)),
         )
 
     def step(state: State, access: GradientAccess, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:

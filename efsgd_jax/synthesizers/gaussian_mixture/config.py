@@ -8,7 +8,8 @@ from efsgd_jax.privacy import Budget, FullBatchMechanism, PlannedPhase
 from efsgd_jax.synthesizers.config_rules import Rule, at_least
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, budget_shares
 from efsgd_jax.synthesizers.public_autoencoder import autoencoder_rules, planned_autoencoder
-from efsgd_jax.synthesizers.reranking import reranker_rules
+from efsgd_jax.synthesizers.reranking import follows_mixture, reranker_rules
+from efsgd_jax.synthesizers.reranking.whitened import DIRECTIONS
 
 WHOLE = Budget()
 
@@ -54,4 +55,6 @@ def plan_of(
         PlannedPhase(name, FullBatchMechanism(dataset_size, noise, share, steps), steps, budget)
         for name, (share, steps) in budget_shares(hyperparameters).items()
     ]
+    if follows_mixture(hyperparameters):
+        releases.insert(-1, PlannedPhase(DIRECTIONS, None, 1))
     return [*planned_autoencoder(config), *releases]

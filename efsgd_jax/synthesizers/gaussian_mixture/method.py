@@ -6,7 +6,7 @@ an image of class y, candidates are sampled from the mixture of class y, one aft
 reranker's probability p(y | image). This favours candidates that the classifier can tell from other classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,14 +16,16 @@ from jax.sharding import Mesh
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy import PlannedPhase
-from efsgd_jax.synthesizers.base import Generate, Phase
+from efsgd_jax.synthesizers.base import Generate, Phase, Released
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import to_image, vector_size
 from efsgd_jax.synthesizers.gaussian_mixture.fit import empty_mixture, fit_phases
+from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters
 from efsgd_jax.synthesizers.gaussian_mixture.sampling import make_sampler
 from efsgd_jax.synthesizers.public_autoencoder import NAME, autoencoder_phase, decoder_of
 from efsgd_jax.synthesizers.public_autoencoder import released_like as released_autoencoder
 from efsgd_jax.synthesizers.reranking import reranker_of
+from efsgd_jax.synthesizers.reranking.whitened import DIRECTIONS, Draw, directions_phase
 
 # Largest number of components of a vector. Beyond it, estimating the second moment, of 18 million numbers, needs more
 # examples than data sets have.
@@ -50,7 +52,8 @@ def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Generate:
 def phases(
     spec: ImageSpec, hyperparameters: Hyperparameters, plan: Sequence[PlannedPhase], mesh: Mesh | None = None
 ) -> list[Phase]:
-    """The phases, bound to the shape of a data set: the reranker if there are several candidates, then the mixture.
+    """The phases, bound to the shape of a data set: those of the mixture and, if there are several candidates, the
+    reranker, which comes first unless its directions are those of generated images.
 
     Raises:
       UserError: ``low_pass`` is larger than the side of the images, or the images are too large for a second moment.
@@ -70,9 +73,46 @@ def phases(
             f"supported; set --config.method.{fewer} or a smaller --config.data.image_size"
         )
     first = [autoencoder_phase(spec, hp, named[NAME])] if NAME in named else []
-    first += [reranker_of(hp).phase(spec, named["reranker"])] if "reranker" in named else []
     *fit, last = fit_phases(spec, hp, named)
-    return [*first, *fit, _publishing(last, spec, hp)]
+    mixture = [*fit, _publishing(last, spec, hp)]
+    if "reranker" not in named:
+        return [*first, *mixture]
+    reranker = reranker_of(hp).phase(spec, named["reranker"])
+    if DIRECTIONS not in named:
+        return [*first, reranker, *mixture]
+    directions = directions_phase(spec, hp, named[DIRECTIONS], _make_draw(spec, hp))
+    return [*first, *mixture, directions, _with_mixture(reranker)]
+
+
+def published(released: Released) -> Any:
+    """What the phases of the mixture publish, of what all phases released: ``{"mixture": ..., "reranker": ...}``."""
+    last = released.get("reranker")
+    return last if isinstance(last, Mapping) else released["moments"]
+
+
+def _make_draw(spec: ImageSpec, hp: Hyperparameters) -> Draw:
+    def draw_images(released: Released, key: jax.Array, count: int) -> jax.Array:
+        found = published(released)
+        mixture, keys = Mixture(**found["mixture"]), jax.random.split(key, (2, count))
+        vectors = jax.vmap(lambda k, y: draw(mixture, k, y))(keys[0], jnp.arange(count) % spec.num_classes)
+        return jax.vmap(lambda k, v: to_image(k, v, spec, hp, found.get(NAME)))(keys[1], vectors)
+
+    return draw_images
+
+
+def _with_mixture(reranker: Phase) -> Phase:
+    """The phase of a reranker that follows the mixture, changed to release all that is published."""
+
+    def init(key: jax.Array, released: Released) -> Any:
+        return reranker.init(key, released), jax.tree.map(jnp.asarray, released["moments"])
+
+    def step(state: Any, access: Any, key: jax.Array) -> Any:
+        new, metrics = reranker.step(state[0], access, key)
+        return (new, state[1]), metrics
+
+    return reranker._replace(
+        init=init, step=step, release=lambda state: {**state[1], "reranker": reranker.release(state[0])}
+    )
 
 
 def _publishing(moments: Phase, spec: ImageSpec, hp: Hyperparameters) -> Phase:

@@ -6,7 +6,7 @@ import math
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import AppearanceOptions
 from efsgd_jax.synthesizers.public_autoencoder import code_size
-from efsgd_jax.synthesizers.reranking import RerankerOptions, steps_of
+from efsgd_jax.synthesizers.reranking import RerankerOptions, follows_mixture, steps_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,5 +73,6 @@ def budget_shares(options: Hyperparameters) -> dict[str, tuple[float, int]]:
     shares["moments"] = (o.moment_share, 1)
     rest = 1.0 if o.candidates == 1 else 1.0 - o.reranker_share
     whole = sum(share for share, _ in shares.values())
-    found = {} if o.candidates == 1 else {"reranker": (o.reranker_share, steps_of(o))}
-    return found | {name: (rest * share / whole, steps) for name, (share, steps) in shares.items()}
+    mixture = {name: (rest * share / whole, steps) for name, (share, steps) in shares.items()}
+    reranker = {} if o.candidates == 1 else {"reranker": (o.reranker_share, steps_of(o))}
+    return mixture | reranker if follows_mixture(o) else reranker | mixture

@@ -26,6 +26,7 @@ from efsgd_jax.synthesizers import gaussian_mixture
 from efsgd_jax.synthesizers.base import Generate, Phase, Record, Released
 from efsgd_jax.synthesizers.efsgd_mixture import method as refined
 from efsgd_jax.synthesizers.efsgd_mixture.options import Hyperparameters as DecoderHyperparameters
+from efsgd_jax.synthesizers.gaussian_mixture.method import published
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
 from efsgd_jax.synthesizers.pate_triple_gan.classifier import (
     classifier_phases,
@@ -169,7 +170,7 @@ def _discriminators_phase(spec: ImageSpec, hp: Hyperparameters, planned: Planned
             members=Private(jax.vmap(shard.init)(jax.random.split(members_key, mechanism.num_shards))),
             residual=mechanism.initial_residual(params, spec.shape),
             optimizer=adam.init(params),
-            released=jax.tree.map(jnp.asarray, released["moments"]),
+            released=jax.tree.map(jnp.asarray, published(released)),
         )
 
     def warm_up(state: State, access: ShardAccess, key: jax.Array) -> State:

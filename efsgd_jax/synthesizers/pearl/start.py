@@ -10,6 +10,7 @@ from efsgd_jax.models.generator import Generator
 from efsgd_jax.synthesizers import efsgd_mixture
 from efsgd_jax.synthesizers.base import Generate, Released
 from efsgd_jax.synthesizers.efsgd_mixture.method import Decoder, check_size
+from efsgd_jax.synthesizers.gaussian_mixture.method import published
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, draw
 from efsgd_jax.synthesizers.pearl.config import Hyperparameters
 from efsgd_jax.synthesizers.public_autoencoder import NAME
@@ -87,17 +88,17 @@ class FromMixture(NamedTuple):
         return Decoder(self.spec, self.hp)  # type: ignore[arg-type]
 
     def needs(self, released: Released) -> dict[str, PyTree]:
-        return {"moments": released["moments"]}
+        return {"mixture": published(released)}
 
     def images(self, params: PyTree, key: jax.Array, labels: jax.Array, released: dict[str, PyTree]) -> jax.Array:
-        mixture, keys = Mixture(**released["moments"]["mixture"]), jax.random.split(key, (2, len(labels)))
+        mixture, keys = Mixture(**released["mixture"]["mixture"]), jax.random.split(key, (2, len(labels)))
         vectors = jax.vmap(lambda k, y: draw(mixture, k, y))(keys[0], labels)
-        autoencoder = released["moments"].get(NAME)
+        autoencoder = released["mixture"].get(NAME)
         images = self._decoder()(params, mixture, vectors, labels, keys[1], self.hp.deformation, autoencoder)
         return jnp.clip(images, 0.0, 1.0)
 
     def published(self, params: PyTree, released: dict[str, PyTree]) -> PyTree:
-        return {**released["moments"], "decoder": params}
+        return {**released["mixture"], "decoder": params}
 
     def released_like(self) -> PyTree:
         return efsgd_mixture.METHOD.released_like(self.spec, self.hp)

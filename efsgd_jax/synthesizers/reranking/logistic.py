@@ -4,6 +4,7 @@ Features are a fixed function of the image (``oriented_gradients``), so that onl
 budget. A linear layer on features of norm 1 needs few steps of full-batch gradient descent.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -32,6 +33,10 @@ def log_probabilities(weights: jax.Array, features: jax.Array) -> jax.Array:
     return jax.nn.log_softmax(SHARPNESS * features @ weights)
 
 
+# features(record, released) -> [P], of norm at most ``LONGEST``.
+Features = Callable[[Record, Released], jax.Array]
+
+
 class Example(NamedTuple):
     """The view of a record that the steps read: its features, in integer units of ``LONGEST / 2^FACTOR_BITS``
     (``sum_access.whole_factor``), and its label."""
@@ -50,12 +55,28 @@ class Descent(NamedTuple):
 
 
 def reranker_phase(spec: ImageSpec, options: RerankerOptions, plan: PlannedPhase) -> Phase:
-    """Multinomial logistic regression by noisy full-batch gradient descent; releases weights ``[F, K]``.
+    """Logistic regression on the oriented gradients of images; releases weights ``[F, K]``; see ``descent_phase``."""
+
+    def features(record: Record, released: Released) -> jax.Array:
+        return features_of(record.image[None].astype(jnp.float32) / 255)[0]
+
+    return descent_phase(spec.num_classes, num_features(spec.shape), features, options, plan)
+
+
+def descent_phase(classes: int, size: int, features: Features, options: RerankerOptions, plan: PlannedPhase) -> Phase:
+    """Multinomial logistic regression by noisy full-batch gradient descent; releases weights ``[P, K]``.
 
     With features phi, predicted probabilities p and the one-hot label y, an example's gradient (divided by
     ``SHARPNESS``) is ``phi (p - y)^T``. Its norm is at most C = ``options.reranker_clip``, because ``p - y`` is clipped
     to ``C / LONGEST``. The learning rate applies to gradients divided by C, with weight decay, and decays linearly to a
     tenth. The weights of the second half of the steps are averaged.
+
+    Args:
+      classes: number K of classes.
+      size: number P of features.
+      features: function of one record and of what earlier phases released.
+      options: hyperparameters of the descent.
+      plan: the planned phase.
 
     Formal guarantees:
       Each step is one ``access.release`` of the sum of all examples' clipped gradients. N is public.
@@ -63,11 +84,10 @@ def reranker_phase(spec: ImageSpec, options: RerankerOptions, plan: PlannedPhase
     clip, unit, steps = options.reranker_clip, LONGEST / 2**FACTOR_BITS, plan.steps
 
     def view(record: Record, released: Released) -> Example:
-        features = features_of(record.image[None].astype(jnp.float32) / 255)[0]
-        return Example(whole_factor(features, LONGEST), record.label)
+        return Example(whole_factor(features(record, released), LONGEST), record.label)
 
     def init(key: jax.Array, released: Released) -> Descent:
-        zeros = jnp.zeros((num_features(spec.shape), spec.num_classes))
+        zeros = jnp.zeros((size, classes))
         return Descent(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
 
     def step(state: Descent, access: SumAccess, key: jax.Array) -> tuple[Descent, dict[str, jax.Array]]:
@@ -75,7 +95,7 @@ def reranker_phase(spec: ImageSpec, options: RerankerOptions, plan: PlannedPhase
 
         def error(r: Example) -> jax.Array:
             p = jax.nn.softmax(SHARPNESS * unit * (r.features @ weights))
-            return p - jax.nn.one_hot(r.label, spec.num_classes)
+            return p - jax.nn.one_hot(r.label, classes)
 
         (total,), _ = access.release([OuterSum(lambda r: r.features, error, LONGEST, clip)])
         access.private_mean("accuracy", lambda r: jnp.argmax(r.features @ weights) == r.label)

@@ -8,7 +8,7 @@ import jax
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.privacy import PlannedPhase
 from efsgd_jax.synthesizers.base import Phase
-from efsgd_jax.synthesizers.reranking import logistic, oriented_gradients, random_features
+from efsgd_jax.synthesizers.reranking import logistic, oriented_gradients, random_features, whitened
 from efsgd_jax.synthesizers.reranking.options import RerankerOptions
 
 
@@ -20,7 +20,8 @@ class Reranker(NamedTuple):
       num_features: ``num_features(shape)``, the number F for images of shape ``[S, S, C]``.
       log_probabilities: ``log_probabilities(weights, features)``: log-probabilities of the classes ``[N, K]``, for
         weights ``[F, K]``.
-      phase: ``phase(spec, plan)``, the phase that releases the weights.
+      phase: ``phase(spec, plan)``, the phase that releases the weights; that of ``whitened`` comes after its
+        ``directions_phase``.
     """
 
     features: Callable[[jax.Array], jax.Array]
@@ -31,12 +32,13 @@ class Reranker(NamedTuple):
 
 def reranker_of(options: RerankerOptions) -> Reranker:
     """The classifier of a configuration."""
-    if options.reranker == "logistic":
+    if options.reranker != "random_features":
+        make = whitened.reranker_phase if options.reranker == "whitened" else logistic.reranker_phase
         return Reranker(
             oriented_gradients.features_of,
             oriented_gradients.num_features,
             logistic.log_probabilities,
-            lambda spec, plan: logistic.reranker_phase(spec, options, plan),
+            lambda spec, plan: make(spec, options, plan),
         )
     return Reranker(
         lambda images: random_features.features_of(images, options),
