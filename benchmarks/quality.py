@@ -93,6 +93,9 @@ NETWORK_OPTIONS = {
     "noise injection": "method.noise_injection=true",
     "no feedback": "privacy.feedback=none privacy.feedback_l2_norm_clip=0",
     "contrast 1": "method.contrast=1",
+    "a whitened reranker": f"{WHITENED} method.reranker_steps=120 method.reranker_learning_rate=15",
+    "a whitened reranker, a share of 0.12": f"{WHITENED} method.reranker_steps=120 method.reranker_learning_rate=15 "
+    "method.reranker_share=0.12",
 }
 # At full length: half an hour a run.
 LONG_OPTIONS = {"a share of 0.6": "method.mixture_share=0.6", "a share of 0.8": "method.mixture_share=0.8"}
@@ -111,6 +114,11 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
                 found[f"{name} {epsilon}, efsgd_mixture"] = (name, EFSGD[name], [asked])
                 strict = "method.acceptance=most_likely"
                 found[f"{name} {epsilon}, efsgd_mixture, the most likely class"] = (name, EFSGD[name], [asked, strict])
+                # Few steps where there is much noise.
+                few = "reranker_steps=60 method.reranker_learning_rate=2 method.reranker_share=0.2"
+                steps = few if epsilon == "1" else "reranker_steps=120 method.reranker_learning_rate=15"
+                white = [asked, *WHITENED.split(), *f"method.{steps}".split()]
+                found[f"{name} {epsilon}, efsgd_mixture, a whitened reranker"] = (name, EFSGD[name], white)
                 found[f"{name} {epsilon}, distilled_set"] = (name, DISTILLED[name], [asked])
                 found[f"{name} {epsilon}, pearl"] = (name, PEARL[name], [asked])
                 found[f"{name} {epsilon}, DP-MERF"] = (name, PEARL[name], [asked, "method.critic_every=0"])
