@@ -50,7 +50,7 @@ PATE = {"mnist": "configs/pate_mnist.py", "fashion_mnist": "configs/pate_fmnist.
 GAN = {"mnist": "configs/efsgd_mnist.py", "fashion_mnist": "configs/efsgd_fmnist.py"}
 BORN = {"mnist": "configs/born_machine_mnist.py", "fashion_mnist": "configs/born_machine_fmnist.py"}
 EPSILONS = ("10", "1", "3", "0.2", "inf")
-WHITENED = "method.reranker=whitened method.acceptance=most_likely"
+WHITENED = "method.candidates=8 method.reranker=whitened method.acceptance=most_likely"
 # The config with one option changed, or with options that go together.
 OPTIONS = {
     "mnist": {
