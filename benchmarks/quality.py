@@ -118,7 +118,7 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
                 few = "reranker_steps=60 method.reranker_learning_rate=2 method.reranker_share=0.2"
                 steps = few if epsilon == "1" else "reranker_steps=120 method.reranker_learning_rate=15"
                 white = [asked, *WHITENED.split(), *f"method.{steps}".split()]
-                found[f"{name} {epsilon}, efsgd_mixture, a whitened reranker"] = (name, EFSGD[name], white)
+                found[f"{name} {epsilon}, efsgd_mixture with a whitened reranker"] = (name, EFSGD[name], white)
                 found[f"{name} {epsilon}, distilled_set"] = (name, DISTILLED[name], [asked])
                 found[f"{name} {epsilon}, pearl"] = (name, PEARL[name], [asked])
                 found[f"{name} {epsilon}, DP-MERF"] = (name, PEARL[name], [asked, "method.critic_every=0"])
