@@ -65,6 +65,17 @@ class TestEfsgdMixture(SynthesizerContract):
     }
 
 
+@pytest.mark.slow
+class TestEfsgdMixtureWhitened(SynthesizerContract):
+    """A network after a reranker that follows the mixture."""
+
+    method = "efsgd_mixture"
+    plants = QUICK
+    changes: ClassVar = TestEfsgdMixture.changes | {
+        "method": TestEfsgdMixture.changes["method"] | {"reranker": "whitened", "reranker_directions": 5}
+    }
+
+
 class TestDistilledSet(SynthesizerContract):
     method = "distilled_set"
     changes: ClassVar = {"method": {"images_per_class": 2, "networks": 2, "width": 4, "matching_steps": 3}}
