@@ -24,8 +24,10 @@ def get_config(epsilon: float = 10.0) -> ConfigDict:
     # Batches are large: the noise multiplier grows more slowly than the batch.
     if epsilon < 2:  # noise leaves one component of each class in sight, and none of the finest structure
         config.train.update(steps=150, expected_batch_size=2048)
-        config.method.update(mixture_share=0.75, components=1, low_pass=16, contrast=1.8, reranker_share=0.12)
-        config.method.update(reranker_steps=30, reranker_learning_rate=7.0)
+        config.method.update(mixture_share=0.75, components=1, low_pass=16, contrast=1.8)
+        # In directions of generated images the classifier is worth more of the budget, and needs few, small steps.
+        config.method.update(reranker="whitened", acceptance="most_likely", reranker_share=0.2)
+        config.method.update(reranker_steps=60, reranker_learning_rate=2.0)
     else:
         config.train.update(steps=600, expected_batch_size=4096)
         config.method.update(mixture_share=0.6, components=20, contrast=1.35, reranker_share=0.06)
