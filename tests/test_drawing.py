@@ -32,7 +32,7 @@ def run(tmp_path_factory):
     config = default_config("gaussian_mixture")
     config.data.update(name="npz", path=str(root / "data.npz"))
     # With more noise, all images of a run in hundreds are black, and the folder source finds no part to test on.
-    config.privacy.update(epsilon=1000.0, delta=1e-4)
+    config.privacy.update(epsilon=200.0, delta=1e-4)
     config.method.update(components=1, directions=5, candidates=1)
     fit(config, root / "run", progress=False)
     return root / "run"
