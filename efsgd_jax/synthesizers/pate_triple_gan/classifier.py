@@ -22,7 +22,8 @@ from efsgd_jax.privacy.sum_access import SumAccess, whole_factor
 from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.synthesizers.gaussian_mixture.space import Basis, principal_basis
 from efsgd_jax.synthesizers.pate_triple_gan.options import ClassifierOptions
-from efsgd_jax.synthesizers.reranking.oriented_gradients import CONSTANT, LONGEST, features_of, num_features
+from efsgd_jax.synthesizers.reranking.oriented_gradients import LONGEST, features_of, num_features
+from efsgd_jax.synthesizers.reranking.whitened import Directions, coordinates, partly_whitened
 
 # Clip norm of the difference between the features of an image and their mean: about the median of Fashion-MNIST's.
 DEVIATION_CLIP = 0.85
@@ -162,14 +163,8 @@ def classifier_phases(spec: ImageSpec, options: ClassifierOptions, plan: Mapping
 
 
 def _projection(basis: Basis) -> jax.Array:
-    """Partly whitened directions: each divided by the root of its standard deviation, so that most codes have a norm
-    of at most 1."""
-    spread = jnp.sqrt(basis.variances)
-    radius = jnp.sqrt(jnp.maximum(jnp.sum(spread), 1e-12))
-    return basis.directions / (radius * jnp.where(spread > 0, jnp.sqrt(spread), 1.0))
+    return partly_whitened(basis.directions, basis.variances)
 
 
 def _code(mean: jax.Array, projection: jax.Array, features: jax.Array) -> jax.Array:
-    """The code ``[d + 1]`` of features ``[F]``, clipped to norm 1, with a constant at its end."""
-    z = (features - mean) @ projection
-    return jnp.append(z / jnp.maximum(jnp.linalg.norm(z), 1.0), CONSTANT)
+    return coordinates(Directions(mean, projection), features)

@@ -71,11 +71,25 @@ def whitening(mean: jax.Array, covariance: jax.Array, d: int) -> Directions:
     """Partly whitened principal directions: coordinates have a mean square norm of 1 together."""
     values, vectors = jnp.linalg.eigh(covariance)
     values, vectors = jnp.maximum(values[::-1][:d], 0.0), vectors[:, ::-1][:, :d]
-    spread = jnp.sqrt(values)
     # Directions in which hardly any image differs are left out: only rounding errors are whitened there.
-    kept = values > 1e-6 * values[0]
+    return Directions(mean, partly_whitened(vectors, jnp.where(values > 1e-6 * values[0], values, 0.0)))
+
+
+def partly_whitened(vectors: jax.Array, variances: jax.Array) -> jax.Array:
+    """Directions ``[F, d]``, each divided by the root of its standard deviation, for a mean square norm of 1 together.
+
+    Directions without variance become zero.
+    """
+    spread = jnp.sqrt(variances)
     radius = jnp.sqrt(jnp.maximum(jnp.sum(spread), 1e-12))
-    return Directions(mean, jnp.where(kept, vectors / (radius * jnp.sqrt(jnp.where(kept, spread, 1.0))), 0.0))
+    kept = spread > 0
+    return jnp.where(kept, vectors / (radius * jnp.sqrt(jnp.where(kept, spread, 1.0))), 0.0)
+
+
+def coordinates(directions: Directions, features: jax.Array) -> jax.Array:
+    """Coordinates ``[d + 1]`` of features ``[F]``, clipped to norm 1, with ``CONSTANT`` at their end."""
+    z = (features - directions.mean) @ directions.projection
+    return jnp.append(z / jnp.maximum(jnp.linalg.norm(z), 1.0), CONSTANT)
 
 
 def reranker_phase(spec: ImageSpec, options: RerankerOptions, plan: PlannedPhase) -> Phase:
@@ -87,9 +101,7 @@ def reranker_phase(spec: ImageSpec, options: RerankerOptions, plan: PlannedPhase
     """
 
     def features(record: Record, released: Released) -> jax.Array:
-        found: Directions = released[DIRECTIONS]
-        z = (features_of(record.image[None].astype(jnp.float32) / 255)[0] - found.mean) @ found.projection
-        return jnp.append(z / jnp.maximum(jnp.linalg.norm(z), 1.0), CONSTANT)
+        return coordinates(released[DIRECTIONS], features_of(record.image[None].astype(jnp.float32) / 255)[0])
 
     inner = descent_phase(spec.num_classes, num_directions(spec, options) + 1, features, options, plan)
 
