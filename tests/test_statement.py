@@ -19,11 +19,11 @@ REPORT = {
 
 def test_two_images_of_one_person_are_protected_less():
     text = statement(REPORT)
-    assert "For two of them together, such as two images of one person, the guarantee is only (6, 0.00022)" in text
+    assert "such as two images of one person, the guarantee is only epsilon 6 at delta 0.00022" in text
     assert "k times as large" not in text
     assert "such as two images" not in statement({**REPORT, "unit": "one person with all their images"})
-    assert "the guarantee is only (20, 0.23)" in statement({**REPORT, "epsilon": 10.0})
-    assert "the guarantee is only (40, 1)" in statement({**REPORT, "epsilon": 20.0})
+    assert "the guarantee is only epsilon 20 at delta 0.23" in statement({**REPORT, "epsilon": 10.0})
+    assert "the guarantee is only epsilon 40 at delta 1" in statement({**REPORT, "epsilon": 20.0})
 
 
 @pytest.mark.parametrize("sigma", [0.7, 1.39, 3.7])

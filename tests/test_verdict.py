@@ -30,7 +30,7 @@ def words(found, privacy=PRIVACY, images=IMAGES):
     [
         (0.5, ("strong", "good")),
         (3.0, ("moderate", "good")),
-        (10.0, ("weak", "")),
+        (10.0, ("weak", "caution")),
         (10.1, ("hardly any", "bad")),
     ],
 )
@@ -51,12 +51,13 @@ def test_the_bound_on_attacks_is_that_of_the_epsilon():
     assert "recognises at most 2.8% of those" in sentence
     weak = words({}, {**PRIVACY, "epsilon": 10.0})[1].data["judgements"][0].sentence
     assert "hardly limits attacks" in weak
+    assert "it is weaker, epsilon 20 at delta 0.23, and for more" in weak
 
 
 def test_use_is_measured_from_guessing_and_by_the_best_classifier():
     # Two classes: 0.9 is 80% of the way from one half to one, 0.75 is half of the way.
     assert words(scores(0.9))[0]["Use"] == ("good", "good")
-    assert words(scores(0.89))[0]["Use"] == ("fair", "")
+    assert words(scores(0.89))[0]["Use"] == ("fair", "caution")
     assert words(scores(0.74))[0]["Use"] == ("poor", "bad")
     use = next(j for j in words(scores(0.9))[1].data["judgements"] if j.what == "Use")
     assert "(CNN)" in use.sentence
@@ -67,7 +68,7 @@ def test_use_is_measured_from_guessing_and_by_the_best_classifier():
 
 def test_use_is_measured_against_a_classifier_of_real_images_where_its_accuracy_is_known():
     found = scores(0.83)
-    assert words(found)[0]["Use"] == ("fair", "")
+    assert words(found)[0]["Use"] == ("fair", "caution")
     found["fidelity"]["classifier"]["real_accuracy"] = 0.9  # 0.33 of 0.4 is more than 80% of the way
     verdict, section = words(found)
     assert verdict["Use"] == ("good", "good")
@@ -90,7 +91,12 @@ def test_a_weak_classifier_is_not_set_against_a_cnn_of_real_images():
 
 def test_variety_by_recall_and_by_images_that_are_alike():
     assert words(scores(recall=0.5))[0]["Variety"] == ("good", "good")
-    assert words(scores(recall=0.3))[0]["Variety"] == ("limited", "")
+    assert words(scores(recall=0.3))[0]["Variety"] == ("limited", "caution")
+    near = scores(recall=0.52)
+    near["fidelity"]["classifier"]["num_images"] = 1422
+    assert "it may also be 0.49 to 0.55" in words(near)[1].data["judgements"][2].sentence
+    near["fidelity"]["classifier"]["num_images"] = 60_000
+    assert "may also" not in words(near)[1].data["judgements"][2].sentence
     assert words(scores(recall=0.004))[0]["Variety"] == ("poor", "bad")
     one = np.broadcast_to(IMAGES[:1], IMAGES.shape)
     assert words(scores(recall=0.9), images=one)[0]["Variety"] == ("poor", "bad")

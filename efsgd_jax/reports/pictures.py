@@ -34,14 +34,20 @@ def drawn_samples(released: Released) -> Samples:
     return sample(released.directory.root, SAMPLES * len(released.class_names), seed=0)
 
 
-def samples_section(drawn: Samples) -> Section:
-    """The section with a grid of generated images for each class; ``drawn`` is that of ``drawn_samples``."""
+def samples_section(drawn: Samples, guarantee: bool) -> Section:
+    """The section with a grid of generated images for each class.
+
+    Args:
+      drawn: that of ``drawn_samples``.
+      guarantee: whether the run has one, so that the images may be published.
+    """
     names = drawn.class_names
     figures = []
     for c, name in enumerate(names[:MAX_CLASSES]):
         alt = f"{SAMPLES} generated images of class {name}"
         figures.append((name, picture(strip(drawn.images[drawn.labels == c], COLUMNS), alt, width=WIDTH)))
-    return Section("samples", "Samples", "samples.html", {"figures": figures, "num_classes": len(names)})
+    data = {"figures": figures, "num_classes": len(names), "guarantee": guarantee}
+    return Section("samples", "Samples", "samples.html", data)
 
 
 def walks_section(released: Released) -> Section | None:

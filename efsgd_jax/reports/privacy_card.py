@@ -6,6 +6,7 @@ from typing import Any
 from efsgd_jax.reports.formats import epsilon_shown, number
 from efsgd_jax.reports.sections import Section
 from efsgd_jax.reports.tables import Table
+from efsgd_jax.reports.verdict import MODERATE
 from efsgd_jax.runs.privacy_markdown import number_of_records, shown_parameters
 
 # Parameters of a mechanism in ``privacy.json`` -> their names on the page; all others are not shown.
@@ -42,6 +43,7 @@ def headline(privacy: dict[str, Any]) -> str:
 def privacy_card(privacy: dict[str, Any]) -> Section:
     """The section with the content of ``privacy.json``."""
     epsilon, delta = epsilon_shown(privacy["epsilon"]), f"{privacy['delta']:g}"
+    by_rdp = epsilon_shown(privacy["epsilon_by_rdp_without_truncation"])
     figures = {"epsilon": epsilon, "delta": delta, "unit": privacy["unit"]}
     if not privacy["guarantee"]:
         finite = math.isfinite(float(privacy["epsilon"]))
@@ -49,15 +51,17 @@ def privacy_card(privacy: dict[str, Any]) -> Section:
     facts = {
         "neighbouring relation": privacy["neighbouring_relation"],
         "public": _public(privacy.get("public")),
-        "accountant": privacy["accountant"],
+        "epsilon computed by": f"{privacy['accountant']}; the one that counts",
         "private steps": privacy["steps"],
         "target epsilon": epsilon_shown(privacy["target_epsilon"]),
-        "epsilon by RDP, without truncation": epsilon_shown(privacy["epsilon_by_rdp_without_truncation"]),
+        "epsilon by an older accountant (RDP), to compare with papers": by_rdp,
     }
     data = {
         "guarantee": privacy["guarantee"],
         "reason": privacy["reason_for_no_guarantee"],
-        "relation": privacy["neighbouring_relation"],
+        # "zero-out one: ...; the number of records N is public" without its name, and without what is listed as public.
+        "difference": privacy["neighbouring_relation"].partition(": ")[2].partition(";")[0],
+        "strong": float(privacy["epsilon"]) <= MODERATE,
         "scored": bool(privacy.get("queries")),
         "epsilon": epsilon,
         "delta": delta,

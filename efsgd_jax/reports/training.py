@@ -8,6 +8,10 @@ from efsgd_jax.reports.sections import Section
 
 # Title and unit of the metrics that are not losses; ``_described`` has those of the others.
 UNITS = {
+    "accuracy": ("Accuracy of the private classifier", "share of real images"),
+    "clipped_share": ("Clipped gradients", "share of gradients"),
+    "nats_per_pixel": ("Negative log-likelihood", "nats per pixel"),
+    "kl": ("KL divergence of the code", "nats, mean per image"),
     "images_per_second": ("Speed", "images per second"),
     "gradient_norm": ("Gradient norm", "L2 norm, mean per image"),
     "not_finite": ("Gradients left out", "per step, not finite"),
@@ -53,6 +57,4 @@ def _curves(rows: list[dict[str, Any]]) -> list[str]:
 def _described(name: str) -> tuple[str, str]:
     if name.startswith(CLIPPED):
         return f"Clipped, {name.removeprefix(CLIPPED)}", "share of gradients"
-    if name == "kl":
-        return "KL divergence of the code", "nats, mean per image"
     return UNITS.get(name, (f"{name.replace('_', ' ').capitalize()} loss", "mean per image"))

@@ -34,7 +34,7 @@ class Judgement(NamedTuple):
     Attributes:
       what: what is judged.
       word: the judgement; "not known" if nothing was measured.
-      tone: "good", "bad", or "" for neither.
+      tone: "good", "caution" (between good and bad) or "bad"; "" where nothing is judged.
       sentence: the measurement behind it.
       rule: the thresholds of the words.
       covered: whether it depends on what was released alone, so that epsilon covers it.
@@ -89,12 +89,15 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
             "Privacy", "none", "bad", f"There is no guarantee: {privacy['reason_for_no_guarantee']}.", rule, True
         )
     epsilon, delta = float(privacy["epsilon"]), privacy["delta"]
-    words = ((STRONG, "strong", "good"), (MODERATE, "moderate", "good"), (WEAK, "weak", ""))
+    words = ((STRONG, "strong", "good"), (MODERATE, "moderate", "good"), (WEAK, "weak", "caution"))
     word, tone = next(((w, t) for limit, w, t in words if epsilon <= limit * (1 + 1e-9)), ("hardly any", "bad"))
     bound = detection_bound(epsilon, delta)
     sentence = f"Epsilon is {epsilon_shown(epsilon)} at delta {delta:g}, for {privacy.get('unit', 'one image')}. "
     if bound > NO_LIMIT:
-        sentence += "So large an epsilon alone hardly limits attacks; it relies on known ones being far from the limit."
+        sentence += (
+            "So large an epsilon alone hardly limits attacks: known ones recognise far fewer than it allows, which is "
+            "experience and no proof."
+        )
     else:
         sentence += (
             f"An attack that takes {100 * FALSE_POSITIVE_RATE:g}% of those that were not used for used ones recognises "
@@ -102,7 +105,7 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
         )
     if privacy.get("unit") == IMAGE:
         two = guarantee_of_two(epsilon, delta)
-        sentence += f" For two images of one person together it is only {two}, and weaker still for more."
+        sentence += f" For two images of one person together it is weaker, {two}, and for more of them weaker still."
     return Judgement("Privacy", word, tone, sentence, rule, True)
 
 
@@ -112,9 +115,9 @@ def _unknown(what: str, command: str, rule: str) -> Judgement:
 
 def _use(scores: Mapping[str, Any], command: str) -> Judgement:
     real = scores.get("fidelity", {}).get("classifier", {}).get("real_accuracy")
-    best_possible = "always right" if real is None else "as a CNN of real ones"
+    best_possible = "always being right" if real is None else "a CNN that was trained on real images"
     rule = (
-        f"good from {100 * USEFUL:g}% of the way between guessing and {best_possible}, fair from {100 * SOMEWHAT:g}%, "
+        f"good from {100 * USEFUL:g}% of the way from guessing to {best_possible}, fair from {100 * SOMEWHAT:g}%, "
         "else poor"
     )
     gen2real = {c: u for c, u in scores.get("gen2real", {}).items() if u.get("accuracy") is not None}
@@ -125,7 +128,7 @@ def _use(scores: Mapping[str, Any], command: str) -> Judgement:
         classifier, best = "cnn", gen2real["cnn"]
     guessing = 1 / max(len(best.get("per_class", {})), 2)
     way = (best["accuracy"] - guessing) / max((1.0 if real is None else real) - guessing, 1e-9)
-    word, tone = ("good", "good") if way >= USEFUL else ("fair", "") if way >= SOMEWHAT else ("poor", "bad")
+    word, tone = ("good", "good") if way >= USEFUL else ("fair", "caution") if way >= SOMEWHAT else ("poor", "bad")
     sentence = (
         f"A classifier ({title_of(classifier)}) that was trained on generated images alone is right for "
         f"{percent(best['accuracy'])}% of the real test images; guessing would be {percent(guessing)}%."
@@ -153,14 +156,20 @@ def _variety(scores: Mapping[str, Any], alike: float, command: str) -> Judgement
     recall = scores.get("fidelity", {}).get("classifier", {}).get("recall")
     if recall is None:
         return _unknown("Variety", command, rule) if alike <= ALIKE else _variety_of_drawn(alike)
-    word, tone = ("good", "good") if recall >= VARIED else ("limited", "") if recall >= LIMITED else ("poor", "bad")
+    words = ((VARIED, "good", "good"), (LIMITED, "limited", "caution"))
+    word, tone = next(((w, t) for limit, w, t in words if recall >= limit), ("poor", "bad"))
     if alike > ALIKE:
         word, tone = "poor", "bad"
     sentence = (
         f"Recall is {recall:.2f}: that share of real images lies within what the generated ones cover, as a classifier "
-        "of real images sees them. Of the images "
-        f"shown below, {percent(alike)}% have a nearly identical one of the same class."
+        "of real images sees them."
     )
+    compared = scores["fidelity"]["classifier"].get("num_images")
+    if compared:
+        low, high = interval(recall, int(compared))
+        if any(low < limit <= high for limit in (VARIED, LIMITED)):
+            sentence += f" With {int(compared):,} images it may also be {low:.2f} to {high:.2f}: near a limit."
+    sentence += f" Of the images shown below, {percent(alike)}% have a nearly identical one of the same class."
     return Judgement("Variety", word, tone, sentence, rule)
 
 

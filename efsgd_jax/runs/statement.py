@@ -56,8 +56,8 @@ def delta_of_two(epsilon: float, delta: float) -> float:
 
 
 def guarantee_of_two(epsilon: float, delta: float) -> str:
-    """Epsilon and delta of two records together, in brackets, rounded up."""
-    return f"({format_epsilon(2 * epsilon)}, {_upwards(delta_of_two(epsilon, delta))})"
+    """Epsilon and delta of two records together, rounded up: "epsilon 20 at delta 0.22"."""
+    return f"epsilon {format_epsilon(2 * epsilon)} at delta {_upwards(delta_of_two(epsilon, delta))}"
 
 
 def _upwards(x: float) -> str:
