@@ -128,8 +128,8 @@ def test_a_run_without_scores_says_how_to_make_them_and_is_for_its_owner_only(ru
     assert "the same one in which one image with its label is replaced by a blank record that contributes" in page
     assert "they may be published" in page.split('id="samples"')[1].split("</section>")[0]
     assert page.index('id="privacy"') < page.index('id="samples"') < page.index('id="training"')
-    programs = re.findall(rf"python -m efsgd_jax (\w+) --workdir={run}", page)
-    assert {"evaluate", "audit"} <= set(programs) <= COMMANDS.keys()
+    programs = re.findall(rf"python -m efsgd_jax (\w+) (?:--workdir=)?{run}", page)
+    assert {"evaluate", "audit", "release", "report"} <= set(programs) <= COMMANDS.keys()
     assert page.count("python -m efsgd_jax") == len(programs)
     assert "Not covered by epsilon" not in page.split('id="scores"')[1].split("</section>")[0]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -17,10 +17,10 @@ SPACES = {"pixels": "Pixels", "classifier": "Classifier's features"}
 # Fields of ``Space`` -> their name on the page, and whether they are shares, which are shown in percent.
 MEASURES = {
     "closer_to_train": ("Nearest real image is a training image, %", True),
-    "expected_closer_to_train": ("The same for new images, %", True),
+    "expected_closer_to_train": ("The same, expected for new images, %", True),
     "copied_share": ("Share of copies that would explain the excess, % (no number where z is below 4: chance)", True),
     "z": ("Excess in standard deviations (z)", False),
-    "z_of_closest": ("The same, near-duplicates only", False),
+    "z_of_closest": ("Excess of near-duplicates in standard deviations", False),
     "authenticity": ("Authenticity, % (new images: about 50)", True),
     "near_duplicates": ("Near-duplicates of training images, % (held-out images: 1)", True),
     "near_duplicates_of_test": ("Near-duplicates of held-out images, %", True),
@@ -57,6 +57,7 @@ def copying_section(
     exact = copying.get("exact_copies")
     data = {
         "flagged": copying.get("flagged"),
+        "certain": f"{CERTAIN:g}",
         "exact_copies": None if exact is None else f"{exact:,}",
         "measures": _measures(copying.get("spaces", {})),
         "pairs": [_pictures(pair, i) for i, pair in enumerate(pairs, 1)],

@@ -53,9 +53,23 @@ class Released(NamedTuple):
         data = self.config["data"]
         return f"{data['name']} ({data['attribute']})" if data.get("attribute") else str(data["name"])
 
+    @property
+    def packing(self) -> str:
+        """The command line that packs what may be published."""
+        return f"python -m efsgd_jax release {self._root} release.zip"
+
+    @property
+    def published_page(self) -> str:
+        """The command line that makes a page that may be published."""
+        return f"python -m efsgd_jax report {self._root} --release"
+
+    @property
+    def _root(self) -> str:
+        return shlex.quote(str(self.directory.root))
+
     def command(self, program: str) -> str:
         """The command line that runs ``program`` on this run, for readers of the page."""
-        return f"python -m efsgd_jax {program} --workdir={shlex.quote(str(self.directory.root))}"
+        return f"python -m efsgd_jax {program} --workdir={self._root}"
 
 
 def read_release(workdir: str | Path) -> Released:

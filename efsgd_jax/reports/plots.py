@@ -20,6 +20,9 @@ COLOURS |= {colour: f"var(--c{i})" for i, colour in enumerate(SERIES, 1)}
 # a plot reproducible.
 SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "efsgd_jax", "text.parse_math": False}
 
+# Values from which an axis counts in thousands or millions.
+LARGE = 1e5
+
 
 class Point(NamedTuple):
     """A mark in the plot ``tradeoff``.
@@ -43,6 +46,8 @@ def curve(name: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_
     """A line plot as SVG. ``name`` is its title, and part of its text for screen readers."""
     shown = [v for v in y if np.isfinite(v)]
     said = f"{name} against {x_label}, from {shown[0]:.3g} to {shown[-1]:.3g}" if shown else f"{name}: no finite value"
+    from matplotlib.ticker import EngFormatter
+
     with _axes(3.6, 2.3) as (figure, axes):
         axes.plot(x, y, color=SERIES[0], linewidth=1.6)
         axes.set_xlabel(x_label, color=SOFT)
@@ -50,7 +55,9 @@ def curve(name: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_
         axes.set_title(name, loc="left", fontsize=10, color=INK)
         axes.set_xlim(left=0)
         if y_label.startswith("share"):
-            axes.set_ylim(-0.02, 1.02)
+            axes.set_ylim(-0.05, 1.05)
+        if max(map(abs, shown), default=0.0) >= LARGE:  # "3 M", not "3" below "1e6"
+            axes.yaxis.set_major_formatter(EngFormatter(sep=" "))
     return _svg(figure, said)
 
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 # Largest number of columns that fit on the screen of a phone.
 FITS = 4
+# Largest number of letters of the names of rows with which a table of ``FITS`` columns fits.
+SHORT = 8
 # Text of more characters than this is prose, which is aligned to the left.
 PROSE = 24
 
@@ -54,5 +56,6 @@ class Table(NamedTuple):
 
     @property
     def stacking(self) -> bool:
-        """Whether narrow screens show each row as a block, because the table has many columns or prose."""
-        return len(self.head) > FITS or any(self.prose[1:])
+        """Whether narrow screens show each row as a block, because the table has many columns, long names or prose."""
+        long_names = any(isinstance(row[0], str) and len(row[0]) > SHORT for row in self.rows)
+        return len(self.head) > FITS or any(self.prose[1:]) or (long_names and len(self.head) == FITS)

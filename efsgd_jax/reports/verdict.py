@@ -11,12 +11,14 @@ from efsgd_jax.privacy.mechanism import IMAGE
 from efsgd_jax.reports.formats import epsilon_shown, percent
 from efsgd_jax.reports.scores import interval, title_of
 from efsgd_jax.reports.sections import Section
-from efsgd_jax.runs.statement import FALSE_POSITIVE_RATE, detection_bound, guarantee_of_two
+from efsgd_jax.runs.statement import FALSE_POSITIVE_RATE, delta_of_two, detection_bound, guarantee_of_two
 
 # The largest epsilon of each word for privacy.
 STRONG, MODERATE, WEAK = 1.0, 3.0, 10.0
 # True positive rate above which the bound on attacks is not stated.
 NO_LIMIT = 0.9
+# Delta of two images of one person above which nothing worth the name is guaranteed for them.
+HARDLY_RARE = 0.01
 # Of the way from guessing to always right, or to a classifier of real images if its accuracy is known, what a
 # classifier of generated images has to go on real ones.
 USEFUL, SOMEWHAT = 0.8, 0.5
@@ -95,8 +97,8 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
     sentence = f"Epsilon is {epsilon_shown(epsilon)} at delta {delta:g}, for {privacy.get('unit', 'one image')}. "
     if bound > NO_LIMIT:
         sentence += (
-            "So large an epsilon alone hardly limits attacks: known ones recognise far fewer than it allows, which is "
-            "experience and no proof."
+            "So large an epsilon alone hardly limits attacks. Those known today find out far less than it allows, "
+            "which is experience and no proof."
         )
     else:
         sentence += (
@@ -104,8 +106,9 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
             f"at most {math.ceil(1000 * bound) / 10:.1f}% of those that were."
         )
     if privacy.get("unit") == IMAGE:
+        left = "next to nothing is guaranteed" if delta_of_two(epsilon, delta) > HARDLY_RARE else "it is weaker"
         two = guarantee_of_two(epsilon, delta)
-        sentence += f" For two images of one person together it is weaker, {two}, and for more of them weaker still."
+        sentence += f" For two images of one person together {left}, {two}, and for more of them less still."
     return Judgement("Privacy", word, tone, sentence, rule, True)
 
 
@@ -133,6 +136,10 @@ def _use(scores: Mapping[str, Any], command: str) -> Judgement:
         f"A classifier ({title_of(classifier)}) that was trained on generated images alone is right for "
         f"{percent(best['accuracy'])}% of the real test images; guessing would be {percent(guessing)}%."
     )
+    by_class = {name: share for name, share in best.get("per_class", {}).items() if share is not None}
+    if len(by_class) > 1:
+        worst = min(by_class, key=by_class.__getitem__)
+        sentence += f" It is worst for class {worst}: {percent(by_class[worst])}%."
     if real is not None:
         sentence += f" A CNN that was trained on the real ones is right for {percent(real)}%."
         if classifier != "cnn" and way < USEFUL:
@@ -168,7 +175,7 @@ def _variety(scores: Mapping[str, Any], alike: float, command: str) -> Judgement
     if compared:
         low, high = interval(recall, int(compared))
         if any(low < limit <= high for limit in (VARIED, LIMITED)):
-            sentence += f" With {int(compared):,} images it may also be {low:.2f} to {high:.2f}: near a limit."
+            sentence += f" With {int(compared):,} images it may also be {low:.3f} to {high:.3f}: near a limit."
     sentence += f" Of the images shown below, {percent(alike)}% have a nearly identical one of the same class."
     return Judgement("Variety", word, tone, sentence, rule)
 
@@ -180,7 +187,10 @@ def _variety_of_drawn(alike: float) -> Judgement:
 
 
 def _copies(scores: Mapping[str, Any], command: str) -> Judgement:
-    rule = "flagged if generated images are closer to training images than to held-out ones, beyond chance"
+    rule = (
+        "flagged if generated images are closer to training images than to held-out ones by more than 4 standard "
+        "deviations of chance"
+    )
     copying = scores.get("copying", {})
     if copying.get("flagged") is None:
         return _unknown("Copies", command, rule)
