@@ -97,7 +97,7 @@ def _of_reranker(x: jax.Array, y: jax.Array) -> None:
     size = oriented_gradients.num_features(SPEC.shape)
     wide = jnp.pad(x, ((0, 0), (0, max(0, size - PIXELS))))[:, :size] / CLIP
     features = jax.vmap(lambda v: whole_factor(v, oriented_gradients.LONGEST))(wide)
-    _one_step(phase, logistic.Example(features, y))
+    _one_step(phase, logistic.Example(features, y, jnp.ones(len(y), bool)))
 
 
 RELEASES: dict[str, Callable[[jax.Array, jax.Array], Any]] = {

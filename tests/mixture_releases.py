@@ -62,7 +62,7 @@ def release_of_reranker(features, y, spec, **options):
     hp = Hyperparameters(reranker_steps=1, **options)
     phase = logistic.reranker_phase(spec, hp, whole_plan(hp, len(y))["reranker"])
     whole = jax.vmap(lambda row: whole_factor(row, LONGEST))(features)
-    one_step(phase, logistic.Example(whole, y), {})
+    one_step(phase, logistic.Example(whole, y, jnp.ones(len(y), bool)), {})
 
 
 def release_of_random_features(features, y, spec):

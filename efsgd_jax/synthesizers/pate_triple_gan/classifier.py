@@ -10,18 +10,25 @@ labelling images by it costs nothing more.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from efsgd_jax.data.dataset import ImageSpec
-from efsgd_jax.privacy import OuterSum, PlannedPhase, SquareSum, VectorSum
-from efsgd_jax.privacy.one_shot import FACTOR_BITS
+from efsgd_jax.privacy import PlannedPhase, SquareSum, VectorSum
 from efsgd_jax.privacy.sum_access import SumAccess, whole_factor
 from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.synthesizers.gaussian_mixture.space import Basis, principal_basis
 from efsgd_jax.synthesizers.pate_triple_gan.options import ClassifierOptions
+from efsgd_jax.synthesizers.reranking.logistic import (
+    SHARPNESS,
+    Descent,
+    DescentOptions,
+    Example,
+    descend,
+    start_of_descent,
+)
 from efsgd_jax.synthesizers.reranking.oriented_gradients import LONGEST, features_of, num_features
 from efsgd_jax.synthesizers.reranking.whitened import Directions, coordinates, partly_whitened
 
@@ -29,7 +36,8 @@ from efsgd_jax.synthesizers.reranking.whitened import Directions, coordinates, p
 DEVIATION_CLIP = 0.85
 # Clip norm of an example's gradient, whose code has a norm of at most ``LONGEST``.
 GRADIENT_CLIP = 1.0
-SHARPNESS, MOMENTUM, WEIGHT_DECAY = 10.0, 0.9, 4e-3
+# Few labels: more than that of the reranker.
+WEIGHT_DECAY = 4e-3
 # Multipliers of the hash that says whether an image's label is read: public, and the same in all runs.
 PUBLIC_KEY = 24_041_273
 
@@ -46,15 +54,6 @@ class Classifier(NamedTuple):
     mean: jax.Array
     projection: jax.Array
     weights: jax.Array
-
-
-class Row(NamedTuple):
-    """The view of a record in the descent: its code in integer units (``whole_factor``), its label, and whether that
-    is read."""
-
-    code: jax.Array
-    label: jax.Array
-    labelled: jax.Array
 
 
 def has_label(image: jax.Array, labelled: float) -> jax.Array:
@@ -96,7 +95,10 @@ def classifier_phases(spec: ImageSpec, options: ClassifierOptions, plan: Mapping
       the part of labelled images are public numbers.
     """
     size = num_features(spec.shape)
-    empty, unit = empty_classifier(spec, options), LONGEST / 2**FACTOR_BITS
+    empty = empty_classifier(spec, options)
+    settings = DescentOptions(
+        options.classifier_steps, options.classifier_learning_rate, GRADIENT_CLIP, WEIGHT_DECAY, options.labelled
+    )
 
     def features(record: Record, released: Released) -> jax.Array:
         return features_of(record.image[None].astype(jnp.float32) / 255)[0]
@@ -110,34 +112,22 @@ def classifier_phases(spec: ImageSpec, options: ClassifierOptions, plan: Mapping
         (found,), std = access.release([SquareSum(lambda r: r - mean, DEVIATION_CLIP)])
         return principal_basis(found[0] / n, options.feature_directions, std / n), {}
 
-    def row(record: Record, released: Released) -> Row:
+    def example(record: Record, released: Released) -> Example:
         mean, projection = released["feature mean"], _projection(released["feature directions"])
         code = _code(mean, projection, features(record, released))
-        return Row(whole_factor(code, LONGEST), record.label, has_label(record.image, options.labelled))
+        return Example(whole_factor(code, LONGEST), record.label, has_label(record.image, options.labelled))
 
-    def start(key: jax.Array, released: Released) -> Any:
+    def start(key: jax.Array, released: Released) -> tuple[Classifier, Descent]:
         known = empty._replace(
             mean=jnp.asarray(released["feature mean"]), projection=_projection(released["feature directions"])
         )
-        return jnp.zeros((), jnp.int32), known, jnp.zeros_like(empty.weights), jnp.zeros_like(empty.weights)
+        return known, start_of_descent(*empty.weights.shape)
 
-    def descend(state: Any, access: SumAccess, key: jax.Array) -> tuple[Any, dict]:
-        t, known, momentum, weights = state
-        steps = options.classifier_steps
-
-        def error(r: Row) -> jax.Array:
-            p = jax.nn.softmax(SHARPNESS * unit * (r.code @ weights))
-            return jnp.where(r.labelled, p - jax.nn.one_hot(r.label, spec.num_classes), 0.0)
-
-        (total,), _std = access.release([OuterSum(lambda r: r.code, error, LONGEST, GRADIENT_CLIP)])
-        access.private_mean(
-            "accuracy", lambda r: (r.labelled & (jnp.argmax(r.code @ weights) == r.label)) / options.labelled
-        )  # of the labelled images, which are about this part
-        gradient = total / (options.labelled * access.dataset_size) + WEIGHT_DECAY * weights
-        momentum = MOMENTUM * momentum + gradient
-        weights = weights - options.classifier_learning_rate * (1 - 0.9 * t / steps) * momentum
-        average = known.weights + jnp.where(t >= steps // 2, weights, 0.0) / (steps - steps // 2)
-        return (t + 1, known._replace(weights=average), momentum, weights), {}
+    def step(
+        state: tuple[Classifier, Descent], access: SumAccess, key: jax.Array
+    ) -> tuple[tuple[Classifier, Descent], dict]:
+        known, descent = state
+        return (known, descend(descent, access, settings)), {}
 
     return [
         Phase(
@@ -153,9 +143,9 @@ def classifier_phases(spec: ImageSpec, options: ClassifierOptions, plan: Mapping
         Phase(
             plan["classifier"],
             start,
-            descend,
-            release=lambda s: s[1],
-            view=row,
+            step,
+            release=lambda s: s[0]._replace(weights=s[1].average),
+            view=example,
             shown=("accuracy",),
             loops_on_cpu=True,
         ),

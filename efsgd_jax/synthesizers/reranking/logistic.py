@@ -38,20 +38,79 @@ Features = Callable[[Record, Released], jax.Array]
 
 
 class Example(NamedTuple):
-    """The view of a record that the steps read: its features, in integer units of ``LONGEST / 2^FACTOR_BITS``
-    (``sum_access.whole_factor``), and its label."""
+    """The view of a record that the steps read.
+
+    Attributes:
+      features: ``[P]``, in integer units of ``LONGEST / 2^FACTOR_BITS`` (``sum_access.whole_factor``).
+      label: int32.
+      labelled: whether the label is read; a record without one adds zero, whatever its label is.
+    """
 
     features: jax.Array
     label: jax.Array
+    labelled: jax.Array
 
 
 class Descent(NamedTuple):
-    """The optimiser's state: step, weights ``[F, K]``, their momentum, and the mean of the second half of iterates."""
+    """The optimiser's state: step, weights ``[P, K]``, their momentum, and the mean of the second half of iterates."""
 
     step: jax.Array
     weights: jax.Array
     momentum: jax.Array
     average: jax.Array
+
+
+class DescentOptions(NamedTuple):
+    """Hyperparameters of ``descend``.
+
+    Attributes:
+      steps: number of steps.
+      learning_rate: of gradients divided by ``clip``; it decays linearly to a tenth.
+      clip: clip norm C of an example's gradient.
+      weight_decay: added to the gradient, times the weights.
+      labelled: share of the records whose label is read, a public number.
+    """
+
+    steps: int
+    learning_rate: float
+    clip: float
+    weight_decay: float
+    labelled: float = 1.0
+
+
+def start_of_descent(size: int, classes: int) -> Descent:
+    """The state before the first step, for weights ``[size, classes]``."""
+    zeros = jnp.zeros((size, classes))
+    return Descent(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+
+
+def descend(state: Descent, access: SumAccess, options: DescentOptions) -> Descent:
+    """One step of multinomial logistic regression on all records, whose view is ``Example``.
+
+    With features phi, predicted probabilities p and the one-hot label y, an example's gradient (divided by
+    ``SHARPNESS``) is ``phi (p - y)^T``. Its norm is at most C, because ``p - y`` is clipped to ``C / LONGEST``. The
+    weights of the second half of the steps are averaged.
+
+    Formal guarantees:
+      One ``access.release`` of the sum of all examples' clipped gradients. N and the share of records whose label is
+      read are public.
+    """
+    t, weights, momentum, average = state
+    unit, steps = LONGEST / 2**FACTOR_BITS, options.steps
+
+    def error(r: Example) -> jax.Array:
+        p = jax.nn.softmax(SHARPNESS * unit * (r.features @ weights))
+        return jnp.where(r.labelled, p - jax.nn.one_hot(r.label, weights.shape[1]), 0.0)
+
+    (total,), _ = access.release([OuterSum(lambda r: r.features, error, LONGEST, options.clip)])
+    access.private_mean(
+        "accuracy", lambda r: (r.labelled & (jnp.argmax(r.features @ weights) == r.label)) / options.labelled
+    )
+    gradient = total / (options.clip * options.labelled * access.dataset_size) + options.weight_decay * weights
+    momentum = MOMENTUM * momentum + gradient
+    weights = weights - options.learning_rate * (1 - 0.9 * t / steps) * momentum
+    average = average + jnp.where(t >= steps // 2, weights, 0.0) / (steps - steps // 2)
+    return Descent(t + 1, weights, momentum, average)
 
 
 def reranker_phase(spec: ImageSpec, options: RerankerOptions, plan: PlannedPhase) -> Phase:
@@ -64,12 +123,7 @@ def reranker_phase(spec: ImageSpec, options: RerankerOptions, plan: PlannedPhase
 
 
 def descent_phase(classes: int, size: int, features: Features, options: RerankerOptions, plan: PlannedPhase) -> Phase:
-    """Multinomial logistic regression by noisy full-batch gradient descent; releases weights ``[P, K]``.
-
-    With features phi, predicted probabilities p and the one-hot label y, an example's gradient (divided by
-    ``SHARPNESS``) is ``phi (p - y)^T``. Its norm is at most C = ``options.reranker_clip``, because ``p - y`` is clipped
-    to ``C / LONGEST``. The learning rate applies to gradients divided by C, with weight decay, and decays linearly to a
-    tenth. The weights of the second half of the steps are averaged.
+    """Multinomial logistic regression by noisy full-batch gradient descent (``descend``); releases weights ``[P, K]``.
 
     Args:
       classes: number K of classes.
@@ -81,29 +135,16 @@ def descent_phase(classes: int, size: int, features: Features, options: Reranker
     Formal guarantees:
       Each step is one ``access.release`` of the sum of all examples' clipped gradients. N is public.
     """
-    clip, unit, steps = options.reranker_clip, LONGEST / 2**FACTOR_BITS, plan.steps
+    settings = DescentOptions(plan.steps, options.reranker_learning_rate, options.reranker_clip, WEIGHT_DECAY)
 
     def view(record: Record, released: Released) -> Example:
-        return Example(whole_factor(features(record, released), LONGEST), record.label)
+        return Example(whole_factor(features(record, released), LONGEST), record.label, jnp.asarray(True))
 
     def init(key: jax.Array, released: Released) -> Descent:
-        zeros = jnp.zeros((size, classes))
-        return Descent(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+        return start_of_descent(size, classes)
 
     def step(state: Descent, access: SumAccess, key: jax.Array) -> tuple[Descent, dict[str, jax.Array]]:
-        t, weights, momentum, average = state
-
-        def error(r: Example) -> jax.Array:
-            p = jax.nn.softmax(SHARPNESS * unit * (r.features @ weights))
-            return p - jax.nn.one_hot(r.label, classes)
-
-        (total,), _ = access.release([OuterSum(lambda r: r.features, error, LONGEST, clip)])
-        access.private_mean("accuracy", lambda r: jnp.argmax(r.features @ weights) == r.label)
-        gradient = total / clip / access.dataset_size + WEIGHT_DECAY * weights
-        momentum = MOMENTUM * momentum + gradient
-        weights = weights - options.reranker_learning_rate * (1 - 0.9 * t / steps) * momentum
-        average = average + jnp.where(t >= steps // 2, weights, 0.0) / (steps - steps // 2)
-        return Descent(t + 1, weights, momentum, average), {}
+        return descend(state, access, settings), {}
 
     return Phase(
         plan, init, step, release=lambda state: state.average, view=view, shown=("accuracy",), loops_on_cpu=True
