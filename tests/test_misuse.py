@@ -63,6 +63,10 @@ REFUSED = {
     "a batch size as probability": (
         lambda: MECHANISM._replace(sampling_probability=10.0).sample(fresh_key()), "sampling_probability is 10"
     ),
+    "a batch size as probability, to calibrate": (
+        lambda: calibrate_mechanism(MECHANISM._replace(sampling_probability=10.0), 10, 1.0, 1e-5),
+        "expected batch size divided by N",
+    ),
     "feedback without a norm": (
         lambda: MECHANISM._replace(feedback="hidden").epsilon(10, 1e-5), "needs a norm for what it feeds back"
     ),
@@ -103,6 +107,7 @@ REFUSED = {
     "an integer leaf": (lambda: sums(of_w, params={"w": P, "n": jnp.arange(3)}), "['n'] of dtype int32"),
     "integer gradients": (lambda: clip_and_sum(jnp.ones((4, 2), int), 1.0), "int32"),
     "a loss without aux": (lambda: sums(lambda p, x, k: jnp.vdot(p, x)), "(scalar, aux)"),
+    "a loss without a key": (lambda: sums(lambda p, x: (jnp.vdot(p, x), None)), "takes the key too"),
     "a loss of shape (1,)": (lambda: sums(lambda p, x, k: (jnp.vdot(p, x)[None], None)), "shape (1,)"),
     "an integer loss": (lambda: sums(lambda p, x, k: (jnp.int32(1), None)), "int32"),
     "an unknown method": (lambda: clipped_grad(dot, 1.0, method="x"), "vmap"),

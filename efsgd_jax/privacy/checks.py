@@ -1,5 +1,6 @@
 """Checks of the arguments of clipping while the program is traced: shapes, dtypes, and numbers that are not traced."""
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -135,7 +136,20 @@ def check_batch(batch: PyTree, keys: Any, mask: Any, carried: PyTree) -> int:
 
 
 def checked_loss(loss: Callable[..., Any]) -> Callable[..., tuple[jax.Array, PyTree]]:
-    """Wraps ``loss`` so that it raises ``ValueError`` if it returns anything but a real scalar and an aux."""
+    """Wraps ``loss`` so that it raises ``ValueError`` if it returns anything but a real scalar and an aux.
+
+    Raises:
+      ValueError: it cannot be called with parameters, an example and a key.
+    """
+    try:
+        inspect.signature(loss).bind(None, None, None)
+    except TypeError as error:
+        raise ValueError(
+            f"the loss cannot be called as loss(params, example, key): {error}; a loss without randomness takes the "
+            "key too, and does not use it."
+        ) from None
+    except ValueError:  # a callable that does not tell its arguments
+        pass
 
     def contract(params: PyTree, example: PyTree, key: jax.Array) -> tuple[jax.Array, PyTree]:
         result = loss(params, example, key)

@@ -10,7 +10,7 @@ import optax
 from scipy import stats
 
 from efsgd_jax.privacy.accounting import FINE, Accountant, epsilon_with_failure
-from efsgd_jax.privacy.checks import check_delta, whole_number
+from efsgd_jax.privacy.checks import check_delta, check_probability, whole_number
 from efsgd_jax.privacy.clipped_sum import ClipNorm, sensitivity_of
 from efsgd_jax.privacy.dp_sgd_checks import check_batch, check_mechanism
 from efsgd_jax.privacy.dp_sgd_events import dp_sgd_event, hidden_feedback_event
@@ -189,6 +189,7 @@ class DpSgdMechanism(NamedTuple):
           the difference to delta.
         """
         self._check_sampling()
+        check_probability(self.sampling_probability)
         if self.noise_multiplier == 0:
             return dp_accounting.NonPrivateDpEvent()
         size: dict[str, int] = {}
