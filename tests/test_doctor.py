@@ -10,6 +10,7 @@ from malformed import IMAGES, RNG, encode, idx
 from PIL import Image
 
 from efsgd_jax.cli.doctor import main as doctor
+from efsgd_jax.cli.doctor import to_text
 from efsgd_jax.cli.train import main as train
 from efsgd_jax.data.guess_source import guess_source
 from efsgd_jax.errors import UserError
@@ -49,6 +50,8 @@ def test_counts_duplicates_and_groups_are_found(tmp_path):
     assert found["public"]["number of training persons"] == facts["groups"]
     assert any("1 with the extension .dat" in w for w in found["warnings"])
     assert all("expect mostly noise" in likely["says"] for likely in found["likely"].values())
+    assert "Advice: do not train on these" in to_text(found)
+    assert "directions=30" in found["config"]["command"]
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,7 @@ def test_the_report_names_the_person(run, tmp_path):
     assert report["public"]["images_per_person"] == MOST
     assert report["neighbouring_relation"].startswith("zero-out one: one person with all their images is replaced")
     text = (run / "release/PRIVACY.md").read_text()
+    assert "was not given to this run" not in text
     assert "The guarantee is for one person with all their images." in text
     assert f"{persons} persons, of each of whom at most {MOST} images are used" in text
     assert "k images of one person" not in text

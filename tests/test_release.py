@@ -46,7 +46,10 @@ def key_words(run):
 def test_an_honest_release_is_packed_and_can_be_used(finished_run, tmp_path, capsys):
     out = tmp_path / "out.zip"
     assert publish([str(finished_run.workdir), str(out)]) == 0
-    assert "generator.msgpack" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "generator.msgpack" in printed
+    assert "A person in several images is protected less" in printed
+    assert "A person in several images is protected less" in (finished_run.workdir / "release/PRIVACY.md").read_text()
     with zipfile.ZipFile(out) as archive:
         assert archive.namelist() == FILES
         assert archive.read("privacy.json") == (finished_run.workdir / "release/privacy.json").read_bytes()

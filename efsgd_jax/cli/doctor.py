@@ -81,8 +81,17 @@ def to_text(found: dict[str, Any]) -> str:
         "",
         "Public in every run, and not protected: " + "; ".join(_public(found["public"])) + ".",
         "",
-        f"Decide on epsilon first, and once (docs/data_owners.md); {EXAMPLE:g} is an example. Then try this, roughly "
-        f"{max(found['minutes'], 0.1):.1f} minutes here: {found['config']['why']}.",
+        *(
+            [
+                "Advice: do not train on these. With so few records a class the images would be mostly noise, and each "
+                "try that you publish spends epsilon. More persons or images, or fewer classes, would help."
+            ]
+            if found["hopeless"]
+            else []
+        ),
+        f"Decide on epsilon first, and once (docs/data_owners.md); {EXAMPLE:g} is an example. "
+        + ("If you still want to see it" if found["hopeless"] else "Then try this")
+        + f", roughly {max(found['minutes'], 0.1):.1f} minutes here: {found['config']['why']}.",
         f"  {found['config']['command']}",
         "This advice depends on your images. No epsilon covers settings that were chosen by looking at them: say so.",
     ]

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from efsgd_jax.cli.parser import Parser, program, show
 from efsgd_jax.files import read_json
 from efsgd_jax.formatting import format_epsilon
+from efsgd_jax.privacy.mechanism import IMAGE
+from efsgd_jax.runs.privacy_report import UNDECLARED
 from efsgd_jax.runs.release import pack
 from efsgd_jax.runs.workdir import Workdir
 
@@ -28,6 +30,7 @@ def main(argv: Sequence[str]) -> None:
     lines = [
         f"{args.out} may be published: {', '.join(names)}.",
         f"It guarantees {spent}-differential privacy for {privacy['unit']}; PRIVACY.md has a paragraph to quote.",
+        *([UNDECLARED] if privacy["unit"] == IMAGE else []),
         "Images that `efsgd sample` draws from the run, with their data card, and the page of `efsgd report --release`",
         "may be published too. What is in private/ may not.",
     ]

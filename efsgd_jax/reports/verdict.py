@@ -108,7 +108,7 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
     if privacy.get("unit") == IMAGE:
         left = "next to nothing is guaranteed" if delta_of_two(epsilon, delta) > HARDLY_RARE else "it is weaker"
         two = guarantee_of_two(epsilon, delta)
-        sentence += f" For two images of one person together {left}, {two}, and for more of them less still."
+        sentence += f" Persons were not declared: for two images of one {left}, {two}, and for more of them less still."
     return Judgement("Privacy", word, tone, sentence, rule, True)
 
 

@@ -37,9 +37,9 @@ def examine(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
     Returns:
       JSON values: ``source``, ``own_size`` (as text, before resizing; "any size" if one was asked for), ``facts`` (see
       ``facts_of``), ``warnings`` of the reader, ``config`` (the recommended one, the command, and why), ``likely`` (for
-      each epsilon, points of accuracy that noise costs, whether that was measured, and a sentence), ``curve`` (the data
-      of that measurement), ``minutes`` and ``public``. All of it is private, except ``public``, which lists what a run
-      will publish.
+      each epsilon, points of accuracy that noise costs, whether that was measured, and a sentence), ``hopeless``
+      (whether there are too few records for any of them), ``curve`` (the data of that measurement), ``minutes`` and
+      ``public``. All of it is private, except ``public``, which lists what a run will publish.
 
     Raises:
       UserError: the images cannot be read.
@@ -70,6 +70,7 @@ def examine(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
         "warnings": [str(w.message) for w in caught],
         "config": config,
         "likely": likely,
+        "hopeless": records / len(facts["classes"]) < FEW,
         "curve": CURVES[curve].of,
         "minutes": round(_seconds(facts["training"], facts["shape"]) / 60, 1),
         "public": {
@@ -122,6 +123,7 @@ def _config(name: str, path: str | Path, options: Mapping[str, Any], facts: Mapp
     few = min(v["training"] for v in facts["classes"].values()) < FEW or "groups" in facts
     if few:
         keys.append("--config.method.components=1")
+        keys += ["--config.method.directions=30"] if "groups" in facts else []
         why += "; one Gaussian for each class, since there are few records"
     command = " ".join([f"efsgd train --config=preset:{chosen}", f"--config.data.path={path}", *keys])
     command += f" --config.privacy.epsilon={EXAMPLE:g} --workdir=RUN"
@@ -136,8 +138,12 @@ def _likely(epsilon: float, records: int, classes: int, unit: str, curve: str) -
         sentence = f"noise is likely to cost about {loss:.0f} points of a classifier's accuracy"
     else:
         ratio = noise_beyond(epsilon, records, classes, curve)
-        much = f"{ratio:.2g} times as much noise as the most" if ratio > 1 else f"{ratio:.2g} times the least noise"
-        sentence = f"{much} that was measured, which cost {loss:.0f} points of accuracy"
+        sentence = f"noise is likely to cost less than about {loss:.0f} points of a classifier's accuracy"
+        if ratio > 1:
+            sentence = (
+                f"noise is likely to cost more than about {loss:.0f} points of a classifier's accuracy: so much "
+                f"was lost at the most noise that was measured, and here there is {ratio:.2g} times as much"
+            )
     return {"accuracy_lost": round(loss, 1), "measured": measured, "says": sentence}
 
 

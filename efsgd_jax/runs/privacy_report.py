@@ -12,7 +12,11 @@ from efsgd_jax.training.setup import Setup
 from efsgd_jax.versions import version_of
 
 UNCOVERED_SCORES = "Scores computed on real data (gen2real and the like) are not covered by epsilon"
-DEFAULT_RANGE = "as the data's format has them, else 0..255 if they are integers and 0..1 if they are floats"
+DEFAULT_RANGE = "by the data's format; where it says nothing, 0..255 for integers and 0..1 for floats"
+UNDECLARED = (
+    "Which images show the same person was not given to this run (config.data.groups). A person in several images is "
+    "protected less, and one in many hardly at all."
+)
 CAVEATS = (
     f"{UNCOVERED_SCORES}.",
     "Choosing hyperparameters by looking at results on the private data costs privacy that is not counted here.",
@@ -105,7 +109,7 @@ def privacy_report(
         "public": dict(public),
         "steps": steps,
         "phases": [_phase(name, found, count) for name, (found, count) in described.items()],
-        "caveats": list(CAVEATS),
+        "caveats": [*([UNDECLARED] if unit == IMAGE else []), *CAVEATS],
         "software": {name: version_of(name) for name in ("efsgd_jax", "jax", "dp-accounting")},
     }
     for found, _ in described.values():
