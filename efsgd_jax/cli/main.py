@@ -24,6 +24,7 @@ COMMANDS = {
     "release": ("efsgd_jax.cli.release", "pack what may be published, or refuse"),
     "release_score": ("efsgd_jax.cli.release_score", "publish a score with noise, and charge it"),
     "export": ("efsgd_jax.cli.export", "write a generator as StableHLO and safetensors"),
+    "table": ("efsgd_jax.cli.table", "synthetic rows of a small table, such as metadata"),
     "privacy": ("efsgd_jax.cli.privacy", "what would it cost? No data needed"),
     "audit": ("efsgd_jax.cli.audit", "attack the guarantee"),
 }

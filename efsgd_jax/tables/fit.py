@@ -27,15 +27,16 @@ class Options:
       bond: side of the matrices.
       steps: number of private steps.
       expected_batch_size: expected number of rows in a batch; at most N.
-      l2_norm_clip: clip norm of the gradient of a row's negative log-likelihood.
+      l2_norm_clip: clip norm of the gradient of a row's negative log-likelihood. Where it clips most rows, frequent
+        values become more frequent than they are.
       learning_rate: Adam's first learning rate; it decays to a twentieth along a cosine.
       ema_decay: decay of the moving average of the matrices that is released.
     """
 
     bond: int = 8
-    steps: int = 300
-    expected_batch_size: int = 1024
-    l2_norm_clip: float = 1.0
+    steps: int = 150
+    expected_batch_size: int = 2048
+    l2_norm_clip: float = 16.0
     learning_rate: float = 2e-2
     ema_decay: float = 0.95
 
