@@ -14,7 +14,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "efsgd_jax"
 LAYERS = (
     "errors", "formatting", "files", "images", "versions", "privacy", "data", "models", "config_groups", "synthesizers",
-    "config", "config_keys", "training", "runs", "evaluation", "audit", "reports", "cli", "train", "__main__", "",
+    "config", "config_keys", "training", "runs", "tables", "evaluation", "audit", "reports", "cli", "train",
+    "__main__", "",
 )  # fmt: skip
 LONGEST, MEDIAN = 300, 120
 

@@ -41,6 +41,12 @@ def test_what_columns_have_in_common_is_learned(table):
     assert abs((site == "a").mean() - 0.6) < 0.1
 
 
+def test_a_clip_norm_that_clips_nearly_all_makes_frequent_values_more_frequent():
+    options = Options(steps=100, expected_batch_size=400, l2_norm_clip=1.0)
+    found = fit_table(ROWS, DECLARED, epsilon=8.0, options=options).sample(5000, jax.random.key(1))
+    assert (np.array(found["site"]) == "a").mean() > 0.7  # 0.6 of the real rows
+
+
 def test_probabilities_of_all_rows_sum_to_one(table):
     every = list(itertools.product(*table.columns.values))
     middle = {"0 to 18": 9, "18 to 65": 40, "65 to 120": 90}
