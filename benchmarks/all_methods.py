@@ -32,6 +32,7 @@ METHODS = {
     "DP-MERF": ", DP-MERF",
     "pearl from a mixture": ", pearl from a mixture",
     "p3gm": ", p3gm",
+    "p3gm's mixture": ", p3gm's mixture",
     "distilled_set": ", distilled_set",
     "pate_triple_gan, 2,000 labels": ", pate_triple_gan",
     "born_machine, 14x14": ", born_machine",

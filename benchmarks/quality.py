@@ -43,6 +43,14 @@ FROM_MIXTURE = ["method.width=32", "method.matching_steps=1000"]
 # Ten images of each class that match one noisy release.
 PEARL = {"mnist": "configs/pearl_mnist.py", "fashion_mnist": "configs/pearl_fmnist.py"}
 P3GM = {"mnist": "configs/p3gm_mnist.py", "fashion_mnist": "configs/p3gm_fmnist.py"}
+# What p3gm's decoder starts from: the mixture's config with p3gm's options, and the part of epsilon that it spends.
+P3GM_MIXTURE = {
+    ("mnist", "1"): "privacy.epsilon=0.75 method.candidates=1 method.contrast=2 method.deformation=0.02679",
+    ("mnist", "10"): "privacy.epsilon=6 method.candidates=1 method.contrast=1.5",
+    ("fashion_mnist", "1"): "privacy.epsilon=0.75 method.contrast=1.8 method.reranker_share=0.12",
+    ("fashion_mnist", "10"): "privacy.epsilon=6 method.contrast=1.35 method.reranker_share=0.06 "
+    "method.reranker_steps=60 method.reranker_learning_rate=6",
+}
 DISTILLED = {"mnist": "configs/distilled_mnist.py", "fashion_mnist": "configs/distilled_fmnist.py"}
 # The labels of 2,000 images.
 PATE = {"mnist": "configs/pate_mnist.py", "fashion_mnist": "configs/pate_fmnist.py"}
@@ -125,6 +133,8 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
                 warm = ["method.start=mixture", *FROM_MIXTURE]
                 found[f"{name} {epsilon}, pearl from a mixture"] = (name, PEARL[name], [asked, *warm])
                 found[f"{name} {epsilon}, p3gm"] = (name, P3GM[name], [asked])
+                own = ["preset=long", *P3GM_MIXTURE[name, epsilon].split()]
+                found[f"{name} {epsilon}, p3gm's mixture"] = (name, config, own)
                 found[f"{name} {epsilon}, pate_triple_gan"] = (name, PATE[name], [asked])
                 found[f"{name} {epsilon}, efsgd_gan"] = (name, GAN[name], [asked])
                 found[f"{name} {epsilon}, born_machine"] = (name, BORN[name], [asked])
