@@ -28,14 +28,19 @@ def words(found, privacy=PRIVACY, images=IMAGES):
 @pytest.mark.parametrize(
     ("epsilon", "expected"),
     [
-        (0.5, ("strong", "good")),
-        (3.0, ("moderate", "good")),
-        (10.0, ("weak", "caution")),
-        (10.1, ("hardly any", "bad")),
+        (0.5, ("strong for one image", "good")),
+        (3.0, ("moderate for one image", "caution")),
+        (10.0, ("weak for one image", "caution")),
+        (10.1, ("hardly any for one image", "bad")),
     ],
 )
 def test_privacy_by_epsilon(epsilon, expected):
     assert words({}, {**PRIVACY, "epsilon": epsilon})[0]["Privacy"] == expected
+
+
+def test_a_moderate_guarantee_of_persons_is_good():
+    person = {**PRIVACY, "epsilon": 3.0, "unit": "one person with all their images"}
+    assert words({}, person)[0]["Privacy"] == ("moderate", "good")
 
 
 def test_without_a_guarantee_privacy_is_none():

@@ -89,7 +89,8 @@ def to_text(found: dict[str, Any]) -> str:
             if found["hopeless"]
             else []
         ),
-        f"Decide on epsilon first, and once (docs/data_owners.md); {EXAMPLE:g} is an example. "
+        f"Decide on epsilon first, and once (docs/data_owners.md: at most 1 for faces and medical images); {EXAMPLE:g} "
+        "is an example. "
         + ("If you still want to see it" if found["hopeless"] else "Then try this")
         + f", roughly {max(found['minutes'], 0.1):.1f} minutes here: {found['config']['why']}.",
         f"  {found['config']['command']}",

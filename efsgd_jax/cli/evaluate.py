@@ -41,7 +41,8 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--classifiers",
-        help=f"some of {','.join(CLASSIFIERS)}; default: {','.join(DEFAULT_CLASSIFIERS)}; not with --protocol",
+        help=f"some of {','.join(CLASSIFIERS)}; default: {','.join(DEFAULT_CLASSIFIERS)}; not with --protocol. "
+        "They are for utility; fidelity and copying take their own time",
     )
     parser.add_argument(
         "--classifier_seeds", type=int, help="how many of each are trained; default 3; not with --protocol"
@@ -67,6 +68,12 @@ def main(argv: Sequence[str]) -> None:
         "progress": True,
     }
     slow = PROTOCOLS[args.protocol].cost if args.protocol in PROTOCOLS and jax.default_backend() == "cpu" else ""
+    if args.protocol is None:
+        print(
+            "with 10,000 images all scores take several minutes on two CPU cores. Each is kept when it is done: after "
+            "an interruption the same command goes on; --metrics=utility, fidelity or copying computes one kind alone",
+            file=sys.stderr,
+        )
     if slow:
         print(f"protocol {args.protocol} takes about {slow} on two CPU cores: it is meant for a GPU", file=sys.stderr)
     if args.samples:

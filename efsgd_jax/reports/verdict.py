@@ -93,6 +93,8 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
     epsilon, delta = float(privacy["epsilon"]), privacy["delta"]
     words = ((STRONG, "strong", "good"), (MODERATE, "moderate", "good"), (WEAK, "weak", "caution"))
     word, tone = next(((w, t) for limit, w, t in words if epsilon <= limit * (1 + 1e-9)), ("hardly any", "bad"))
+    if privacy.get("unit") == IMAGE:  # nobody has said who is in which image
+        word, tone = f"{word} for one image", "caution" if word == "moderate" else tone
     bound = detection_bound(epsilon, delta)
     sentence = f"Epsilon is {epsilon_shown(epsilon)} at delta {delta:g}, for {privacy.get('unit', 'one image')}. "
     if bound > NO_LIMIT:
