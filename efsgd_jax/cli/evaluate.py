@@ -68,12 +68,6 @@ def main(argv: Sequence[str]) -> None:
         "progress": True,
     }
     slow = PROTOCOLS[args.protocol].cost if args.protocol in PROTOCOLS and jax.default_backend() == "cpu" else ""
-    if args.protocol is None:
-        print(
-            "with 10,000 images all scores take several minutes on two CPU cores. Each is kept when it is done: after "
-            "an interruption the same command goes on; --metrics=utility, fidelity or copying computes one kind alone",
-            file=sys.stderr,
-        )
     if slow:
         print(f"protocol {args.protocol} takes about {slow} on two CPU cores: it is meant for a GPU", file=sys.stderr)
     if args.samples:

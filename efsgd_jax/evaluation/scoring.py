@@ -58,6 +58,14 @@ class Plan(NamedTuple):
     real2gen: bool = True
 
 
+# A number of images from which scoring takes minutes, and what is said then.
+MANY = 5000
+LONG = (
+    "all scores of 10,000 images take several minutes on two CPU cores. Each is kept when it is done: after an "
+    "interruption the same command goes on; --metrics=utility, fidelity or copying computes one kind alone"
+)
+
+
 def score_images(fake: Samples, data: Dataset, plan: Plan, *, progress: bool = False) -> Scores:
     """Computes all scores of ``plan``, or reads them from the cache.
 
@@ -75,6 +83,8 @@ def score_images(fake: Samples, data: Dataset, plan: Plan, *, progress: bool = F
     stages = _stages(fake, data, plan)
     found: dict[str, Any] = {}
     in_terminal = progress and sys.stderr.isatty()
+    if progress and len(fake.images) >= MANY:
+        print(LONG, file=sys.stderr, flush=True)
     with tqdm.tqdm(total=len(stages), disable=not in_terminal, unit="stage", dynamic_ncols=True) as bar:
         for number, ((kind, name, options), compute) in enumerate(stages.items(), 1):
             bar.set_description(f"{kind} {name}".strip())
