@@ -113,6 +113,14 @@ def test_variety_by_recall_and_by_images_that_are_alike():
     assert alike_share(one, np.arange(40)) == 0.0  # of different classes
 
 
+def test_scores_of_a_protocol_count_where_there_are_no_others():
+    own = scores(0.9)
+    alone = {"protocols": {"dpac": {k: own[k] for k in ("gen2real", "fidelity")}}}
+    assert words(alone)[0]["Use"] == ("good", "good")
+    assert words(alone)[0]["Variety"] == ("good", "good")
+    assert words(alone)[0]["Copies"] == ("not known", "")
+
+
 def test_copies_are_flagged_as_the_scores_say():
     assert words(scores())[0]["Copies"] == ("none found", "good")
     assert words(scores(flagged=True))[0]["Copies"] == ("flagged", "bad")

@@ -33,7 +33,9 @@ def make_parser() -> Parser:
         help="synthetic images; default: the protocol's number, else as many as "
         "real, at most 10000; another number than before replaces the run's scores",
     )
-    parser.add_argument("--seed", type=int, help="of the synthetic images; default 0")
+    parser.add_argument(
+        "--seed", type=int, help="of the synthetic images; default 0; another than before replaces the run's scores"
+    )
     parser.add_argument(
         "--metrics",
         help=f"some of {','.join((*METRICS, *FIDELITY))}; default: {','.join(METRICS)}, which are all; "

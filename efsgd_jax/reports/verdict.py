@@ -64,6 +64,8 @@ def verdict_section(
       command: the command that computes scores.
     """
     found = [_privacy(privacy)]
+    if scores and not scores.get("gen2real") and scores.get("protocols"):  # scored by a published protocol alone
+        scores = {**next(iter(scores["protocols"].values())), "copying": scores.get("copying", {})}
     alike = alike_share(drawn, labels)
     if scores is None:
         found.append(_variety_of_drawn(alike))
