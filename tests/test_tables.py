@@ -54,6 +54,19 @@ def test_probabilities_of_all_rows_sum_to_one(table):
     assert np.exp(table.log_likelihood(rows)).sum() == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.parametrize(("n", "key", "reason"), [(0, None, "at least 1"), (2.5, None, "whole"), (5, 0, "PRNG key")])
+def test_a_number_of_rows_and_a_key_are_checked(table, n, key, reason):
+    with pytest.raises(UserError, match=reason):
+        table.sample(n, key)
+
+
+def test_one_record_more_at_the_front_moves_no_other():
+    columns = Columns.declared(DECLARED)
+    before = columns.encode(ROWS)
+    more = {name: [first, *ROWS[name]] for name, first in (("site", "c"), ("age", 1e9), ("ill", "yes"))}
+    np.testing.assert_array_equal(columns.encode(more)[1:], before)
+
+
 def test_a_written_table_is_the_same(table, tmp_path):
     again = Table.read(table.write(tmp_path / "table.json"))
     assert again.columns == table.columns
@@ -71,6 +84,10 @@ def test_numbers_beyond_the_edges_belong_to_the_first_and_the_last_interval():
     assert Columns.declared(columns.as_declared()) == columns
 
 
+def tried(**options):
+    return fit_table(ROWS, DECLARED, epsilon=1.0, options=Options(**options))
+
+
 REFUSED = {
     "an entry that is not declared": (lambda: Columns.declared({"a": ["x", "y"]}).encode({"a": ["x", "z"]}), "row 2"),
     "a text for a number": (lambda: Columns.declared({"a": {"edges": [0, 1, 2]}}).encode({"a": ["old"]}), "a number"),
@@ -85,6 +102,21 @@ REFUSED = {
     "edges that fall": (lambda: Columns.declared({"a": {"edges": [2, 1, 0]}}), "rise"),
     "two edges": (lambda: Columns.declared({"a": {"edges": [0, 1]}}), "at least 3"),
     "an infinite edge": (lambda: Columns.declared({"a": {"edges": [0, 1, float("inf")]}}), "finite"),
+    "a number as name": (lambda: Columns.declared({1: ["x", "y"]}), "named 1"),
+    "a text as column": (lambda: Columns.declared({"a": ["x", "y"]}).encode({"a": "xyx"}), "one text"),
+    "no bond": (lambda: tried(bond=0), "bond is 0"),
+    "an average that grows": (
+        lambda: tried(ema_decay=2.0), "ema_decay is 2.0"
+    ),
+    "a NaN clip norm": (
+        lambda: tried(l2_norm_clip=float("nan")), "l2_norm_clip is nan"
+    ),
+    "a NaN learning rate": (
+        lambda: tried(learning_rate=float("nan")), "learning_rate is nan"
+    ),
+    "an empty batch": (
+        lambda: tried(expected_batch_size=0), "expected_batch_size is 0"
+    ),
     "no column": (lambda: Columns.declared({}), "1 to 256 columns"),
     "no row": (lambda: fit_table({"a": []}, {"a": ["x", "y"]}, epsilon=1.0), "no row"),
     "a large delta": (lambda: fit_table({"a": ["x"] * 99}, {"a": ["x", "y"]}, epsilon=1.0, delta=0.02), "below 1/N"),

@@ -47,8 +47,11 @@ class Columns(NamedTuple):
         """
         if not isinstance(given, Mapping) or not given or len(given) > MAX_COLUMNS:
             raise UserError(f"a table has 1 to {MAX_COLUMNS} columns; declare each as a name and a list of its values")
+        for name in given:
+            if not isinstance(name, str) or not name:
+                raise UserError(f"a column is named {name!r}; a name is text that is not empty")
         found = [_declared(name, column) for name, column in given.items()]
-        return cls(tuple(map(str, given)), tuple(v for v, _ in found), tuple(e for _, e in found))
+        return cls(tuple(given), tuple(v for v, _ in found), tuple(e for _, e in found))
 
     def encode(self, rows: Mapping[str, Sequence[Any]]) -> np.ndarray:
         """Indices of the values, int32 ``[N, D]``.
@@ -64,6 +67,9 @@ class Columns(NamedTuple):
             raise UserError(
                 f"the rows lack the column {lacking[0]!r}; they have {', '.join(map(repr, rows)) or 'none'}"
             )
+        for name in self.names:
+            if isinstance(rows[name], str):
+                raise UserError(f"column {name!r} is one text; it is a list with an entry for each row")
         lengths = {len(rows[name]) for name in self.names}
         if len(lengths) > 1:
             raise UserError(

@@ -1,6 +1,7 @@
 """Trains a Born machine on the rows of a table by DP-SGD (arXiv 2508.06251)."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,6 +78,7 @@ def fit_table(
       True
     """
     options = options or Options()
+    _check(options)
     columns = columns if isinstance(columns, Columns) else Columns.declared(columns)
     indices = jnp.asarray(columns.encode(rows))
     if not len(indices):
@@ -95,6 +97,21 @@ def fit_table(
     mechanism = calibrate_mechanism(mechanism, options.steps, epsilon, delta)
     chain = _trained(indices, columns, mechanism, options)
     return Table(columns, chain, mechanism.epsilon(options.steps, delta), delta, n)
+
+
+def _check(options: Options) -> None:
+    """Raises ``UserError`` for options that are out of range, which would be noticed late or not at all."""
+    o = options
+    rules = [
+        ("bond", o.bond, isinstance(o.bond, int) and o.bond >= 1, "a whole number of at least 1"),
+        ("expected_batch_size", o.expected_batch_size, o.expected_batch_size > 0, "above 0"),
+        ("l2_norm_clip", o.l2_norm_clip, 0 < o.l2_norm_clip < math.inf, "above 0 and finite"),
+        ("learning_rate", o.learning_rate, 0 < o.learning_rate < math.inf, "above 0 and finite"),
+        ("ema_decay", o.ema_decay, 0 <= o.ema_decay < 1, "at least 0 and below 1"),
+    ]
+    for name, value, right, must in rules:
+        if not right:
+            raise UserError(f"{name} is {value!r}; it is {must}")
 
 
 def _trained(indices: jax.Array, columns: Columns, mechanism: DpSgdMechanism, options: Options) -> Chain:

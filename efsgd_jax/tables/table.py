@@ -48,8 +48,10 @@ class Table(NamedTuple):
           n: the number of rows, at least 1.
           key: a PRNG key; None for a fresh one. It may be published.
         """
-        if n < 1:
-            raise UserError(f"the number of rows is {n}; it is at least 1")
+        if not isinstance(n, int) or n < 1:
+            raise UserError(f"the number of rows is {n}; it is a whole number of at least 1")
+        if key is not None and not isinstance(key, jax.Array):
+            raise UserError(f"key is {key!r}; it is a PRNG key, such as jax.random.key({key!r}), or None")
         rows = jax.jit(jax.vmap(lambda k: draw(self.chain, k, jnp.array(0))))
         key = fresh_key() if key is None else key
         parts = [
