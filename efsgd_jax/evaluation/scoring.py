@@ -58,11 +58,11 @@ class Plan(NamedTuple):
     real2gen: bool = True
 
 
-# A number of images from which scoring takes minutes, and what is said then.
+# A number of images from which scoring takes long, and what is said then.
 MANY = 5000
 LONG = (
-    "all scores of 10,000 images take several minutes on two CPU cores. Each is kept when it is done: after an "
-    "interruption the same command goes on; --metrics=utility, fidelity or copying computes one kind alone"
+    "each score is kept when it is done: after an interruption the same command goes on; --metrics=utility, fidelity "
+    "or copying computes one kind alone"
 )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from efsgd_jax.data.facts import NEAR, reduced
 from efsgd_jax.privacy.mechanism import IMAGE
+from efsgd_jax.reports.copying import CERTAIN
 from efsgd_jax.reports.formats import epsilon_shown, percent
 from efsgd_jax.reports.scores import interval, title_of
 from efsgd_jax.reports.sections import Section
@@ -101,8 +102,8 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
     sentence = f"Epsilon is {epsilon_shown(epsilon)} at delta {delta:g}, for {privacy.get('unit', 'one image')}. "
     if bound > NO_LIMIT:
         sentence += (
-            "So large an epsilon alone hardly limits attacks. Those known today find out far less than it allows, "
-            "which is experience and no proof."
+            "So large an epsilon alone hardly limits attacks: it allows one that recognises nearly all whose images "
+            "were used."
         )
     else:
         sentence += (
@@ -192,8 +193,8 @@ def _variety_of_drawn(alike: float) -> Judgement:
 
 def _copies(scores: Mapping[str, Any], command: str) -> Judgement:
     rule = (
-        "flagged if generated images are closer to training images than to held-out ones by more than 4 standard "
-        "deviations of chance"
+        "flagged if generated images are closer to training images than to held-out ones by more than "
+        f"{CERTAIN:g} standard deviations of chance"
     )
     copying = scores.get("copying", {})
     if copying.get("flagged") is None:
