@@ -6,19 +6,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from efsgd_jax.evaluation.metrics.neighbours import RELEVANT, SIGNIFICANT
 from efsgd_jax.reports.formats import number
 from efsgd_jax.reports.images import picture
 from efsgd_jax.reports.sections import Mismatch, Section, missing
 from efsgd_jax.reports.tables import Table
 
-# The excess, in standard deviations, above which it is not taken for chance.
-CERTAIN = 4.0
 SPACES = {"pixels": "Pixels", "classifier": "Classifier's features"}
 # Fields of ``Space`` -> their name on the page, and whether they are shares, which are shown in percent.
 MEASURES = {
     "closer_to_train": ("Nearest real image is a training image, %", True),
     "expected_closer_to_train": ("The same, expected for new images, %", True),
-    "copied_share": ("Share of copies that would explain the excess, % (no number where z is below 4: chance)", True),
+    "copied_share": (
+        f"Share of copies that would explain the excess, % (no number where z is below {SIGNIFICANT:g}: chance)",
+        True,
+    ),
     "z": ("Excess in standard deviations (z)", False),
     "z_of_closest": ("Excess of near-duplicates in standard deviations", False),
     "authenticity": ("Authenticity, % (new images: about 50)", True),
@@ -57,7 +59,8 @@ def copying_section(
     exact = copying.get("exact_copies")
     data = {
         "flagged": copying.get("flagged"),
-        "certain": f"{CERTAIN:g}",
+        "significant": f"{SIGNIFICANT:g}",
+        "relevant": f"{100 * RELEVANT:g}",
         "exact_copies": None if exact is None else f"{exact:,}",
         "measures": _measures(copying.get("spaces", {})),
         "pairs": [_pictures(pair, i) for i, pair in enumerate(pairs, 1)],
@@ -84,7 +87,7 @@ def _measures(spaces: Mapping[str, Any]) -> Table | None:
 def _by_chance(space: Mapping[str, Any]) -> bool:
     """Whether an excess as large as this one is no sign of copies."""
     z = space.get("z")
-    return z is not None and z < CERTAIN
+    return z is not None and z < SIGNIFICANT
 
 
 def _pictures(pair: Pair, i: int) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from efsgd_jax.data.facts import NEAR, reduced
+from efsgd_jax.evaluation.metrics.neighbours import RELEVANT, SIGNIFICANT
 from efsgd_jax.privacy.mechanism import IMAGE
-from efsgd_jax.reports.copying import CERTAIN
 from efsgd_jax.reports.formats import epsilon_shown, percent
 from efsgd_jax.reports.scores import interval, title_of
 from efsgd_jax.reports.sections import Section
@@ -194,7 +194,7 @@ def _variety_of_drawn(alike: float) -> Judgement:
 def _copies(scores: Mapping[str, Any], command: str) -> Judgement:
     rule = (
         "flagged if generated images are closer to training images than to held-out ones by more than "
-        f"{CERTAIN:g} standard deviations of chance"
+        f"{SIGNIFICANT:g} standard deviations of chance, as more than {100 * RELEVANT:g}% of copies would make them"
     )
     copying = scores.get("copying", {})
     if copying.get("flagged") is None:
