@@ -1,4 +1,4 @@
-"""``python -m efsgd_jax privacy`` and the published accountings."""
+"""``efsgd privacy`` and the published accountings."""
 
 import math
 import re

@@ -128,9 +128,9 @@ def test_a_run_without_scores_says_how_to_make_them_and_is_for_its_owner_only(ru
     assert "the same one in which one image with its label is replaced by a blank record that contributes" in page
     assert "they may be published" in page.split('id="samples"')[1].split("</section>")[0]
     assert page.index('id="privacy"') < page.index('id="samples"') < page.index('id="training"')
-    programs = re.findall(rf"python -m efsgd_jax (\w+) (?:--workdir=)?{run}", page)
+    programs = re.findall(rf"efsgd (\w+) (?:--workdir=)?{run}", page)
     assert {"evaluate", "audit", "release", "report"} <= set(programs) <= COMMANDS.keys()
-    assert page.count("python -m efsgd_jax") == len(programs)
+    assert "python -m" not in page
     assert "Not covered by epsilon" not in page.split('id="scores"')[1].split("</section>")[0]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -275,6 +275,31 @@ def test_mistakes_are_one_line(run, capsys, change, message):
     assert error.startswith("error: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_scores_of_a_protocol_alone_fill_the_pages(scored, scores, tmp_path, capsys):
+    def only_dpac(found):
+        dpac = {**found["protocols"]["dpac"], "gen2real": {"cnn": scores["gen2real"]["cnn"]}}
+        dpac |= {"num_images": 60_000, "fidelity": {"classifier": {"fid": 3.5, "recall": 0.61, "num_images": 10_000.0}}}
+        dpac |= {"remarks": ["after a paper", "differs: in its images", "NOT the protocol's 60000 images"]}
+        kept = {k: v for k, v in found.items() if k == "generator_sha256"}
+        found.clear()
+        found.update(kept, protocols={"dpac": dpac})
+
+    edit_json(scored / "private/scores.json", only_dpac)
+    page = tmp_path / "compare.html"
+    assert make_comparison([str(scored), f"--out={page}"]) == 0
+    text = capsys.readouterr().out
+    first = text.split("\n\n")[0].splitlines()
+    assert first[0].endswith("by the protocol dpac")
+    assert "60,000 (FID: 10,000)" in first[2]
+    assert first[3:5] == ["differs: in its images", "NOT the protocol's 60000 images"]
+    assert "after a paper" not in text
+    assert page.read_text().count("differs: in its images") == 1
+    assert make_report([str(scored)]) == 0
+    private = (scored / "private/report/report.html").read_text()
+    assert "no scores by class" not in private
+    assert "in percent; by the protocol dpac." in private
 
 
 @pytest.fixture

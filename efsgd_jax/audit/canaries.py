@@ -152,7 +152,7 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = Non
     if config.data.groups:
         raise UserError(
             "canaries are single images, and with --config.data.groups the unit is a person; audit the mechanisms: "
-            "python -m efsgd_jax audit"
+            "efsgd audit"
         )
     dataset = dataset_of(config)
     rng = np.random.default_rng(seed)
@@ -189,7 +189,7 @@ def _recording(mechanism: Any) -> Any:
     if not isinstance(mechanism, DpSgdMechanism):
         raise UserError(
             "canaries attack clipped gradients of single images, and this method has a phase without; audit its "
-            "mechanisms: python -m efsgd_jax audit"
+            "mechanisms: efsgd audit"
         )
     return _Recording(*mechanism)
 

@@ -1,4 +1,4 @@
-"""``python -m efsgd_jax audit``: attacks the claimed epsilons, and prints the lower bounds that the attacks prove.
+"""``efsgd audit``: attacks the claimed epsilons, and prints the lower bounds that the attacks prove.
 
 Without --config or --workdir: distinguishing games on the private step itself, for every feedback mode, sampler and
 clipping method, on losses with several parameter arrays, convolutions and loops, and on full-batch releases.
@@ -21,10 +21,10 @@ from efsgd_jax.formatting import format_epsilon, format_lower_bound
 from efsgd_jax.privacy import fresh_key
 
 EXAMPLES = """examples:
-  python -m efsgd_jax audit --quick                           the step, one game for each mode and sampler
-  python -m efsgd_jax audit --mutants                         mechanisms with a fault each: all must be detected
-  python -m efsgd_jax audit --config=configs/efsgd_digits.py  a training run with canaries
-  python -m efsgd_jax audit --workdir=runs/digits             the images of a finished run"""
+  efsgd audit --quick                           the step, one game for each mode and sampler
+  efsgd audit --mutants                         mechanisms with a fault each: all must be detected
+  efsgd audit --config=configs/efsgd_digits.py  a training run with canaries
+  efsgd audit --workdir=runs/digits             the images of a finished run"""
 
 
 def step(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax compare``: parses arguments, calls ``compare`` and prints the tables."""
+"""The command line of ``efsgd compare``: parses arguments, calls ``compare`` and prints the tables."""
 
 from collections.abc import Sequence
 

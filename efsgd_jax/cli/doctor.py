@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax doctor``: parses arguments, calls ``examine`` and prints the result."""
+"""The command line of ``efsgd doctor``: parses arguments, calls ``examine`` and prints the result."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax evaluate``: parses arguments, calls ``evaluate`` and prints the scores."""
+"""The command line of ``efsgd evaluate``: parses arguments, calls ``evaluate`` and prints the scores."""
 
 import sys
 from collections.abc import Sequence

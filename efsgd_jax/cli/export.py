@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax export``: parses arguments, calls ``export`` and prints the files."""
+"""The command line of ``efsgd export``: parses arguments, calls ``export`` and prints the files."""
 
 from collections.abc import Sequence
 

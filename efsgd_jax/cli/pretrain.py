@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax pretrain``: parses arguments, calls ``pretrain`` and prints the hash."""
+"""The command line of ``efsgd pretrain``: parses arguments, calls ``pretrain`` and prints the hash."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""``python -m efsgd_jax privacy``: computes the epsilon or the noise of a configuration, without reading data."""
+"""``efsgd privacy``: computes the epsilon or the noise of a configuration, without reading data."""
 
 import argparse
 import math
@@ -20,10 +20,10 @@ from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 from efsgd_jax.synthesizers.sanitized_gan.published_accounting import SanitizedGan
 
 EXAMPLES = """examples:
-  python -m efsgd_jax privacy --dataset_size=60000 --expected_batch_size=512 --steps=20000 --epsilon=10
-  python -m efsgd_jax privacy --dataset_size=60000 --expected_batch_size=512 --steps=20000 --noise_multiplier=0.9
-  python -m efsgd_jax privacy --dataset_size=60000 --config=configs/fmnist.py --config.privacy.epsilon=1
-  python -m efsgd_jax privacy                  mechanisms of published papers"""
+  efsgd privacy --dataset_size=60000 --expected_batch_size=512 --steps=20000 --epsilon=10
+  efsgd privacy --dataset_size=60000 --expected_batch_size=512 --steps=20000 --noise_multiplier=0.9
+  efsgd privacy --dataset_size=60000 --config=configs/fmnist.py --config.privacy.epsilon=1
+  efsgd privacy                  mechanisms of published papers"""
 
 
 def mechanism(args: argparse.Namespace) -> DpSgdMechanism:

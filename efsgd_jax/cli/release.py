@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax release``: parses arguments, calls ``pack`` and prints the file names."""
+"""The command line of ``efsgd release``: parses arguments, calls ``pack`` and prints the file names."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax release_score``: parses arguments, releases a score and prints it."""
+"""The command line of ``efsgd release_score``: parses arguments, releases a score and prints it."""
 
 from collections.abc import Sequence
 

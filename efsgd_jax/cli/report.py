@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax report``: parses arguments, calls ``report`` and prints the page's path."""
+"""The command line of ``efsgd report``: parses arguments, calls ``report`` and prints the page's path."""
 
 from collections.abc import Sequence
 

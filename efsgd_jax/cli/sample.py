@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax sample``: parses arguments, calls ``write_samples``, prints the counts."""
+"""The command line of ``efsgd sample``: parses arguments, calls ``write_samples``, prints the counts."""
 
 import sys
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax stop``: parses arguments, calls ``stop`` and prints what was released."""
+"""The command line of ``efsgd stop``: parses arguments, calls ``stop`` and prints what was released."""
 
 from collections.abc import Sequence
 

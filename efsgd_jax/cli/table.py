@@ -1,4 +1,4 @@
-"""The command line of ``python -m efsgd_jax table``: synthetic rows of a table of categories."""
+"""The command line of ``efsgd table``: synthetic rows of a table of categories."""
 
 import argparse
 from collections.abc import Sequence

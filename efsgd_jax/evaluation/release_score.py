@@ -147,7 +147,7 @@ def read_answers(directory: Workdir, name: str) -> Answers:
     """
     protocol, kind, classifier = _parts(name)
     flags = f" --protocol={protocol}" if protocol else ""
-    make = f"make it with: python -m efsgd_jax evaluate --workdir={directory.root}{flags}"
+    make = f"make it with: efsgd evaluate --workdir={directory.root}{flags}"
     if not directory.scores.is_file():
         raise UserError(f"{directory.scores} is missing; {make}")
     scores = read_json(directory.scores)

@@ -45,7 +45,7 @@ def classes_section(
     """The section with the recall of each class and a confusion matrix.
 
     Args:
-      scores: content of ``private/scores.json``; any part may be absent.
+      scores: the scores that ``leading`` finds; any part may be absent.
       names: names of the classes.
       mismatch: set if the scores are of another generator; otherwise None.
       command: the command that computes the scores.
@@ -57,7 +57,8 @@ def classes_section(
         return missing("classes", "By class", "There are no scores by class yet.", command)
     scored = next(iter(recalls.values()))
     rows = [[name, *(percent(per_class.get(name)) for per_class in recalls.values())] for name in scored]
-    data = {"recall": Table(["Class", *map(title_of, recalls)], rows), "confusion": confusion}
+    table = Table(["Class", *map(title_of, recalls)], rows)
+    data = {"recall": table, "confusion": confusion, "protocol": scores.get("protocol")}
     return Section("classes", "By class", "classes.html", data, covered_by_epsilon=False, mismatch=mismatch)
 
 

@@ -29,16 +29,19 @@ from efsgd_jax.reports.tables import Cell, Table
 
 # Largest width of a grid in CSS pixels.
 WIDTH = 360
+# How the remarks begin that say how scores differ from those of a protocol's paper.
+DIFFERENCES = ("differs:", "NOT ")
 # An interval that is not known, which a plot leaves out.
 UNKNOWN = (math.nan, math.nan)
 
 
 class Titled(NamedTuple):
-    """A table of runs as text cells, with a title that names the data set and the protocol."""
+    """A table of runs as text cells, with a title that names the data set and the protocol, and remarks below it."""
 
     title: str
     head: list[str]
     rows: list[list[str]]
+    remarks: list[str]
 
 
 class Comparison(NamedTuple):
@@ -85,14 +88,29 @@ def compare(runs: Sequence[str | Path], *, out: str | Path = "compare.html") -> 
 
 
 def _tables(group: Sequence[Entry]) -> list[Titled]:
-    """The tables of the runs on one data set: scores without a protocol, then a table for each protocol."""
-    cells = [{**privacy_cells(e), **score_cells(e.scores), **({"remark": e.remark} if e.remark else {})} for e in group]
-    tables = [Titled(_title(group[0]), *rows_of(cells))]
-    for name in protocols_of(group):
-        scored = [e for e in group if name in e.scores.get("protocols", {})]
-        cells = [{**privacy_cells(e), **score_cells(e.scores["protocols"][name])} for e in scored]
-        tables.append(Titled(f"{_title(group[0])}, by the protocol {name}", *rows_of(cells)))
+    """The tables of the runs on one data set: scores without a protocol, then a table for each protocol.
+
+    The first table has all runs. Where none has scores without a protocol, it is that of the first protocol.
+    """
+    protocols, tables = protocols_of(group), []
+    if not protocols or any(score_cells(e.scores) for e in group):
+        tables.append(_table(group, _title(group[0]), [e.scores for e in group]))
+    for name in protocols:
+        scored = [e for e in group if not tables or name in e.scores.get("protocols", {})]
+        of_protocol = [e.scores.get("protocols", {}).get(name, {}) for e in scored]
+        tables.append(_table(scored, f"{_title(group[0])}, by the protocol {name}", of_protocol))
     return tables
+
+
+def _table(entries: Sequence[Entry], title: str, scores: Sequence[dict[str, Any]]) -> Titled:
+    """A row for each run; remarks of several runs are below the table once."""
+    remarks = [{"remark": e.remark} if e.remark else {} for e in entries]
+    cells = [
+        {**privacy_cells(e), **score_cells(found), **remark}
+        for e, found, remark in zip(entries, scores, remarks, strict=True)
+    ]
+    below = dict.fromkeys(line for found in scores for line in found.get("remarks", ()) if found.get("gen2real"))
+    return Titled(title, *rows_of(cells), [line for line in below if line.startswith(DIFFERENCES)])
 
 
 def _title(entry: Entry) -> str:
@@ -101,14 +119,14 @@ def _title(entry: Entry) -> str:
 
 
 def _as_text(made: Titled) -> str:
-    title, head, rows = made
+    title, head, rows, remarks = made
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
         first, *rest = zip(row, widths, strict=True)
         return "  ".join([f"{first[0]:{first[1]}}", *(f"{cell:>{w}}" for cell, w in rest)]).rstrip()
 
-    return "\n".join([title, line(head), *map(line, rows)])
+    return "\n".join([title, line(head), *map(line, rows), *remarks])
 
 
 def _page(groups: Sequence[Sequence[Entry]], problems: Sequence[str]) -> str:
@@ -130,10 +148,11 @@ def _section(anchor: str, group: Sequence[Entry]) -> dict[str, Any]:
     return {
         "anchor": anchor,
         "name": first.title,
-        "plot": _plot(group, anchors, first.title),
+        "plot": _plot(group, anchors, _title(group[0])),
         "runs": _marked(first.head, numbered),
+        "remarks": first.remarks,
         "figures": [(f"{i}. {entry.name}", _grid(entry)) for i, entry in enumerate(group, 1)],
-        "protocols": [{"title": t.title, "runs": _marked(t.head, t.rows)} for t in by_protocol],
+        "protocols": [{"title": t.title, "runs": _marked(t.head, t.rows), "remarks": t.remarks} for t in by_protocol],
         "published": _published(anchors),
     }
 

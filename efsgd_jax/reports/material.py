@@ -56,12 +56,12 @@ class Released(NamedTuple):
     @property
     def packing(self) -> str:
         """The command line that packs what may be published."""
-        return f"python -m efsgd_jax release {self._root} release.zip"
+        return f"efsgd release {self._root} release.zip"
 
     @property
     def published_page(self) -> str:
         """The command line that makes a page that may be published."""
-        return f"python -m efsgd_jax report {self._root} --release"
+        return f"efsgd report {self._root} --release"
 
     @property
     def _root(self) -> str:
@@ -69,7 +69,7 @@ class Released(NamedTuple):
 
     def command(self, program: str) -> str:
         """The command line that runs ``program`` on this run, for readers of the page."""
-        return f"python -m efsgd_jax {program} --workdir={self._root}"
+        return f"efsgd {program} --workdir={self._root}"
 
 
 def read_release(workdir: str | Path) -> Released:

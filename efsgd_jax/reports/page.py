@@ -16,7 +16,7 @@ from efsgd_jax.reports.material import Released, optional_json, read_metrics, re
 from efsgd_jax.reports.pictures import drawn_samples, samples_section, walks_section
 from efsgd_jax.reports.privacy_card import headline, privacy_card
 from efsgd_jax.reports.render import render
-from efsgd_jax.reports.scores import scores_section
+from efsgd_jax.reports.scores import leading, scores_section
 from efsgd_jax.reports.sections import Mismatch, Section
 from efsgd_jax.reports.training import training_section
 from efsgd_jax.reports.verdict import verdict_section
@@ -121,11 +121,12 @@ def _scored(released: Released, data: Dataset | None, why_not: str) -> list[Sect
     scores = optional_json(path)
     mismatch = _mismatch(scores, released, "scores", evaluate)
     with reading(path, evaluate):
+        first = leading(scores)
         pairs, why_no_pairs = _closest_pairs(released, scores, mismatch is not None, data, why_not)
         return [
             scores_section(scores, mismatch, evaluate),
-            classes_section(scores, names, mismatch, evaluate),
-            balance_section(scores.get("real2gen", {}), names, mismatch, evaluate),
+            classes_section(first, names, mismatch, evaluate),
+            balance_section(first.get("real2gen", {}), names, mismatch, evaluate),
             copying_section(scores.get("copying", {}), pairs, why_no_pairs, mismatch, evaluate),
         ]
 

@@ -59,6 +59,15 @@ def scores_section(scores: Mapping[str, Any], mismatch: Mismatch | None, command
     return Section("scores", "Scores", "scores.html", {"groups": groups}, mismatch=mismatch)
 
 
+def leading(scores: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The scores without a protocol; where gen2real has none, those of the first protocol, which is named."""
+    protocols = scores.get("protocols", {})
+    if not scores or scores.get("gen2real") or not protocols:
+        return scores
+    name, group = next(iter(protocols.items()))
+    return {**group, "copying": scores.get("copying", {}), "protocol": name}
+
+
 def _has_group(group: Mapping[str, Any]) -> bool:
     return any(group.get(part) for part in ("gen2real", "real2gen", "fidelity"))
 

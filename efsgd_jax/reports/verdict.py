@@ -10,7 +10,7 @@ from efsgd_jax.data.facts import NEAR, reduced
 from efsgd_jax.evaluation.metrics.neighbours import RELEVANT, SIGNIFICANT
 from efsgd_jax.privacy.mechanism import IMAGE
 from efsgd_jax.reports.formats import epsilon_shown, percent
-from efsgd_jax.reports.scores import interval, title_of
+from efsgd_jax.reports.scores import interval, leading, title_of
 from efsgd_jax.reports.sections import Section
 from efsgd_jax.runs.statement import FALSE_POSITIVE_RATE, delta_of_two, detection_bound, guarantee_of_two
 
@@ -65,12 +65,11 @@ def verdict_section(
       command: the command that computes scores.
     """
     found = [_privacy(privacy)]
-    if scores and not scores.get("gen2real") and scores.get("protocols"):  # scored by a published protocol alone
-        scores = {**next(iter(scores["protocols"].values())), "copying": scores.get("copying", {})}
     alike = alike_share(drawn, labels)
     if scores is None:
         found.append(_variety_of_drawn(alike))
     else:
+        scores = leading(scores)
         found += [_use(scores, command), _variety(scores, alike, command), _copies(scores, command)]
     data = {"judgements": found}
     return Section("verdict", "Verdict", "verdict.html", data, covered_by_epsilon=scores is None)

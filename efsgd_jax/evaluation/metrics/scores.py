@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from efsgd_jax.evaluation.metrics.utility import Utility
 
-# Names of classifiers in the heads of columns, and of the networks whose features are compared.
+# Names of classifiers in the heads of columns, what they stand for, and names of the networks whose features are
+# compared.
 SHORT_NAMES = {
     "logistic_regression": "LR",
     "mlp": "MLP",
@@ -18,6 +19,11 @@ SHORT_NAMES = {
     "dpimagebench_resnet": "ResNet",
     "dpimagebench_wrn": "WRN",
     "dpimagebench_resnext": "ResNeXt",
+}
+MEANINGS = {
+    "logistic_regression": "logistic regression",
+    "mlp": "multilayer perceptron",
+    "gradient_boosting": "gradient-boosted trees",
 }
 EXTRACTORS = {"classifier": "a CNN trained on the real training split", "inception": "InceptionV3"}
 
@@ -126,9 +132,9 @@ def _utility_lines(scores: Scores) -> list[str]:
     lines.append(row("all", [f"{100 * u.accuracy:.1f}" for *_, u in columns]))
     if any(u.std for *_, u in columns):
         lines.append(row("±", [f"{100 * u.std:.1f}" if u.std else "" for *_, u in columns]))
-    names = [n for n in ("logistic_regression", "mlp", "gradient_boosting") if any(n in of for of in groups.values())]
+    names = [n for n in MEANINGS if any(n in of for of in groups.values())]
     lines.append("in percent; gen2real: trained on generated images, tested on real ones; real2gen: the reverse")
-    meanings = ", ".join(f"{SHORT_NAMES[n]}: {n.replace('_', ' ')}" for n in names)
+    meanings = ", ".join(f"{SHORT_NAMES[n]}: {MEANINGS[n]}" for n in names)
     return lines + [meanings] * bool(names)
 
 
