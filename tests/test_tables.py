@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from efsgd_jax import UserError
+from efsgd_jax.audit.membership import audit_table
 from efsgd_jax.cli.main import main
 from efsgd_jax.tables import Columns, Options, Table, fit_table
 from efsgd_jax.tables.files import read_rows
@@ -129,6 +130,44 @@ def test_mistakes_are_refused(case):
     call, reason = REFUSED[case]
     with pytest.raises(UserError, match=reason):
         call()
+
+
+BITS = [str(i) for i in range(24)]
+DECLARED_BITS = {name: ["0", "1"] for name in BITS}
+
+
+def random_bits(n, seed):
+    rows = np.random.default_rng(seed).integers(0, 2, (len(BITS), n)).astype(str)
+    return dict(zip(BITS, rows.tolist(), strict=True))
+
+
+def test_the_attack_tells_memorised_rows_and_refutes_a_false_claim():
+    used, unused = random_bits(60, 1), random_bits(60, 2)
+    options = Options(steps=100, expected_batch_size=60, bond=16, l2_norm_clip=30.0)
+    memory = fit_table(used, DECLARED_BITS, epsilon=200.0, options=options)
+    found = audit_table(memory, used, unused)
+    assert found.curve > 0.9
+    assert 1.0 < found.bound < found.claimed
+    assert audit_table(memory._replace(epsilon=0.5), used, unused).bound > 0.5
+    honest = fit_table(used, DECLARED_BITS, epsilon=0.5, options=options)
+    assert audit_table(honest, used, unused).bound <= 0.5
+
+
+def test_the_command_attacks_a_table(tmp_path, capsys):
+    for name, seed in (("used", 1), ("unused", 2)):
+        rows = random_bits(300, seed)
+        lines = [",".join(row) for row in zip(*rows.values(), strict=True)]
+        (tmp_path / f"{name}.csv").write_text("\n".join([",".join(BITS), *lines]))
+    table = fit_table(random_bits(300, 1), DECLARED_BITS, epsilon=2.0, delta=1e-3)
+    asked = ["audit", f"--table={table.write(tmp_path / 'table.json')}"]
+    assert main([*asked, f"--used={tmp_path / 'used.csv'}", f"--unused={tmp_path / 'unused.csv'}"]) == 0
+    assert "300 rows that were used and as many others" in capsys.readouterr().out
+    assert main([*asked, f"--used={tmp_path / 'unused.csv'}"]) == 2
+    assert "--table needs --used" in capsys.readouterr().err
+    short = tmp_path / "short.csv"
+    short.write_text("\n".join((tmp_path / "used.csv").read_text().splitlines()[:100]))
+    assert main([*asked, f"--used={short}", f"--unused={tmp_path / 'unused.csv'}"]) == 2
+    assert "fitted to 300 rows, and 99 are given" in capsys.readouterr().err
 
 
 def test_the_command_writes_what_may_be_published(tmp_path, capsys):

@@ -1,36 +1,38 @@
-"""Black-box membership inference: are the released images nearer to training images than to test images?"""
+"""Black-box membership inference: do released images or tables tell records that were used from others?"""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from efsgd_jax.audit.bounds import area_under_curve, one_run_lower_bound, true_positive_rate
+from efsgd_jax.errors import UserError
 from efsgd_jax.files import read_json
 from efsgd_jax.runs.finished import finished_run
 from efsgd_jax.runs.released import released_generator
 from efsgd_jax.runs.sampling import sample
 from efsgd_jax.runs.workdir import Workdir
+from efsgd_jax.tables.table import Table
 
 # Largest number of images, of the training split, of the test split and generated, that the attack compares.
 MAX_IMAGES = 10_000
 
 
 class Membership(NamedTuple):
-    """The result of a membership inference attack on the released images.
+    """The result of a membership inference attack on released images, or on a table.
 
     Attributes:
       claimed: the run's epsilon at ``delta``; ``inf`` if the run has no guarantee.
       delta: the delta at which the claim and the bound hold.
       bound: a lower bound of epsilon at 95% confidence, which assumes that each image was assigned to the training or
-        the test part independently, with probability 1/2.
+        the test part independently, with probability 1/2 (of a table: to the rows that were used, or to the others).
       curve: area under the ROC curve; 0.5 is guessing.
       rate: true positive rate at a false positive rate of 1%.
-      images: number of training images that were scored; as many test images were scored.
+      images: number of training images that were scored, or rows that were used; as many others were scored.
     """
 
     claimed: float
@@ -91,14 +93,55 @@ def audit_release(workdir: str | Path, *, seed: int = 0) -> Membership:
     members = score(data.train_images[rows[0]], data.train_labels[rows[0]])
     others = score(data.test_images[rows[1]], data.test_labels[rows[1]])
     report = read_json(directory.privacy_json)
-    return Membership(
-        float(report["epsilon"]) if report["guarantee"] else float("inf"),
-        report["delta"],
-        one_run_lower_bound(members, others, report["delta"]),
-        area_under_curve(members, others),
-        true_positive_rate(members, others, 0.01),
-        n,
-    )
+    claimed = float(report["epsilon"]) if report["guarantee"] else float("inf")
+    return _membership(members, others, claimed, report["delta"])
+
+
+def audit_table(
+    table: Table, used: Mapping[str, Sequence[Any]], unused: Mapping[str, Sequence[Any]], *, seed: int = 0
+) -> Membership:
+    """Attacks a released table by the exact likelihood of rows; of the fit, it uses only what is published.
+
+    Args:
+      table: the released table.
+      used: the rows that it was fitted to: for each column, a list of entries.
+      unused: other rows of the same kind, of which it must be random that they were not used.
+      seed: seed of the choice of rows, where there are more of one kind.
+
+    Raises:
+      UserError: there are no rows of a kind, ``used`` has another number of rows than the table was fitted to, entries
+        are not of the declared columns, or jax-privacy is not installed.
+
+    Formal guarantees:
+      None: real rows are read, and the result is not covered by the table's epsilon.
+
+    Examples:
+      >>> from efsgd_jax.tables import fit_table
+      >>> rows = {"a": ["x", "y"] * 100, "b": ["x", "y"] * 100}
+      >>> table = fit_table(rows, {"a": ["x", "y"], "b": ["x", "y"]}, epsilon=1.0, delta=1e-3)
+      >>> found = audit_table(table, rows, {"a": ["y"] * 200, "b": ["y"] * 200})
+      >>> found.bound < found.claimed
+      True
+    """
+    members, others = table.log_likelihood(used), table.log_likelihood(unused)
+    if not (len(members) and len(others)):
+        raise UserError(f"{len(members)} rows were used and {len(others)} were not; the attack needs rows of both")
+    if len(members) != table.dataset_size:
+        raise UserError(
+            f"the table was fitted to {table.dataset_size:,} rows, and {len(members):,} are given as used; give the "
+            "rows that it was fitted to"
+        )
+    n = min(len(members), len(others), MAX_IMAGES)
+    rng = np.random.default_rng(seed)
+    members, others = rng.choice(members, n, replace=False), rng.choice(others, n, replace=False)
+    return _membership(members, others, table.epsilon, table.delta)
+
+
+def _membership(members: np.ndarray, others: np.ndarray, claimed: float, delta: float) -> Membership:
+    """What the scores of as many members as others show."""
+    bound = one_run_lower_bound(members, others, delta)
+    curve, rate = area_under_curve(members, others), true_positive_rate(members, others, 0.01)
+    return Membership(claimed, delta, bound, curve, rate, len(members))
 
 
 def _score(

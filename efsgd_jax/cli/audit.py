@@ -3,12 +3,13 @@
 Without --config or --workdir: distinguishing games on the private step itself, for every feedback mode, sampler and
 clipping method, on losses with several parameter arrays, convolutions and loops, and on full-batch releases.
 With --config: one training run of that config with canaries. With --workdir: membership inference on the images of a
-finished run.
+finished run. With --table: the same on a table that `efsgd table` wrote, by the likelihood of rows.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 
@@ -20,11 +21,15 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon, format_lower_bound
 from efsgd_jax.privacy import fresh_key
 
+if TYPE_CHECKING:
+    from efsgd_jax.audit.membership import Membership
+
 EXAMPLES = """examples:
   efsgd audit --quick                           the step, one game for each mode and sampler
   efsgd audit --mutants                         mechanisms with a fault each: all must be detected
   efsgd audit --config=configs/efsgd_digits.py  a training run with canaries
-  efsgd audit --workdir=runs/digits             the images of a finished run"""
+  efsgd audit --workdir=runs/digits             the images of a finished run
+  efsgd audit --table=out/table.json --used=patients.csv --unused=others.csv"""
 
 
 def step(args: argparse.Namespace) -> None:
@@ -97,14 +102,30 @@ def release(args: argparse.Namespace) -> None:
     result, directory = audit_release(args.workdir), Workdir(args.workdir)
     of_generator = {"generator_sha256": directory.generator_sha256}
     write_json(directory.audit, {**result._asdict(), **of_generator}, private=True)
-    print(f"claimed      epsilon {format_epsilon(result.claimed)} at delta {result.delta:g}")
-    print(
-        f"black box    epsilon is at least {format_lower_bound(result.bound)} (95%, if the train/test split is random)"
-    )
-    print(f"             area under the curve {result.curve:.3f} (guessing: 0.5), true positives at 1% false: "
-          f"{100 * result.rate:.1f}%, {result.images} train and as many test images")  # fmt: skip
+    _print_membership(result, "the train/test split is random", "train and as many test images")
     if result.bound > result.claimed:
         raise UserError("the audit refutes the run's epsilon")
+
+
+def table(args: argparse.Namespace) -> None:
+    """Audits a released table; raises ``UserError`` if its epsilon is refuted."""
+    from efsgd_jax.audit.membership import audit_table
+    from efsgd_jax.tables import Table
+    from efsgd_jax.tables.files import read_rows
+
+    if not (args.used and args.unused):
+        raise UserError("--table needs --used, the rows that it was fitted to, and --unused, other rows of that kind")
+    result = audit_table(Table.read(args.table), read_rows(args.used), read_rows(args.unused))
+    _print_membership(result, "which rows were used is random", "rows that were used and as many others")
+    if result.bound > result.claimed:
+        raise UserError("the audit refutes the table's epsilon")
+
+
+def _print_membership(result: "Membership", condition: str, compared: str) -> None:
+    print(f"claimed      epsilon {format_epsilon(result.claimed)} at delta {result.delta:g}")
+    print(f"black box    epsilon is at least {format_lower_bound(result.bound)} (95%, if {condition})")
+    print(f"             area under the curve {result.curve:.3f} (guessing: 0.5), true positives at 1% false: "
+          f"{100 * result.rate:.1f}%, {result.images} {compared}")  # fmt: skip
 
 
 def make_parser() -> Parser:
@@ -125,6 +146,9 @@ def make_parser() -> Parser:
     parser.add_argument("--config", help="a config, with --config.KEY=VALUE: audit one training run")
     parser.add_argument("--canaries", type=int, default=200, help="of that run")
     parser.add_argument("--workdir", help="a finished run: audit its images")
+    parser.add_argument("--table", help="the table.json that efsgd table wrote: audit it")
+    parser.add_argument("--used", help="with --table: a CSV file of the rows that it was fitted to")
+    parser.add_argument("--unused", help="with --table: a CSV file of other rows, chosen at random not to be used")
     return parser
 
 
@@ -138,9 +162,11 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--trials is {args.trials}; fewer than 1000 show nothing")
     if not 0 < args.delta < 1:
         raise UserError(f"--delta is {args.delta}; it must be between 0 and 1")
-    if args.workdir and (args.config or overrides):
-        raise UserError("--workdir and --config: one run at a time")
-    if args.workdir:
+    if sum(map(bool, (args.workdir, args.table, args.config or overrides))) > 1:
+        raise UserError("--workdir, --table and --config: one thing at a time")
+    if args.table or args.used or args.unused:
+        table(args)
+    elif args.workdir:
         release(args)
     elif args.config or overrides:
         run(args, overrides)
