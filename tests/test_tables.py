@@ -163,7 +163,9 @@ def test_the_command_attacks_a_table(tmp_path, capsys):
     assert main([*asked, f"--used={tmp_path / 'used.csv'}", f"--unused={tmp_path / 'unused.csv'}"]) == 0
     assert "300 rows that were used and as many others" in capsys.readouterr().out
     assert main([*asked, f"--used={tmp_path / 'unused.csv'}"]) == 2
-    assert "--table needs --used" in capsys.readouterr().err
+    assert "go together" in capsys.readouterr().err
+    assert main(["audit", f"--used={tmp_path / 'used.csv'}"]) == 2
+    assert "go together" in capsys.readouterr().err
     short = tmp_path / "short.csv"
     short.write_text("\n".join((tmp_path / "used.csv").read_text().splitlines()[:100]))
     assert main([*asked, f"--used={short}", f"--unused={tmp_path / 'unused.csv'}"]) == 2

@@ -113,8 +113,10 @@ def table(args: argparse.Namespace) -> None:
     from efsgd_jax.tables import Table
     from efsgd_jax.tables.files import read_rows
 
-    if not (args.used and args.unused):
-        raise UserError("--table needs --used, the rows that it was fitted to, and --unused, other rows of that kind")
+    if not (args.table and args.used and args.unused):
+        raise UserError(
+            "--table, --used and --unused go together: the table, the rows that it was fitted to, and other rows"
+        )
     result = audit_table(Table.read(args.table), read_rows(args.used), read_rows(args.unused))
     _print_membership(result, "which rows were used is random", "rows that were used and as many others")
     if result.bound > result.claimed:
