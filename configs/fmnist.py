@@ -1,5 +1,5 @@
 """Fashion-MNIST, by default at epsilon 10, delta 1e-5: a private mixture, and a network on its latent space that is
-trained by DP-SGD. Half an hour to an hour on 2 CPU cores, minutes at epsilon 1; scores in docs/results/efsgd_mixture.md.
+trained by DP-SGD. Half an hour to an hour on 2 CPU cores, minutes at epsilon 1: docs/results/efsgd_mixture.md.
 
     python -m efsgd_jax.train --config=configs/fmnist.py --workdir=runs/fmnist
     python -m efsgd_jax.train --config=configs/fmnist.py --workdir=runs/fmnist_1 --config.privacy.epsilon=1

@@ -14,6 +14,7 @@ from efsgd_jax.cli.doctor import to_text
 from efsgd_jax.cli.train import main as train
 from efsgd_jax.data.guess_source import guess_source
 from efsgd_jax.errors import UserError
+from efsgd_jax.runs.doctor import _likely as forecast
 from efsgd_jax.runs.doctor import examine
 from efsgd_jax.runs.likely import CURVES, likely_loss, noise_beyond
 
@@ -153,3 +154,12 @@ def test_the_curve_is_the_measured_one():
     assert noise_beyond(1.0, 6_382, 2, "folder_cells") == pytest.approx(3.3, abs=0.01)
     assert noise_beyond(20.0, 54_000, 10) == 0.5
     assert likely_loss(3.0, 5_400, 10)[0] > likely_loss(3.0, 54_000, 10)[0]
+
+
+@pytest.mark.parametrize(("epsilon", "records", "words"), [
+    (1.0, 6_411, "images of poor use or worse: noise is likely to cost more than about 28 of the 40 points"),
+    (10.0, 21_069, "images of good use: noise is likely to cost about 3 of the 40 points"),
+    (100.0, 21_069, "images of good use: noise is likely to cost less than about 3 of the 40 points"),
+])  # fmt: skip
+def test_the_forecast_is_in_words(epsilon, records, words):
+    assert words in forecast(epsilon, records, 2, "images", "folder_cells")["says"]

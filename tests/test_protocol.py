@@ -91,6 +91,8 @@ def test_dpac_is_filed_under_its_name(run, own_cache, capsys, monkeypatch):
         assert words in out
     assert "NOT the protocol's 60000" in out
     assert "scoring, 5 of 5: fidelity classifier\n" in err
+    assert score([f"--workdir={run}", "--n=60", "--metrics=utility", "--classifiers=logistic_regression"]) == 0
+    assert "gen2real logistic_regression, kept from before\n" in capsys.readouterr().err
 
     saved = json.loads((run / "private/scores.json").read_text())
     dpac = saved.pop("protocols")["dpac"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,16 @@ def digest(*parts: Any) -> str:
     return total.hexdigest()
 
 
+def is_cached(key: tuple[Any, ...]) -> bool:
+    """Whether ``cached`` has a file for the key."""
+    return _path(key).is_file()
+
+
+def _path(key: tuple[Any, ...]) -> Path:
+    name = digest(VERSION, version_of("efsgd_jax"), version_of("scikit-learn"), *key)
+    return cache_directory() / "scores" / f"{name}.json"
+
+
 def cached(key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
     """Returns ``compute()``, or its cached value from an earlier call with the same key.
 
@@ -42,8 +53,7 @@ def cached(key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
     Formal guarantees:
       None: scores are functions of real images without noise. The files are readable to their owner only.
     """
-    name = digest(VERSION, version_of("efsgd_jax"), version_of("scikit-learn"), *key)
-    path = cache_directory() / "scores" / f"{name}.json"
+    path = _path(key)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -25,7 +25,7 @@ from efsgd_jax.evaluation.metrics import (
     score,
     utility,
 )
-from efsgd_jax.evaluation.score_cache import cached, digest
+from efsgd_jax.evaluation.score_cache import cached, digest, is_cached
 from efsgd_jax.runs.sampling import Samples
 
 METRICS = ("utility", "fidelity", "copying")
@@ -88,9 +88,11 @@ def score_images(fake: Samples, data: Dataset, plan: Plan, *, progress: bool = F
     with tqdm.tqdm(total=len(stages), disable=not in_terminal, unit="stage", dynamic_ncols=True) as bar:
         for number, ((kind, name, options), compute) in enumerate(stages.items(), 1):
             bar.set_description(f"{kind} {name}".strip())
+            of_stage = (kind, name, *options, *key)
             if progress and not in_terminal:
-                print(f"scoring, {number} of {len(stages)}: {kind} {name}".rstrip(), file=sys.stderr, flush=True)
-            found.setdefault(kind, {})[name] = cached((kind, name, *options, *key), compute)
+                kept = ", kept from before" if is_cached(of_stage) else ""
+                print(f"scoring, {number} of {len(stages)}: {kind} {name}".rstrip() + kept, file=sys.stderr, flush=True)
+            found.setdefault(kind, {})[name] = cached(of_stage, compute)
             bar.update()
     return Scores(
         class_names=data.class_names,

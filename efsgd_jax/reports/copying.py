@@ -24,8 +24,8 @@ MEASURES = {
     "z": ("Excess in standard deviations (z)", False),
     "z_of_closest": ("Excess of near-duplicates in standard deviations", False),
     "authenticity": ("Authenticity, % (new images: about 50)", True),
-    "near_duplicates": ("Near-duplicates of training images, % (held-out images: 1)", True),
-    "near_duplicates_of_test": ("Near-duplicates of held-out images, %", True),
+    "near_duplicates": ("Generated images that nearly duplicate a training image, % (of held-out images, 1% do)", True),
+    "near_duplicates_of_test": ("Generated images that nearly duplicate a held-out image, %", True),
     "median_distance_train": ("Median distance to the nearest training image", False),
     "median_distance_test": ("Median distance to the nearest held-out image", False),
 }

@@ -12,6 +12,7 @@ from efsgd_jax.privacy.mechanism import IMAGE
 from efsgd_jax.reports.formats import epsilon_shown, percent
 from efsgd_jax.reports.scores import interval, leading, title_of
 from efsgd_jax.reports.sections import Section
+from efsgd_jax.runs.likely import SOMEWHAT, USEFUL
 from efsgd_jax.runs.statement import FALSE_POSITIVE_RATE, delta_of_two, detection_bound, guarantee_of_two
 
 # The largest epsilon of each word for privacy.
@@ -20,9 +21,6 @@ STRONG, MODERATE, WEAK = 1.0, 3.0, 10.0
 NO_LIMIT = 0.9
 # Delta of two images of one person above which nothing worth the name is guaranteed for them.
 HARDLY_RARE = 0.01
-# Of the way from guessing to always right, or to a classifier of real images if its accuracy is known, what a
-# classifier of generated images has to go on real ones.
-USEFUL, SOMEWHAT = 0.8, 0.5
 # Recall for each word of variety.
 VARIED, LIMITED = 0.5, 0.2
 # Share of generated images with a nearly identical one of the same class above which variety is poor.

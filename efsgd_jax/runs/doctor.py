@@ -13,7 +13,7 @@ from efsgd_jax.data import load_dataset
 from efsgd_jax.data.facts import facts_of
 from efsgd_jax.data.guess_source import guess_source
 from efsgd_jax.errors import UserError
-from efsgd_jax.runs.likely import CURVES, likely_loss, noise_beyond
+from efsgd_jax.runs.likely import CURVES, likely_loss, noise_beyond, use_left
 
 EPSILONS = (1.0, 3.0, 10.0)
 # The epsilon in the command that is printed.
@@ -132,16 +132,18 @@ def _config(name: str, path: str | Path, options: Mapping[str, Any], facts: Mapp
 
 def _likely(epsilon: float, records: int, classes: int, unit: str, curve: str) -> dict[str, Any]:
     loss, measured = likely_loss(epsilon, records, classes, curve)
+    whole, use = use_left(loss, curve)
+    points = f"{loss:.0f} of the {whole:.0f} points by which a classifier's accuracy is above guessing"
     if records / classes < FEW:
         sentence = f"fewer than {FEW} {unit} a class: expect mostly noise"
     elif measured:
-        sentence = f"noise is likely to cost about {loss:.0f} points of a classifier's accuracy"
+        sentence = f"expect images of {use} use: noise is likely to cost about {points}"
     else:
         ratio = noise_beyond(epsilon, records, classes, curve)
-        sentence = f"noise is likely to cost less than about {loss:.0f} points of a classifier's accuracy"
+        sentence = f"expect images of {use} use: noise is likely to cost less than about {points}"
         if ratio > 1:
             sentence = (
-                f"noise is likely to cost more than about {loss:.0f} points of a classifier's accuracy: so much "
+                f"expect images of {use} use or worse: noise is likely to cost more than about {points}; so much "
                 f"was lost at the most noise that was measured, and here there is {ratio:.2g} times as much"
             )
     return {"accuracy_lost": round(loss, 1), "measured": measured, "says": sentence}

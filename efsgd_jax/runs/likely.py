@@ -5,6 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+# What is left of the way from guessing to the best possible accuracy: from USEFUL on images are of good use, from
+# SOMEWHAT on of fair use, below of poor use.
+USEFUL, SOMEWHAT = 0.8, 0.5
+
 
 class Curve(NamedTuple):
     """Accuracies by epsilon of one config on one data set.
@@ -77,6 +81,21 @@ def likely_loss(epsilon: float, records: int, classes: int, curve: str = "clothe
     losses = [accuracy[math.inf] - accuracy[e] for e in known]
     loss = float(np.interp(math.log(at), np.log(known), losses))
     return loss, known[0] <= at <= known[-1]
+
+
+def use_left(loss: float, curve: str = "clothes") -> tuple[float, str]:
+    """By how many points images without noise are above guessing on the curve's data, and the use that a loss leaves.
+
+    The words are those of the report's verdict: ``good``, ``fair`` or ``poor``.
+
+    Examples:
+      >>> use_left(27.5, "folder_cells")
+      (39.5, 'poor')
+    """
+    measured = CURVES[curve]
+    whole = measured.accuracy[math.inf] - 100 / measured.classes
+    left = 1 - loss / whole
+    return whole, "good" if left >= USEFUL else "fair" if left >= SOMEWHAT else "poor"
 
 
 def noise_beyond(epsilon: float, records: int, classes: int, curve: str = "clothes") -> float:

@@ -166,6 +166,6 @@ def _copying_lines(copying: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"  {name}: {100 * s['closer_to_train']:.1f}% nearest to a training image (new ones: "
             f"{100 * s['expected_closer_to_train']:.1f}%, z = {s['z']:.1f}), authenticity {s['authenticity']:.2f}, "
-            f"near-duplicates {100 * s['near_duplicates']:.1f}% (of held-out images 1%)"
+            f"near-duplicates of training images {100 * s['near_duplicates']:.1f}% (1% of held-out images are)"
         )
     return lines
