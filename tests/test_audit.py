@@ -165,7 +165,7 @@ def test_a_release_of_a_short_run_tells_nothing(finished_run, capsys):
         (["--trials=10"], "--trials"),
         (["--delta=2"], "--delta"),
         (["--workdir=nowhere"], "no finished run"),
-        (["--workdir=x", "--config=configs/digits.py"], "one run at a time"),
+        (["--workdir=x", "--config=configs/digits.py"], "one thing at a time"),
         (["--config=configs/digits.py", "--canaries=3"], "canaries"),
         (["--config.privacy.nothing=3"], "unknown config key"),
         (["--config=none.py"], "does not exist"),
