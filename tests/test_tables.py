@@ -151,6 +151,8 @@ def test_the_attack_tells_memorised_rows_and_refutes_a_false_claim():
     assert audit_table(memory._replace(epsilon=0.5), used, unused).bound > 0.5
     honest = fit_table(used, DECLARED_BITS, epsilon=0.5, options=options)
     assert audit_table(honest, used, unused).bound <= 0.5
+    with pytest.raises(UserError, match="NaN"):
+        audit_table(honest._replace(chain=jax.tree.map(lambda x: x * np.nan, honest.chain)), used, unused)
 
 
 def test_the_command_attacks_a_table(tmp_path, capsys):

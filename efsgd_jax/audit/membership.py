@@ -131,6 +131,8 @@ def audit_table(
             f"the table was fitted to {table.dataset_size:,} rows, and {len(members):,} are given as used; give the "
             "rows that it was fitted to"
         )
+    if np.isnan(members).any() or np.isnan(others).any():
+        raise UserError("the table gives rows the likelihood NaN, by which nothing is told apart; fit it again")
     n = min(len(members), len(others), MAX_IMAGES)
     rng = np.random.default_rng(seed)
     members, others = rng.choice(members, n, replace=False), rng.choice(others, n, replace=False)

@@ -106,7 +106,8 @@ def score_cells(group: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(values, dict) and values.get("recall") is not None:
             cells[RECALL.get(network, f"Recall, {network}")] = f"{values['recall']:.2f}"
     if cells and group.get("num_images"):
-        compared = {v["num_images"] for v in group.get("fidelity", {}).values() if isinstance(v, dict) and "fid" in v}
+        networks = [v for v in group.get("fidelity", {}).values() if isinstance(v, dict)]
+        compared = {v["num_images"] for v in networks if "fid" in v and "num_images" in v}
         fewer = [f"{n:,.0f}" for n in sorted(compared) if n != group["num_images"]]
         cells["images"] = f"{group['num_images']:,}" + (f" (FID: {', '.join(fewer)})" if fewer else "")
     return cells
