@@ -1,5 +1,5 @@
 """Fashion-MNIST at epsilon 10, delta 1e-5: a private mixture, then a diffusion of what its images lack, by DP-SGD.
-Half an hour to an hour and a half on 2 CPU cores; its images are grainy, those of configs/fmnist.py are better.
+40 to 80 minutes on 2 CPU cores; its images are grainy, those of configs/fmnist.py are better.
 
     python -m efsgd_jax.train --config=configs/diffusion_fmnist.py --workdir=runs/diffusion_fmnist
 
