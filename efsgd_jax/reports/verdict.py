@@ -1,7 +1,7 @@
 """The verdict in words at the top of a page: privacy, use, variety and copies, with the thresholds of each word."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,8 @@ VARIED, LIMITED = 0.5, 0.2
 ALIKE = 0.2
 # A number of test images below which a score is said to be uncertain.
 FEW_TEST_IMAGES = 500
+# The word of a line that nothing was measured for.
+NOT_KNOWN = "not known"
 
 
 class Judgement(NamedTuple):
@@ -69,8 +71,23 @@ def verdict_section(
     else:
         scores = leading(scores)
         found += [_use(scores, command), _variety(scores, alike, command), _copies(scores, command)]
-    data = {"judgements": found}
+    data = {"judgements": found, "in_short": in_short(found) if scores is not None else ""}
     return Section("verdict", "Verdict", "verdict.html", data, covered_by_epsilon=scores is None)
+
+
+def in_short(judgements: Sequence[Judgement]) -> str:
+    """One sentence for all lines: what speaks against publishing, what is to be weighed, and what nobody knows yet."""
+    of_tone = {
+        tone: ", ".join(f"{j.what.lower()} ({j.word})" for j in judgements if j.tone == tone)
+        for tone in ("bad", "caution")
+    }
+    unknown = ", ".join(j.what.lower() for j in judgements if j.word == NOT_KNOWN)
+    parts = [f"against publishing: {of_tone['bad']}" if of_tone["bad"] else "nothing below speaks against publishing"]
+    if of_tone["caution"]:
+        parts.append(f"to be weighed: {of_tone['caution']}")
+    if unknown:
+        parts.append(f"not known yet: {unknown}")
+    return f"In short: {'; '.join(parts)}."
 
 
 def alike_share(images: np.ndarray, labels: np.ndarray) -> float:
@@ -115,7 +132,7 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
 
 
 def _unknown(what: str, command: str, rule: str) -> Judgement:
-    return Judgement(what, "not known", "", f"It was not measured; run {command}", rule, True)
+    return Judgement(what, NOT_KNOWN, "", f"It was not measured; run {command}", rule, True)
 
 
 def _use(scores: Mapping[str, Any], command: str) -> Judgement:
@@ -145,7 +162,7 @@ def _use(scores: Mapping[str, Any], command: str) -> Judgement:
     if real is not None:
         sentence += f" A CNN that was trained on the real ones is right for {percent(real)}%."
         if classifier != "cnn" and way < USEFUL:
-            word, tone = "not known", ""
+            word, tone = NOT_KNOWN, ""
             sentence += (
                 " These are two kinds of classifier, and the first may be unable to show more even of real images; "
                 "`efsgd evaluate` with --classifiers=cnn compares one kind."
