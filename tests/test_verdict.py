@@ -137,21 +137,21 @@ def test_what_was_not_measured_is_not_known_and_names_the_command():
 
 def test_a_page_to_publish_judges_only_what_is_public():
     found, section = words(None)
-    assert list(found) == ["Privacy", "Variety"]
-    assert found["Variety"] == ("no repetition", "")
+    assert found == {"Privacy": ("strong for one image", "good"), "Repetition": ("none seen", "")}
+    assert section.data["in_short"] == ""
     assert section.covered_by_epsilon
     one = np.broadcast_to(IMAGES[:1], IMAGES.shape)
-    assert words(None, images=one)[0]["Variety"] == ("poor", "bad")
+    assert words(None, images=one)[0]["Repetition"] == ("much", "bad")
 
 
 def test_one_sentence_says_what_speaks_against_publishing_what_is_to_be_weighed_and_what_is_not_known():
     assert words(scores())[1].data["in_short"] == "In short: nothing below speaks against publishing."
     weak = words(scores(recall=0.3), {**PRIVACY, "epsilon": 10.0})[1].data["in_short"]
-    assert weak.endswith("against publishing; to be weighed: privacy (weak for one image), variety (limited).")
+    assert weak.endswith(
+        "against publishing; to be weighed: privacy (weak for one image); limits of the images: variety (limited)."
+    )
+    poor = words(scores(recall=0.01))[1].data["in_short"]
+    assert poor == "In short: nothing below speaks against publishing; limits of the images: variety (poor)."
     copied = words(scores(flagged=True), {**PRIVACY, "epsilon": 20.0})[1].data["in_short"]
     assert copied == "In short: against publishing: privacy (hardly any for one image), copies (flagged)."
     assert words({})[1].data["in_short"].endswith("publishing; not known yet: use, variety, copies.")
-
-
-def test_a_page_to_publish_has_no_sentence_about_publishing():
-    assert words(None)[1].data["in_short"] == ""

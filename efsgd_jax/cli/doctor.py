@@ -74,9 +74,9 @@ def to_text(found: dict[str, Any]) -> str:
         "--config.data.groups",
         *(f"warning     {warning}" for warning in found["warnings"]),
         "",
-        f"What the noise alone is likely to cost, by a curve that was measured on {found['curve']}; a rough guide. "
-        "What the method cannot draw comes on top, such as fine texture, or more than one object in a picture; in "
-        "colour that may be several times as much:",
+        f"What to expect, in the words of the report's verdict, by a curve that was measured on {found['curve']}; a "
+        "rough guide. What the method cannot draw comes on top, such as fine texture, or more than one object in a "
+        "picture; in colour that may cost several times as much, and variety too:",
         *(f"  epsilon {epsilon:4} {likely['says']}" for epsilon, likely in found["likely"].items()),
         "",
         "Public in every run, and not protected: " + "; ".join(_public(found["public"])) + ".",
@@ -89,10 +89,10 @@ def to_text(found: dict[str, Any]) -> str:
             if found["hopeless"]
             else []
         ),
-        f"Decide on epsilon first, and once (docs/data_owners.md: at most 1 for faces and medical images); {EXAMPLE:g} "
-        "is an example. "
+        f"Decide on epsilon first, and once (docs/data_owners.md: aim at 1 for faces and medical images). {EXAMPLE:g} "
+        "in the command is an example, and no advice. "
         + ("If you still want to see it" if found["hopeless"] else "Then try this")
-        + f", roughly {max(found['minutes'], 0.1):.1f} minutes here: {found['config']['why']}.",
+        + f", roughly {max(found['minutes'], 0.1):.1f} minutes if this machine is idle: {found['config']['why']}.",
         f"  {found['config']['command']}",
         "This advice depends on your images. No epsilon covers settings that were chosen by looking at them: say so.",
     ]

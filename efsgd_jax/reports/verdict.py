@@ -12,7 +12,7 @@ from efsgd_jax.privacy.mechanism import IMAGE
 from efsgd_jax.reports.formats import epsilon_shown, percent
 from efsgd_jax.reports.scores import interval, leading, title_of
 from efsgd_jax.reports.sections import Section
-from efsgd_jax.runs.likely import SOMEWHAT, USEFUL
+from efsgd_jax.runs.likely import LIMITED, SOMEWHAT, USEFUL, VARIED
 from efsgd_jax.runs.statement import FALSE_POSITIVE_RATE, delta_of_two, detection_bound, guarantee_of_two
 
 # The largest epsilon of each word for privacy.
@@ -21,8 +21,6 @@ STRONG, MODERATE, WEAK = 1.0, 3.0, 10.0
 NO_LIMIT = 0.9
 # Delta of two images of one person above which nothing worth the name is guaranteed for them.
 HARDLY_RARE = 0.01
-# Recall for each word of variety.
-VARIED, LIMITED = 0.5, 0.2
 # Share of generated images with a nearly identical one of the same class above which variety is poor.
 ALIKE = 0.2
 # A number of test images below which a score is said to be uncertain.
@@ -67,7 +65,7 @@ def verdict_section(
     found = [_privacy(privacy)]
     alike = alike_share(drawn, labels)
     if scores is None:
-        found.append(_variety_of_drawn(alike))
+        found.append(_repetition(alike))
     else:
         scores = leading(scores)
         found += [_use(scores, command), _variety(scores, alike, command), _copies(scores, command)]
@@ -76,17 +74,22 @@ def verdict_section(
 
 
 def in_short(judgements: Sequence[Judgement]) -> str:
-    """One sentence for all lines: what speaks against publishing, what is to be weighed, and what nobody knows yet."""
-    of_tone = {
-        tone: ", ".join(f"{j.what.lower()} ({j.word})" for j in judgements if j.tone == tone)
-        for tone in ("bad", "caution")
-    }
+    """One sentence for all lines: what speaks against publishing, what is to be weighed, and what is not known yet.
+
+    Privacy and copies are about those who are in the real images, and may speak against publishing. Use and variety are
+    about the worth of the generated ones.
+    """
+
+    def those(tones: tuple[str, ...], about_people: bool) -> str:
+        found = [j for j in judgements if j.tone in tones and (j.what in ("Privacy", "Copies")) == about_people]
+        return ", ".join(f"{j.what.lower()} ({j.word})" for j in found)
+
+    against, weighed, limits = those(("bad",), True), those(("caution",), True), those(("bad", "caution"), False)
     unknown = ", ".join(j.what.lower() for j in judgements if j.word == NOT_KNOWN)
-    parts = [f"against publishing: {of_tone['bad']}" if of_tone["bad"] else "nothing below speaks against publishing"]
-    if of_tone["caution"]:
-        parts.append(f"to be weighed: {of_tone['caution']}")
-    if unknown:
-        parts.append(f"not known yet: {unknown}")
+    parts = [f"against publishing: {against}" if against else "nothing below speaks against publishing"]
+    parts += [f"to be weighed: {weighed}"] if weighed else []
+    parts += [f"limits of the images: {limits}"] if limits else []
+    parts += [f"not known yet: {unknown}"] if unknown else []
     return f"In short: {'; '.join(parts)}."
 
 
@@ -181,7 +184,7 @@ def _variety(scores: Mapping[str, Any], alike: float, command: str) -> Judgement
     )
     recall = scores.get("fidelity", {}).get("classifier", {}).get("recall")
     if recall is None:
-        return _unknown("Variety", command, rule) if alike <= ALIKE else _variety_of_drawn(alike)
+        return _unknown("Variety", command, rule) if alike <= ALIKE else _repetition(alike)
     words = ((VARIED, "good", "good"), (LIMITED, "limited", "caution"))
     word, tone = next(((w, t) for limit, w, t in words if recall >= limit), ("poor", "bad"))
     if alike > ALIKE:
@@ -199,10 +202,12 @@ def _variety(scores: Mapping[str, Any], alike: float, command: str) -> Judgement
     return Judgement("Variety", word, tone, sentence, rule)
 
 
-def _variety_of_drawn(alike: float) -> Judgement:
-    word, tone = ("poor", "bad") if alike > ALIKE else ("no repetition", "")
+def _repetition(alike: float) -> Judgement:
+    """Of the images alone. It says little of variety, which is judged by comparing with real ones."""
+    word, tone = ("much", "bad") if alike > ALIKE else ("none seen", "")
     sentence = f"Of the images shown below, {percent(alike)}% have a nearly identical one of the same class."
-    return Judgement("Variety", word, tone, sentence, f"poor above {100 * ALIKE:g}%", True)
+    rule = f"much above {100 * ALIKE:g}%; whether all kinds of real images occur is not judged here"
+    return Judgement("Repetition", word, tone, sentence, rule, True)
 
 
 def _copies(scores: Mapping[str, Any], command: str) -> Judgement:
