@@ -309,6 +309,7 @@ def several(scored, run, finished_run, tmp_path):
     for copy in (noiseless, mnist):
         shutil.copytree(scored, copy)
     edit_json(noiseless / "release/privacy.json", lambda p: p.update(guarantee=False, epsilon="inf"))
+    edit_json(noiseless / "release/config.json", lambda c: c["config"]["privacy"].update(epsilon=123.5))
     edit_json(mnist / "release/config.json", lambda c: c["config"]["data"].update(name="mnist"))
     edit_json(mnist / "release/config.json", lambda c: c["spec"].update(image_size=28))
     (tmp_path / "empty").mkdir()
@@ -339,6 +340,10 @@ def test_runs_are_compared_by_data_set_with_published_numbers(several, scores, t
     assert (len(pictures(of_digits)), len(pictures(of_mnist))) == (2, 1)
     assert "arXiv" not in of_digits
     assert "no noise" in of_digits
+    differing = of_digits.partition("Settings that differ")[2].partition("</table>")[0]
+    assert "123.5" in differing
+    assert differing.count("<tr") == 2  # the head, and the one setting
+    assert "Settings that differ" not in of_mnist
     for anchor in ANCHORS:
         assert (f"{100 * anchor.accuracy:.1f}<" in of_mnist) or anchor.data != "mnist"
     assert "arXiv 2210.09929" in of_mnist

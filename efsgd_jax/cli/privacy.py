@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from efsgd_jax.cli.parser import Parser, program, read_config, show, split_overrides
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
-from efsgd_jax.privacy.accounting import FINE_ORDERS, epsilon
+from efsgd_jax.privacy.accounting import FINE, FINE_ORDERS, epsilon
 from efsgd_jax.privacy.calibration import calibrate_mechanism
 from efsgd_jax.privacy.dp_sgd import LOCAL_OVERFLOW, DpSgdMechanism
 from efsgd_jax.privacy.dp_sgd_events import dp_sgd_event
@@ -63,7 +63,7 @@ def ledger_of(args: argparse.Namespace, overrides: Sequence[str]) -> Ledger[Comp
 def cost(ledger: Ledger[Composition]) -> list[tuple[str, str]]:
     """The rows to print, each a name and a value, for one configuration."""
     plan, delta, planned = ledger.mechanism, ledger.delta, ledger.planned_steps
-    spent = ledger.spent(ledger.steps)
+    spent = ledger.spent(ledger.steps, grid=FINE)
     described = [(p.name, count, m.describe(count, delta, spent)) for p, m, count in plan.taken(ledger.steps)]
     rows = [
         ("epsilon by PLD (proven)", format_epsilon(spent)),

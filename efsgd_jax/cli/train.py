@@ -80,8 +80,8 @@ def main(argv: Sequence[str]) -> None:
     if not result.privacy["guarantee"]:
         lines.append(f"NOT PRIVATE: {result.privacy['reason_for_no_guarantee']}")
     lines.append(
-        f"epsilon spent  {format_epsilon(result.epsilon)} at delta {result.delta:g}, after {result.steps} steps, "
-        f"for {result.privacy['unit']}"
+        f"epsilon spent  {format_epsilon(result.epsilon)} at delta {result.delta:g}, after {result.steps} private "
+        f"steps, for {result.privacy['unit']}"
     )
     meanings = result.privacy.get("accounting_meanings", {})
     for name, value in result.privacy.get("accountings", {}).items():

@@ -60,10 +60,7 @@ class Plan(NamedTuple):
 
 # A number of images from which scoring takes long, and what is said then.
 MANY = 5000
-LONG = (
-    "each score is kept when it is done: after an interruption the same command goes on; --metrics=utility, fidelity "
-    "or copying computes one kind alone"
-)
+LONG = "each score is kept when it is done: after an interruption the same command goes on"
 
 
 def score_images(fake: Samples, data: Dataset, plan: Plan, *, progress: bool = False) -> Scores:

@@ -73,10 +73,10 @@ class Ledger(Generic[A]):
           Pairs of the number of steps at the end of a block and the epsilon spent by then, in order.
         """
         length = every * max(1, math.ceil(self.steps / every / MAX_BLOCKS))
-        self.spent(self.steps, grid=FINE)  # for the report
+        spent = self.spent(self.steps, grid=FINE)  # for the report, and no earlier step has spent more
         ends = sorted({*range(length, self.steps, length), *stops, self.steps}, reverse=True)
         ends = [end for end in ends if end <= self.steps]
-        return [(end, self.spent(end)) for end in ends if end > start][::-1]
+        return [(end, min(self.spent(end), spent)) for end in ends if end > start][::-1]
 
     def rdp_untruncated(self, steps: int) -> float:
         """Epsilon of ``steps`` steps by RDP, for sampling without truncation: RDP does not support truncation."""

@@ -11,6 +11,7 @@ from PIL import Image
 from efsgd_jax.errors import UserError
 from efsgd_jax.evaluation.anchors import Anchor, anchors_of
 from efsgd_jax.files import atomic
+from efsgd_jax.reports.differing import differing
 from efsgd_jax.reports.entries import (
     NOT_PRIVATE,
     Entry,
@@ -26,6 +27,7 @@ from efsgd_jax.reports.plots import Point, tradeoff
 from efsgd_jax.reports.render import render
 from efsgd_jax.reports.scores import interval
 from efsgd_jax.reports.tables import Cell, Table
+from efsgd_jax.runs.release import public_config
 
 # Largest width of a grid in CSS pixels.
 WIDTH = 360
@@ -152,6 +154,7 @@ def _section(anchor: str, group: Sequence[Entry]) -> dict[str, Any]:
         "runs": _marked(first.head, numbered),
         "remarks": first.remarks,
         "figures": [(f"{i}. {entry.name}", _grid(entry)) for i, entry in enumerate(group, 1)],
+        "settings": differing([public_config(entry.released.config) for entry in group]),
         "protocols": [{"title": t.title, "runs": _marked(t.head, t.rows), "remarks": t.remarks} for t in by_protocol],
         "published": _published(anchors),
     }

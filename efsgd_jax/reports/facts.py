@@ -20,14 +20,15 @@ def configuration_section(config: Mapping[str, Any], *, published: bool) -> Sect
       config: the configuration, as a dictionary of groups.
       published: whether it is the published one, from which the caller has left out the keys that must stay private.
     """
-    data = {"published": published, "settings": {key: str(value) for key, value in _flat(config, "")}}
+    data = {"published": published, "settings": {key: str(value) for key, value in flat(config, "")}}
     return Section("configuration", "Configuration", "configuration.html", data)
 
 
-def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """The keys of groups in groups, each with its value: ``group.key``."""
     for key, value in group.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
