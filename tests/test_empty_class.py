@@ -8,7 +8,7 @@ import pytest
 from efsgd_jax import default_config, evaluate, fit, report, sample
 from efsgd_jax.evaluation.scoring import METRICS
 from efsgd_jax.runs.privacy_markdown import to_markdown
-from efsgd_jax.runs.privacy_report import DEFAULT_RANGE
+from efsgd_jax.runs.statement import DEFAULT_RANGE
 from efsgd_jax.runs.release import pack
 
 SMALL = {
@@ -90,6 +90,7 @@ def test_a_class_without_an_image_is_trained_drawn_scored_and_released(method, a
     assert (
         "Public, and not protected: that there are 60 training images, of the classes a, nothing, b, neither;" in text
     )
+    assert "1 channel; which values stand for black and white, by the format of the files." in text
     drawn = sample(result.workdir, 8)
     assert sorted(set(drawn.labels.tolist())) == [0, 1, 2, 3]
     # All scores of one method: they are of images, and take a minute.

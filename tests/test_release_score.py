@@ -25,6 +25,7 @@ from efsgd_jax.privacy import Composition, Ledger, PlannedPhase
 from efsgd_jax.privacy.noisy_count import discrete_laplace, noisy_mean, noisy_total
 from efsgd_jax.runs import queries as queries_module
 from efsgd_jax.runs.ownership import sole_owner
+from efsgd_jax.runs.privacy_markdown import to_markdown
 from efsgd_jax.runs.privacy_report import privacy_report, public_facts, with_queries
 from efsgd_jax.runs.release import check
 from efsgd_jax.runs.workdir import Workdir
@@ -201,6 +202,7 @@ def test_the_report_of_a_sanitised_run_lists_queries_too():
     jsonschema.validate(report, json.loads(schema))
     assert report["epsilon"] == training["epsilon"] + 0.1
     assert report["accountings"] == training["accountings"]
+    assert "that values range over 0..16." in to_markdown(report)
     assert len(report["caveats"]) == len(training["caveats"]) + 1
 
 

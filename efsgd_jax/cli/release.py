@@ -32,6 +32,6 @@ def main(argv: Sequence[str]) -> None:
         f"It guarantees {spent}-differential privacy for {privacy['unit']}; PRIVACY.md has a paragraph to quote.",
         *([UNDECLARED] if privacy["unit"] == IMAGE else []),
         "Images that `efsgd sample` draws from the run, with their data card, and the page of `efsgd report --release`",
-        "may be published too. What is in private/ may not.",
+        "may be published too. What is in private/ may not: destroy it in the end (docs/data_owners.md, section 8).",
     ]
     show(args, {"zip": args.out, "files": names}, "\n".join(lines))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from efsgd_jax.formatting import format_epsilon
-from efsgd_jax.runs.statement import statement
+from efsgd_jax.runs.statement import DEFAULT_RANGE, statement
 
 # Fields of ``privacy.json`` and of a phase's parameters -> name in a table, and what it means.
 FACTS = {
@@ -135,10 +135,15 @@ def number_of_records(public: Mapping[str, Any]) -> str:
 
 def _public_sentence(public: Mapping[str, Any]) -> str:
     side, channels = public["image_size"], public["channels"]
-    pre_training = public.get("pre_training")
+    pre_training, declared = public.get("pre_training"), public["value_range"]
+    values = (
+        "which values stand for black and white, by the format of the files"
+        if declared == DEFAULT_RANGE
+        else f"that values range over {declared}"
+    )
     return (
         f"Public, and not protected: that there are {number_of_records(public)}, of the classes "
         f"{', '.join(public['classes'])}; that an image has {side}x{side} pixels and {channels} "
-        f"channel{'s' if channels > 1 else ''}; that the range of values is {public['value_range']}."
+        f"channel{'s' if channels > 1 else ''}; {values}."
         + (f" A network was pre-trained on public data: {pre_training}." if pre_training else "")
     )

@@ -8,11 +8,11 @@ from efsgd_jax.privacy.accounting import after_queries
 from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.privacy.mechanism import IMAGE, PERSON, ZERO_OUT, Description
 from efsgd_jax.privacy.plan import Composition
+from efsgd_jax.runs.statement import DEFAULT_RANGE
 from efsgd_jax.training.setup import Setup
 from efsgd_jax.versions import version_of
 
 UNCOVERED_SCORES = "Scores computed on real data (gen2real and the like) are not covered by epsilon"
-DEFAULT_RANGE = "by the data's format; where it says nothing, 0..255 for integers and 0..1 for floats"
 UNDECLARED = (
     "Which images show the same person was not given to this run (config.data.groups). A person in several images is "
     "protected less, and one in many hardly at all."

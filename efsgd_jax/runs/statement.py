@@ -10,6 +10,8 @@ from efsgd_jax.privacy.mechanism import IMAGE
 FALSE_POSITIVE_RATE = 0.01
 # True positive rate in percent above which the statement says that the guarantee is weak.
 WEAK = 90.0
+# Public fact of a run that declares no range of values.
+DEFAULT_RANGE = "by the data's format; where it says nothing, 0..255 for integers and 0..1 for floats"
 
 
 def detection_bound(epsilon: float, delta: float, false_positive_rate: float = FALSE_POSITIVE_RATE) -> float:
