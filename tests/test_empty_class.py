@@ -8,8 +8,8 @@ import pytest
 from efsgd_jax import default_config, evaluate, fit, report, sample
 from efsgd_jax.evaluation.scoring import METRICS
 from efsgd_jax.runs.privacy_markdown import to_markdown
-from efsgd_jax.runs.statement import DEFAULT_RANGE
 from efsgd_jax.runs.release import pack
+from efsgd_jax.runs.statement import DEFAULT_RANGE
 
 SMALL = {
     "efsgd_gan": {
