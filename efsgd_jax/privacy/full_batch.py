@@ -7,6 +7,7 @@ import dp_accounting
 import jax
 
 from efsgd_jax.privacy.accounting import FINE, Accountant, epsilon, gaussian_event
+from efsgd_jax.privacy.keys import as_typed_key, key_of_init, warn_of_debugging_key
 from efsgd_jax.privacy.mechanism import ZERO_OUT, Description
 from efsgd_jax.privacy.sum_access import SumAccess
 
@@ -65,10 +66,17 @@ class FullBatchMechanism(NamedTuple):
         return records
 
     def open(self, records: Any, key: jax.Array, step: jax.Array, **shared: Any) -> SumAccess:
-        """The access of one step; see ``Mechanism.open``."""
+        """The access of one step; see ``Mechanism.open``.
+
+        Raises:
+          TypeError: ``key`` is no PRNG key.
+          UserError: the records are not N.
+        """
         del step
         shared.pop("mesh", None)
-        return SumAccess(self, records, key, **shared)
+        key = as_typed_key(key)
+        warn_of_debugging_key(key, "FullBatchMechanism.open")
+        return SumAccess(self, records, key_of_init(key), **shared)
 
     def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:
         """The event of ``steps`` steps, each of which is one Gaussian release.

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import dp_accounting
 
 from efsgd_jax.errors import UserError
-from efsgd_jax.privacy.accounting import FINE, Accountant, epsilon_with_failure
+from efsgd_jax.formatting import format_epsilon
+from efsgd_jax.privacy.accounting import COARSE, FINE, Accountant, epsilon_with_failure
 from efsgd_jax.privacy.calibration import calibrate_mechanism
 from efsgd_jax.privacy.mechanism import Mechanism
 
@@ -119,7 +120,17 @@ class Composition(NamedTuple):
         return math.fsum(m.overflow_share for _, m in self.private)
 
     def taken(self, steps: int) -> list[tuple[PlannedPhase, Mechanism, int]]:
-        """The private phases that have begun after ``steps`` steps, with the number of steps taken of each."""
+        """The private phases that have begun after ``steps`` steps, with the number of steps taken of each.
+
+        Raises:
+          UserError: ``steps`` is negative, or more than all phases have: what the further steps cost is not known.
+        """
+        if not 0 <= steps <= self.total_steps:
+            planned = ", ".join(f"{p.name} {p.steps}" for p, _ in self.private)
+            raise UserError(
+                f"{steps} steps were taken, and the phases have {self.total_steps} ({planned}); plan a phase with as "
+                "many steps as were taken in it"
+            )
         found = []
         for phase, mechanism in self.private:
             here = min(steps, phase.steps)
@@ -175,6 +186,9 @@ class Composition(NamedTuple):
           truncated: whether to account for the truncation of batches at their capacity, which RDP does not support.
           grid: for PLD, the spacing of the grid of privacy losses; see ``accounting.epsilon``.
 
+        Raises:
+          UserError: the phases have fewer steps.
+
         Formal guarantees:
           Each phase's event holds given everything that was released before it, so that the composition of the events
           is the event of the run. A phase that has not begun is not charged.
@@ -193,7 +207,9 @@ class Composition(NamedTuple):
         )  # fmt: skip
 
 
-def calibrate_plan(plan: Iterable[PlannedPhase], target_epsilon: float, delta: float) -> tuple[PlannedPhase, ...]:
+def calibrate_plan(
+    plan: Iterable[PlannedPhase], target_epsilon: float, delta: float, *, stopping: bool = False
+) -> tuple[PlannedPhase, ...]:
     """The phases with noise multipliers with which all of them together spend at most ``target_epsilon``.
 
     Args:
@@ -201,9 +217,12 @@ def calibrate_plan(plan: Iterable[PlannedPhase], target_epsilon: float, delta: f
         phases has noise, its phases stay as they are.
       target_epsilon: the target, above 0.
       delta: the delta of the guarantee, in (0, 1).
+      stopping: whether the caller stops when the target is spent, as ``Ledger`` says. Phases that stay as they are may
+        then spend more by their last step; otherwise that is an error.
 
     Raises:
-      UserError: the target is not reachable, or the shares of the budgets are not positive or do not add up to 1.
+      UserError: the target is not reachable or, without ``stopping``, not met with the noise that stays as it is; or
+        the shares of the budgets are not positive or do not add up to 1.
 
     Examples:
       >>> from efsgd_jax.privacy import FullBatchMechanism
@@ -218,15 +237,29 @@ def calibrate_plan(plan: Iterable[PlannedPhase], target_epsilon: float, delta: f
     if abs(math.fsum(b.share for b in budgets) - 1) > 1e-9 or min(b.share for b in budgets) <= 0:
         shares = ", ".join(f"{b.name} {b.share:g}" for b in budgets)
         raise UserError(f"the shares of the budget are {shares}; they must be above 0 and add up to 1")
-    spendable = 0.0
+    spendable, solved_last = 0.0, False
     for i, budget in enumerate(budgets):
         spendable += budget.share
         known = {b.name for b in budgets[: i + 1]}
         asked = [p for p in phases if p.budget.name == budget.name and p.mechanism is not None]
-        if any(p.mechanism is not None and p.mechanism.noise_multiplier > 0 for p in asked):
+        solved_last = not any(p.mechanism is not None and p.mechanism.noise_multiplier > 0 for p in asked)
+        if not solved_last:
             continue
         part = Composition(tuple(p for p in phases if p.budget.name in known), solving=budget.name)
         target = target_epsilon if i == len(budgets) - 1 else spendable * target_epsilon
         solved = {p.name: p for p in calibrate_mechanism(part, part.total_steps, target, delta).phases}
         phases = tuple(solved.get(p.name, p) for p in phases)
+    if not (solved_last or stopping):
+        _check_spent(Composition(phases), target_epsilon, delta)
     return phases
+
+
+def _check_spent(whole: Composition, target_epsilon: float, delta: float) -> None:
+    """Raises ``UserError`` if all steps spend more than the target."""
+    spent = whole.epsilon(whole.total_steps, delta, grid=COARSE)
+    if spent > target_epsilon:
+        noise = ", ".join(f"{p.name} {m.noise_multiplier:g}" for p, m in whole.private)
+        raise UserError(
+            f"with these noise multipliers ({noise}) all phases together spend epsilon {format_epsilon(spent)}, more "
+            f"than {target_epsilon:g}; a noise multiplier of 0 is solved for, others stay as they are"
+        )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from efsgd_jax.errors import UserError
 from efsgd_jax.privacy.access import Access
 from efsgd_jax.privacy.one_shot import FACTOR_BITS, NoiseSupply, Release, Rows, whole_rows
 from efsgd_jax.privacy.units import Units
@@ -174,7 +175,10 @@ def _checked(values: jax.Array, longest: float) -> Rows:
 
 def _width(statistic: Statistic, records: PyTree) -> int:
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), records)
-    return jax.eval_shape(statistic, one).shape[0]
+    shape = jax.eval_shape(statistic, one).shape
+    if len(shape) != 1:
+        raise UserError(f"the statistic of a record has the shape {shape}; it must be a vector, such as x.reshape(-1)")
+    return shape[0]
 
 
 class Sums(NamedTuple):
@@ -205,7 +209,13 @@ class SumAccess(Access):
         self._mechanism, self._key = mechanism, key
         units = records if isinstance(records, Units) else None
         self._parts = units.most if units else 1
-        size = len(jax.tree.leaves(records)[0])
+        sizes = {len(leaf) for leaf in jax.tree.leaves(records)}
+        if sizes != {mechanism.dataset_size}:
+            raise UserError(
+                f"the mechanism is of N = {mechanism.dataset_size} records, and the arrays have "
+                f"{', '.join(map(str, sorted(sizes)))} rows; give all records, and the mechanism their number"
+            )
+        size = mechanism.dataset_size
         self._records, self._present = units.flat() if units else (records, jnp.ones(size, bool))
         self._note(batch_size=jnp.asarray(mechanism.dataset_size, jnp.float32))
 

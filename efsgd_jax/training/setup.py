@@ -186,7 +186,7 @@ def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:
         )
     plan = tuple(method_named(config.method.name).plan(config, dataset_size))
     if not without_noise(config):
-        plan = calibrate_plan(plan, p.epsilon, p.delta)
+        plan = calibrate_plan(plan, p.epsilon, p.delta, stopping=True)
     composition = Composition(plan)
     # Without a proof there is no epsilon to stop at. Such a run needs allow_unproven or no noise, and has no guarantee.
     target = p.epsilon if composition.proven else float("inf")
