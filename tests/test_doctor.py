@@ -161,6 +161,7 @@ def test_the_curve_is_the_measured_one():
 
 @pytest.mark.parametrize(("epsilon", "records", "words"), [
     (1.0, 6_411, "poor use and poor variety, or worse: noise is likely to cost more than about 28 of the 40 points"),
+    (1.0, 6_411, "good use would need about 55,000 images instead of 6,411"),
     (10.0, 21_069, "images of good use and poor variety: noise is likely to cost about 3 of the 40 points"),
     (100.0, 21_069, "images of good use and poor variety: noise is likely to cost less than about 3 of the 40 points"),
 ])  # fmt: skip

@@ -145,13 +145,18 @@ def test_a_page_to_publish_judges_only_what_is_public():
 
 
 def test_one_sentence_says_what_speaks_against_publishing_what_is_to_be_weighed_and_what_is_not_known():
-    assert words(scores())[1].data["in_short"] == "In short: nothing below speaks against publishing."
+    persons = {**PRIVACY, "unit": "one person with all their images"}
+    assert words(scores(), persons)[1].data["in_short"] == "In short: nothing below speaks against publishing."
     weak = words(scores(recall=0.3), {**PRIVACY, "epsilon": 10.0})[1].data["in_short"]
     assert weak.endswith(
-        "against publishing; to be weighed: privacy (weak for one image); limits of the images: variety (limited)."
+        "against publishing; to be weighed: privacy (weak for one image); who is in which image was not declared: a "
+        "person in several is hardly protected; limits of the images: variety (limited)."
     )
-    poor = words(scores(recall=0.01))[1].data["in_short"]
+    poor = words(scores(recall=0.01), persons)[1].data["in_short"]
     assert poor == "In short: nothing below speaks against publishing; limits of the images: variety (poor)."
     copied = words(scores(flagged=True), {**PRIVACY, "epsilon": 20.0})[1].data["in_short"]
-    assert copied == "In short: against publishing: privacy (hardly any for one image), copies (flagged)."
-    assert words({})[1].data["in_short"].endswith("publishing; not known yet: use, variety, copies.")
+    assert copied == (
+        "In short: against publishing: privacy (hardly any for one image), copies (flagged); who is in which image was "
+        "not declared: a person in several is hardly protected."
+    )
+    assert words({}, persons)[1].data["in_short"].endswith("publishing; not known yet: use, variety, copies.")

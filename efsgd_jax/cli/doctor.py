@@ -7,7 +7,7 @@ from typing import Any
 from efsgd_jax.cli.parser import PREFIX, Parser, program, show, split_overrides
 from efsgd_jax.config_groups import DataKeys
 from efsgd_jax.errors import UserError
-from efsgd_jax.runs.doctor import EXAMPLE, examine
+from efsgd_jax.runs.doctor import examine
 
 
 def make_parser() -> Parser:
@@ -75,8 +75,9 @@ def to_text(found: dict[str, Any]) -> str:
         *(f"warning     {warning}" for warning in found["warnings"]),
         "",
         f"What to expect, in the words of the report's verdict, by a curve that was measured on {found['curve']}; a "
-        "rough guide. What the method cannot draw comes on top, such as fine texture, or more than one object in a "
-        "picture; in colour that may cost several times as much, and variety too:",
+        "rough guide, which does not regard the size of the images. What the method cannot draw comes on top, such as "
+        "fine texture, or more than one object in a picture; in colour that may cost several times as much, and "
+        "variety too:",
         *(f"  epsilon {epsilon:4} {likely['says']}" for epsilon, likely in found["likely"].items()),
         "",
         "Public in every run, and not protected: " + "; ".join(_public(found["public"])) + ".",
@@ -89,8 +90,8 @@ def to_text(found: dict[str, Any]) -> str:
             if found["hopeless"]
             else []
         ),
-        f"Decide on epsilon first, and once (docs/data_owners.md: aim at 1 for faces and medical images). {EXAMPLE:g} "
-        "in the command is an example, and no advice. "
+        "Decide on epsilon first, and once (docs/data_owners.md: aim at 1 for faces and medical images), and put it in "
+        "the place of EPSILON. "
         + ("If you still want to see it" if found["hopeless"] else "Then try this")
         + f", roughly {max(found['minutes'], 0.1):.1f} minutes if this machine is idle: {found['config']['why']}.",
         f"  {found['config']['command']}",

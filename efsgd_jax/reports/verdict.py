@@ -25,6 +25,9 @@ HARDLY_RARE = 0.01
 ALIKE = 0.2
 # A number of test images below which a score is said to be uncertain.
 FEW_TEST_IMAGES = 500
+# The end of the word for privacy where it was not declared who is in which image, and what that means.
+FOR_ONE_IMAGE = " for one image"
+NO_PERSONS = "who is in which image was not declared: a person in several is hardly protected"
 # The word of a line that nothing was measured for.
 NOT_KNOWN = "not known"
 
@@ -88,6 +91,7 @@ def in_short(judgements: Sequence[Judgement]) -> str:
     unknown = ", ".join(j.what.lower() for j in judgements if j.word == NOT_KNOWN)
     parts = [f"against publishing: {against}" if against else "nothing below speaks against publishing"]
     parts += [f"to be weighed: {weighed}"] if weighed else []
+    parts += [NO_PERSONS] if any(j.word.endswith(FOR_ONE_IMAGE) for j in judgements) else []
     parts += [f"limits of the images: {limits}"] if limits else []
     parts += [f"not known yet: {unknown}"] if unknown else []
     return f"In short: {'; '.join(parts)}."
@@ -114,7 +118,7 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
     words = ((STRONG, "strong", "good"), (MODERATE, "moderate", "good"), (WEAK, "weak", "caution"))
     word, tone = next(((w, t) for limit, w, t in words if epsilon <= limit * (1 + 1e-9)), ("hardly any", "bad"))
     if privacy.get("unit") == IMAGE:  # nobody has said who is in which image
-        word, tone = f"{word} for one image", "caution" if word == "moderate" else tone
+        word, tone = word + FOR_ONE_IMAGE, "caution" if word == "moderate" else tone
     bound = detection_bound(epsilon, delta)
     sentence = f"Epsilon is {epsilon_shown(epsilon)} at delta {delta:g}, for {privacy.get('unit', 'one image')}. "
     if bound > NO_LIMIT:

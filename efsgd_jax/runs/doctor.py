@@ -14,11 +14,9 @@ from efsgd_jax.data import load_dataset
 from efsgd_jax.data.facts import facts_of
 from efsgd_jax.data.guess_source import guess_source
 from efsgd_jax.errors import UserError
-from efsgd_jax.runs.likely import CURVES, likely_loss, likely_variety, noise_beyond, use_left
+from efsgd_jax.runs.likely import CURVES, likely_loss, likely_variety, noise_beyond, records_for_good_use, use_left
 
 EPSILONS = (1.0, 3.0, 10.0)
-# The epsilon in the command that is printed.
-EXAMPLE = 3.0
 # Larger images are examined, and trained on, at this size, unless another one is asked for.
 DEFAULT_SIZE = 32
 # Training records for each class below which little but noise remains, and above which the measured curves apply.
@@ -127,7 +125,7 @@ def _config(name: str, path: str | Path, options: Mapping[str, Any], facts: Mapp
         keys += ["--config.method.directions=30"] if "groups" in facts else []
         why += "; one Gaussian for each class, since there are few records"
     command = " ".join([f"efsgd train --config=preset:{chosen}", f"--config.data.path={path}", *keys])
-    command += f" --config.privacy.epsilon={EXAMPLE:g} --workdir=RUN"
+    command += " --config.privacy.epsilon=EPSILON --workdir=RUN"
     return {"name": chosen, "command": command, "why": why}
 
 
@@ -148,6 +146,9 @@ def _likely(epsilon: float, records: int, classes: int, unit: str, curve: str) -
                 f"expect {images}, or worse: noise is likely to cost more than about {points}; so much "
                 f"was lost at the most noise that was measured, and here there is {ratio:.2g} times as much"
             )
+    needed = records_for_good_use(epsilon, classes, curve)
+    if use != "good" and needed:
+        sentence += f"; good use would need about {needed:,} {unit} instead of {records:,}"
     return {"accuracy_lost": round(loss, 1), "measured": measured, "says": sentence}
 
 

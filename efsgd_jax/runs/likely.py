@@ -125,6 +125,23 @@ def use_left(loss: float, curve: str = "clothes") -> tuple[float, str]:
     return whole, "good" if left >= USEFUL else "fair" if left >= SOMEWHAT else "poor"
 
 
+def records_for_good_use(epsilon: float, classes: int, curve: str = "clothes") -> int | None:
+    """About how many records the use is good with, at two digits; None where the least noise that was measured is more.
+
+    Examples:
+      >>> records_for_good_use(1.0, 2, "folder_cells")
+      55000
+    """
+    measured, known = CURVES[curve], _known(curve)
+    whole = measured.accuracy[math.inf] - 100 / measured.classes
+    losses = [measured.accuracy[math.inf] - measured.accuracy[e] for e in known]
+    allowed = (1 - USEFUL) * whole
+    if not losses[0] >= allowed >= losses[-1]:
+        return None
+    at = math.exp(np.interp(-allowed, [-loss for loss in losses], np.log(known)))
+    return int(float(f"{at * measured.records / measured.classes * classes / epsilon:.2g}"))
+
+
 def noise_beyond(epsilon: float, records: int, classes: int, curve: str = "clothes") -> float:
     """The noise relative to the most that the curve was measured with, or, below 1, to the least; 1 in between.
 
