@@ -99,6 +99,8 @@ NETWORK_OPTIONS = {
     "twice the batch": "train.expected_batch_size=2048",
     "one component": "method.components=1",
     "noise injection": "method.noise_injection=true",
+    "no pose": "method.pose_weight=0",
+    "no pose, contrast 1.2": "method.pose_weight=0 method.contrast=1.2",
     "no feedback": "privacy.feedback=none privacy.feedback_l2_norm_clip=0",
     "contrast 1": "method.contrast=1",
     "a whitened reranker": f"{WHITENED} method.reranker_steps=120 method.reranker_learning_rate=15",
