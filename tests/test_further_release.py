@@ -75,3 +75,9 @@ def test_the_records_are_all_n_of_them():
 def test_a_statistic_is_a_vector():
     with pytest.raises(UserError, match=r"has the shape \(4, 4\); it must be a vector"):
         release(fresh_key(), of=lambda image: image)
+
+
+def test_a_release_without_noise_warns():
+    unsolved = FullBatchMechanism(N, 0.0)
+    with pytest.warns(UserWarning, match="has no noise and no guarantee. calibrate_plan returns"):
+        unsolved.open(IMAGES, fresh_key(), 0)

@@ -1,6 +1,7 @@
 """The mechanism of full-batch releases: noisy sums over all records, such as the statistics of a mixture model."""
 
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import dp_accounting
@@ -76,6 +77,12 @@ class FullBatchMechanism(NamedTuple):
         shared.pop("mesh", None)
         key = as_typed_key(key)
         warn_of_debugging_key(key, "FullBatchMechanism.open")
+        if self.noise_multiplier == 0 and not isinstance(key, jax.core.Tracer):  # not in a run, which says so itself
+            warnings.warn(
+                "the noise multiplier is 0: what is released has no noise and no guarantee. calibrate_plan returns the "
+                "mechanism with noise.",
+                stacklevel=2,
+            )
         return SumAccess(self, records, key_of_init(key), **shared)
 
     def event(self, steps: int, *, truncated: bool = True) -> dp_accounting.DpEvent:

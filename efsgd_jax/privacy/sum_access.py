@@ -236,6 +236,11 @@ class SumAccess(Access):
           num_groups: G, the number of groups.
           share: the part of the step's 1/sigma^2 that this release uses.
 
+        Returns:
+          ``(values, std)``: the noisy sums, one for each term, with a first axis of G groups; and the standard
+          deviation of their noise. What a term is divided by afterwards, such as the weight of a count, divides its
+          noise too.
+
         Raises:
           UndeclaredReleaseError: the shares of a step add up to more than 1, or the call is in a loop or another
             transformation.

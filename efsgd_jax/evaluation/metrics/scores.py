@@ -139,7 +139,7 @@ def _utility_lines(scores: Scores) -> list[str]:
 
 
 def _fidelity_lines(name: str, m: Mapping[str, float]) -> list[str]:
-    lines = [f"features of {EXTRACTORS.get(name, name)} ({m['num_images']:.0f} images and as many real training images)"]
+    lines = [f"features of {EXTRACTORS.get(name, name)} ({m['num_images']:.0f} images and as many training images)"]
     distances = [f"FID {m['fid']:.3f}"] if "fid" in m else []
     distances += [f"KID {m['kid']:.5f} ± {m['kid_std']:.5f}"] if "kid" in m else []
     if "inception_score" in m:
