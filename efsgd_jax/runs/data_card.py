@@ -11,7 +11,7 @@ NOT_STATED = "not stated; ask the publisher"
 # Uses that the card warns of.
 NOT_FOR = (
     "decisions about single people, such as a diagnosis, and approval or test of products for them: details may be "
-    "wrong, and rare variants are missing",
+    "wrong, the label of an image may not be visible in it, and rare variants are missing",
     "statements about small groups: what few real images show is lost in noise",
     "the claim that the real images are anonymous: this is a legal term, and the guarantee above is one argument in it",
 )
