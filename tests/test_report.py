@@ -277,6 +277,23 @@ def test_mistakes_are_one_line(run, capsys, change, message):
     assert error.count("\n") == 1
 
 
+def test_a_run_scored_by_a_protocol_alone_says_so_beside_one_that_is_not(scored, tmp_path, capsys):
+    by_protocol = tmp_path / "by_protocol"
+    shutil.copytree(scored, by_protocol)
+
+    def only_dpac(found):
+        for part in ("gen2real", "real2gen", "fidelity"):
+            found.pop(part, None)
+
+    edit_json(by_protocol / "private/scores.json", only_dpac)
+    assert make_comparison([str(scored), str(by_protocol), f"--out={tmp_path / 'compare.html'}"]) == 0
+    first, second = capsys.readouterr().out.split("\n\n")[:2]
+    own, other = first.splitlines()[2:4]
+    assert other.endswith("scored by dpac only: below")
+    assert "below" not in own
+    assert str(by_protocol) in second
+
+
 def test_scores_of_a_protocol_alone_fill_the_pages(scored, scores, tmp_path, capsys):
     def only_dpac(found):
         dpac = {**found["protocols"]["dpac"], "gen2real": {"cnn": scores["gen2real"]["cnn"]}}

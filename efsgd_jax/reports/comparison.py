@@ -106,13 +106,20 @@ def _tables(group: Sequence[Entry]) -> list[Titled]:
 
 def _table(entries: Sequence[Entry], title: str, scores: Sequence[dict[str, Any]]) -> Titled:
     """A row for each run; remarks of several runs are below the table once."""
-    remarks = [{"remark": e.remark} if e.remark else {} for e in entries]
+    said = [e.remark or _elsewhere(e, found) for e, found in zip(entries, scores, strict=True)]
+    remarks = [{"remark": remark} if remark else {} for remark in said]
     cells = [
         {**privacy_cells(e), **score_cells(found), **remark}
         for e, found, remark in zip(entries, scores, remarks, strict=True)
     ]
     below = dict.fromkeys(line for found in scores for line in found.get("remarks", ()) if found.get("gen2real"))
     return Titled(title, *rows_of(cells), [line for line in below if line.startswith(DIFFERENCES)])
+
+
+def _elsewhere(entry: Entry, scores: dict[str, Any]) -> str:
+    """Where the scores of a run are that this table lacks; "" if it has them, or if there are none."""
+    protocols = [] if score_cells(scores) else list(entry.scores.get("protocols", {}))
+    return f"scored by {', '.join(protocols)} only: below" if protocols else ""
 
 
 def _title(entry: Entry) -> str:
