@@ -79,9 +79,9 @@ def utility_by_epsilon() -> None:
     epsilons = ("0.2", "1", "3", "10", "inf")
     figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.2))
     for data, name in (("mnist", "MNIST"), ("fashion_mnist", "Fashion-MNIST")):
-        rows = [runs[f"{data} {epsilon}"][0] for epsilon in epsilons]
-        axes[0].plot(epsilons, [100 * row["gen2real_cnn"] for row in rows], "o-", label=name)
-        axes[1].plot(epsilons, [row["fid"] for row in rows], "o-", label=name)
+        rows = [runs[f"{data} {epsilon}"] for epsilon in epsilons]
+        axes[0].plot(epsilons, [100 * np.mean([r["gen2real_cnn"] for r in some]) for some in rows], "o-", label=name)
+        axes[1].plot(epsilons, [np.mean([r["fid"] for r in some]) for some in rows], "o-", label=name)
     for ax, title in zip(axes, ("accuracy on real images, %", "FID"), strict=True):
         ax.set(xlabel="epsilon", title=title, xticks=range(5), xticklabels=[*epsilons[:-1], "no noise"])
         ax.legend(frameon=False)
