@@ -289,8 +289,9 @@ def test_a_run_scored_by_a_protocol_alone_says_so_beside_one_that_is_not(scored,
     assert make_comparison([str(scored), str(by_protocol), f"--out={tmp_path / 'compare.html'}"]) == 0
     first, second = capsys.readouterr().out.split("\n\n")[:2]
     own, other = first.splitlines()[2:4]
-    assert other.endswith("scored by dpac only: below")
-    assert "below" not in own
+    assert other.endswith("by dpac")
+    assert "by dpac" not in own
+    assert re.search(r"[0-9]\.[0-9] ± [0-9]", other)  # its accuracy stands in the same table
     assert str(by_protocol) in second
 
 

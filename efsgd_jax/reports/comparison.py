@@ -1,7 +1,7 @@
 """``compare``: a page that compares several runs: a table for each data set, and a plot of utility against epsilon."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from efsgd_jax.reports.entries import (
 from efsgd_jax.reports.images import Picture, picture
 from efsgd_jax.reports.plots import Point, tradeoff
 from efsgd_jax.reports.render import render
-from efsgd_jax.reports.scores import interval
+from efsgd_jax.reports.scores import interval, leading
 from efsgd_jax.reports.tables import Cell, Table
 from efsgd_jax.runs.release import public_config
 
@@ -92,11 +92,12 @@ def compare(runs: Sequence[str | Path], *, out: str | Path = "compare.html") -> 
 def _tables(group: Sequence[Entry]) -> list[Titled]:
     """The tables of the runs on one data set: scores without a protocol, then a table for each protocol.
 
-    The first table has all runs. Where none has scores without a protocol, it is that of the first protocol.
+    The first table has all runs, with the scores of a protocol, which a remark names, for those that have no others.
+    Where none has scores without a protocol, it is that of the first protocol.
     """
     protocols, tables = protocols_of(group), []
     if not protocols or any(score_cells(e.scores) for e in group):
-        tables.append(_table(group, _title(group[0]), [e.scores for e in group]))
+        tables.append(_table(group, _title(group[0]), [leading(e.scores) for e in group]))
     for name in protocols:
         scored = [e for e in group if not tables or name in e.scores.get("protocols", {})]
         of_protocol = [e.scores.get("protocols", {}).get(name, {}) for e in scored]
@@ -104,9 +105,10 @@ def _tables(group: Sequence[Entry]) -> list[Titled]:
     return tables
 
 
-def _table(entries: Sequence[Entry], title: str, scores: Sequence[dict[str, Any]]) -> Titled:
+def _table(entries: Sequence[Entry], title: str, scores: Sequence[Mapping[str, Any]]) -> Titled:
     """A row for each run; remarks of several runs are below the table once."""
-    said = [e.remark or _elsewhere(e, found) for e, found in zip(entries, scores, strict=True)]
+    borrowed = [f"by {found['protocol']}" if "protocol" in found else "" for found in scores]
+    said = ["; ".join(filter(None, (e.remark, of))) for e, of in zip(entries, borrowed, strict=True)]
     remarks = [{"remark": remark} if remark else {} for remark in said]
     cells = [
         {**privacy_cells(e), **score_cells(found), **remark}
@@ -114,12 +116,6 @@ def _table(entries: Sequence[Entry], title: str, scores: Sequence[dict[str, Any]
     ]
     below = dict.fromkeys(line for found in scores for line in found.get("remarks", ()) if found.get("gen2real"))
     return Titled(title, *rows_of(cells), [line for line in below if line.startswith(DIFFERENCES)])
-
-
-def _elsewhere(entry: Entry, scores: dict[str, Any]) -> str:
-    """Where the scores of a run are that this table lacks; "" if it has them, or if there are none."""
-    protocols = [] if score_cells(scores) else list(entry.scores.get("protocols", {}))
-    return f"scored by {', '.join(protocols)} only: below" if protocols else ""
 
 
 def _title(entry: Entry) -> str:
