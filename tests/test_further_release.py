@@ -1,5 +1,7 @@
 """A release of sums beside DP-SGD, in a loop of one's own: what would lose its bound in silence is refused."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,7 +34,10 @@ def test_more_steps_than_planned_have_no_epsilon():
     both = Composition(tuple(planned(5.0, 1.8)))
     assert both.epsilon(0, 1e-4) == 0.0
     assert both.epsilon(1, 1e-4) < both.epsilon(151, 1e-4)
-    for steps in (152, -1):
+    for steps in (-1, 50.5, math.nan):
+        with pytest.raises(UserError, match="it is a whole number"):
+            both.epsilon(steps, 1e-4)
+    for steps in (152, 401):
         with pytest.raises(UserError, match=rf"{steps} steps were taken, and the phases have 151 \(means 1"):
             both.epsilon(steps, 1e-4)
     with pytest.raises(UserError, match="152 steps"):
@@ -45,6 +50,13 @@ def test_noise_that_stays_as_it_is_may_not_exceed_the_target(means, training):
         calibrate_plan(planned(means, training), 3.0, 1e-4)
     stopping = calibrate_plan(planned(means, training), 3.0, 1e-4, stopping=True)
     assert stopping[1].mechanism.noise_multiplier == training
+
+
+def test_a_target_or_a_delta_that_is_no_number_is_refused():
+    with pytest.raises(UserError, match="more than nan"):
+        calibrate_plan(planned(8.0, 3.0), math.nan, 1e-4)
+    with pytest.raises(UserError, match="delta"):
+        calibrate_plan(planned(8.0, 3.0), 3.0, math.nan)
 
 
 def test_enough_noise_stays_as_it_is():

@@ -15,6 +15,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.privacy.accounting import COARSE, FINE, Accountant, epsilon_with_failure
 from efsgd_jax.privacy.calibration import calibrate_mechanism
+from efsgd_jax.privacy.checks import check_delta, whole_number
 from efsgd_jax.privacy.mechanism import Mechanism
 
 
@@ -123,9 +124,10 @@ class Composition(NamedTuple):
         """The private phases that have begun after ``steps`` steps, with the number of steps taken of each.
 
         Raises:
-          UserError: ``steps`` is negative, or more than all phases have: what the further steps cost is not known.
+          UserError: ``steps`` is no whole number, or more than all phases have: what more steps cost is not known.
         """
-        if not 0 <= steps <= self.total_steps:
+        steps = whole_number(steps)
+        if steps > self.total_steps:
             planned = ", ".join(f"{p.name} {p.steps}" for p, _ in self.private)
             raise UserError(
                 f"{steps} steps were taken, and the phases have {self.total_steps} ({planned}); plan a phase with as "
@@ -232,6 +234,7 @@ def calibrate_plan(
       >>> a.mechanism.noise_multiplier > b.mechanism.noise_multiplier > 1
       True
     """
+    check_delta(delta)
     phases = tuple(plan)
     budgets = list({p.budget.name: p.budget for p in phases if p.mechanism is not None}.values())
     if abs(math.fsum(b.share for b in budgets) - 1) > 1e-9 or min(b.share for b in budgets) <= 0:
@@ -257,7 +260,7 @@ def calibrate_plan(
 def _check_spent(whole: Composition, target_epsilon: float, delta: float) -> None:
     """Raises ``UserError`` if all steps spend more than the target."""
     spent = whole.epsilon(whole.total_steps, delta, grid=COARSE)
-    if spent > target_epsilon:
+    if not spent <= target_epsilon:  # also where the target is NaN
         noise = ", ".join(f"{p.name} {m.noise_multiplier:g}" for p, m in whole.private)
         raise UserError(
             f"with these noise multipliers ({noise}) all phases together spend epsilon {format_epsilon(spent)}, more "
