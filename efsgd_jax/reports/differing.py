@@ -6,9 +6,6 @@ from typing import Any
 from efsgd_jax.reports.facts import flat
 from efsgd_jax.reports.tables import Table
 
-# Where a run lies, and what only its owner may know, is no setting of the method.
-LEFT_OUT = ("data.path", "public.path", "train.seed")
-
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> Table | None:
     """The settings that all runs have and in which they differ, a column for each run; None if there are none.
@@ -24,6 +21,6 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> Table | None:
       (['Setting', 'run 1', 'run 2'], [['method.contrast', '1.5', '1.0']])
     """
     settings = [{key: str(value) for key, value in flat(config, "")} for config in configs]
-    common = [key for key in settings[0] if all(key in s for s in settings) and key not in LEFT_OUT]
+    common = [key for key in settings[0] if all(key in s for s in settings)]
     rows = [[key, *(s[key] for s in settings)] for key in common if len({s[key] for s in settings}) > 1]
     return Table(["Setting", *(f"run {i}" for i in range(1, len(configs) + 1))], rows) if rows else None

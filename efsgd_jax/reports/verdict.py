@@ -12,7 +12,7 @@ from efsgd_jax.privacy.mechanism import IMAGE
 from efsgd_jax.reports.formats import epsilon_shown, percent
 from efsgd_jax.reports.scores import interval, leading, title_of
 from efsgd_jax.reports.sections import Section
-from efsgd_jax.runs.likely import LIMITED, SOMEWHAT, USEFUL, VARIED
+from efsgd_jax.runs.likely import LIMITED, SOMEWHAT, USEFUL, VARIED, use_word, variety_word
 from efsgd_jax.runs.statement import FALSE_POSITIVE_RATE, delta_of_two, detection_bound, guarantee_of_two
 
 # The largest epsilon of each word for privacy.
@@ -23,6 +23,8 @@ NO_LIMIT = 0.9
 HARDLY_RARE = 0.01
 # Share of generated images with a nearly identical one of the same class above which variety is poor.
 ALIKE = 0.2
+# The tone of the words for use and variety.
+TONES = {"good": "good", "fair": "caution", "limited": "caution", "poor": "bad"}
 # A number of test images below which a score is said to be uncertain.
 FEW_TEST_IMAGES = 500
 # The end of the word for privacy where it was not declared who is in which image, and what that means.
@@ -157,7 +159,8 @@ def _use(scores: Mapping[str, Any], command: str) -> Judgement:
         classifier, best = "cnn", gen2real["cnn"]
     guessing = 1 / max(len(best.get("per_class", {})), 2)
     way = (best["accuracy"] - guessing) / max((1.0 if real is None else real) - guessing, 1e-9)
-    word, tone = ("good", "good") if way >= USEFUL else ("fair", "caution") if way >= SOMEWHAT else ("poor", "bad")
+    word = use_word(way)
+    tone = TONES[word]
     sentence = (
         f"A classifier ({title_of(classifier)}) that was trained on generated images alone is right for "
         f"{percent(best['accuracy'])}% of the real test images; guessing would be {percent(guessing)}%."
@@ -189,10 +192,8 @@ def _variety(scores: Mapping[str, Any], alike: float, command: str) -> Judgement
     recall = scores.get("fidelity", {}).get("classifier", {}).get("recall")
     if recall is None:
         return _unknown("Variety", command, rule) if alike <= ALIKE else _repetition(alike)
-    words = ((VARIED, "good", "good"), (LIMITED, "limited", "caution"))
-    word, tone = next(((w, t) for limit, w, t in words if recall >= limit), ("poor", "bad"))
-    if alike > ALIKE:
-        word, tone = "poor", "bad"
+    word = "poor" if alike > ALIKE else variety_word(recall)
+    tone = TONES[word]
     sentence = (
         f"Recall is {recall:.2f}: that share of real images lies within what the generated ones cover, as a classifier "
         "of real images sees them."

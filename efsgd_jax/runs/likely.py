@@ -13,6 +13,16 @@ USEFUL, SOMEWHAT = 0.8, 0.5
 VARIED, LIMITED = 0.5, 0.2
 
 
+def use_word(way: float) -> str:
+    """The use of images by the part of the way from guessing to the best possible accuracy: good, fair or poor."""
+    return "good" if way >= USEFUL else "fair" if way >= SOMEWHAT else "poor"
+
+
+def variety_word(recall: float) -> str:
+    """The variety of images by recall: good, limited or poor."""
+    return "good" if recall >= VARIED else "limited" if recall >= LIMITED else "poor"
+
+
 class Curve(NamedTuple):
     """Scores by epsilon of one config on one data set.
 
@@ -107,7 +117,7 @@ def likely_variety(epsilon: float, records: int, classes: int, curve: str = "clo
     known = _known(curve)
     at = equivalent_epsilon(epsilon, records, classes, curve)
     recall = float(np.interp(math.log(at), np.log(known), [CURVES[curve].recall[e] for e in known]))
-    return "good" if recall >= VARIED else "limited" if recall >= LIMITED else "poor"
+    return variety_word(recall)
 
 
 def use_left(loss: float, curve: str = "clothes") -> tuple[float, str]:
@@ -121,8 +131,7 @@ def use_left(loss: float, curve: str = "clothes") -> tuple[float, str]:
     """
     measured = CURVES[curve]
     whole = measured.accuracy[math.inf] - 100 / measured.classes
-    left = 1 - loss / whole
-    return whole, "good" if left >= USEFUL else "fair" if left >= SOMEWHAT else "poor"
+    return whole, use_word(1 - loss / whole)
 
 
 def records_for_good_use(epsilon: float, classes: int, curve: str = "clothes") -> int | None:
