@@ -65,7 +65,7 @@ PROTOCOLS = {
             "MLP: scikit-learn's, at most 100 epochs; GS-WGAN's code: 200",
             "real2gen: of all synthetic images; GS-WGAN's code: of 10,000",
             "IS: by this library's CNN; GS-WGAN's code: by a VGG-11 trained on real images",
-            "FID: of at most 20,000 images and as many real ones; GS-WGAN's code: of all real ones, by InceptionV3",
+            "FID: of at most 20,000 images and as many training ones; GS-WGAN's code: of all real ones, by InceptionV3",
         ),
         real2gen=True,
         fid_images=20_000,
