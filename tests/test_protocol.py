@@ -90,7 +90,7 @@ def test_dpac_is_filed_under_its_name(run, own_cache, capsys, monkeypatch):
     for words in ("gen2real", "real2gen", "MLP", "CNN", "features of a CNN trained on the real training split"):
         assert words in out
     assert "NOT the protocol's 60000" in out
-    assert "scoring, 5 of 5: fidelity classifier\n" in err
+    assert re.search(r"^scoring, 5 of 5, after \d+ s: fidelity classifier$", err, re.M)
     assert score([f"--workdir={run}", "--n=60", "--metrics=utility", "--classifiers=logistic_regression"]) == 0
     assert "gen2real logistic_regression, kept from before\n" in capsys.readouterr().err
 

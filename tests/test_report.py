@@ -340,11 +340,14 @@ def test_runs_are_compared_by_data_set_with_published_numbers(several, scores, t
     page = tmp_path / "compare.html"
     assert make_comparison([*map(str, several), f"--out={page}"]) == 0
     text = capsys.readouterr().out
-    digits, protocol, mnist = text.split("\n\n")[:3]
+    digits, protocol, settings, mnist = text.split("\n\n")[:4]
     assert digits.splitlines()[0].startswith("digits, 8×8")
     assert protocol.splitlines()[0].endswith("by the protocol dpac")
     assert "MLP" in protocol
     assert "MLP" not in digits
+    assert settings.splitlines()[0].endswith("settings that differ")
+    assert len(settings.splitlines()) == 3  # the title, the head, and the one setting
+    assert "123.5" in settings
     assert mnist.startswith("mnist, 28×28")
     assert re.search(rf"{several[1]} +∞ +1e-05 +NOT PRIVATE", digits)
     assert f"{100 * scores['gen2real']['cnn']['accuracy']:.1f} ± 1.1" in digits

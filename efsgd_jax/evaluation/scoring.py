@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -79,7 +80,7 @@ def score_images(fake: Samples, data: Dataset, plan: Plan, *, progress: bool = F
     key = (digest(fake.images, fake.labels), data.fingerprint(), digest(data.test_images, data.test_labels))
     stages = _stages(fake, data, plan)
     found: dict[str, Any] = {}
-    in_terminal = progress and sys.stderr.isatty()
+    in_terminal, start = progress and sys.stderr.isatty(), time.monotonic()
     if progress and len(fake.images) >= MANY:
         print(LONG, file=sys.stderr, flush=True)
     with tqdm.tqdm(total=len(stages), disable=not in_terminal, unit="stage", dynamic_ncols=True) as bar:
@@ -87,8 +88,10 @@ def score_images(fake: Samples, data: Dataset, plan: Plan, *, progress: bool = F
             bar.set_description(f"{kind} {name}".strip())
             of_stage = (kind, name, *options, *key)
             if progress and not in_terminal:
+                after = f", after {time.monotonic() - start:.0f} s" if number > 1 else ""
                 kept = ", kept from before" if is_cached(of_stage) else ""
-                print(f"scoring, {number} of {len(stages)}: {kind} {name}".rstrip() + kept, file=sys.stderr, flush=True)
+                line = f"scoring, {number} of {len(stages)}{after}: {kind} {name}".rstrip() + kept
+                print(line, file=sys.stderr, flush=True)
             found.setdefault(kind, {})[name] = cached(of_stage, compute)
             bar.update()
     return Scores(

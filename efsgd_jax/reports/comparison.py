@@ -51,7 +51,7 @@ class Comparison(NamedTuple):
 
     Attributes:
       page: path of the page.
-      text: the tables as text.
+      text: the tables, and the settings that differ, as text.
       problems: a line for each run that could not be read.
     """
 
@@ -85,8 +85,22 @@ def compare(runs: Sequence[str | Path], *, out: str | Path = "compare.html") -> 
     groups = by_data(entries)
     with atomic(target, private=True) as temporary:
         temporary.write_text(_page(groups, problems), encoding="utf-8")
-    tables = [t for group in groups for t in _tables(group)]
+    tables = [t for group in groups for t in (*_tables(group), *_settings(group))]
     return Comparison(target, "\n\n".join(map(_as_text, tables)), tuple(problems))
+
+
+def _differing(group: Sequence[Entry]) -> Table | None:
+    return differing([public_config(entry.released.config) for entry in group])
+
+
+def _settings(group: Sequence[Entry]) -> list[Titled]:
+    """The settings that differ between the runs on one data set, as a table of text; none if there are none."""
+    found = _differing(group)
+    if found is None:
+        return []
+    names = [f"{i}. {entry.name}" for i, entry in enumerate(group, 1)]
+    rows = [[str(cell) for cell in row] for row in found.rows]
+    return [Titled(f"{_title(group[0])}, settings that differ", ["Setting", *names], rows, [])]
 
 
 def _tables(group: Sequence[Entry]) -> list[Titled]:
@@ -157,7 +171,7 @@ def _section(anchor: str, group: Sequence[Entry]) -> dict[str, Any]:
         "runs": _marked(first.head, numbered),
         "remarks": first.remarks,
         "figures": [(f"{i}. {entry.name}", _grid(entry)) for i, entry in enumerate(group, 1)],
-        "settings": differing([public_config(entry.released.config) for entry in group]),
+        "settings": _differing(group),
         "protocols": [{"title": t.title, "runs": _marked(t.head, t.rows), "remarks": t.remarks} for t in by_protocol],
         "published": _published(anchors),
     }
