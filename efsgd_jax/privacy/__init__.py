@@ -25,7 +25,7 @@ from efsgd_jax.privacy.mechanism import Mechanism
 from efsgd_jax.privacy.plan import Budget, Composition, PlannedPhase, calibrate_plan
 from efsgd_jax.privacy.residuals import unit_lengths
 from efsgd_jax.privacy.sampling import poisson_batch, sample_capacity
-from efsgd_jax.privacy.sum_access import OuterSum, SquareSum, VectorSum
+from efsgd_jax.privacy.sum_access import OuterSum, SquareSum, SumAccess, VectorSum
 
 __all__ = [
     "Access",
@@ -40,6 +40,7 @@ __all__ = [
     "OuterSum",
     "PlannedPhase",
     "SquareSum",
+    "SumAccess",
     "UndeclaredReleaseError",
     "VectorSum",
     "best_fresh_share",
