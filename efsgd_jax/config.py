@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -90,20 +91,9 @@ def load_config(path: str | Path, *, preset: str | None = None, epsilon: float |
       >>> load_config("preset:mnist", epsilon=1.0).privacy.epsilon
       1.0
     """
-    path = _packaged(str(path).removeprefix(PACKAGED)) if str(path).startswith(PACKAGED) else Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"config file {path} does not exist; the configs are in configs/, such as configs/digits.py, or "
-            f"--config={PACKAGED}NAME with one of {', '.join(packaged_configs())}"
-        )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"config file {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    # Running the file must not leave a folder __pycache__ beside it.
-    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    path = _file(path)
     try:
-        spec.loader.exec_module(module)
+        module = _run(path)
         accepted = inspect.signature(module.get_config).parameters
         if preset is not None and "preset" not in accepted:
             raise UserError(f"config file {path} has no presets; leave --config.preset={preset} out")
@@ -116,13 +106,50 @@ def load_config(path: str | Path, *, preset: str | None = None, epsilon: float |
         raise
     except Exception as error:
         raise UserError(f"config file {path} fails: {type(error).__name__}: {_line(error)}") from error
-    finally:
-        sys.dont_write_bytecode = bytecode
     if not isinstance(config, ConfigDict):
         raise UserError(f"config file {path}: get_config() returns {type(config).__name__}, expected a ConfigDict")
     if epsilon is not None:
         override(config, "privacy.epsilon", str(epsilon))
     return config
+
+
+def presets_of(path: str | Path) -> tuple[str, ...]:
+    """The names of a configuration's presets, values of ``--config.preset``; empty if it has none.
+
+    Args:
+      path: as for ``load_config``, of a file that it loads.
+
+    Examples:
+      >>> presets_of("preset:mixture_mnist"), presets_of("preset:mnist")
+      (('quick', 'long'), ())
+    """
+    return tuple(getattr(_run(_file(path)), "PRESETS", ()))
+
+
+def _file(path: str | Path) -> Path:
+    """The Python file that a path or ``preset:NAME`` means."""
+    path = _packaged(str(path).removeprefix(PACKAGED)) if str(path).startswith(PACKAGED) else Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"config file {path} does not exist; the configs are in configs/, such as configs/digits.py, or "
+            f"--config={PACKAGED}NAME with one of {', '.join(packaged_configs())}"
+        )
+    return path
+
+
+def _run(path: Path) -> ModuleType:
+    """Runs the file, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"config file {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    # Running the file must not leave a folder __pycache__ beside it.
+    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = bytecode
+    return module
 
 
 def packaged_configs() -> list[str]:

@@ -35,6 +35,16 @@ def test_help_explains_keys(capsys):
     assert "no config key of efsgd_mixture contains" in capsys.readouterr().err
 
 
+def test_help_explains_presets_where_there_are_any(capsys):
+    assert main(["--help=preset", "--config=configs/mixture_fmnist.py"]) == 0
+    assert capsys.readouterr().out.startswith("--config.preset  (str)\n    one of quick, long: it sets several")
+    assert main(["--help=preset"]) == 0
+    assert "such as mixture_fmnist, mixture_mnist" in capsys.readouterr().out
+    assert main(["--help=preset", "--config=configs/digits.py"]) == 2
+    assert main(["--help=contrast", "--config=configs/mixture_fmnist.py"]) == 0
+    assert "config.preset" not in capsys.readouterr().out
+
+
 def test_help_without_a_config_has_the_keys_of_all_methods(capsys):
     assert main(["--help=pose_weight"]) == 0
     line = capsys.readouterr().out.splitlines()[0]

@@ -46,5 +46,6 @@ def test_equal_images_and_wrong_classes_are_named(tmp_path):
     y = DATA.train_labels
     swapped = np.select([y == 3, y == 7], [7, 3], y)
     assert scored(tmp_path, DATA.train_images, swapped).remarks == (
-        "WARNING: A classifier of real images (logistic_regression) does not recognise these classes: 3, 7.",
+        "WARNING: A classifier (logistic_regression) that was trained on real images takes more than 80% of the "
+        "generated images of 3, 7 for another class.",
     )

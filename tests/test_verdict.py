@@ -67,9 +67,18 @@ def test_use_is_measured_from_guessing_and_by_the_best_classifier():
     use = next(j for j in words(scores(0.9))[1].data["judgements"] if j.what == "Use")
     assert "(CNN)" in use.sentence
     assert "90.0% of the real test images; guessing would be 50.0%" in use.sentence
-    assert "worst for class b: 95.0%" in use.sentence
+    assert "Of the real images of class b it is right for only 95.0%." in use.sentence
     few = next(j for j in words(scores(0.9, n=40))[1].data["judgements"] if j.what == "Use")
     assert "With 40 test images it may also be 77 to 96%" in few.sentence
+
+
+def test_classes_that_a_classifier_of_real_images_does_not_see_are_named():
+    found = scores(0.9)
+    found["real2gen"] = {"cnn": {"per_class": {"a": 0.9, "b": 0.1}}}
+    use = next(j for j in words(found)[1].data["judgements"] if j.what == "Use")
+    assert "trained on real images takes more than 80% of the generated images of b for another class." in use.sentence
+    found["real2gen"]["cnn"]["per_class"]["b"] = 0.3
+    assert "other way round" not in next(j for j in words(found)[1].data["judgements"] if j.what == "Use").sentence
 
 
 def test_use_is_measured_against_a_classifier_of_real_images_where_its_accuracy_is_known():
@@ -149,14 +158,14 @@ def test_one_sentence_says_what_speaks_against_publishing_what_is_to_be_weighed_
     assert words(scores(), persons)[1].data["in_short"] == "In short: nothing below speaks against publishing."
     weak = words(scores(recall=0.3), {**PRIVACY, "epsilon": 10.0})[1].data["in_short"]
     assert weak.endswith(
-        "against publishing; to be weighed: privacy (weak for one image); who is in which image was not declared: a "
-        "person in several is hardly protected; limits of the images: variety (limited)."
+        "hardly at all; nothing else below speaks against publishing; to be weighed: privacy (weak for one image); "
+        "limits of the images: variety (limited)."
     )
     poor = words(scores(recall=0.01), persons)[1].data["in_short"]
     assert poor == "In short: nothing below speaks against publishing; limits of the images: variety (poor)."
     copied = words(scores(flagged=True), {**PRIVACY, "epsilon": 20.0})[1].data["in_short"]
     assert copied == (
-        "In short: against publishing: privacy (hardly any for one image), copies (flagged); who is in which image was "
-        "not declared: a person in several is hardly protected."
+        "In short: settle first who is in which image, which was not declared: a person in several images is protected "
+        "less, and one in many hardly at all; against publishing: privacy (hardly any for one image), copies (flagged)."
     )
     assert words({}, persons)[1].data["in_short"].endswith("publishing; not known yet: use, variety, copies.")

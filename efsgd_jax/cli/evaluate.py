@@ -82,8 +82,8 @@ def main(argv: Sequence[str]) -> None:
         if args.config or overrides:
             parser.error("--workdir knows its own configuration; leave --config out")
         scores = evaluate(args.workdir, num_images=args.n, seed=args.seed or 0, **options)
-    note = "These scores read real images and are not covered by epsilon"
-    note += "." if args.samples else "; `efsgd release_score` publishes one with noise."
+    note = "These scores read real images and are not covered by epsilon: publish only those of public images"
+    note += "." if args.samples else ", or one with noise by `efsgd release_score`."
     scores = only(scores, options["metrics"])
     show(args, to_json(scores), f"{to_table(scores)}\n{note}")
 

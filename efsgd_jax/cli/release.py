@@ -28,10 +28,11 @@ def main(argv: Sequence[str]) -> None:
     privacy = read_json(Workdir(args.workdir).privacy_json)
     spent = f"({format_epsilon(privacy['epsilon'])}, {privacy['delta']:g})"
     lines = [
-        f"{args.out} may be published: {', '.join(names)}.",
-        f"It guarantees {spent}-differential privacy for {privacy['unit']}; PRIVACY.md has a paragraph to quote.",
+        f"{args.out} holds nothing that this guarantee does not cover: {', '.join(names)}.",
+        f"The guarantee is {spent}-differential privacy for {privacy['unit']}; PRIVACY.md has a paragraph to quote.",
         *([UNDECLARED] if privacy["unit"] == IMAGE else []),
-        "Images that `efsgd sample` draws from the run, with their data card, and the page of `efsgd report --release`",
-        "may be published too. What is in private/ may not: destroy it in the end (docs/data_owners.md, section 8).",
+        "It may be published if that is enough, and so may images that `efsgd sample` draws from the run, with their",
+        "data card, and the page of `efsgd report --release`. What is in private/ may not: destroy it in the end",
+        "(docs/data_owners.md, section 8).",
     ]
     show(args, {"zip": args.out, "files": names}, "\n".join(lines))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from efsgd_jax.cli.parser import PREFIX, Parser, program, read_config, show, split_overrides
+from efsgd_jax.config import PACKAGED, packaged_configs, presets_of
 from efsgd_jax.config_keys import explain, explain_all
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
@@ -48,9 +49,16 @@ def _keys(text: str, rest: Sequence[str], overrides: Sequence[str]) -> str:
     text = text.removeprefix(PREFIX)
     if not paths and not overrides:
         found, of = explain_all(text), "any method"
+        presets = [name for name in packaged_configs() if presets_of(f"{PACKAGED}{name}")]
+        has = f"one of the presets of a config that has some, such as {', '.join(presets)}"
     else:
         config = read_config(paths[0] if paths else None, overrides)
         found, of = explain(config, text), config.method.name
+        has = f"one of {', '.join(presets_of(paths[0]))}" if paths and presets_of(paths[0]) else ""
+    if text in "preset" and text and has:
+        found = "\n".join(
+            filter(None, (found, f"--config.preset  (str)\n    {has}: it sets several of the other keys."))
+        )
     if not found:
         raise UserError(f"no config key of {of} contains {text!r}; --help=. lists all")
     return found

@@ -1,6 +1,7 @@
 """Warnings where generated images differ so much from real ones that something went wrong."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +14,31 @@ from efsgd_jax.training.brightness import brightness, brightness_warning
 LOW_RECALL, FEW_IMAGES = 0.05, 500
 # A class is not recognised if a classifier trained on real images assigns less than this part of its images to it.
 RECOGNISED = 0.2
+
+
+def not_recognised(per_class: Mapping[str, float | None]) -> list[str]:
+    """The classes whose generated images a classifier of real ones hardly ever assigns to them.
+
+    Args:
+      per_class: class -> the share of its generated images that the classifier assigns to it; None if it has none.
+
+    Examples:
+      >>> not_recognised({"cat": 0.1, "dog": 0.9})
+      ['cat']
+    """
+    return [name for name, share in per_class.items() if share is not None and share < RECOGNISED]
+
+
+def taken_for_others(classes: Sequence[str]) -> str:
+    """What a classifier of real images does with generated ones of classes that it does not recognise, as a predicate.
+
+    Examples:
+      >>> taken_for_others(["cat"])
+      'takes more than 80% of the generated images of cat for another class'
+    """
+    return (
+        f"takes more than {100 * (1 - RECOGNISED):g}% of the generated images of {', '.join(classes)} for another class"
+    )
 
 
 def gross_differences(scores: Scores, data: Dataset, images: np.ndarray, labels: np.ndarray) -> list[str]:
@@ -41,9 +67,7 @@ def gross_differences(scores: Scores, data: Dataset, images: np.ndarray, labels:
             "the neighbourhoods of generated ones."
         )
     for classifier, utility in scores.real2gen.items():
-        lost = [c for c, part in zip(scores.class_names, utility.per_class, strict=True) if part < RECOGNISED]
+        lost = not_recognised(dict(zip(scores.class_names, utility.per_class, strict=True)))
         if lost:
-            found.append(
-                f"A classifier of real images ({classifier}) does not recognise these classes: {', '.join(lost)}."
-            )
+            found.append(f"A classifier ({classifier}) that was trained on real images {taken_for_others(lost)}.")
     return [f"WARNING: {sentence}" for sentence in found if sentence]

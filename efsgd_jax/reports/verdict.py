@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from efsgd_jax.data.facts import NEAR, reduced
+from efsgd_jax.evaluation.gross_differences import not_recognised, taken_for_others
 from efsgd_jax.evaluation.metrics.neighbours import RELEVANT, SIGNIFICANT
 from efsgd_jax.privacy.mechanism import IMAGE
 from efsgd_jax.reports.formats import epsilon_shown, percent
@@ -29,7 +30,10 @@ TONES = {"good": "good", "fair": "caution", "limited": "caution", "poor": "bad"}
 FEW_TEST_IMAGES = 500
 # The end of the word for privacy where it was not declared who is in which image, and what that means.
 FOR_ONE_IMAGE = " for one image"
-NO_PERSONS = "who is in which image was not declared: a person in several is hardly protected"
+NO_PERSONS = (
+    "settle first who is in which image, which was not declared: a person in several images is protected less, and one "
+    "in many hardly at all"
+)
 # The word of a line that nothing was measured for.
 NOT_KNOWN = "not known"
 
@@ -79,7 +83,7 @@ def verdict_section(
 
 
 def in_short(judgements: Sequence[Judgement]) -> str:
-    """One sentence for all lines: what speaks against publishing, what is to be weighed, and what is not known yet.
+    """One sentence for all lines: what to settle, what speaks against publishing, what to weigh, what is not known yet.
 
     Privacy and copies are about those who are in the real images, and may speak against publishing. Use and variety are
     about the worth of the generated ones.
@@ -91,9 +95,10 @@ def in_short(judgements: Sequence[Judgement]) -> str:
 
     against, weighed, limits = those(("bad",), True), those(("caution",), True), those(("bad", "caution"), False)
     unknown = ", ".join(j.what.lower() for j in judgements if j.word == NOT_KNOWN)
-    parts = [f"against publishing: {against}" if against else "nothing below speaks against publishing"]
+    parts = [NO_PERSONS] if any(j.word.endswith(FOR_ONE_IMAGE) for j in judgements) else []
+    other = "else " if parts else ""
+    parts += [f"against publishing: {against}" if against else f"nothing {other}below speaks against publishing"]
     parts += [f"to be weighed: {weighed}"] if weighed else []
-    parts += [NO_PERSONS] if any(j.word.endswith(FOR_ONE_IMAGE) for j in judgements) else []
     parts += [f"limits of the images: {limits}"] if limits else []
     parts += [f"not known yet: {unknown}"] if unknown else []
     return f"In short: {'; '.join(parts)}."
@@ -168,7 +173,7 @@ def _use(scores: Mapping[str, Any], command: str) -> Judgement:
     by_class = {name: share for name, share in best.get("per_class", {}).items() if share is not None}
     if len(by_class) > 1:
         worst = min(by_class, key=by_class.__getitem__)
-        sentence += f" It is worst for class {worst}: {percent(by_class[worst])}%."
+        sentence += f" Of the real images of class {worst} it is right for only {percent(by_class[worst])}%."
     if real is not None:
         sentence += f" A CNN that was trained on the real ones is right for {percent(real)}%."
         if classifier != "cnn" and way < USEFUL:
@@ -177,6 +182,9 @@ def _use(scores: Mapping[str, Any], command: str) -> Judgement:
                 " These are two kinds of classifier, and the first may be unable to show more even of real images; "
                 "`efsgd evaluate` with --classifiers=cnn compares one kind."
             )
+    unseen = not_recognised(scores.get("real2gen", {}).get(classifier, {}).get("per_class", {}))
+    if unseen:
+        sentence += f" The other way round, a classifier that was trained on real images {taken_for_others(unseen)}."
     n = best.get("num_test")
     if n and n < FEW_TEST_IMAGES:
         low, high = interval(best["accuracy"], n)
@@ -211,7 +219,7 @@ def _repetition(alike: float) -> Judgement:
     """Of the images alone. It says little of variety, which is judged by comparing with real ones."""
     word, tone = ("much", "bad") if alike > ALIKE else ("none seen", "")
     sentence = f"Of the images shown below, {percent(alike)}% have a nearly identical one of the same class."
-    rule = f"much above {100 * ALIKE:g}%; whether all kinds of real images occur is not judged here"
+    rule = f"much if they are more than {100 * ALIKE:g}%; whether all kinds of real images occur is not judged here"
     return Judgement("Repetition", word, tone, sentence, rule, True)
 
 
