@@ -21,8 +21,6 @@ def main(argv: Sequence[str]) -> None:
     args = make_parser().parse_args(argv)
     comparison = compare(args.runs, out=args.out)
     lines = [comparison.text, *(f"left out: {problem}" for problem in comparison.problems)]
-    lines.append(
-        f"{comparison.page}: private; scores read real images, not covered by epsilon: publish only those of public images"
-    )
+    lines.append(f"{comparison.page}: private; scores read real images: publish only those of public images")
     value = {"page": comparison.page, "left_out": comparison.problems, "table": comparison.text}
     show(args, value, "\n".join(lines))
