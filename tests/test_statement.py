@@ -21,7 +21,10 @@ def test_two_images_of_one_person_are_protected_less():
     text = statement(REPORT)
     assert "such as two images of one person, the guarantee is only epsilon 6 at delta 0.00022" in text
     assert "k times as large" not in text
-    assert "such as two images" not in statement({**REPORT, "unit": "one person with all their images"})
+    assert "delta faster. Which images show the same person was not declared. What is true" in text
+    declared = statement({**REPORT, "unit": "one person with all their images"})
+    assert "such as two images" not in declared
+    assert "not declared" not in declared
     assert "the guarantee is only epsilon 20 at delta 0.23" in statement({**REPORT, "epsilon": 10.0})
     assert "the guarantee is only epsilon 40 at delta 1" in statement({**REPORT, "epsilon": 20.0})
 
