@@ -126,7 +126,7 @@ def test_a_run_without_scores_says_how_to_make_them_and_is_for_its_owner_only(ru
     heading = re.sub("<[^>]*>", "", page.split("<h1>")[1].split("</h1>")[0]).strip()
     assert heading == f"({format_epsilon(privacy['epsilon'])}, 1e-05)-differentially private images"
     assert "the same one in which one image with its label is replaced by a blank record that contributes" in page
-    assert "they may be published" in page.split('id="samples"')[1].split("</section>")[0]
+    assert "The guarantee covers these pictures" in page.split('id="samples"')[1].split("</section>")[0]
     assert page.index('id="privacy"') < page.index('id="samples"') < page.index('id="training"')
     programs = re.findall(rf"efsgd (\w+) (?:--workdir=)?{run}", page)
     assert {"evaluate", "audit", "release", "report"} <= set(programs) <= COMMANDS.keys()

@@ -53,7 +53,7 @@ def test_without_a_guarantee_privacy_is_none():
 def test_the_bound_on_attacks_is_that_of_the_epsilon():
     sentence = words({})[1].data["judgements"][0].sentence
     assert "for one image with its label" in sentence
-    assert "recognises at most 2.8% of those" in sentence
+    assert "Of those that were used, an attack recognises at most 2.8%, if it wrongly takes 1% of" in sentence
     weak = words({}, {**PRIVACY, "epsilon": 10.0})[1].data["judgements"][0].sentence
     assert "hardly limits attacks" in weak
     assert "next to nothing is guaranteed, epsilon 20 at delta 0.23, and for more" in weak

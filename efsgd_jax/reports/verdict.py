@@ -130,18 +130,20 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
     sentence = f"Epsilon is {epsilon_shown(epsilon)} at delta {delta:g}, for {privacy.get('unit', 'one image')}. "
     if bound > NO_LIMIT:
         sentence += (
-            "So large an epsilon alone hardly limits attacks: it allows one that recognises nearly all whose images "
-            "were used."
+            "So large an epsilon alone hardly limits attacks: it allows an attack that recognises nearly all that were "
+            "used."
         )
     else:
         sentence += (
-            f"An attack that takes {100 * FALSE_POSITIVE_RATE:g}% of those that were not used for used ones recognises "
-            f"at most {math.ceil(1000 * bound) / 10:.1f}% of those that were."
+            f"Of those that were used, an attack recognises at most {math.ceil(1000 * bound) / 10:.1f}%, if it wrongly "
+            f"takes {100 * FALSE_POSITIVE_RATE:g}% of the others for used."
         )
     if privacy.get("unit") == IMAGE:
         left = "next to nothing is guaranteed" if delta_of_two(epsilon, delta) > HARDLY_RARE else "it is weaker"
         two = guarantee_of_two(epsilon, delta)
-        sentence += f" Persons were not declared: for two images of one {left}, {two}, and for more of them less still."
+        sentence += (
+            f" Persons were not declared: for two images of one person {left}, {two}, and for more of them less still."
+        )
     return Judgement("Privacy", word, tone, sentence, rule, True)
 
 
@@ -185,6 +187,8 @@ def _use(scores: Mapping[str, Any], command: str) -> Judgement:
     unseen = not_recognised(scores.get("real2gen", {}).get(classifier, {}).get("per_class", {}))
     if unseen:
         sentence += f" The other way round, a classifier that was trained on real images {taken_for_others(unseen)}."
+    if word == "poor":
+        sentence += " Publish such images as a sample of the method, or not at all."
     n = best.get("num_test")
     if n and n < FEW_TEST_IMAGES:
         low, high = interval(best["accuracy"], n)
@@ -202,9 +206,10 @@ def _variety(scores: Mapping[str, Any], alike: float, command: str) -> Judgement
         return _unknown("Variety", command, rule) if alike <= ALIKE else _repetition(alike)
     word = "poor" if alike > ALIKE else variety_word(recall)
     tone = TONES[word]
+    shown = f"{recall:.{3 if recall < LIMITED else 2}f}"
     sentence = (
-        f"Recall is {recall:.2f}: that share of real images lies within what the generated ones cover, as a classifier "
-        "of real images sees them."
+        f"Recall is {shown}: that share of real images lies within what the generated ones cover, as a classifier of "
+        "real images sees them."
     )
     compared = scores["fidelity"]["classifier"].get("num_images")
     if compared:
@@ -225,8 +230,8 @@ def _repetition(alike: float) -> Judgement:
 
 def _copies(scores: Mapping[str, Any], command: str) -> Judgement:
     rule = (
-        "flagged if generated images are closer to training images than to held-out ones by more than "
-        f"{SIGNIFICANT:g} standard deviations of chance, as more than {100 * RELEVANT:g}% of copies would make them"
+        f"flagged if more generated images are nearest to a training image than chance explains: {SIGNIFICANT:g} "
+        f"standard deviations more, and so many that at least {100 * RELEVANT:g}% would have to be copies"
     )
     copying = scores.get("copying", {})
     if copying.get("flagged") is None:
