@@ -106,8 +106,9 @@ NETWORK_OPTIONS = {
     "a whitened reranker": f"{WHITENED} method.reranker_steps=120 method.reranker_learning_rate=15",
     "a whitened reranker, a share of 0.12": f"{WHITENED} method.reranker_steps=120 method.reranker_learning_rate=15 "
     "method.reranker_share=0.12",
-    "a whitened reranker, a share of 0.8": f"{WHITENED} method.reranker_steps=120 method.reranker_learning_rate=15 "
-    "method.mixture_share=0.8",
+    "a whitened reranker, 0.8 for the mixture": (
+        f"{WHITENED} method.reranker_steps=120 method.reranker_learning_rate=15 method.mixture_share=0.8"
+    ),
 }
 # At full length: half an hour a run.
 LONG_OPTIONS = {"a share of 0.6": "method.mixture_share=0.6", "a share of 0.8": "method.mixture_share=0.8"}
