@@ -202,6 +202,12 @@ class SumAccess(Access):
         of N units has several images. A statistic is then one of an image, and a unit adds a mean over its places.
       key: typed PRNG key of this step, secret and used once.
       shared: arguments of ``Access``.
+
+    Examples:
+      >>> from efsgd_jax.privacy import FullBatchMechanism, fresh_key
+      >>> access = FullBatchMechanism(100, 5.0).open(jnp.ones((100, 3)), fresh_key(), 0)
+      >>> access.dataset_size
+      100
     """
 
     def __init__(self, mechanism: "FullBatchMechanism", records: PyTree, key: jax.Array, **shared: Any):
