@@ -37,6 +37,15 @@ def make_parser() -> Parser:
     return parser.with_json()
 
 
+def _presets(paths: Sequence[str]) -> str:
+    """What ``--config.preset`` may be: for a config without presets "", without a config those that have some."""
+    if paths:
+        own = presets_of(paths[0])
+        return f"one of {', '.join(own)}" if own else ""
+    names = [name for name in packaged_configs() if presets_of(f"{PACKAGED}{name}")]
+    return f"one of the presets of a config that has some, such as {', '.join(names)}"
+
+
 def _keys(text: str, rest: Sequence[str], overrides: Sequence[str]) -> str:
     """The text that ``--help=TEXT`` prints: the keys that contain TEXT, for the method that the other flags configure.
 
@@ -49,16 +58,12 @@ def _keys(text: str, rest: Sequence[str], overrides: Sequence[str]) -> str:
     text = text.removeprefix(PREFIX)
     if not paths and not overrides:
         found, of = explain_all(text), "any method"
-        presets = [name for name in packaged_configs() if presets_of(f"{PACKAGED}{name}")]
-        has = f"one of the presets of a config that has some, such as {', '.join(presets)}"
     else:
         config = read_config(paths[0] if paths else None, overrides)
         found, of = explain(config, text), config.method.name
-        has = f"one of {', '.join(presets_of(paths[0]))}" if paths and presets_of(paths[0]) else ""
-    if text in "preset" and text and has:
-        found = "\n".join(
-            filter(None, (found, f"--config.preset  (str)\n    {has}: it sets several of the other keys."))
-        )
+    if text and text in "preset" and (has := _presets(paths)):
+        preset = f"--config.preset  (str)\n    {has}: it sets several of the other keys."
+        found = "\n".join(filter(None, (found, preset)))
     if not found:
         raise UserError(f"no config key of {of} contains {text!r}; --help=. lists all")
     return found
