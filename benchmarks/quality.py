@@ -87,12 +87,13 @@ OPTIONS["fashion_mnist"] = {k: v for k, v in OPTIONS["mnist"].items() if "slant"
     "a deformation": "method.deformation=0.02",
     "all frequencies": "method.low_pass=0",
 }
-# Of the networks, in a twentieth of their training.
-SHORT = "train.steps=100 train.expected_batch_size=1024"
+# Of the networks, in a twentieth of a long training, with the same share of epsilon for the mixture.
+SHORT = "train.steps=100 train.expected_batch_size=1024 method.mixture_share=0.6"
 NETWORK_OPTIONS = {
     "short": "",
     "a share of 0.4": "method.mixture_share=0.4",
     "a share of 0.8": "method.mixture_share=0.8",
+    "a share of 0.9": "method.mixture_share=0.9",
     "half the width": "method.width=16",
     "1.5 times the width": "method.width=48",
     "twice the steps": "train.steps=200",
@@ -110,7 +111,8 @@ NETWORK_OPTIONS = {
         f"{WHITENED} method.reranker_steps=120 method.reranker_learning_rate=15 method.mixture_share=0.8"
     ),
 }
-# At full length: half an hour a run.
+# Four times as long as the config: half an hour to an hour a run.
+LONG = "train.steps=600 train.expected_batch_size=4096"
 LONG_OPTIONS = {"a share of 0.6": "method.mixture_share=0.6", "a share of 0.8": "method.mixture_share=0.8"}
 DIFFUSION_OPTIONS = {"short": "", "4 draws": "method.draws=4", "16 sampling steps": "method.sampling_steps=16"}
 
@@ -160,7 +162,7 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
             found[f"fashion_mnist 10, {network}, {option}"] = ("fashion_mnist", config, assigned)
     for option, assignment in LONG_OPTIONS.items():
         long = f"fashion_mnist 10, efsgd_mixture, full length, {option}"
-        found[long] = ("fashion_mnist", EFSGD["fashion_mnist"], assignment.split())
+        found[long] = ("fashion_mnist", EFSGD["fashion_mnist"], [*LONG.split(), *assignment.split()])
     found["digits 10, efsgd_mixture"] = ("digits", "configs/digits.py", [])
     found["digits 10, efsgd_gan"] = ("digits", "configs/efsgd_digits.py", [])
     return found
