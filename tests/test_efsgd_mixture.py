@@ -8,6 +8,7 @@ import pytest
 from efsgd_jax import UserError, default_config, fit, load_dataset
 from efsgd_jax.config import validate
 from efsgd_jax.data import ImageSpec
+from efsgd_jax.models.edges import edge_strengths
 from efsgd_jax.runs.released import released_generator
 from efsgd_jax.runs.workdir import Workdir
 from efsgd_jax.synthesizers import method_named
@@ -107,3 +108,21 @@ def test_spots_are_not_aligned_under_a_network():
     config.method.align_spot = True
     with pytest.raises(UserError, match=r"align_spot.*False with a network"):
         validate(config)
+
+
+def test_with_their_weight_edges_are_closer_to_real_ones(trained, tmp_path):
+    config = default_config("efsgd_mixture")
+    config.privacy.update(epsilon=float("inf"), l2_norm_clip=1.0)
+    config.method.update(SMALL, edge_weight=3.0)
+    config.train.update(steps=100, expected_batch_size=128)
+    fit(config, tmp_path / "run", progress=False)
+    labels = jnp.arange(500) % 10
+
+    def strength(run):
+        images = released_generator(Workdir(run))
+        drawn = jax.jit(images.generate)(images.params, jax.random.key(0), labels)
+        return float(jnp.mean(edge_strengths((jnp.clip(drawn, -1, 1) + 1) / 2)))
+
+    real = jnp.asarray(load_dataset("digits").train_images[:500], jnp.float32) / 255
+    wanted, without, found = float(jnp.mean(edge_strengths(real))), strength(trained), strength(tmp_path / "run")
+    assert without < found and abs(found - wanted) < 0.85 * abs(without - wanted)

@@ -45,6 +45,11 @@ def defaults() -> dict[str, Any]:
 
 def rules(config: ConfigDict) -> list[Rule]:
     """The rules that the values of the method's keys must satisfy."""
+    return [*training_rules(config), *at_least(config, "method", ["edge_weight"], 0)]
+
+
+def training_rules(config: ConfigDict) -> list[Rule]:
+    """The rules for the keys of the mixture, and of ``TrainingOptions``."""
     m, clip = config.method, config.privacy.l2_norm_clip
     # Error feedback is the decoder's; of the mixture's rules all others hold.
     inherited = [r for r in mixture_rules(config) if r[0] != "privacy.feedback"]

@@ -9,10 +9,11 @@ code of a real image follows from the same basis, without a trained encoder::
 The decoder f is trained on real images by DP-SGD with the reconstruction loss of arXiv 2601.15061, and with error
 feedback if ``config.privacy.feedback`` is set::
 
-    l(x, y) = |G(z(x, y), y) - x|^2
+    l(x, y) = |G(z(x, y), y) - x|^2 + w |e(G(z(x, y), y)) - e(x)|^2
 
-A generated image is ``G(z, y)`` for a code that is drawn from the mixture of class y. Before training, f is zero, so
-that ``G(z, y) = b(z, y)``: the images are those of the mixture.
+where e are strengths of edges (``models.edges``) and w is ``edge_weight``. A generated image is ``G(z, y)`` for a code
+that is drawn from the mixture of class y. Before training, f is zero, so that ``G(z, y) = b(z, y)``: the images are
+those of the mixture.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from jax.sharding import Mesh
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.errors import UserError
+from efsgd_jax.models.edges import edge_strengths
 from efsgd_jax.models.refiner import Refiner
 from efsgd_jax.privacy.plan import PlannedPhase
 from efsgd_jax.synthesizers import gaussian_mixture
@@ -111,10 +113,19 @@ def phases(
 
     def loss(params: PyTree, mixture: Mixture, vector: jax.Array, record: Record, key: Any, autoencoder: Any) -> Any:
         rebuilt = decoder(params, mixture, vector[None], record.label[None], key[None], autoencoder=autoencoder)
-        return jnp.sum(jnp.square(rebuilt[0] - record.image.astype(jnp.float32) / 255))
+        return reconstruction_error(rebuilt, record, hp)
 
     training = training_phase(planned, hp, decoder.init, loss, network="decoder", metric="reconstruction")
     return [*gaussian_mixture.METHOD.phases(spec, hp, mixture_plan, mesh), training]
+
+
+def reconstruction_error(rebuilt: jax.Array, record: Record, hp: Hyperparameters) -> jax.Array:
+    """The loss l of the module's docstring, for the image ``[1, S, S, C]`` that G returns and the real one."""
+    real = record.image[None].astype(jnp.float32) / 255
+    error = jnp.sum(jnp.square(rebuilt - real))
+    if hp.edge_weight:
+        error += hp.edge_weight * jnp.sum(jnp.square(edge_strengths(rebuilt) - edge_strengths(real)))
+    return error
 
 
 def check_size(spec: ImageSpec, method: str, multiple: int = 2) -> None:

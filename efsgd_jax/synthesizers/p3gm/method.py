@@ -26,7 +26,7 @@ from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.privacy.plan import PlannedPhase
 from efsgd_jax.synthesizers import gaussian_mixture
 from efsgd_jax.synthesizers.base import Phase, Record
-from efsgd_jax.synthesizers.efsgd_mixture.method import Decoder, check_size
+from efsgd_jax.synthesizers.efsgd_mixture.method import Decoder, check_size, reconstruction_error
 from efsgd_jax.synthesizers.efsgd_mixture.training import training_phase
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import vector_size
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture, code_scale
@@ -102,7 +102,7 @@ def phases(
         rebuilt = decoder(
             params["decoder"], mixture, drawn[None], record.label[None], decoder_key[None], autoencoder=autoencoder
         )
-        error = jnp.sum(jnp.square(rebuilt[0] - record.image.astype(jnp.float32) / 255))
+        error = reconstruction_error(rebuilt, record, hp)
         return error + hp.prior_weight * divergence(mixture, record.label, mean, jnp.square(deviations))
 
     training = training_phase(planned, hp, init, loss, network="decoder", metric="loss")

@@ -7,8 +7,7 @@ from ml_collections import ConfigDict
 
 from efsgd_jax.privacy.plan import PlannedPhase
 from efsgd_jax.synthesizers.config_rules import Rule, at_least, fractions
-from efsgd_jax.synthesizers.efsgd_mixture.config import PrivacyKeys, TrainKeys, plan_of
-from efsgd_jax.synthesizers.efsgd_mixture.config import rules as rules_of_training
+from efsgd_jax.synthesizers.efsgd_mixture.config import PrivacyKeys, TrainKeys, plan_of, training_rules
 from efsgd_jax.synthesizers.private_diffusion.edm import MAX_CHURN
 from efsgd_jax.synthesizers.private_diffusion.options import Hyperparameters
 
@@ -23,7 +22,7 @@ def rules(config: ConfigDict) -> list[Rule]:
     m = config.method
     levels = f"above method.smallest_noise, which is {m.smallest_noise:g}"
     return [
-        *rules_of_training(config),
+        *training_rules(config),
         *at_least(config, "method", ["levels", "draws", "sampling_steps"], 1),
         *((f"method.{k}", m[k], 0 < m[k] < inf, "above 0") for k in ("residual_std", "smallest_noise", "level_std")),
         ("method.level_shift", m.level_shift, -inf < m.level_shift < inf, "a number"),
