@@ -87,9 +87,16 @@ OPTIONS["fashion_mnist"] = {k: v for k, v in OPTIONS["mnist"].items() if "slant"
     "a deformation": "method.deformation=0.02",
     "all frequencies": "method.low_pass=0",
 }
-# Of the networks, in a twentieth of a long training, with the same share of epsilon for the mixture.
-SHORT = "train.steps=100 train.expected_batch_size=1024 method.mixture_share=0.6"
+# Of the networks, in a twentieth of a long training.
+SHORT = "train.steps=100 train.expected_batch_size=1024"
+# What efsgd_mixture's options are compared with.
+PLAIN = "method.mixture_share=0.6 method.edge_weight=0"
+EDGES = "method.mixture_share=0.8 method.edge_weight"
 NETWORK_OPTIONS = {
+    "a share of 0.8, edges": f"{EDGES}=1",
+    "a share of 0.8, half the weight of edges": f"{EDGES}=0.5",
+    "a share of 0.8, four times the weight of edges": f"{EDGES}=4",
+    "a share of 0.8, edges, contrast 1.2": f"{EDGES}=1 method.contrast=1.2",
     "short": "",
     "a share of 0.4": "method.mixture_share=0.4",
     "a share of 0.8": "method.mixture_share=0.8",
@@ -111,8 +118,8 @@ NETWORK_OPTIONS = {
         f"{WHITENED} method.reranker_steps=120 method.reranker_learning_rate=15 method.mixture_share=0.8"
     ),
 }
-# Four times as long as the config: half an hour to an hour a run.
-LONG = "train.steps=600 train.expected_batch_size=4096"
+# Four times as long as the config.
+LONG = f"train.steps=600 train.expected_batch_size=4096 {PLAIN}"
 LONG_OPTIONS = {"a share of 0.6": "method.mixture_share=0.6", "a share of 0.8": "method.mixture_share=0.8"}
 DIFFUSION_OPTIONS = {"short": "", "4 draws": "method.draws=4", "16 sampling steps": "method.sampling_steps=16"}
 
@@ -153,12 +160,12 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
                 found[f"{name} {epsilon}, quick"] = (name, config, [asked, "preset=quick"])
                 for option, assignment in OPTIONS[name].items():
                     found[f"{name} {epsilon}, {option}"] = (name, config, [asked, "preset=long", *assignment.split()])
-    for network, config, options in (
-        ("efsgd_mixture", EFSGD["fashion_mnist"], NETWORK_OPTIONS),
-        ("private_diffusion", DIFFUSION["fashion_mnist"], DIFFUSION_OPTIONS),
+    for network, config, plain, options in (
+        ("efsgd_mixture", EFSGD["fashion_mnist"], PLAIN, NETWORK_OPTIONS),
+        ("private_diffusion", DIFFUSION["fashion_mnist"], "", DIFFUSION_OPTIONS),
     ):
         for option, assignment in options.items():
-            assigned = [*SHORT.split(), *assignment.split()]  # the last one counts
+            assigned = [*SHORT.split(), *plain.split(), *assignment.split()]  # the last one counts
             found[f"fashion_mnist 10, {network}, {option}"] = ("fashion_mnist", config, assigned)
     for option, assignment in LONG_OPTIONS.items():
         long = f"fashion_mnist 10, efsgd_mixture, full length, {option}"
