@@ -31,6 +31,7 @@ def get_config(epsilon: float = 10.0) -> ConfigDict:
     else:
         config.train.update(steps=300, expected_batch_size=2048)
         config.method.update(mixture_share=0.8, components=20, contrast=1.35, reranker_share=0.06)
+        config.method.edge_weight = 1.0  # the edges and the texture that an average lacks
         # With little noise, more steps make the reranker more accurate.
         config.method.update(reranker_steps=120, reranker_learning_rate=15.0)
     config.train.update(log_every=10, grid_every=100)
