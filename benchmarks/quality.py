@@ -120,7 +120,11 @@ NETWORK_OPTIONS = {
 }
 # Four times as long as the config.
 LONG = f"train.steps=600 train.expected_batch_size=4096 {PLAIN}"
-LONG_OPTIONS = {"a share of 0.6": "method.mixture_share=0.6", "a share of 0.8": "method.mixture_share=0.8"}
+LONG_OPTIONS = {
+    "a share of 0.6": "",
+    "a share of 0.8": "method.mixture_share=0.8",
+    "a whitened reranker": f"{WHITENED} method.reranker_steps=120 method.reranker_learning_rate=15",
+}
 DIFFUSION_OPTIONS = {"short": "", "4 draws": "method.draws=4", "16 sampling steps": "method.sampling_steps=16"}
 
 
