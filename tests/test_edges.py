@@ -51,6 +51,17 @@ def test_where_edges_lie_matters_less_than_whether_there_are_any():
     assert squared(edge_strengths, real, moved) < 0.1 * squared(edge_strengths, real, grey)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30, -5.0])
+def test_no_image_moves_the_strengths_of_another(value):
+    images = jax.random.uniform(jax.random.key(0), (3, 12, 12, 1))
+    alone, beside = edge_strengths(images), edge_strengths(images.at[0].set(value))
+    np.testing.assert_array_equal(alone[1:], beside[1:])
+
+
+def test_no_images_have_no_strengths():
+    assert edge_strengths(jnp.zeros((0, 8, 8, 1))).shape == (0, 256)
+
+
 def test_channels_and_images_are_read_apart():
     images = jax.random.uniform(jax.random.key(0), (3, 12, 12, 2))
     together = edge_strengths(images)

@@ -48,7 +48,7 @@ def edge_strengths(images: jax.Array) -> jax.Array:
             rising = jnp.square(jax.nn.relu(right * math.cos(angle) + down * math.sin(angle)))
             window, stride = (1, WINDOW, WINDOW, 1), (1, STRIDE, STRIDE, 1)
             mean = jax.lax.reduce_window(rising, 0.0, jax.lax.add, window, stride, "SAME") / WINDOW**2
-            found.append(jnp.sqrt(mean + FAINT).reshape(len(images), -1))
+            found.append(jnp.sqrt(mean + FAINT).reshape(len(images), math.prod(mean.shape[1:])))
     return jnp.concatenate(found, axis=1)
 
 
