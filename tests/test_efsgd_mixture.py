@@ -103,10 +103,11 @@ def test_odd_sizes_are_refused(tmp_path):
         fit(config, tmp_path / "run", progress=False)
 
 
-def test_spots_are_not_aligned_under_a_network():
+@pytest.mark.parametrize("key", ["align_spot", "align_lines"])
+def test_images_are_not_turned_under_a_network(key):
     config = default_config("efsgd_mixture")
-    config.method.align_spot = True
-    with pytest.raises(UserError, match=r"align_spot.*False with a network"):
+    config.method[key] = True
+    with pytest.raises(UserError, match=f"{key}.*False with a network"):
         validate(config)
 
 

@@ -218,6 +218,7 @@ def test_the_same_seed_gives_the_same_run_and_noise_matters(finished, tmp_path):
         ("method.deviation_clip", -1.0, "at least 0"),
         ("method.pose_weight", -1.0, "at least 0"),
         ("method.align_spot", True, "False with pose_weight"),
+        ("method.align_lines", True, "False with pose_weight or align_spot"),
         ("method.contrast", 0.0, "above 0"),
         ("method.low_pass", -1, "at least 0"),
     ],
@@ -226,7 +227,7 @@ def test_a_bad_value_is_named(key, value, message, tmp_path):
     config = default_config("gaussian_mixture")
     group, name = key.split(".")
     config[group][name] = value
-    if key == "method.align_spot":
+    if key.startswith("method.align"):
         config.method.pose_weight = 8.0
     if key == "privacy.feedback":
         config.privacy.feedback_l2_norm_clip = 2.0

@@ -15,6 +15,7 @@ VIEWS = {
     "features of the re-ranking classifier": lambda x: features_of(x[None].astype(jnp.float32) / 255)[0],
     "random features": lambda x: random_features.features_of(x[None].astype(jnp.float32) / 255, RerankerOptions())[0],
     "pose": lambda x: to_vector(x, AppearanceOptions(pose_weight=8.0, low_pass=6)),
+    "aligned lines": lambda x: to_vector(x, AppearanceOptions(align_lines=True, low_pass=6)),
     "aligned spots": lambda x: to_vector(x, AppearanceOptions(align_spot=True, low_pass=6)),
 }
 

@@ -11,6 +11,7 @@ from efsgd_jax.synthesizers.config_rules import Rule, at_least, fractions, poiss
 from efsgd_jax.synthesizers.efsgd_mixture.options import Hyperparameters
 from efsgd_jax.synthesizers.gaussian_mixture.config import plan_of as plan_of_mixture
 from efsgd_jax.synthesizers.gaussian_mixture.config import rules as mixture_rules
+from efsgd_jax.synthesizers.gaussian_mixture.config import without_alignment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ def training_rules(config: ConfigDict) -> list[Rule]:
     return [
         *inherited,
         # The network starts from blurred images as they are turned, and vectors do not say how.
-        ("method.align_spot", m.align_spot, not m.align_spot, "False with a network"),
+        *without_alignment(config),
         ("privacy.l2_norm_clip", clip, 0 < clip < math.inf, "above 0"),
         *at_least(config, "train", ["steps", "expected_batch_size"], 1),
         *at_least(config, "method", ["width", "blocks"], 1),

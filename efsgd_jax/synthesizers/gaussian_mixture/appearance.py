@@ -1,10 +1,11 @@
 """Converts images to vectors that can be averaged, and vectors back to images.
 
-To vectors: each image is normalised to a common pose (``pose``), or its darkest spot is brought to one place
-(``spot``). If ``low_pass`` is set, only its low-frequency DCT coefficients are kept, so that fewer numbers need noise.
-With an autoencoder that was trained on public images (``public_autoencoder``), the vector is its code instead. To
-images: a sampled vector is moved into its pose, slightly deformed, and given more contrast. Averaging removes the
-differences between single images, and their contrast; the deformation and the contrast factor make up for it.
+To vectors: each image is normalised to a common pose (``pose``), its darkest spot is brought to one place (``spot``),
+or its lines to one direction (``direction``). If ``low_pass`` is set, only its low-frequency DCT coefficients are kept,
+so that fewer numbers need noise. With an autoencoder that was trained on public images (``public_autoencoder``), the
+vector is its code instead. To images: a sampled vector is moved into its pose, slightly deformed, and given more
+contrast. Averaging removes the differences between single images, and their contrast; the deformation and the contrast
+factor make up for it.
 
 Formal guarantees:
   A vector is a function of one image, of public constants and of an autoencoder of public images, of nothing else. A
@@ -21,7 +22,7 @@ from jax.scipy.fft import dctn, idctn
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.synthesizers import public_autoencoder
-from efsgd_jax.synthesizers.gaussian_mixture import spot
+from efsgd_jax.synthesizers.gaussian_mixture import direction, spot
 from efsgd_jax.synthesizers.gaussian_mixture.pose import POSE_SIZE, find_pose, from_frame, look_up, places, to_frame
 
 # Standard deviation of the Gaussian filter that smooths a deformation, as a fraction of the side of the image.
@@ -39,6 +40,8 @@ class AppearanceOptions(public_autoencoder.AutoencoderOptions):
         one of these is at its maximum; 0 for none. For images of one bright object on a dark background.
       pose_slant: whether the pose includes a slant, as for handwriting.
       align_spot: whether images are turned and bent to have their darkest spot at one place, as for cells on black.
+      align_lines: whether images are turned and mirrored to have their lines in one direction, and generated ones at
+        random: for pictures without up and down, from above or under a microscope.
       low_pass: number of low-frequency DCT coefficients that are kept along each side; 0 keeps the full image.
       deformation: standard deviation of the displacement of a generated image's pixels, as a fraction of the side of
         the image; 0 disables deformation.
@@ -48,6 +51,7 @@ class AppearanceOptions(public_autoencoder.AutoencoderOptions):
     pose_weight: float = 0.0
     pose_slant: bool = True
     align_spot: bool = False
+    align_lines: bool = False
     low_pass: int = 0
     deformation: float = 0.0
     contrast: float = 1.0
@@ -73,6 +77,8 @@ def to_vector(image: jax.Array, options: AppearanceOptions, autoencoder: Any = N
     ``_distance_weight``. With ``options.autoencoder_width`` it is the code by ``autoencoder``, which is what
     the phase ``autoencoder`` released.
     """
+    if options.align_lines:
+        image = direction.aligned(image)
     if options.autoencoder_width:
         return public_autoencoder.encode(autoencoder, image, options)
     x, pose = image.astype(jnp.float32) / 255, jnp.zeros(0)
@@ -93,8 +99,8 @@ def to_image(
     """Converts a vector ``[D]`` to an image ``[S, S, C]`` with values in [0, 1].
 
     Args:
-      key: PRNG key of the random deformation (Simard, Steinkraus and Platt, 2003), and of the angle with
-        ``align_spot``.
+      key: PRNG key of the random deformation (Simard, Steinkraus and Platt, 2003), and of the direction with
+        ``align_spot`` or ``align_lines``.
       vector: a vector in the format of ``to_vector``; it need not come from an image.
       spec: shape of the image.
       options: the same options as for ``to_vector``.
@@ -119,6 +125,8 @@ def to_image(
         noise = jax.random.normal(key, (2, *across.shape))
         shift = options.deformation * jnp.einsum("ij,kjl,ml->kim", blur, noise, blur)
         x = look_up(x, across + shift[0], down + shift[1])
+    if options.align_lines:
+        x = direction.turned(jax.random.fold_in(key, 2), x)
     return more_contrast(x, options)
 
 

@@ -32,9 +32,21 @@ def rules(config: ConfigDict) -> list[Rule]:
         *((f"method.{k}", m[k], 0 <= m[k] < float("inf"), "at least 0") for k in from_zero),
         ("method.low_pass", m.low_pass, m.low_pass >= 0, "at least 0"),
         ("method.align_spot", m.align_spot, not (m.align_spot and m.pose_weight), "False with pose_weight"),
+        (
+            "method.align_lines",
+            m.align_lines,
+            not m.align_lines or not (m.pose_weight or m.align_spot),
+            "False with pose_weight or align_spot",
+        ),
         *autoencoder_rules(config),
         *((f"method.{k}", m[k], 0 < m[k] < 1, "above 0 and below 1") for k in shares),
     ]
+
+
+def without_alignment(config: ConfigDict) -> list[Rule]:
+    """Rules for methods whose network sees images as they are, and which a vector of a turned image does not tell."""
+    m = config.method
+    return [(f"method.{k}", m[k], not m[k], "False with a network") for k in ("align_spot", "align_lines")]
 
 
 def plan(config: ConfigDict, dataset_size: int) -> list[PlannedPhase]:

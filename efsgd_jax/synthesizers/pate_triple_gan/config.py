@@ -11,6 +11,7 @@ from efsgd_jax.privacy import Budget, FullBatchMechanism, PlannedPhase
 from efsgd_jax.synthesizers.config_rules import Rule, at_least, feedback_options, fractions
 from efsgd_jax.synthesizers.gaussian_mixture.config import plan_of as plan_of_mixture
 from efsgd_jax.synthesizers.gaussian_mixture.config import rules as mixture_rules
+from efsgd_jax.synthesizers.gaussian_mixture.config import without_alignment
 from efsgd_jax.synthesizers.pate_triple_gan.options import Hyperparameters, classifier_shares
 from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 
@@ -58,7 +59,7 @@ def rules(config: ConfigDict) -> list[Rule]:
     return [
         *inherited,
         # The generator starts from blurred images as they are turned, and vectors do not say how.
-        ("method.align_spot", m.align_spot, not m.align_spot, "False with a network"),
+        *without_alignment(config),
         ("privacy.l2_norm_clip", p.l2_norm_clip, 0 < p.l2_norm_clip < math.inf, "above 0"),
         ("privacy.feedback", p.feedback, p.feedback in ("none", "private", "hidden"), "none, private or hidden"),
         ("method.labelled", m.labelled, 0 < m.labelled <= 1, "above 0 and at most 1"),

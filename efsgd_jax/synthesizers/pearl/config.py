@@ -10,6 +10,7 @@ from efsgd_jax.privacy import Budget, FullBatchMechanism, PlannedPhase
 from efsgd_jax.synthesizers.config_rules import Rule, at_least, fractions
 from efsgd_jax.synthesizers.gaussian_mixture.config import plan_of as plan_of_mixture
 from efsgd_jax.synthesizers.gaussian_mixture.config import rules as mixture_rules
+from efsgd_jax.synthesizers.gaussian_mixture.config import without_alignment
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters as MixtureHyperparameters
 
 STARTS = ("noise", "mixture")
@@ -67,7 +68,7 @@ def rules(config: ConfigDict) -> list[Rule]:
     counts = ["frequencies", "matching_steps", "latent", "width", "blocks"]
     return [
         *mixture_rules(config),
-        ("method.align_spot", m.align_spot, not m.align_spot, "False with a network"),
+        *without_alignment(config),
         ("method.start", m.start, m.start in STARTS, " or ".join(STARTS)),
         *fractions(config, "method", ["mixture_share"]),
         *at_least(config, "method", counts, 1),
