@@ -6,6 +6,7 @@
 
 An autoencoder learns from the public pictures, which are not protected; a private mixture of its codes then learns from
 your own. One pre-training, a quarter of an hour on 2 CPU cores, serves any number of private runs, a minute each.
+``--config.method.align_lines=True`` is for pictures without up and down, such as those from above.
 """
 
 from ml_collections import ConfigDict

@@ -10,13 +10,14 @@ import pytest
 from efsgd_jax import UserError, default_config, evaluate, fit, sample
 from efsgd_jax.runs.released import released_generator
 from efsgd_jax.runs.workdir import Workdir
-from efsgd_jax.synthesizers.distilled_set.networks import features, longest, num_features
+from efsgd_jax.synthesizers.distilled_set.networks import features, half_size, longest, network_features, num_features
 
 
 def config_of(epsilon, **method):
     config = default_config("distilled_set")
     config.privacy.epsilon = epsilon
-    config.method.update(networks=4, width=16, images_per_class=5, matching_steps=150, **method)
+    values = {"networks": 4, "networks_per_step": 4, "width": 16, "images_per_class": 5, "matching_steps": 150}
+    config.method.update(values | method)
     return config
 
 
@@ -81,3 +82,38 @@ def test_feedback_is_refused():
     config.privacy.update(feedback="local", feedback_l2_norm_clip=1.0)
     with pytest.raises(UserError, match="nothing is left over"):
         fit(config, "unused")
+
+
+def test_tiles_of_published_images_are_drawn_enlarged(tmp_path):
+    result = fit(config_of(10.0, tiles_per_side=2, networks_per_step=2), tmp_path / "run", progress=False)
+    published = released_generator(Workdir(result.workdir)).params["images"]
+    assert published.shape == (10, 5, 8, 8, 1)
+    images, labels, _ = sample(result.workdir, 200)
+    assert len({(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}) == 200  # each once
+    tile = jax.image.resize(published[3, 1, :4, 4:], (8, 8, 1), "linear")
+    apart = [np.abs(np.asarray(tile) * 255 - x.astype(float)).max() for x in images[labels == 3]]
+    assert min(apart) <= 1
+    scores = evaluate(result.workdir, num_images=1000, metrics=("utility",), classifiers=("logistic_regression",))
+    assert scores.gen2real["logistic_regression"].accuracy > 0.75
+
+
+@pytest.mark.parametrize("networks", [1, 3, 4])
+def test_the_parts_of_the_features_are_those_of_the_networks(networks):
+    images = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1))
+    whole = features(images, networks, 16)
+    parts = [network_features(images, i, i % 2 == 0, networks, 16) for i in range(networks)]
+    np.testing.assert_array_equal(jnp.concatenate([*parts, half_size(images)], axis=1), whole)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tiles_per_side": 3}, "tiles_per_side is 3, but images have 8 pixels a side"),
+        ({"tiles_per_side": 4}, "tiles of at least 4 pixels"),
+        ({"tiles_per_side": 0}, "at least 1"),
+        ({"networks_per_step": 5}, "at most method.networks"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(values, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        fit(config_of(1.0, **values), tmp_path / "run", progress=False)

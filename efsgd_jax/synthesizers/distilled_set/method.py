@@ -4,9 +4,11 @@
     signals    noisy sums of clip(features - c) and counts of each class             -> mean features m_y of each class
     matching   post-processing: images x_y1 .. x_yn of each class y that minimise sum_y |mean_i features(x_yi) - m_y|^2
 
-The features are those of J random networks, and one release has the sums for all of them. The published code of the
-paper keeps sums without noise and adds fresh noise whenever one is used, which its accounting does not cover; here each
-sum is noised once, and matching may then take any number of steps.
+The features are those of J random networks, and one release has the sums for all of them; each step of the matching
+compares those of a few. The published code of the paper keeps sums without noise and adds fresh noise whenever one is
+used, which its accounting does not cover; here each sum is noised once, and matching may then take any number of steps.
+
+A published image may be a mosaic of smaller ones (``tiles``), which are enlarged when they are drawn.
 """
 
 import math
@@ -24,7 +26,14 @@ from efsgd_jax.privacy.access import Access
 from efsgd_jax.privacy.sum_access import SumAccess
 from efsgd_jax.synthesizers.base import Generate, Phase, Record, Released
 from efsgd_jax.synthesizers.distilled_set.config import Hyperparameters
-from efsgd_jax.synthesizers.distilled_set.networks import features, longest, num_features
+from efsgd_jax.synthesizers.distilled_set.networks import (
+    features,
+    half_size,
+    longest,
+    network_features,
+    num_features,
+)
+from efsgd_jax.synthesizers.distilled_set.tiles import check_tiles, drawn_images
 
 # Weight of a record's count in the release of the signals, relative to their clip norm.
 COUNT_WEIGHT = 0.25
@@ -59,7 +68,9 @@ def phases(
     """
     del mesh
     hp, classes = hyperparameters, spec.num_classes
+    check_tiles(spec, hp.tiles_per_side)
     size = num_features(spec.shape, hp.networks, hp.width)
+    of_one = num_features(spec.shape, 1, hp.width) - num_features(spec.shape, 0, hp.width)
     clip = hp.signal_clip * longest(hp.networks)
     first, second, last = plan
 
@@ -87,11 +98,26 @@ def phases(
         return Matching(jnp.zeros((), jnp.int32), pixels, optimizer.init(pixels), released["signals"])
 
     def match(state: Matching, access: Access, key: jax.Array) -> tuple[Matching, dict[str, jax.Array]]:
+        # Networks with normalisation have even numbers. Of both kinds as many are compared, or one more with it.
+        chosen = [
+            (kind + 2 * jax.random.permutation(jax.random.fold_in(key, kind), (hp.networks - kind + 1) // 2)[i], kind)
+            for kind in (0, 1)
+            for i in range((hp.networks_per_step - kind + 1) // 2)
+        ]
+
+        def difference(found: jax.Array, target: jax.Array) -> jax.Array:
+            means = jnp.mean(found.reshape(classes, -1, found.shape[-1]), axis=1)
+            return jnp.sum(jnp.square(means - target))
+
         def loss(pixels: jax.Array) -> jax.Array:
-            found = features(pixels.reshape(-1, *spec.shape), hp.networks, hp.width)
-            means = jnp.mean(found.reshape(classes, hp.images_per_class, -1), axis=1)
+            images = drawn_images(pixels, hp.tiles_per_side).reshape(-1, *spec.shape)
+            apart = difference(half_size(images), state.targets[:, hp.networks * of_one :]) / hp.networks
+            for index, kind in chosen:
+                target = jax.lax.dynamic_slice_in_dim(state.targets, index * of_one, of_one, axis=1)
+                found = network_features(images, index, kind == 0, hp.networks, hp.width)
+                apart += difference(found, target) / hp.networks_per_step
             rough = sum(jnp.mean(jnp.square(jnp.diff(pixels, axis=axis))) for axis in (2, 3))
-            return jnp.sum(jnp.square(means - state.targets)) / hp.networks + hp.smoothness * classes * rough
+            return apart + hp.smoothness * classes * rough
 
         value, gradient = jax.value_and_grad(loss)(state.pixels)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer)
@@ -111,18 +137,19 @@ def released_like(spec: ImageSpec, hp: Hyperparameters) -> Any:
 
 
 def make_generate(spec: ImageSpec, hp: Hyperparameters) -> Generate:
-    """Returns ``generate(params, key, labels) -> images``, which looks images up.
+    """Returns ``generate(params, key, labels) -> images``, which looks images or their tiles up.
 
     Those of a class are taken in turn from a random one on, so that ten of a class are ten images if the set has ten.
     """
+    count = hp.images_per_class * hp.tiles_per_side**2
 
     def generate(params: Any, key: jax.Array, labels: jax.Array) -> jax.Array:
         which, how = jax.random.split(key)
         one_hot = jax.nn.one_hot(labels, spec.num_classes, dtype=jnp.int32)
         before = jnp.sum(jnp.cumsum(one_hot, axis=0) * one_hot, axis=1)  # images of the class up to this one
-        first = jax.random.randint(which, (spec.num_classes,), 0, hp.images_per_class)
-        row = (first[labels] + before) % hp.images_per_class
-        images = params["images"][labels, row]
+        first = jax.random.randint(which, (spec.num_classes,), 0, count)
+        row = (first[labels] + before) % count
+        images = drawn_images(params["images"], hp.tiles_per_side)[labels, row]
         if hp.augmentation:
             images = jax.vmap(lambda k, x: _moved(k, x, hp.augmentation))(jax.random.split(how, len(labels)), images)
         return 2 * images - 1

@@ -63,13 +63,24 @@ def features(images: jax.Array, networks: int, width: int) -> jax.Array:
       float32 ``[B, J F + P]``, with a norm of about ``longest(J)`` or less. All weights are functions of ``PUBLIC_KEY``
       and of the images' shape alone.
     """
+    found = [network_features(images, i, i % 2 == 0, networks, width) for i in range(networks)]
+    return jnp.concatenate([*found, half_size(images)], axis=1)
+
+
+def network_features(
+    images: jax.Array, index: int | jax.Array, normalised: bool, networks: int, width: int
+) -> jax.Array:
+    """``[B, F]``: the part of ``features`` that is of network ``index``, which is normalised if that is even."""
     scaled = 4.0 * (images - 0.5)  # of variance about 1
-    keys, found = jax.random.split(jax.random.key(PUBLIC_KEY), networks), []
-    for i, key in enumerate(keys):
-        network = RandomNetwork(width, normalised=i % 2 == 0)
-        found.append(network.apply(network.init(key, scaled[:1]), scaled))
+    key = jax.random.split(jax.random.key(PUBLIC_KEY), networks)[index]
+    network = RandomNetwork(width, normalised)
+    return jnp.asarray(network.apply(network.init(key, scaled[:1]), scaled))
+
+
+def half_size(images: jax.Array) -> jax.Array:
+    """``[B, P]``: the part of ``features`` that is the images' pixels at half the size."""
     pixels = nn.avg_pool(images, (2, 2), (2, 2)).reshape(len(images), -1)
-    return jnp.concatenate([*found, PIXEL_WEIGHT * pixels / pixels.shape[1] ** 0.5], axis=1)  # type: ignore[list-item]
+    return PIXEL_WEIGHT * pixels / pixels.shape[1] ** 0.5
 
 
 def longest(networks: int) -> float:
