@@ -16,4 +16,6 @@ def get_config(epsilon: float = 1.0) -> ConfigDict:
     config.data.name = "mnist"
     config.privacy.epsilon = epsilon
     config.method.update(augmentation=0.5)
+    # Many steps, each of which compares a quarter of the networks.
+    config.method.update(networks_per_step=4, matching_steps=1200)
     return config
