@@ -16,7 +16,7 @@ from efsgd_jax.synthesizers.distilled_set.networks import features, half_size, l
 def config_of(epsilon, **method):
     config = default_config("distilled_set")
     config.privacy.epsilon = epsilon
-    values = {"networks": 4, "networks_per_step": 4, "width": 16, "images_per_class": 5, "matching_steps": 150}
+    values = {"networks": 4, "width": 16, "images_per_class": 5, "matching_steps": 150}
     config.method.update(values | method)
     return config
 

@@ -20,7 +20,7 @@ class Hyperparameters:
       tiles_per_side: with 2, each published image is four tiles, each of which is drawn as an image of twice its size
         (multi-formation, arXiv 2205.14959). 1 for images that are drawn as they are.
       networks: number J of random networks.
-      networks_per_step: number of them, chosen at random, whose features a matching step compares.
+      networks_per_step: number of them, chosen at random, whose features a matching step compares; 0 for all.
       width: number of channels of their convolutions.
       signal_clip: largest norm of the difference between one network's features of an image and their mean over all
         images, relative to the largest norm of the features. All networks together are clipped to sqrt(J) times as
@@ -36,7 +36,7 @@ class Hyperparameters:
     images_per_class: int = 10
     tiles_per_side: int = 1
     networks: int = 16
-    networks_per_step: int = 16
+    networks_per_step: int = 0
     width: int = 32
     signal_clip: float = 0.6
     centre_share: float = 0.1
@@ -57,14 +57,9 @@ def rules(config: ConfigDict) -> list[Rule]:
     positive = ["signal_clip", "matching_learning_rate"]
     return [
         ("privacy.feedback", p.feedback, p.feedback == "none", "none: nothing is left over from one release"),
-        *at_least(
-            config,
-            "method",
-            ["images_per_class", "tiles_per_side", "networks", "networks_per_step", "width", "matching_steps"],
-            1,
-        ),
+        *at_least(config, "method", ["images_per_class", "tiles_per_side", "networks", "width", "matching_steps"], 1),
         ("method.networks_per_step", m.networks_per_step, m.networks_per_step <= m.networks, "at most method.networks"),
-        *at_least(config, "method", ["smoothness", "augmentation"], 0),
+        *at_least(config, "method", ["smoothness", "augmentation", "networks_per_step"], 0),
         *((f"method.{k}", m[k], 0 < m[k] < float("inf"), "above 0") for k in positive),
         ("method.centre_share", m.centre_share, 0 < m.centre_share < 1, "above 0 and below 1"),
     ]

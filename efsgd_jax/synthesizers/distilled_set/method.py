@@ -70,6 +70,7 @@ def phases(
     hp, classes = hyperparameters, spec.num_classes
     check_tiles(spec, hp.tiles_per_side)
     size = num_features(spec.shape, hp.networks, hp.width)
+    at_once = hp.networks_per_step or hp.networks
     of_one = num_features(spec.shape, 1, hp.width) - num_features(spec.shape, 0, hp.width)
     clip = hp.signal_clip * longest(hp.networks)
     first, second, last = plan
@@ -102,7 +103,7 @@ def phases(
         chosen = [
             (kind + 2 * jax.random.permutation(jax.random.fold_in(key, kind), (hp.networks - kind + 1) // 2)[i], kind)
             for kind in (0, 1)
-            for i in range((hp.networks_per_step - kind + 1) // 2)
+            for i in range((at_once - kind + 1) // 2)
         ]
 
         def difference(found: jax.Array, target: jax.Array) -> jax.Array:
@@ -115,7 +116,7 @@ def phases(
             for index, kind in chosen:
                 target = jax.lax.dynamic_slice_in_dim(state.targets, index * of_one, of_one, axis=1)
                 found = network_features(images, index, kind == 0, hp.networks, hp.width)
-                apart += difference(found, target) / hp.networks_per_step
+                apart += difference(found, target) / at_once
             rough = sum(jnp.mean(jnp.square(jnp.diff(pixels, axis=axis))) for axis in (2, 3))
             return apart + hp.smoothness * classes * rough
 
