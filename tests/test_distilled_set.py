@@ -85,7 +85,9 @@ def test_feedback_is_refused():
 
 
 def test_tiles_of_published_images_are_drawn_enlarged(tmp_path):
-    result = fit(config_of(10.0, tiles_per_side=2, networks_per_step=2), tmp_path / "run", progress=False)
+    config = config_of(10.0, tiles_per_side=2, networks_per_step=2)
+    config.train.seed = 0  # tiles of 4x4 pixels are enough for 79%, by the noise two points more or less
+    result = fit(config, tmp_path / "run", progress=False)
     published = released_generator(Workdir(result.workdir)).params["images"]
     assert published.shape == (10, 5, 8, 8, 1)
     images, labels, _ = sample(result.workdir, 200)
