@@ -35,7 +35,7 @@ def rules(config: ConfigDict) -> list[Rule]:
         (
             "method.align_lines",
             m.align_lines,
-            not m.align_lines or not (m.pose_weight or m.align_spot),
+            not (m.align_lines and (m.pose_weight or m.align_spot)),
             "False with pose_weight or align_spot",
         ),
         *autoencoder_rules(config),
