@@ -31,6 +31,7 @@ def drawn_images(images: jax.Array, tiles_per_side: int) -> jax.Array:
       float ``[K, n T^2, S, S, C]``, the tiles of an image from left to right and from top to bottom.
 
     Examples:
+      >>> import jax.numpy as jnp
       >>> mosaic = jnp.kron(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.ones((2, 2)))  # four tiles, each of one brightness
       >>> drawn_images(mosaic.reshape(1, 1, 4, 4, 1), 2).mean(axis=(2, 3, 4)).tolist()
       [[1.0, 2.0, 3.0, 4.0]]
