@@ -109,6 +109,43 @@ def test_numbers_whose_squares_vanish_are_measured_all_the_same(x_scale, d_scale
     assert np.linalg.norm(np.float64(got.clipped_sum)) == pytest.approx(norm / 10, rel=1e-5)
 
 
+@pytest.mark.parametrize("order", ["tokens first", "matrix first", "two axes"])
+def test_a_gradient_whose_tokens_cancel_is_no_longer_than_the_bound(order):
+    """What is added up is what was measured; a norm from the Gram matrices of tokens has the rounding errors of terms
+    that are a million times as long as the gradient."""
+    rng = np.random.default_rng(0)
+    tokens, w, pull = rng.normal(size=(20, 2, 6)), rng.normal(size=(6, 3)), rng.normal(size=3)
+    tokens[:, 1] = -tokens[:, 0] + 1e-6 * tokens[:, 1]
+
+    def loss(w, tokens, key):
+        if order == "two axes":
+            product = jnp.einsum("tab,bao->to", tokens.reshape(2, 2, 3), w)
+        else:
+            product = tokens @ w if order == "tokens first" else (w.T @ tokens.T).T
+        return jnp.sum(product * pull), None
+
+    w = jnp.asarray(np.swapaxes(w.reshape(2, 3, 3), 0, 1) if order == "two axes" else w, jnp.float32)
+    assert set(clipping_plan(loss, w, tokens[0], jax.random.key(0)).values()) == {"vectors"}
+    clipped = jax.jit(clipped_grad(loss, 1e-8, method="ghost"))
+    for one in jnp.asarray(tokens, jnp.float32)[:, None]:
+        got = clipped(w, one, jax.random.split(jax.random.key(0), 1))
+        assert float(optax.tree.norm(got.clipped_sum)) == pytest.approx(1e-8 / (1 + margin(w, 1)), rel=1e-6)
+
+
+def test_norms_from_the_gram_matrices_of_tokens_are_too_small_where_their_terms_cancel():
+    """Why gradients are formed: in float32, of two tokens and one cotangent."""
+    tokens = np.random.default_rng(0).normal(size=(20, 2, 6))
+    tokens[:, 1] = -tokens[:, 0] + 1e-6 * tokens[:, 1]
+    tokens = jnp.asarray(tokens, jnp.float32)
+    grams = jax.lax.batch_matmul(tokens, jnp.swapaxes(tokens, 1, 2))
+    by_grams = jnp.sqrt(jnp.maximum(jnp.sum(grams, axis=(1, 2)), 0))
+    formed = clipped_grad(lambda w, x, key: (jnp.sum(x @ w), None), 1.0)(
+        jnp.ones((6, 1)), tokens, jax.random.split(jax.random.key(0), 20)
+    )
+    np.testing.assert_allclose(formed.l2_norms, np.linalg.norm(np.float64(tokens).sum(axis=1), axis=1), rtol=1e-5)
+    assert np.sum(by_grams < formed.l2_norms / 100) > 0
+
+
 def test_sums_of_bfloat16_networks_are_float32_and_no_longer_than_the_bound():
     """One example alone: were its clipped gradient rounded to bfloat16, it could be longer than C by 2^-9."""
     net = nn.Sequential([nn.Conv(5, (3, 3)), nn.silu, lambda x: x.reshape(x.shape[0], -1), nn.Dense(7), nn.Dense(3)])
@@ -161,6 +198,7 @@ def test_a_loss_without_the_example_is_named_and_left_to_vmap():
 def test_the_plan_says_how_each_norm_is_found():
     def loss(params, image, key):
         h = nn.Conv(4, (3, 3)).apply(params["conv"], image[None])
+        h = jnp.tanh(h.reshape(16, 4) @ params["pixels"])
         h = jnp.tanh(h.reshape(-1)) @ params["once"]
         for _ in range(2):
             h = jnp.tanh(h @ params["twice"])
@@ -172,12 +210,14 @@ def test_the_plan_says_how_each_norm_is_found():
         "conv": nn.Conv(4, (3, 3)).init(jax.random.key(0), image[None]),
         **{name: jnp.ones((5, 5)) for name in ("twice", "loop", "unused")},
         "once": jnp.ones((64, 5)),
+        "pixels": jnp.ones((4, 4)),
         "scale": jnp.ones(5),
     }
     assert clipping_plan(loss, params, image, jax.random.key(0)) == {
         "['conv']['params']['kernel']": "patches",
         "['conv']['params']['bias']": "formed: add",
         "['once']": "outer product",
+        "['pixels']": "vectors",
         "['twice']": "formed: dot_general, dot_general",
         "['loop']": "formed: scan",
         "['scale']": "formed: mul",

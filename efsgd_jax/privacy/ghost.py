@@ -7,8 +7,9 @@ follows without a second pass:
 * If one vector of each example is multiplied by a matrix, the gradient of the matrix is ``x_i d_i^T``. Its norm is
   ``|x_i| |d_i|`` and the weighted sum is one product ``X^T diag(w) D``, so that no per-example gradient is formed.
 * If each example reads one row of a table, such as an embedding, no per-example gradient is formed either.
-* All other gradients are formed for each example, for convolutions by a product of patches. Such weights are usually
-  small in comparison with the activations.
+* All other gradients are formed for each example: for convolutions by a product of patches, for matrices that meet
+  several vectors of an example, such as tokens, by a product of these (``matrix_gradients``, which says why not from
+  Gram matrices). Such weights are usually small in comparison with the activations.
 
 After "Ghost norm" (Goodfellow, 2015, arXiv 1510.01799; Li et al., 2022, arXiv 2110.05679) and book-keeping
 (Bu et al., 2023, arXiv 2210.00038).
@@ -24,6 +25,7 @@ import jax.numpy as jnp
 from efsgd_jax.privacy.clipped_sum import PerExample, masked_sum, squared_norm
 from efsgd_jax.privacy.convolution_gradients import ConvParameters, as_weights, conv_parameters, kernel_matrices
 from efsgd_jax.privacy.dataflow import Component, Dataflow, ParamUse, take_apart
+from efsgd_jax.privacy.matrix_gradients import as_matrix, is_matrix_product, product_gradient
 from efsgd_jax.privacy.parameter_uses import is_outer_product, outer_product_norm, outer_product_sum, weight_gradients
 from efsgd_jax.privacy.rounding import round_once, sum_in_blocks, wide
 from efsgd_jax.privacy.varying import first_of, varying_like
@@ -133,6 +135,8 @@ def _component(component: Component, uses: Sequence[ParamUse], done: _Pass, leav
             return _outer_product(use, met, cotangents, done.weights, to_leaf)
         if conv := conv_parameters(use):
             return _convolution(conv, met[0], cotangents[0], to_leaf)
+        if is_matrix_product(use):
+            return _matrix(use, met[0], cotangents[0], to_leaf)
 
     values, pull = jax.vjp(component.to_weights, *own)
 
@@ -152,8 +156,9 @@ def _component(component: Component, uses: Sequence[ParamUse], done: _Pass, leav
     )
 
 
-# The following two functions are ``_component`` for a component with one use, an outer product or a convolution, whose
-# gradients need not be formed by automatic differentiation. ``to_leaf`` maps the gradient of the weight to the leaf's.
+# The following functions are ``_component`` for a component with one use, an outer product, a convolution or a matrix,
+# whose gradients need not be formed by automatic differentiation. ``to_leaf`` maps the gradient of the weight to the
+# leaf's.
 def _outer_product(
     use: ParamUse,
     met: list[jax.Array],
@@ -188,6 +193,14 @@ def _convolution(conv: ConvParameters, x: jax.Array, d: jax.Array, to_leaf: Call
     )
 
 
+def _matrix(use: ParamUse, x: jax.Array, d: jax.Array, to_leaf: Callable[..., Any]) -> _Part:
+    gradients = jax.vmap(lambda x, d: product_gradient(use, x, d))(x, d)
+    return _Part(
+        [squared_norm(gradients)],
+        lambda weights, keep: to_leaf(as_matrix(use, masked_sum(weights[0], keep, gradients))),
+    )
+
+
 def clipping_plan(
     loss: Callable[..., tuple[jax.Array, PyTree]], params: PyTree, example: PyTree, key: jax.Array
 ) -> dict[str, str]:
@@ -203,6 +216,7 @@ def clipping_plan(
       A dictionary from the path of each parameter to one of these:
       ``"outer product"``: its per-example gradients are not formed.
       ``"patches"``: they are formed by a product of the patches of a convolution.
+      ``"vectors"``: they are formed by a product of the vectors of an example, such as tokens, and their cotangents.
       ``"formed: ..."``: they are formed as by ``vmap``; the primitives of the uses (``dataflow``) are named.
       ``"unused"``: the parameter does not reach the loss.
 
@@ -217,6 +231,7 @@ def clipping_plan(
         first = flow.uses[component.uses[0]]
         how = "formed: " + ", ".join(names)
         if component.rearranged and len(names) == 1:
+            how = "vectors" if is_matrix_product(first) else how
             how = "outer product" if is_outer_product(first) else "patches" if conv_parameters(first) else how
         plan |= {paths[i]: how for i in component.leaves}
     return plan
