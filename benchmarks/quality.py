@@ -30,7 +30,7 @@ from efsgd_jax.cli.parser import read_config
 from efsgd_jax.formatting import format_epsilon
 
 # For the digits, the size of their training split.
-SAMPLES = {"mnist": 60_000, "fashion_mnist": 60_000, "digits": 1_422}
+SAMPLES = {"mnist": 60_000, "fashion_mnist": 60_000, "eurosat": 60_000, "digits": 1_422}
 CONFIGS = {"mnist": "configs/mixture_mnist.py", "fashion_mnist": "configs/mixture_fmnist.py"}
 # The published family with a proof, DP-GAN-DPAC of it, as small as 2 cores can train it.
 FAMILY = {"mnist": "configs/sanitized_mnist_small.py", "fashion_mnist": "configs/sanitized_fmnist_small.py"}
