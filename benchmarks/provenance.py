@@ -26,6 +26,7 @@ def provenance() -> dict[str, str]:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": (commit or "unknown") + (" with uncommitted changes" if changed else ""),
         "machine": f"{os.cpu_count()} x {_cpu()}, {jax.devices()[0].device_kind}",
+        "caches": _caches(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("jax", "flax", "optax", "dp-accounting")},
     }
@@ -45,3 +46,13 @@ def _cpu() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _caches() -> str:
+    """Of the first core, such as "L1 32K, L2 512K, L3 16384K"; empty where the system does not tell."""
+    sizes = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+        if kind != "Instruction":
+            sizes[f"L{level}"] = size
+    return ", ".join(f"{level} {size}" for level, size in sizes.items())
