@@ -1,9 +1,9 @@
-"""`efsgd_gan`'s training step with other gradients than its own, for the benchmarks of the whole step."""
+"""A method's training step with other gradients than its own, for the benchmarks of the whole step."""
 
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -72,15 +72,27 @@ def gradients_by(kind: str) -> Iterator[None]:
         yield
 
 
-def phase_by(kind: str, microbatch_size: int | None, config: ConfigDict, planned: PlannedPhase) -> Phase:
-    """`efsgd_gan`'s phase, to be bound and traced within ``gradients_by(kind)``; a plain one is without noise."""
+def phase_by(
+    kind: str, microbatch_size: int | None, config: ConfigDict, plan: Sequence[PlannedPhase]
+) -> tuple[Phase, dict[str, PyTree]]:
+    """The last phase of the config's method, to be bound and traced within ``gradients_by(kind)``, and the release of
+    those before it: arrays of these shapes with random values. A plain phase is without noise."""
     method = method_named(config.method.name)
     hp = dataclasses.replace(method.read(config.method.to_dict()), microbatch_size=microbatch_size)
-    assert planned.mechanism is not None
+    *before, last = plan
+    assert last.mechanism is not None
     if kind == "plain":
-        planned = planned._replace(mechanism=planned.mechanism.with_noise(0.0))
-    (phase,) = method.phases(SPEC, hp, [planned], None)
-    return phase
+        last = last._replace(mechanism=last.mechanism.with_noise(0.0))
+    *earlier, phase = method.phases(SPEC, hp, [*before, last], None)
+    rng, released = np.random.default_rng(0), {}
+
+    def random(like: jax.ShapeDtypeStruct) -> jax.Array:
+        return jnp.asarray(rng.uniform(0.1, 1.0, like.shape) * jnp.issubdtype(like.dtype, jnp.inexact), like.dtype)
+
+    for one in earlier:
+        like = jax.eval_shape(lambda key, one=one: one.release(one.init(key, released)), jax.random.key(0))
+        released[one.name] = jax.tree.map(random, like)
+    return phase, released
 
 
 def random_records() -> Record:

@@ -1,5 +1,6 @@
 """What the first step of a phase wants: its first state and its inputs, as the runner makes them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,10 +11,10 @@ from efsgd_jax.training.runner import view_all
 from efsgd_jax.training.update import Inputs, keys_of_phase
 
 
-def state_and_inputs(phase: Phase, records: Record) -> tuple[Any, Inputs]:
-    """Of a phase that reads ``records`` and comes first in its run."""
+def state_and_inputs(phase: Phase, records: Record, released: Mapping[str, Any] | None = None) -> tuple[Any, Inputs]:
+    """Of a phase that reads ``records``, after phases that released ``released``."""
     keys = keys_of_phase(jax.random.key(0), 0)
-    rows = view_all(phase.view, records) if phase.view else records
+    rows = view_all(phase.view, records, released or {}) if phase.view else records
     assert phase.plan.mechanism is not None
-    inputs = Inputs(keys.access, keys.step, phase.plan.mechanism.arrange(keys.arrange, rows), {})
-    return jax.jit(phase.init, compiler_options=compiler_options())(keys.init, {}), inputs
+    inputs = Inputs(keys.access, keys.step, phase.plan.mechanism.arrange(keys.arrange, rows), released or {})
+    return jax.jit(phase.init, compiler_options=compiler_options())(keys.init, released or {}), inputs

@@ -1,8 +1,10 @@
-"""`efsgd_gan`'s whole training step, private against plain: ms per step, and the share of time outside of compute.
+"""A method's whole training step, private against plain: ms per step, and the share of time outside of compute.
 
     python benchmarks/training_step.py --out=benchmarks/results/training_step.json
+    python benchmarks/training_step.py --config=configs/fmnist.py --baselines=plain:32,ghost:32,vmap:32 --repeats=1
 
-A step is what ``fit`` runs: the Poisson sample, gradients of real and of generated images, clipping, feedback, noise,
+It is the step of the method's last phase; what phases before it would release has random values. For `efsgd_gan` a step
+is what ``fit`` runs: the Poisson sample, gradients of real and of generated images, clipping, feedback, noise,
 Adam, the generator's own step, the moving average. *Plain* is the same step with the batch's summed gradient and no
 noise, in the form that is fastest. On a CPU the networks have our convolution (``models/convolution.py``), or XLA's
 where a row says so. Rounds are interleaved. *Outside of compute* is the time in which the main thread
@@ -14,6 +16,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
@@ -44,13 +47,13 @@ class Baseline:
         microbatch_size: int | None,
         convolution: str,
         config: ConfigDict,
-        planned: PlannedPhase,
+        plan: Sequence[PlannedPhase],
         records: Record,
     ) -> None:
         self.steps = 0
         with gradients_by(kind), mock.patch.dict(os.environ, {VARIABLE: convolution}):
-            phase = phase_by(kind, microbatch_size, config, planned)
-            self.state, self.inputs = state_and_inputs(phase, records)
+            phase, released = phase_by(kind, microbatch_size, config, plan)
+            self.state, self.inputs = state_and_inputs(phase, records, released)
             start = time.perf_counter()
             self.update = make_update(phase).lower(self.state, jnp.int32(0), self.inputs).compile()
         self.compile_seconds = time.perf_counter() - start
@@ -95,13 +98,13 @@ def main() -> int:
     parser.add_argument("--out", help="JSON file of results")
     args = parser.parse_args()
     config, records = read_config(args.config, []), random_records()
-    (planned,) = make_ledger(config, EXAMPLES).mechanism.phases
+    plan = make_ledger(config, EXAMPLES).mechanism.phases
     run = {}
     for baseline in args.baselines.split(","):
         kind, size, convolution = (*baseline.split(":"), "")[:3]
         name = f"{kind}, {'microbatches of ' + size if int(size) else 'whole batch'}"
         name += ", XLA's convolution" if convolution == "xla" else ""
-        run[name] = Baseline(kind, int(size) or None, convolution, config, planned, records)
+        run[name] = Baseline(kind, int(size) or None, convolution, config, plan, records)
     times = in_turn(run, args.rounds, args.repeats)
     print(to_table(times))
     private = fastest(times, [name for name in times if name.startswith("ghost")])
