@@ -1,6 +1,5 @@
 """One device, eight of them, and two processes: the same run."""
 
-import functools
 import os
 import signal
 import socket
@@ -110,26 +109,6 @@ def test_rows_are_dealt_and_come_back_in_order():
     want = clipped_grad(loss, 0.5, outer_l2_norm_clip=1.0)(*arguments)
     got = jax.jit(clipped_grad(loss, 0.5, outer_l2_norm_clip=1.0, mesh=mesh))(*arguments)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), got, want)
-
-
-def test_a_loss_on_a_mesh_may_read_rows_of_an_array_that_it_closes_over():
-    """As that of a network on top of a released mixture: an array that is on every device of the mesh."""
-    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    x, labels = jax.random.normal(jax.random.key(0), (7, 3)), jnp.arange(7) % 2
-    keys = jax.random.split(jax.random.key(1), 7)
-
-    @functools.partial(jax.jit, static_argnums=1)
-    def clipped(means, mesh):
-        def loss(params, example, key):
-            x, label = example
-            return jnp.sum(jnp.square(params * x - means[label[None]][0])), None
-
-        return clipped_grad(loss, 0.5, mesh=mesh)(jnp.ones(3), (x, labels), keys)
-
-    means = jnp.arange(6.0).reshape(2, 3)
-    want, got = clipped(means, None), clipped(jax.device_put(means, everywhere), mesh)
-    np.testing.assert_allclose(got.clipped_sum, want.clipped_sum, rtol=1e-6)
 
 
 def test_what_devices_cannot_share_is_refused(monkeypatch):

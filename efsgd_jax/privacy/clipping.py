@@ -87,7 +87,7 @@ def clipped_grad(
         raise ValueError(f"method is {method!r}; it is one of {', '.join(_METHODS)}.")
     check_microbatch_size(microbatch_size)
     check_clip_norm(l2_norm_clip, outer_l2_norm_clip)
-    checked = checked_loss(loss)
+    per_example = _METHODS[method](checked_loss(loss))
 
     def clipped(
         params: PyTree,
@@ -96,9 +96,7 @@ def clipped_grad(
         mask: jax.Array | None = None,
         carried: PyTree | None = None,
         whole: int | None = None,  # number of rows on all devices together, if ``mesh`` is given
-        loss: Callable[..., tuple[jax.Array, PyTree]] = checked,
     ) -> ClippedSum:
-        per_example = _METHODS[method](loss)
         size = check_batch(batch, keys, mask, carried)
         batch = jax.tree.map(jnp.asarray, batch)
         params = varying_like(jax.tree.map(jnp.asarray, params), (batch, keys))
@@ -153,7 +151,7 @@ def clipped_grad(
             outer_l2_norm_clip=None if outer_l2_norm_clip is None else as_number(outer_l2_norm_clip),
         )
 
-    made = clipped if mesh is None else over_devices(clipped, checked, mesh)
+    made = clipped if mesh is None else over_devices(clipped, mesh)
 
     def marked(
         params: PyTree,

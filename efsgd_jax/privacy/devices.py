@@ -1,21 +1,17 @@
 """One batch on several devices: each device clips and sums its rows, and one all-reduce adds the sums."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from efsgd_jax.privacy.checks import check_batch
 from efsgd_jax.privacy.clipped_sum import ClippedSum
-from efsgd_jax.privacy.varying import first_of
 
 PyTree = Any
-Loss = Callable[..., tuple[jax.Array, PyTree]]
 DATA = "data"
 # The fields of a ``ClippedSum`` that have a row for each example.
 PER_EXAMPLE = ("clipping_excess", "l2_norms", "clipped", "losses", "aux", "finite")
@@ -41,33 +37,7 @@ def coarse_and_rest(tree: PyTree, longest: jax.typing.ArrayLike) -> tuple[PyTree
     return multiples, jax.tree.map(jnp.subtract, tree, multiples)
 
 
-def without_closure(loss: Loss, params: PyTree, example: PyTree, key: PyTree) -> tuple[list[Any], Callable[..., Loss]]:
-    """The arrays that ``loss`` closes over, and the function that makes the same loss from them.
-
-    Inside of ``jax.shard_map`` an array of the outside has another mesh in its type than the arguments, and some of
-    JAX's operations, such as reading its rows by an index, refuse to combine the two.
-
-    Args:
-      loss: ``loss(params, example, key) -> (scalar, aux)`` for one example.
-      params: the parameters; of these and the next two, shapes and dtypes are enough.
-      example: one example.
-      key: one PRNG key.
-    """
-    closed, like = jax.make_jaxpr(loss, return_shape=True)(params, example, key)
-    if closed.effects:  # such as of a mutable reference, which cannot be an argument
-        return [], lambda constants: loss
-
-    def with_constants(constants: list[Any]) -> Loss:
-        def same(params: PyTree, example: PyTree, key: jax.Array) -> tuple[jax.Array, PyTree]:
-            outputs = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, constants))(*jax.tree.leaves((params, example, key)))
-            return jax.tree.unflatten(jax.tree.structure(like), outputs)
-
-        return same
-
-    return closed.consts, with_constants
-
-
-def over_devices(clipped: Callable[..., ClippedSum], loss: Loss, mesh: Mesh) -> Callable[..., ClippedSum]:
+def over_devices(clipped: Callable[..., ClippedSum], mesh: Mesh) -> Callable[..., ClippedSum]:
     """``clipped(params, batch, keys, mask, carried)``, with the rows divided among the devices of the axis ``data``.
 
     The rows are padded to a multiple of the number of devices, and assigned to the devices in turn, since a Poisson
@@ -76,8 +46,7 @@ def over_devices(clipped: Callable[..., ClippedSum], loss: Loss, mesh: Mesh) -> 
 
     Args:
       clipped: the function that clips and sums the rows of one device; its argument ``whole`` is the number of rows on
-        all devices together, including padding, and ``loss`` the loss of one example.
-      loss: ``loss(params, example, key) -> (scalar, aux)`` for one example. It may close over arrays.
+        all devices together, including padding.
       mesh: the mesh of the devices.
 
     Raises:
@@ -91,16 +60,8 @@ def over_devices(clipped: Callable[..., ClippedSum], loss: Loss, mesh: Mesh) -> 
         raise ValueError(f"the mesh has the axes {tuple(mesh.shape)}; it needs one named {DATA!r}.")
     devices = mesh.shape[DATA]
 
-    def share(
-        own: Callable[..., Loss],
-        constants: list[Any],
-        params: PyTree,
-        batch: PyTree,
-        keys: jax.Array,
-        mask: jax.Array,
-        carried: PyTree,
-    ) -> ClippedSum:
-        mine = clipped(params, batch, keys, mask, carried, whole=devices * keys.shape[0], loss=own(constants))
+    def share(params: PyTree, batch: PyTree, keys: jax.Array, mask: jax.Array, carried: PyTree) -> ClippedSum:
+        mine = clipped(params, batch, keys, mask, carried, whole=devices * keys.shape[0])
         longest = [keys.shape[0] * devices * x for x in (mine.sensitivity, mine.outer_l2_norm_clip) if x is not None]
         parts = [coarse_and_rest(x, n) for x, n in zip((mine.clipped_sum, mine.outer_sum), longest, strict=False)]
         sums = [jax.tree.map(jnp.add, *both) for both in jax.lax.psum(parts, DATA)]
@@ -108,6 +69,11 @@ def over_devices(clipped: Callable[..., ClippedSum], loss: Loss, mesh: Mesh) -> 
 
     rows, everywhere = P(DATA), P()
     each = ClippedSum._make(rows if name in PER_EXAMPLE else everywhere for name in ClippedSum._fields)
+    # check_vma=False: with the check, JAX would sum the gradients of replicated parameters over the devices, and so
+    # before they are clipped.
+    on_mesh = jax.shard_map(
+        share, mesh=mesh, in_specs=(everywhere, rows, rows, rows, rows), out_specs=each, check_vma=False
+    )
 
     def together(
         params: PyTree, batch: PyTree, keys: jax.Array, mask: jax.Array | None = None, carried: PyTree | None = None
@@ -120,18 +86,7 @@ def over_devices(clipped: Callable[..., ClippedSum], loss: Loss, mesh: Mesh) -> 
         batch, keys, mask, carried = jax.tree.map(
             lambda x: x[jnp.where(real, interleaved, 0)], (batch, keys, mask, carried)
         )
-        params = jax.tree.map(jnp.asarray, params)
-        constants, own = without_closure(loss, params, *first_of((batch, keys)))
-        # check_vma=False: with the check, JAX would sum the gradients of replicated parameters over the devices, and so
-        # before they are clipped.
-        on_mesh = jax.shard_map(
-            functools.partial(share, own),
-            mesh=mesh,
-            in_specs=(everywhere, everywhere, rows, rows, rows, rows),
-            out_specs=each,
-            check_vma=False,
-        )
-        done = on_mesh(constants, params, batch, keys, mask & real, carried)
+        done = on_mesh(params, batch, keys, mask & real, carried)
 
         def in_order(x: jax.Array) -> jax.Array:
             return jnp.swapaxes(x.reshape(devices, -1, *x.shape[1:]), 0, 1).reshape(x.shape)[:size]
