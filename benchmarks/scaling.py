@@ -9,9 +9,7 @@ Strong scaling keeps the batch, weak scaling keeps it per device. The ideal is o
 """
 
 import argparse
-import math
 import os
-import re
 import sys
 from typing import Any
 
@@ -37,23 +35,10 @@ from efsgd_jax.privacy import (  # noqa: E402
 from efsgd_jax.synthesizers.base import Record  # noqa: E402
 from efsgd_jax.synthesizers.efsgd_gan.method import phases  # noqa: E402
 from efsgd_jax.synthesizers.efsgd_gan.options import Hyperparameters  # noqa: E402
+from efsgd_jax.training.step_cost import exchanged_bytes  # noqa: E402
 from efsgd_jax.training.update import Inputs, take_step  # noqa: E402
 
 SPEC_N = 60_000
-BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1, "f64": 8, "u8": 1}
-# XLA writes "name = shape op(...)"; the shape of several in one is a tuple.
-COLLECTIVE = re.compile(r" = (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all)(?:-start)?\(")
-
-
-def travelling(hlo: str) -> dict[str, int]:
-    """Bytes of the results of each kind of collective."""
-    total: dict[str, int] = {}
-    for shapes, kind in COLLECTIVE.findall(hlo):
-        for dtype, sides in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
-            if dtype in BYTES:
-                size = BYTES[dtype] * math.prod(int(s) for s in sides.split(",") if s)
-                total[kind] = total.get(kind, 0) + size
-    return total
 
 
 def mesh_of(devices: int) -> Mesh | None:
@@ -68,7 +53,7 @@ def account(f: Any, mesh: Mesh | None, *arguments: Any) -> dict[str, Any]:
         )
     program = jax.jit(f, **everywhere).lower(*arguments).compile()
     cost = program.cost_analysis()
-    return {"flops": cost["flops"], "travelling": travelling(program.as_text())}
+    return {"flops": cost["flops"], "travelling": exchanged_bytes(program.as_text())}
 
 
 def private_update(batch_size: int, mesh: Mesh | None) -> dict[str, Any]:

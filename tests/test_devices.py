@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import serialization
 from jax.flatten_util import ravel_pytree
 
 from efsgd_jax import UserError, default_config
@@ -20,7 +21,9 @@ from efsgd_jax.training.checkpoints import Checkpoints
 from efsgd_jax.training.setup import mesh_for, prepare
 
 STEPS = 20
+CONFIG = "preset:digits"
 OVERRIDES = [
+    "method.name=efsgd_gan",
     f"train.steps={STEPS}", "train.grid_every=10", "train.seed=3", "train.expected_batch_size=32",
     "method.generator_width=4", "method.discriminator_width=4", "method.encoder_width=4", "method.max_width=8",
     "method.generated_batch_size=16", "method.microbatch_size=8", "method.features=8", "method.latent=4",
@@ -28,9 +31,17 @@ OVERRIDES = [
 ]  # fmt: skip
 
 
-def start(workdir, *flags, **environment):
-    command = [sys.executable, "-m", "efsgd_jax.train", f"--workdir={workdir}", *flags]
-    command[4:4] = [f"--config.{override}" for override in OVERRIDES]
+# Networks that DP-SGD trains after the releases of a mixture.
+AFTER_A_MIXTURE = [
+    f"train.steps={STEPS}", "train.grid_every=10", "train.seed=3", "train.expected_batch_size=32",
+    "method.width=8", "method.microbatch_size=8", "method.directions=10", "method.components=2",
+    "privacy.feedback=local", "privacy.feedback_l2_norm_clip=0.3",
+]  # fmt: skip
+
+
+def start(workdir, *flags, overrides=OVERRIDES, **environment):
+    command = [sys.executable, "-m", "efsgd_jax.train", f"--config={CONFIG}", f"--workdir={workdir}", *flags]
+    command[5:5] = [f"--config.{override}" for override in overrides]
     environment["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " " + environment.get("XLA_FLAGS", "")
     return subprocess.Popen(
         command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -39,7 +50,7 @@ def start(workdir, *flags, **environment):
 
 def last_state(workdir):
     """Parameters and residuals after the last step, as one vector; the noise is in them."""
-    (phase,) = prepare(read_config(None, OVERRIDES)).phases
+    (phase,) = prepare(read_config(CONFIG, OVERRIDES)).phases
     checkpoints = Checkpoints(workdir / "private" / "checkpoints")
     like = {"released": {}, "state": jax.jit(phase.init)(jax.random.key(0), {})}
     step, kept = checkpoints.restore(lambda _: like)
@@ -48,13 +59,19 @@ def last_state(workdir):
     return np.asarray(ravel_pytree((state.params, state.residual))[0])
 
 
-def start_two(workdir, *flags):
+def released(workdir):
+    """All that is published, as one vector."""
+    tree = serialization.msgpack_restore((workdir / "release/generator.msgpack").read_bytes())
+    return np.concatenate([np.ravel(x).astype(np.float64) for x in jax.tree.leaves(tree) if hasattr(x, "dtype")])
+
+
+def start_two(workdir, *flags, **options):
     """Two processes that train together."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{s.getsockname()[1]}"
     together = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    return [start(workdir, "--distributed", *flags, JAX_PROCESS_ID=str(i), **together) for i in (0, 1)]
+    return [start(workdir, "--distributed", *flags, JAX_PROCESS_ID=str(i), **together, **options) for i in (0, 1)]
 
 
 @pytest.mark.slow
@@ -77,24 +94,39 @@ def test_a_signal_to_one_process_ends_all_at_the_same_step(tmp_path):
 
 @pytest.mark.slow
 def test_one_device_eight_devices_and_two_processes_train_the_same_generator(tmp_path):
-    runs = {
-        "one": [start(tmp_path / "one")],
-        "eight": [start(tmp_path / "eight", XLA_FLAGS="--xla_force_host_platform_device_count=8")],
-        "two": start_two(tmp_path / "two"),
-    }
-    everybody = [process for processes in runs.values() for process in processes]
-    try:
-        for process in everybody:
-            output, _ = process.communicate(timeout=600)
-            assert process.returncode == 0, output
-    finally:
-        for process in everybody:
-            process.kill()
-    one, eight, two = (last_state(tmp_path / name) for name in runs)
+    train_on_one_eight_and_two(tmp_path)
+    one, eight, two = (last_state(tmp_path / name) for name in ("one", "eight", "two"))
     for other in (eight, two):
         assert np.linalg.norm(other - one) <= 1e-5 * np.linalg.norm(one)
         np.testing.assert_allclose(other, one, atol=1e-4)
     assert (tmp_path / "two" / "release" / "generator.msgpack").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["efsgd_mixture", "p3gm", "private_diffusion"])
+def test_networks_after_a_mixture_are_the_same_on_one_device_eight_devices_and_two_processes(tmp_path, method):
+    train_on_one_eight_and_two(tmp_path, overrides=[f"method.name={method}", *AFTER_A_MIXTURE])
+    one, eight, two = (released(tmp_path / name) for name in ("one", "eight", "two"))
+    for other in (eight, two):
+        assert np.linalg.norm(other - one) <= 1e-5 * np.linalg.norm(one)
+
+
+def train_on_one_eight_and_two(directory, **options):
+    """In turn: on two cores, all together would wait for each other."""
+    eight = "--xla_force_host_platform_device_count=8"
+    for begin in (
+        lambda: [start(directory / "one", **options)],
+        lambda: [start(directory / "eight", XLA_FLAGS=eight, **options)],
+        lambda: start_two(directory / "two", **options),
+    ):
+        processes = begin()
+        try:
+            for process in processes:
+                output, _ = process.communicate(timeout=600)
+                assert process.returncode == 0, output
+        finally:
+            for process in processes:
+                process.kill()
 
 
 def test_rows_are_dealt_and_come_back_in_order():

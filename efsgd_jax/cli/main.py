@@ -26,6 +26,7 @@ COMMANDS = {
     "export": ("efsgd_jax.cli.export", "write a generator as StableHLO and safetensors"),
     "table": ("efsgd_jax.cli.table", "synthetic rows of a small table, such as metadata"),
     "privacy": ("efsgd_jax.cli.privacy", "what would it cost? No data needed"),
+    "plan": ("efsgd_jax.cli.plan", "what would a step cost, on how many devices? No data needed"),
     "audit": ("efsgd_jax.cli.audit", "attack the guarantee"),
 }
 SHELLS = ("bash", "zsh")

@@ -14,5 +14,5 @@ METHOD = Method(
     released_like=released_like,
     make_generate=make_generate,
     memory_hint="config.method.microbatch_size, config.method.width, config.data.image_size",
-    shares_batches=False,
+    shares_batches=True,
 )

@@ -55,7 +55,9 @@ def start_from(
     """
     plain = options.plain(deformation=deformation)
     images = jax.vmap(lambda k, v: to_image(k, v, spec, plain, autoencoder))(keys, vectors)
-    return Start(images, (vectors - mixture.means[labels]) @ mixture.basis / code_scale(mixture))
+    # An index in brackets is refused by JAX on a mesh of devices, where the mixture comes from outside of the loss.
+    means = jnp.take(mixture.means, labels, axis=0)
+    return Start(images, (vectors - means) @ mixture.basis / code_scale(mixture))
 
 
 def vector_in_basis(mixture: Mixture, vector: jax.Array, label: jax.Array) -> jax.Array:
