@@ -76,13 +76,14 @@ def phase_by(
     kind: str, microbatch_size: int | None, config: ConfigDict, plan: Sequence[PlannedPhase]
 ) -> tuple[Phase, dict[str, PyTree]]:
     """The last phase of the config's method, to be bound and traced within ``gradients_by(kind)``, and the release of
-    those before it: arrays of these shapes with random values. A plain phase is without noise."""
+    those before it: arrays of these shapes with random values. A plain phase is without noise or feedback."""
     method = method_named(config.method.name)
     hp = dataclasses.replace(method.read(config.method.to_dict()), microbatch_size=microbatch_size)
     *before, last = plan
     assert last.mechanism is not None
     if kind == "plain":
-        last = last._replace(mechanism=last.mechanism.with_noise(0.0))
+        plain = last.mechanism.with_noise(0.0)._replace(feedback="none", feedback_l2_norm_clip=None)
+        last = last._replace(mechanism=plain)
     *earlier, phase = method.phases(SPEC, hp, [*before, last], None)
     rng, released = np.random.default_rng(0), {}
 
