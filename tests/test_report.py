@@ -139,7 +139,8 @@ def test_a_run_without_scores_says_how_to_make_them_and_is_for_its_owner_only(ru
 def test_a_page_needs_no_network_and_runs_nothing(scored):
     page = report(scored).read_text()
     assert "default-src 'none'" in html.unescape(page)
-    assert not re.search(r"<(script|link|iframe|object)\b|\bon\w+=|@import|url\((?!#)", page)
+    written = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page)  # a picture's letters may spell "on2C=", too
+    assert not re.search(r"<(script|link|iframe|object)\b|\bon\w+=|@import|url\((?!#)", written)
     targets = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert targets
     assert all(t.startswith(("data:image/png", "#")) for t in targets)
