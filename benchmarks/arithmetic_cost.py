@@ -20,7 +20,8 @@ from provenance import provenance
 from timing import in_turn, ratios, spread, write_record
 
 from efsgd_jax.privacy import noise
-from efsgd_jax.privacy.one_shot import FACTOR_BITS, NoiseSupply, Release, whole_rows
+from efsgd_jax.privacy.one_shot import NoiseSupply, Release
+from efsgd_jax.privacy.row_sums import FACTOR_BITS, whole_rows
 
 CLASSES, SIZE, FEATURES = 10, 784, 442
 COMPONENTS, DIRECTIONS = 200, 120

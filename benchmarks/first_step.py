@@ -7,8 +7,8 @@ import jax
 
 from efsgd_jax.synthesizers.base import Phase, Record
 from efsgd_jax.training.compilation import compiler_options
-from efsgd_jax.training.runner import view_all
 from efsgd_jax.training.update import Inputs, keys_of_phase
+from efsgd_jax.training.views import view_all
 
 
 def state_and_inputs(phase: Phase, records: Record, released: Mapping[str, Any] | None = None) -> tuple[Any, Inputs]:

@@ -29,7 +29,7 @@ from efsgd_jax.data import ImageSpec
 from efsgd_jax.privacy import FullBatchMechanism, PlannedPhase, calibrate_mechanism
 from efsgd_jax.synthesizers.base import Record
 from efsgd_jax.synthesizers.reranking import RerankerOptions, reranker_of, steps_of
-from efsgd_jax.training.runner import view_all
+from efsgd_jax.training.views import view_all
 
 DELTA = 1e-5
 EPSILONS = (1.0, 10.0, math.inf)

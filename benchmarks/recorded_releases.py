@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from efsgd_jax.data import ImageSpec
-from efsgd_jax.privacy import FullBatchMechanism, PlannedPhase, sum_access
+from efsgd_jax.privacy import FullBatchMechanism, PlannedPhase, row_sums, sum_access, sum_terms
 from efsgd_jax.privacy.noise import NOISE_WIDTH
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release
-from efsgd_jax.privacy.sum_access import whole_factor
+from efsgd_jax.privacy.row_sums import ExactSum, Rows
+from efsgd_jax.privacy.sum_terms import whole_factor
 from efsgd_jax.synthesizers.base import Phase
 from efsgd_jax.synthesizers.gaussian_mixture.fit import ClassMeans, Vector, fit_phases
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, budget_shares
@@ -41,27 +42,32 @@ class Recording(Release):
         super().__init__(noise, sensitivity, noise_multiplier)
         self._supply = NoNoise()
 
-    def _others(self, groups: jax.Array) -> jax.Array:
-        return jnp.where(jnp.arange(len(groups)) == Recording.blank, ABSENT, groups)
+    def noised(self, exact: ExactSum, count: int) -> jax.Array:
+        Recording.numbers.append(((exact.total.high, exact.total.low), exact.unit / (self._unit * NOISE_WIDTH)))
+        return super().noised(exact, count)
 
-    def sums(self, rows: Any, groups: jax.Array, num_groups: int) -> jax.Array:
-        return super().sums(rows, self._others(groups), num_groups)
 
-    def squares(self, rows: Any, groups: jax.Array, num_groups: int, weight: float = 1.0) -> jax.Array:
-        return super().squares(rows, self._others(groups), num_groups, weight)
+def _others(groups: jax.Array) -> jax.Array:
+    return jnp.where(jnp.arange(len(groups)) == Recording.blank, ABSENT, groups)
 
-    def products(self, a: Any, b: Any) -> jax.Array:
-        here = (jnp.arange(len(b.values)) != Recording.blank)[:, None]
-        return super().products(a, b._replace(values=jnp.where(here, b.values, 0.0)))
 
-    def _noised(self, total: Any, unit: float, count: int, bits: int, *, symmetric: bool = False) -> jax.Array:
-        Recording.numbers.append(((total.high, total.low), unit / (self._unit * NOISE_WIDTH)))
-        return super()._noised(total, unit, count, bits, symmetric=symmetric)
+def _sum_rows(rows: Rows, groups: jax.Array, num_groups: int) -> ExactSum:
+    return row_sums.sum_rows(rows, _others(groups), num_groups)
+
+
+def _sum_squares(rows: Rows, groups: jax.Array, num_groups: int, weight: float = 1.0) -> ExactSum:
+    return row_sums.sum_squares(rows, _others(groups), num_groups, weight)
+
+
+def _sum_products(a: Rows, b: Rows) -> ExactSum:
+    here = (jnp.arange(len(b.values)) != Recording.blank)[:, None]
+    return row_sums.sum_products(a, b._replace(values=jnp.where(here, b.values, 0.0)))
 
 
 def record() -> None:
     """From now on every access makes recording releases."""
     sum_access.Release = Recording  # type: ignore[misc]
+    sum_terms.sum_rows, sum_terms.sum_squares, sum_terms.sum_products = _sum_rows, _sum_squares, _sum_products
 
 
 SPEC = ImageSpec(SIDE, 1, 2)

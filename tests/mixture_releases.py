@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.privacy import FullBatchMechanism, PlannedPhase
 from efsgd_jax.privacy.one_shot import NoiseSupply
-from efsgd_jax.privacy.sum_access import whole_factor
+from efsgd_jax.privacy.sum_terms import whole_factor
 from efsgd_jax.synthesizers.gaussian_mixture.fit import ClassMeans, Vector, fit_phases
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters, budget_shares
 from efsgd_jax.synthesizers.gaussian_mixture.space import Basis

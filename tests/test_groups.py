@@ -22,7 +22,8 @@ from efsgd_jax.models.refiner import Refiner
 from efsgd_jax.privacy import DpSgdMechanism, OuterSum, SquareSum, VectorSum, clipped_grad
 from efsgd_jax.privacy.full_batch import FullBatchMechanism
 from efsgd_jax.privacy.gradient_access import GradientAccess
-from efsgd_jax.privacy.sum_access import SumAccess, whole_factor
+from efsgd_jax.privacy.sum_access import SumAccess
+from efsgd_jax.privacy.sum_terms import whole_factor
 from efsgd_jax.privacy.units import Units, loss_of_unit
 from efsgd_jax.runs.release import pack
 from efsgd_jax.training.setup import prepare

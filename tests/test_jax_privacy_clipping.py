@@ -20,8 +20,8 @@ import optax
 import pytest
 
 from efsgd_jax.privacy import clip_and_sum, clipped_grad
-from efsgd_jax.privacy.one_shot import whole_rows
 from efsgd_jax.privacy.rounding import margin
+from efsgd_jax.privacy.row_sums import whole_rows
 
 FLOAT = jax.ShapeDtypeStruct((5, 5), jnp.float32)
 HALF = {

@@ -9,7 +9,8 @@ import pytest
 from efsgd_jax import error_feedback_aggregate, fresh_key
 from efsgd_jax.privacy import DpSgdMechanism, calibrate_mechanism, clip_and_sum, clip_by_norm, clipped_grad
 from efsgd_jax.privacy.keys import DebuggingKeyWarning
-from efsgd_jax.privacy.one_shot import NoiseSupply, Release, gaussian_release, whole_rows
+from efsgd_jax.privacy.one_shot import NoiseSupply, Release, gaussian_release
+from efsgd_jax.privacy.row_sums import whole_rows
 
 PARAMS = {"w": jnp.zeros(3), "b": jnp.zeros(2)}
 GRADS = {"w": jnp.ones((4, 3)), "b": jnp.ones((4, 2))}

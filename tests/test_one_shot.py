@@ -79,8 +79,8 @@ class Recording(Release):
     def __init__(self, noise, sensitivity, noise_multiplier):
         super().__init__(NoNoise(), sensitivity, noise_multiplier)
 
-    def _noised(self, total, unit, count, bits, *, symmetric=False):
-        value = super()._noised(total, unit, count, bits, symmetric=symmetric)
+    def noised(self, exact, count):
+        value = super().noised(exact, count)
         self.kept.append((jnp.ravel(value), 1 / (self._unit * NOISE_WIDTH)))
         return value
 

@@ -12,7 +12,7 @@ from efsgd_jax.privacy import FullBatchMechanism, PlannedPhase, calibrate_mechan
 from efsgd_jax.synthesizers.base import Record
 from efsgd_jax.synthesizers.reranking import RerankerOptions, reranker_of
 from efsgd_jax.synthesizers.reranking.random_features import features_of, ridge_of
-from efsgd_jax.training.runner import view_all
+from efsgd_jax.training.views import view_all
 
 OPTIONS = RerankerOptions(reranker="random_features", random_frequencies=60)
 

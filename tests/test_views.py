@@ -9,7 +9,7 @@ from efsgd_jax.synthesizers.base import Record
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import AppearanceOptions, to_vector
 from efsgd_jax.synthesizers.reranking import RerankerOptions, random_features
 from efsgd_jax.synthesizers.reranking.oriented_gradients import features_of
-from efsgd_jax.training.runner import VIEW_CHUNK, view_all
+from efsgd_jax.training.views import VIEW_CHUNK, view_all
 
 VIEWS = {
     "features of the re-ranking classifier": lambda x: features_of(x[None].astype(jnp.float32) / 255)[0],

@@ -14,6 +14,7 @@ from efsgd_jax.versions import version_of
 # Name of each command -> the module with its ``main`` and ``make_parser``, and a description for the help.
 COMMANDS = {
     "doctor": ("efsgd_jax.cli.doctor", "look at your images before any training"),
+    "prepare": ("efsgd_jax.cli.prepare", "write images once as arrays on disk, if memory is short"),
     "train": ("efsgd_jax.cli.train", "train a private generator, or continue a run"),
     "pretrain": ("efsgd_jax.cli.pretrain", "train a network on public images, for private runs"),
     "stop": ("efsgd_jax.cli.stop", "end a training run, and release it if asked"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from efsgd_jax.data.archives import check_name
+from efsgd_jax.data.dataset import Empty, in_memory
 from efsgd_jax.data.decode import decode_all, warn_of_conversion
 from efsgd_jax.data.links import Seen
 from efsgd_jax.data.raw import RawDataset
@@ -29,6 +30,7 @@ def read_celeba(
     channels: int | None,
     value_range: Range | None = None,
     groups: str = "",
+    empty: Empty = in_memory,
 ) -> RawDataset:
     """Reads CelebA's official training partition (0) and test partition (2), but not the validation partition (1).
 
@@ -44,6 +46,7 @@ def read_celeba(
       value_range: the range of the numbers in the image files; None for the full range of their bits.
       groups: CelebA's list of identities, ``identity_CelebA.txt``, by its name in the directory or its own path; "" for
         no groups.
+      empty: what allocates the array of all images.
 
     Raises:
       UserError: a list or a face is missing or malformed, two faces are links to the same file, or the attribute is
@@ -82,6 +85,7 @@ def read_celeba(
         image_size or DEFAULT_SIZE,
         target,
         value_range,
+        empty,
     )
     source = f"celeba:{root} ({wanted})"
     warn_of_conversion(gray, target, channels, source)

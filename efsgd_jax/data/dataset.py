@@ -2,8 +2,14 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
+
+# Allocates a uint8 array of a shape, in memory or on disk.
+Empty = Callable[[tuple[int, ...]], np.ndarray]
+# Number of records that are hashed at a time.
+HASHED = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Dataset:
       source: description of where the images came from, such as "npz:/data/mnist.npz".
       train_groups: int32 ``[N]`` in ``0..G - 1``, the group of each training image, such as the person that it is of;
         None if each image is a unit of its own.
+      recorded_sha256: the fingerprint of a training part that stays on disk, if it is known; see ``on_disk``.
     """
 
     train_images: np.ndarray
@@ -50,6 +57,12 @@ class Dataset:
     class_names: tuple[str, ...]
     source: str
     train_groups: np.ndarray | None = None
+    recorded_sha256: str | None = None
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the training images are memory-mapped, as those of the source ``prepared``."""
+        return isinstance(self.train_images, np.memmap)
 
     @property
     def num_units(self) -> int:
@@ -69,11 +82,14 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """SHA-256 of the training part, by which a resumed run detects changed data. Private: never release it."""
+        if self.on_disk and self.recorded_sha256:
+            return self.recorded_sha256
         digest = hashlib.sha256()
         groups = [] if self.train_groups is None else [self.train_groups]
         for array in (self.train_images, self.train_labels, *groups):
             digest.update(str(array.shape).encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+            for start in range(0, len(array), HASHED):  # in parts, for arrays that do not fit into memory
+                digest.update(np.ascontiguousarray(array[start : start + HASHED]).tobytes())
         return digest.hexdigest()
 
 
@@ -85,3 +101,8 @@ def to_unit_range(images: np.ndarray) -> np.ndarray:
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Converts floats in [-1, 1] to uint8 0..255, rounded; values outside of the range are clamped."""
     return np.clip(np.rint((np.asarray(images) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+def in_memory(shape: tuple[int, ...]) -> np.ndarray:
+    """An uninitialised uint8 array."""
+    return np.empty(shape, np.uint8)

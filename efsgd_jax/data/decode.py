@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from efsgd_jax.data.dataset import Empty, in_memory
 from efsgd_jax.data.extras import is_dicom, open_dicom, optional_extensions
 from efsgd_jax.data.resize import crop_and_resize
 from efsgd_jax.data.scale import Range, advice, describe, first_outside, to_bytes
@@ -154,6 +155,7 @@ def decode_all(
     image_size: int | None,
     channels: int,
     value_range: Range | None = None,
+    empty: Empty = in_memory,
 ) -> Images:
     """Reads and decodes all items, in order; each image is decoded independently of the others.
 
@@ -165,6 +167,7 @@ def decode_all(
       image_size: see ``decode_image``; if None, all images must have the same size.
       channels: number of channels of the result, 1 or 3.
       value_range: see ``decode_image``.
+      empty: what allocates the array of all images.
 
     Raises:
       UserError: a file cannot be read or decoded, or two have different sizes and ``image_size`` is None.
@@ -177,20 +180,23 @@ def decode_all(
             raise UserError(f"cannot read {name(item)} ({one_line(error)})") from error
         return decode_image(data, name(item), image_size, channels, value_range)
 
-    found: list[Decoded] = []
+    pixels, gray, hashes = np.empty(0, np.uint8), np.zeros(len(items), bool), []
     # Pillow warns of unusual metadata, but either reads the pixels or raises an error. The warnings are suppressed here
     # and not in the threads, which would restore the filters in any order and could suppress all later warnings.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for item, decoded in zip(items, _in_threads(load, items), strict=True):
-            if found and decoded.pixels.shape != found[0].pixels.shape:
+        for i, (item, decoded) in enumerate(zip(items, _in_threads(load, items), strict=True)):
+            if i == 0:
+                pixels = empty((len(items), *decoded.pixels.shape))
+            if decoded.pixels.shape != pixels.shape[1:]:
                 raise UserError(
-                    f"the images differ in size: {name(items[0])} is {_size(found[0].pixels)} and {name(item)} is "
+                    f"the images differ in size: {name(items[0])} is {_size(pixels[0])} and {name(item)} is "
                     f"{_size(decoded.pixels)} (width x height); set --config.data.image_size to crop and resize them "
                     "alike"
                 )
-            found.append(decoded)
-    return Images(np.stack([d.pixels for d in found]), np.array([d.gray for d in found], bool), [d.hash for d in found])
+            pixels[i], gray[i] = decoded.pixels, decoded.gray
+            hashes.append(decoded.hash)
+    return Images(pixels, gray, hashes)
 
 
 def warn_of_conversion(gray: np.ndarray, channels: int, declared: int | None, where: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from efsgd_jax.data.dataset import Empty, in_memory
 from efsgd_jax.data.declarations import declared_folders, only_class
 from efsgd_jax.data.decode import decode_all, warn_of_conversion
 from efsgd_jax.data.groups import BY_FOLDER
@@ -28,6 +29,7 @@ def read_folder(
     labels: str = "",
     attribute: str | None = None,
     groups: str = "",
+    empty: Empty = in_memory,
 ) -> RawDataset:
     """Reads all images below ``path``; the label of an image is its class folder, or that in a list of labels.
 
@@ -54,6 +56,7 @@ def read_folder(
       attribute: the column of the list with the labels; None for one with a usual name.
       groups: a list of the images' groups, as ``labels``; or "folder" if the directory directly above an image, below
         its class folder, names its group. "" for no groups.
+      empty: what allocates the array of all images.
 
     Raises:
       UserError: there are no images or no class folders, a class folder was not declared, an image cannot be decoded or
@@ -81,7 +84,7 @@ def read_folder(
         all_labels = _listed(lists, ordered, tree) if lists else _numbers(layout, ordered, names or (), by_folder)
         units = _groups(tree, layout, ordered, groups)
         known = "" if groups else group_column(tree, labels)
-        images, gray, hashes = decode_all(ordered, tree.read, tree.name, image_size, target, value_range)
+        images, gray, hashes = decode_all(ordered, tree.read, tree.name, image_size, target, value_range, empty)
         warn_of_others(tree)
     source, num_train = f"folder:{root}", len(train)
     warn_of_conversion(gray, target, channels, source)

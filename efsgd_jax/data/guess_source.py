@@ -2,14 +2,20 @@
 
 from pathlib import Path
 
+from efsgd_jax.data.prepared import DESCRIPTION
 from efsgd_jax.errors import UserError
 
 # Name that is in a directory -> source.
-MARKS = {"list_eval_partition.txt": "celeba", "list_eval_partition.csv": "celeba", "Eval": "celeba"}
+MARKS = {
+    "list_eval_partition.txt": "celeba",
+    "list_eval_partition.csv": "celeba",
+    "Eval": "celeba",
+    DESCRIPTION: "prepared",
+}
 
 
 def guess_source(path: str | Path) -> str:
-    """The name of the source: ``npz``, ``parquet``, ``celeba``, ``idx`` or ``folder``.
+    """The name of the source: ``npz``, ``parquet``, ``celeba``, ``prepared``, ``idx`` or ``folder``.
 
     Raises:
       UserError: there is no such path, or no source reads such a file.

@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 
 from efsgd_jax.data.celeba import read_celeba
-from efsgd_jax.data.dataset import Dataset
+from efsgd_jax.data.dataset import Dataset, Empty, in_memory
 from efsgd_jax.data.declarations import only_class, parse_classes, parse_value_range
 from efsgd_jax.data.digits import read_digits
 from efsgd_jax.data.download import CLASS_NAMES, read_known
@@ -12,12 +12,13 @@ from efsgd_jax.data.folder import read_folder
 from efsgd_jax.data.idx import read_idx
 from efsgd_jax.data.npz import read_npz
 from efsgd_jax.data.parquet import read_parquet
+from efsgd_jax.data.prepared import read_prepared
 from efsgd_jax.data.raw import RawDataset, to_dataset
 from efsgd_jax.data.scale import Range
 from efsgd_jax.data.tfds import read_tfds
 from efsgd_jax.errors import UserError
 
-SOURCES = ("digits", "mnist", "fashion_mnist", "npz", "idx", "folder", "parquet", "celeba", "tfds:NAME")
+SOURCES = ("digits", "mnist", "fashion_mnist", "npz", "idx", "folder", "parquet", "celeba", "prepared", "tfds:NAME")
 # Those that can say which person an image is of.
 GROUPED = ("npz", "folder", "parquet", "celeba")
 # Largest image size that is accepted, to bound the memory. It is far above the sizes that are feasible with privacy.
@@ -36,6 +37,7 @@ def load_dataset(
     value_range: str | None = None,
     labels: str = "",
     groups: str = "",
+    empty: Empty = in_memory,
 ) -> Dataset:
     """Reads a labelled image set.
 
@@ -44,7 +46,7 @@ def load_dataset(
 
     Args:
       name: ``digits`` (bundled, 8x8), ``mnist`` and ``fashion_mnist`` (path, cache or download), ``npz``, ``idx``,
-        ``folder`` (a directory or .zip), ``parquet``, ``celeba``, or ``tfds:NAME``.
+        ``folder`` (a directory or .zip), ``parquet``, ``celeba``, ``prepared``, or ``tfds:NAME``.
       path: the file or directory; for ``tfds:NAME`` the data_dir.
       image_size: height and width to which images are centre-cropped and resized; None keeps the source's own size
         (32 for CelebA).
@@ -63,6 +65,7 @@ def load_dataset(
       groups: which person, or other unit, each image is of: for ``folder`` and ``celeba`` a list, such as
         ``patients.csv``, or for ``folder`` the word "folder"; for ``npz`` the name of an array, for ``parquet`` of a
         column. The training and the test part are then divided anew, by group. "" if each image is a unit.
+      empty: ``empty(shape)`` allocates the uint8 arrays of images; by default in memory.
 
     Returns:
       A ``Dataset``; classes without an image are possible.
@@ -75,9 +78,17 @@ def load_dataset(
       >>> data.train_images.shape, data.test_images.shape, data.spec.num_classes
       ((1422, 8, 8, 1), (375, 8, 8, 1), 10)
     """
+    if name == "prepared":
+        return read_prepared(
+            path,
+            {
+                "image_size": image_size, "channels": channels, "attribute": attribute, "test_fraction": test_fraction,
+                "classes": classes, "value_range": value_range, "labels": labels, "groups": groups,
+            },
+        )  # fmt: skip
     _check_arguments(name, path, image_size, channels, attribute, test_fraction, value_range, labels, groups)
     declared, limits = parse_classes(classes or ""), parse_value_range(value_range or "")
-    raw = _read(name, path, image_size, channels, attribute, declared, limits, labels, groups)
+    raw = _read(name, path, image_size, channels, attribute, declared, limits, labels, groups, empty)
     return to_dataset(
         raw,
         image_size=image_size,
@@ -87,6 +98,7 @@ def load_dataset(
         value_range=limits,
         # The images of these published data sets are not the user's to change, so that there is no warning about them.
         names_duplicates=name != "digits" and name not in CLASS_NAMES,
+        empty=empty,
     )
 
 
@@ -100,6 +112,7 @@ def _read(
     value_range: Range | None,
     labels: str,
     groups: str,
+    empty: Empty,
 ) -> RawDataset:
     if name.startswith("tfds:"):
         return read_tfds(name.removeprefix("tfds:"), path, attribute)
@@ -113,11 +126,11 @@ def _read(
         case "idx":
             return read_idx(path)
         case "folder":
-            return read_folder(path, image_size, channels, classes, value_range, labels, attribute, groups)
+            return read_folder(path, image_size, channels, classes, value_range, labels, attribute, groups, empty)
         case "parquet":
-            return read_parquet(path, image_size, channels, classes, value_range, attribute, groups)
+            return read_parquet(path, image_size, channels, classes, value_range, attribute, groups, empty)
         case "celeba":
-            return read_celeba(path, attribute, image_size, channels, value_range, groups)
+            return read_celeba(path, attribute, image_size, channels, value_range, groups, empty)
     close = difflib.get_close_matches(name, SOURCES, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise UserError(f"unknown data source {name!r}; {hint}set --config.data.name to one of {', '.join(SOURCES)}")

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from efsgd_jax.data.dataset import Empty, in_memory
 from efsgd_jax.data.declarations import only_class
 from efsgd_jax.data.decode import decode_all, warn_of_conversion
 from efsgd_jax.data.layout import TEST_NAMES, TRAIN_NAMES
@@ -47,6 +48,7 @@ def read_parquet(
     value_range: Range | None = None,
     attribute: str | None = None,
     groups: str = "",
+    empty: Empty = in_memory,
 ) -> RawDataset:
     """Reads the files below ``path``, in sorted order.
 
@@ -64,6 +66,7 @@ def read_parquet(
       value_range: the range of the numbers in the images; None for the full range of their bits.
       attribute: name of the column with the labels; None means "label".
       groups: name of the column with the groups; "" for no groups.
+      empty: what allocates the array of all images.
 
     Raises:
       UserError: a file cannot be read, has no column of images or of labels, or an image cannot be decoded.
@@ -81,7 +84,7 @@ def read_parquet(
     if not n:
         raise UserError(f"{train_files[0]} has no rows; add training images")
     images, gray, hashes = decode_all(
-        range(len(encoded)), encoded.__getitem__, names.__getitem__, image_size, target, value_range
+        range(len(encoded)), encoded.__getitem__, names.__getitem__, image_size, target, value_range, empty
     )
     source = f"parquet:{root}"
     warn_of_conversion(gray, target, channels, source)

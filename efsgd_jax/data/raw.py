@@ -2,10 +2,11 @@
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
-from efsgd_jax.data.dataset import Dataset
+from efsgd_jax.data.dataset import Dataset, Empty, in_memory
 from efsgd_jax.data.declarations import declared_classes, label_numbers, only_class
 from efsgd_jax.data.groups import numbered, split_by_group
 from efsgd_jax.data.resize import convert_channels, resize_square
@@ -13,6 +14,9 @@ from efsgd_jax.data.scale import Range
 from efsgd_jax.data.split import array_hashes, split_by_record
 from efsgd_jax.data.validate import check_classes, check_images, check_labels, warn_of_duplicates
 from efsgd_jax.errors import UserError
+
+# Number of images that are resized and converted at a time.
+BLOCK = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +56,8 @@ class RawDataset:
         test = [] if self.test_images is None else array_hashes(self.test_images)
         return array_hashes(self.train_images) + test
 
-    def in_one_part(self) -> "RawDataset":
-        """The records of both parts in one, without a test part.
+    def in_one_part(self, empty: Empty) -> "RawDataset":
+        """The records of both parts in one, whose images ``empty`` allocates, without a test part.
 
         Raises:
           UserError: the images of the two parts have different shapes.
@@ -67,7 +71,7 @@ class RawDataset:
             )
         return dataclasses.replace(
             self,
-            train_images=np.concatenate([self.train_images, self.test_images]),
+            train_images=_rows_of([self.train_images, self.test_images], [None, None], empty),
             train_labels=np.concatenate([self.train_labels, self.test_labels]),
             test_images=None,
             test_labels=None,
@@ -90,6 +94,7 @@ def to_dataset(
     classes: int | tuple[str, ...] | None = None,
     value_range: Range | None = None,
     names_duplicates: bool = True,
+    empty: Empty = in_memory,
 ) -> Dataset:
     """Checks, splits, crops, resizes and converts ``raw``.
 
@@ -103,6 +108,7 @@ def to_dataset(
       classes: the declared classes, as ``parse_classes`` returns them. If it is one, labels are not read.
       value_range: the declared range of values; it is used if the source does not determine the range.
       names_duplicates: whether to warn about records that occur more than once.
+      empty: what allocates the arrays of images that are returned.
 
     Raises:
       UserError: the images or labels are not usable; the message says which and what to do.
@@ -110,7 +116,7 @@ def to_dataset(
     if only_class(classes):
         raw = raw.without_labels(only_class(classes))
     if raw.groups is not None:
-        return _grouped(raw, image_size, channels, test_fraction, classes, value_range, names_duplicates)
+        return _grouped(raw, image_size, channels, test_fraction, classes, value_range, names_duplicates, empty)
     if raw.known_groups:
         warnings.warn(
             f"{raw.source}: {raw.known_groups} says which person each image is of, but the guarantee is for one image: "
@@ -118,6 +124,7 @@ def to_dataset(
             stacklevel=2,
         )
     where = raw.source
+    train = test = None  # the rows of the two parts, if they are divided here
     value_range = raw.value_range or value_range
     names = declared_classes(classes, raw.class_names, where)
     if raw.test_images is None or raw.test_labels is None:
@@ -128,7 +135,7 @@ def to_dataset(
         class_names = check_classes(labels, labels[:0], names, where)  # labels[:0]: there are no test labels yet
         hashes = raw.record_hashes()
         train, test = split_by_record(hashes, test_fraction, where)
-        train_images, test_images = images[train], images[test]
+        train_images = test_images = images
         train_labels, test_labels = labels[train], labels[test]
     else:
         train_images, test_images = check_images(
@@ -159,9 +166,9 @@ def to_dataset(
         )
     target = image_size or train_images.shape[1]
     return Dataset(
-        train_images=convert_channels(resize_square(train_images, target), channels),
+        train_images=_converted(train_images, train, target, channels, empty),
         train_labels=train_labels,
-        test_images=convert_channels(resize_square(test_images, target), channels),
+        test_images=_converted(test_images, test, target, channels, empty),
         test_labels=test_labels,
         class_names=class_names,
         source=where,
@@ -176,10 +183,11 @@ def _grouped(
     classes: int | tuple[str, ...] | None,
     value_range: Range | None,
     names_duplicates: bool,
+    empty: Empty,
 ) -> Dataset:
     """``to_dataset`` of records that have groups: both parts together, divided by group."""
     assert raw.groups is not None
-    whole = raw.in_one_part()
+    whole = raw.in_one_part(empty)
     if len(raw.groups) != len(whole.train_images):
         raise UserError(
             f"{raw.source}: {len(whole.train_images)} images but {len(raw.groups)} groups; supply exactly one group "
@@ -189,9 +197,9 @@ def _grouped(
     hashes = whole.record_hashes()
     divided = dataclasses.replace(
         whole,
-        train_images=whole.train_images[train],
+        train_images=_rows_of([whole.train_images], [train], empty),
         train_labels=whole.train_labels[train],
-        test_images=whole.train_images[test],
+        test_images=_rows_of([whole.train_images], [test], empty),
         test_labels=whole.train_labels[test],
         hashes=[hashes[i] for i in (*train, *test)],
         groups=None,
@@ -205,8 +213,38 @@ def _grouped(
         classes=classes,
         value_range=value_range,
         names_duplicates=names_duplicates,
+        empty=empty,
     )
     return dataclasses.replace(dataset, train_groups=numbered(raw.groups[train]))
+
+
+def _rows_of(arrays: Sequence[np.ndarray], rows: Sequence[np.ndarray | None], empty: Empty) -> np.ndarray:
+    """Rows of several arrays, None for all rows, one after the other; uint8 arrays in parts, allocated by ``empty``."""
+    if any(array.dtype != np.uint8 for array in arrays):
+        return np.concatenate([a if r is None else a[r] for a, r in zip(arrays, rows, strict=True)])
+    chosen = [np.arange(len(a)) if r is None else r for a, r in zip(arrays, rows, strict=True)]
+    result, at = empty((sum(map(len, chosen)), *arrays[0].shape[1:])), 0
+    for array, places in zip(arrays, chosen, strict=True):
+        for start in range(0, len(places), BLOCK):
+            some = places[start : start + BLOCK]
+            result[at : at + len(some)] = array[some]
+            at += len(some)
+    return result
+
+
+def _converted(
+    images: np.ndarray, rows: np.ndarray | None, size: int, channels: int | None, empty: Empty
+) -> np.ndarray:
+    """The images ``rows``, None for all, resized and converted; in parts, so that they need not fit into memory."""
+    shape = (size, size, channels or images.shape[3])
+    if rows is None and images.shape[1:] == shape:
+        return images
+    rows = np.arange(len(images)) if rows is None else rows
+    result = empty((len(rows), *shape))
+    for start in range(0, len(rows), BLOCK):
+        some = images[rows[start : start + BLOCK]]
+        result[start : start + BLOCK] = convert_channels(resize_square(some, size), channels)
+    return result
 
 
 def _size(images: np.ndarray) -> str:

@@ -25,7 +25,8 @@ from efsgd_jax.privacy.mechanism import Mechanism
 from efsgd_jax.privacy.plan import Budget, Composition, PlannedPhase, calibrate_plan
 from efsgd_jax.privacy.residuals import unit_lengths
 from efsgd_jax.privacy.sampling import poisson_batch, sample_capacity
-from efsgd_jax.privacy.sum_access import OuterSum, SquareSum, SumAccess, VectorSum
+from efsgd_jax.privacy.sum_access import SumAccess
+from efsgd_jax.privacy.sum_terms import OuterSum, SquareSum, VectorSum
 
 __all__ = [
     "Access",

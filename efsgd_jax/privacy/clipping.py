@@ -37,6 +37,7 @@ def clipped_grad(
     microbatch_size: int | Literal["auto"] | None = "auto",
     outer_l2_norm_clip: jax.typing.ArrayLike | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    fetch: Callable[[PyTree], PyTree] | None = None,
 ) -> Callable[..., ClippedSum]:
     """Turns a loss for one example into the clipped sum of its per-example gradients.
 
@@ -55,6 +56,8 @@ def clipped_grad(
         summed in a ``lax.scan``; on several devices each device divides its own rows.
       outer_l2_norm_clip: see ``clip_and_sum``.
       mesh: mesh with an axis ``data``, among whose devices the batch is divided; None if a single device is used.
+      fetch: ``fetch(rows) -> examples`` for a batch that names its examples, such as by their place in a file; it is
+        called with what one device has of the batch. None if the batch holds the examples.
 
     Raises:
       ValueError: an unknown method, a ``microbatch_size`` below 1, a clip norm that is negative or NaN, a mesh without
@@ -98,7 +101,7 @@ def clipped_grad(
         whole: int | None = None,  # number of rows on all devices together, if ``mesh`` is given
     ) -> ClippedSum:
         size = check_batch(batch, keys, mask, carried)
-        batch = jax.tree.map(jnp.asarray, batch)
+        batch = jax.tree.map(jnp.asarray, fetch(batch) if fetch else batch)
         params = varying_like(jax.tree.map(jnp.asarray, params), (batch, keys))
         check_leaves(params, "the parameters")
         mask = jnp.ones(size, bool) if mask is None else jnp.asarray(mask)

@@ -74,7 +74,6 @@ class FullBatchMechanism(NamedTuple):
           UserError: the records are not N.
         """
         del step
-        shared.pop("mesh", None)
         key = as_typed_key(key)
         warn_of_debugging_key(key, "FullBatchMechanism.open")
         if self.noise_multiplier == 0 and not isinstance(key, jax.core.Tracer):  # not in a run, which says so itself

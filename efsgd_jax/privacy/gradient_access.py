@@ -14,6 +14,7 @@ from efsgd_jax.privacy.feedback import ErrorFeedbackState
 from efsgd_jax.privacy.feedback_options import outer_clip
 from efsgd_jax.privacy.keys import unchecked_key
 from efsgd_jax.privacy.residuals import unit_lengths
+from efsgd_jax.privacy.stored import is_stored, rows_of
 from efsgd_jax.privacy.units import Units, loss_of_unit
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class GradientAccess(Access):
     Args:
       mechanism: the mechanism, which determines sampling, clipping, error feedback and noise. The batch of the step is
         sampled when the access is created.
-      records: pytree of the training records, leading axis N; or ``Units``, where each of N units has several images.
+      records: pytree of the training records, leading axis N; or ``Stored``, if they stay on disk; or ``Units`` of
+        either, where each of N units has several images.
       key: typed PRNG key of this step, secret and used once.
       mesh: mesh of the devices among which the batch is divided; None if a single device is used.
       shared: arguments of ``Access``.
@@ -93,6 +95,8 @@ class GradientAccess(Access):
     ) -> ClippedSum:
         """The clipped sum, without noise, over the rows of the batch where ``mask`` is True. Private."""
         m, rows = self._mechanism, self._rows
+        # Of records on disk, each device reads those that it clips.
+        on_disk = is_stored(self._records)
         return clipped_grad(
             loss_of_unit(loss) if isinstance(self._records, Units) else loss,
             m.l2_norm_clip,
@@ -101,9 +105,10 @@ class GradientAccess(Access):
             # infinite for "hidden", D for "private", None for the modes without a second sum.
             outer_l2_norm_clip=outer_clip(m.feedback, m.feedback_l2_norm_clip),
             mesh=self._mesh,
+            fetch=(lambda rows: rows_of(self._records, rows)) if on_disk else None,
         )(
             params,
-            jax.tree.map(lambda x: x[rows], self._records),
+            rows if on_disk else rows_of(self._records, rows),
             jax.random.split(self._loss_key, len(rows)),
             mask,
             # The norms of the residuals that feedback "local" keeps for each record.

@@ -11,17 +11,16 @@ are exact (``exact_sums``), and the noise is added to them as integers (``noise`
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from efsgd_jax.privacy.checks import check_leaves, known
-from efsgd_jax.privacy.exact_sums import exact_product, shifted, squares_by_group, sum_by_group
+from efsgd_jax.privacy.exact_sums import shifted
 from efsgd_jax.privacy.noise import (
     NOISE_WIDTH,
     UPWARDS,
-    Integers,
     add_noise,
     lattice_noise,
     lattice_unit,
@@ -30,12 +29,20 @@ from efsgd_jax.privacy.noise import (
     to_floats,
     to_integers,
 )
-from efsgd_jax.privacy.rounding import sum_of_squares, wide
+from efsgd_jax.privacy.rounding import wide
+from efsgd_jax.privacy.row_sums import (
+    FACTOR_BITS,
+    PARTNER_BITS,
+    ROW_BITS,
+    ExactSum,
+    Rows,
+    sum_products,
+    sum_rows,
+    sum_squares,
+    whole_rows,
+)
 
 PyTree = Any
-# A clip norm is at most 2^BITS units of rounding: ROW_BITS for rows that are summed, FACTOR_BITS for rows of which
-# outer products are summed, PARTNER_BITS for the second factor of an outer product.
-ROW_BITS, FACTOR_BITS, PARTNER_BITS = 12, 8, 14
 # A sum is at most 2^MAX_SUM_BITS units of the lattice; twice that must fit into ``Integers``.
 MAX_SUM_BITS = 53
 
@@ -58,65 +65,6 @@ def share_noise(noise_multiplier: float, shares: Sequence[float]) -> list[float]
     if min(shares) <= 0 or math.fsum(shares) > 1 + 1e-9:
         raise ValueError(f"shares {list(shares)} must be positive and at most 1 in all.")
     return [noise_multiplier / math.sqrt(share) for share in shares]
-
-
-class Rows(NamedTuple):
-    """Rows that are rounded to whole numbers of a unit.
-
-    Attributes:
-      values: float32 ``[N, D]``, whole numbers.
-      bits: every absolute value is at most ``2^bits``.
-      unit: the value that the number 1 stands for, so that the rounded rows are ``unit * values``.
-    """
-
-    values: jax.Array
-    bits: int
-    unit: float
-
-
-def whole_rows(rows: jax.Array, l2_norm_clip: float, unit: float, bits: int) -> Rows:
-    """Rows ``[N, D]`` clipped to C and rounded to whole numbers of ``unit``; a row that is not finite becomes zero.
-
-    Args:
-      rows: ``[N, D]``.
-      l2_norm_clip: C.
-      unit: the unit of rounding.
-      bits: ``C / unit`` is at most ``2^bits``.
-
-    Raises:
-      ValueError: C is not positive, or ``C / unit`` is above ``2^bits``.
-
-    Formal guarantees:
-      The squares of each row's numbers add up, in integers, to at most ``(C / unit)^2``. The first of these that
-      satisfies the bound is the result: the clipped row rounded to nearest; the row scaled down by about what rounding
-      adds to its norm, by a little or by more, and rounded to nearest; the row rounded towards zero; a row of zeros.
-      Each result depends on its own row and on public numbers only.
-    """
-    if not l2_norm_clip > 0:
-        raise ValueError(f"l2_norm_clip is {l2_norm_clip}; it is above 0.")
-    radius = l2_norm_clip / unit
-    largest = math.floor(radius**2 * (1 - 1e-12))  # at most (C / unit)^2, in spite of the rounding of ``radius``
-    if radius > 2**bits * (1 + 1e-9):
-        raise ValueError(f"a clip norm of {radius:g} units does not fit into {bits} bits.")
-    rows = rows.astype(jnp.float32)
-    norms = jnp.sqrt(sum_of_squares(rows))[:, None]
-    scale = jnp.minimum(1.0, l2_norm_clip / jnp.maximum(norms, 1e-30)) / unit
-    scaled = jnp.where(jnp.isfinite(norms), rows, 0.0) * jnp.where(jnp.isfinite(norms), scale, 0.0)
-    # The rounding error of a row's norm is less than 0.1%; values beyond that are clamped.
-    scaled = jnp.clip(scaled, -1.001 * radius, 1.001 * radius)
-
-    def fits(x: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.square(x.astype(jnp.int32)), axis=1, keepdims=True) <= largest
-
-    # Rounding to nearest adds D / 12 to the squared norm in the mean, with a standard deviation of 2 / sqrt(12) = 0.58
-    # times the norm. A row whose norm is then above C is scaled down by as much: by the mean plus 1 or 4 deviations.
-    # Rounding it towards zero instead would set all of its small numbers to 0. The last candidate that fits is taken.
-    whole = jnp.trunc(scaled * (1 - 2.0**-20))
-    for deviations in (4.0, 1.0, -math.inf):
-        added = max(rows.shape[1] / 12 + deviations * 0.58 * radius, 0.0) / radius**2
-        candidate = jnp.round(scaled * math.sqrt(max(1 - added, 0.0)))
-        whole = jnp.where(fits(candidate), candidate, whole)
-    return Rows(jnp.where(fits(whole), whole, 0.0), bits, unit)
 
 
 class NoiseSupply:
@@ -205,13 +153,11 @@ class Release:
 
     def sums(self, rows: Rows, groups: jax.Array, num_groups: int) -> jax.Array:
         """Sums ``[G, D]`` of the rows of each group, with noise; ``groups`` is int ``[N]``."""
-        return self._noised(sum_by_group(rows.values, groups, num_groups, rows.bits), rows.unit, len(groups), rows.bits)
+        return self.noised(sum_rows(rows, groups, num_groups), len(groups))
 
     def products(self, a: Rows, b: Rows) -> jax.Array:
         """``sum_i a_i b_i^T``, ``[P, Q]``, with noise."""
-        return self._noised(
-            exact_product(a.values, b.values, a.bits, b.bits), a.unit * b.unit, len(a.values), a.bits + b.bits
-        )
+        return self.noised(sum_products(a, b), len(a.values))
 
     def squares(self, rows: Rows, groups: jax.Array, num_groups: int, weight: float = 1.0) -> jax.Array:
         """``weight sum_i r_i r_i^T`` over the rows of each group, ``[G, D, D]``, with symmetric noise.
@@ -220,10 +166,7 @@ class Release:
         coordinates ``(a_ii, sqrt(2) a_ij)``, which preserve the Frobenius norm, all noise is independent and has the
         same standard deviation.
         """
-        if groups.shape != (len(rows.values),):
-            raise ValueError(f"there are {len(rows.values)} rows and groups of shape {groups.shape}; each row has one.")
-        total = squares_by_group(rows.values, groups, num_groups, rows.bits)
-        return self._noised(total, weight * rows.unit**2, len(groups), 2 * rows.bits, symmetric=True)
+        return self.noised(sum_squares(rows, groups, num_groups, weight), len(groups))
 
     def _rounding_unit(self, length: float, bits: int) -> float:
         """The unit of rounding: the smallest ``2^p u``, p >= 0, for which ``length`` is at most ``2^bits`` units.
@@ -234,8 +177,9 @@ class Release:
             return length / 2**bits
         return self._unit * 2 ** max(0, math.ceil(math.log2(length / self._unit) - bits))
 
-    def _noised(self, total: Integers, unit: float, count: int, bits: int, *, symmetric: bool = False) -> jax.Array:
-        """``unit total`` plus noise, for a sum of ``count`` rows that each add at most ``2^bits`` to an entry."""
+    def noised(self, exact: ExactSum, count: int) -> jax.Array:
+        """A sum of ``count`` rows with noise, which must be asked for once."""
+        total, unit, bits = exact.total, exact.unit, exact.bits
         if not self._noisy:
             return to_floats(total) * unit
         if count * 2**bits * unit > 2**MAX_SUM_BITS * self._unit:
@@ -245,7 +189,7 @@ class Release:
             )
         total = shifted(total, round(math.log2(unit / self._unit)))
         z = self._supply.take(total.low.shape)
-        if not symmetric:
+        if not exact.symmetric:
             return to_floats(plus(total, z)) * self._unit
         # Computed in half units, so that the mean of two integers is an integer.
         double = plus(plus(shifted(total, 1), z), jnp.swapaxes(z, -1, -2))

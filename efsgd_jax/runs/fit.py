@@ -109,11 +109,11 @@ def _finished(setup: Setup, directory: Workdir, stack: contextlib.ExitStack) -> 
       Whether the run is finished already; the same in every process.
     """
     if is_first():
-        identity, state_size = setup.identity, 0
+        identity, needed = setup.identity, memory.Needed(0, 0)
         if not directory.finished:
-            state_size = memory.check(setup.phases, setup.dataset, setup.memory_hint).state
+            needed = memory.check(setup.phases, setup.dataset, setup.memory_hint)
         # Enough for the two checkpoints that are kept, one that is being written and the release, and 32 MiB for logs.
-        directory.check(identity, bytes_needed=4 * state_size + 2**25)
+        directory.check(identity, bytes_needed=4 * needed.state + needed.views + 2**25)
         if not directory.finished:
             directory.create()
             stack.enter_context(sole_owner(directory))

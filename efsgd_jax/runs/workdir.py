@@ -32,6 +32,7 @@ class Workdir:
         self.metrics = self.private / "metrics.jsonl"
         self.trackers = self.private
         self.grids = self.private / "grids"
+        self.views = self.private / "views"
         self.scores = self.private / "scores.json"
         self.audit = self.private / "audit.json"
         self.released = self.private / "released.json"  # hashes of release/, as training and queries wrote it

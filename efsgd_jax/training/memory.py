@@ -23,11 +23,14 @@ class Needed(NamedTuple):
 
     Attributes:
       state: memory of the training state.
-      data: memory of the training records, and of what a phase's ``view`` computes from them before the first step.
+      data: memory of the training records, and of what a phase's ``view`` computes from them before the first step;
+        0 if they stay on disk.
+      views: bytes of that on disk; 0 if it is in memory.
     """
 
     state: int
     data: int
+    views: int = 0
 
     @property
     def total(self) -> int:
@@ -53,6 +56,8 @@ def estimate(phases: Sequence[Phase], dataset: Dataset) -> Needed:
         released = {**released, phase.name: jax.eval_shape(phase.release, state)}
         states.append(_bytes(state))
         views.append(n * _bytes(jax.eval_shape(phase.view, one, before)) if phase.view else 0)
+    if dataset.on_disk:
+        return Needed(max(states), 0, max(views))
     return Needed(max(states), dataset.train_images.nbytes + dataset.train_labels.nbytes + max(views))
 
 

@@ -14,12 +14,14 @@ class RunFiles(Protocol):
       metrics: path of ``metrics.jsonl``.
       trackers: directory in which trackers, such as TensorBoard, have directories of their own.
       grids: directory of the grids of generated images.
+      views: directory of what phases read of records that stay on disk.
     """
 
     checkpoints: Path
     metrics: Path
     trackers: Path
     grids: Path
+    views: Path
 
     def root_key(self, seed: int) -> jax.Array:
         """The run's secret PRNG key."""

@@ -2,17 +2,15 @@
 
 import contextlib
 import math
-from collections.abc import Callable
+import shutil
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from efsgd_jax.errors import Stopped, UserError
 from efsgd_jax.images import save_grid
-from efsgd_jax.privacy.units import Units
-from efsgd_jax.synthesizers.base import Phase, Record, Released
+from efsgd_jax.synthesizers.base import Phase, Released
 from efsgd_jax.training.charge import Charge
 from efsgd_jax.training.checkpoints import Checkpoints
 from efsgd_jax.training.compilation import compiler_options
@@ -25,10 +23,9 @@ from efsgd_jax.training.setup import Setup
 from efsgd_jax.training.signals import preemption
 from efsgd_jax.training.trackers import make_trackers
 from efsgd_jax.training.update import Inputs, keys_of_phase
+from efsgd_jax.training.views import records_in_memory, records_on_disk
 
 PyTree = Any
-# Number of records for which a phase's view is computed at a time.
-VIEW_CHUNK = 500
 
 
 def train(
@@ -123,6 +120,9 @@ class _Run:
         )
         self.charge = Charge(setup.ledger, directory, self.options.log_every, taken)
         self.view: tuple[Any, PyTree] | None = None
+        # Processes may share a disk.
+        self.views = directory.views.with_name(f"{directory.views.name}_{jax.process_index()}")
+        stack.callback(shutil.rmtree, self.views, ignore_errors=True)
         self.draw = jax.jit(setup.generate)
 
     def _like(self, position: int) -> PyTree:
@@ -229,28 +229,14 @@ class _Run:
         """
         if phase.plan.mechanism is None:
             return None
-        data = self.setup.dataset
         if self.view is None or self.view[0] is not phase.view:
-            records = Record(jnp.asarray(data.train_images), jnp.asarray(data.train_labels, jnp.int32))
             self.view = None  # frees the memory of the last phase's views before the next ones are computed
-            rows = view_all(phase.view, records, released) if phase.view else records
-            if self.setup.units is not None:
-                index, present = self.setup.units
-                rows = Units(jax.tree.map(lambda x: x[index], rows), jnp.asarray(present))
-            self.view = (phase.view, rows)
+            seen = records_on_disk if self.setup.dataset.on_disk else records_in_memory
+            self.view = (phase.view, seen(self.setup, phase.view, released, self.views))
         return phase.plan.mechanism.arrange(key, self.view[1])
 
     def _grid(self, params: PyTree) -> np.ndarray:
         return draw_grid(self.draw, params, self.setup.dataset.spec.num_classes)
-
-
-def view_all(view: Callable[[Record, Released], PyTree], records: Record, released: Released) -> PyTree:
-    """Applies ``view`` to every record, in batches of ``VIEW_CHUNK``."""
-
-    def over_all(records: Record, released: Released) -> PyTree:
-        return jax.lax.map(lambda record: view(record, released), records, batch_size=VIEW_CHUNK)
-
-    return jax.jit(over_all, compiler_options=compiler_options())(records, released)
 
 
 def _init(phase: Phase, key: jax.Array, released: dict[str, PyTree]) -> PyTree:

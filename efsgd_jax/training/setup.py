@@ -13,13 +13,23 @@ from efsgd_jax.data import Dataset, ImageSpec, load_dataset
 from efsgd_jax.data.groups import UnitRows, unit_rows
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
-from efsgd_jax.privacy import Composition, Ledger, Mechanism, calibrate_plan
+from efsgd_jax.privacy import (
+    Composition,
+    DpSgdMechanism,
+    FullBatchMechanism,
+    Ledger,
+    Mechanism,
+    calibrate_plan,
+)
 from efsgd_jax.synthesizers import method_named, public_autoencoder
 from efsgd_jax.synthesizers.base import Generate, Phase
 from efsgd_jax.synthesizers.config_rules import without_noise
 from efsgd_jax.training.devices import data_mesh
 from efsgd_jax.training.progress import say
 from efsgd_jax.training.public_data import PublicData, load_public
+
+# The mechanisms whose records may stay on disk.
+ON_DISK = DpSgdMechanism | FullBatchMechanism
 
 
 class Setup(NamedTuple):
@@ -63,21 +73,24 @@ class Setup(NamedTuple):
         }
 
 
+def data_settings(config: ConfigDict) -> dict[str, Any]:
+    """How ``config.data`` says that its source is read: arguments of ``load_dataset``."""
+    d = config.data
+    return {
+        "image_size": d.image_size or None,
+        "channels": d.channels or None,
+        "attribute": d.attribute or None,
+        "test_fraction": d.test_fraction,
+        "classes": d.get("classes") or None,  # runs of older versions lack this key
+        "value_range": d.get("value_range") or None,
+        "labels": d.get("labels", ""),
+        "groups": d.get("groups", ""),
+    }
+
+
 def dataset_of(config: ConfigDict) -> Dataset:
     """Loads the data set that ``config.data`` names."""
-    d = config.data
-    return load_dataset(
-        d.name,
-        path=d.path or None,
-        image_size=d.image_size or None,
-        channels=d.channels or None,
-        attribute=d.attribute or None,
-        test_fraction=d.test_fraction,
-        classes=d.get("classes") or None,  # runs of older versions lack this key
-        value_range=d.get("value_range") or None,
-        labels=d.get("labels", ""),
-        groups=d.get("groups", ""),
-    )
+    return load_dataset(config.data.name, path=config.data.path or None, **data_settings(config))
 
 
 def public_of(config: ConfigDict, spec: ImageSpec) -> PublicData | None:
@@ -166,6 +179,11 @@ def bind(
         phases = tuple(method.phases(dataset.spec, hyperparameters, plan, mesh))
     except UserError as error:
         raise UserError(f"{dataset.source}: {error}") from error
+    if dataset.on_disk and not all(isinstance(p.mechanism, ON_DISK | None) for p in plan):
+        raise UserError(
+            f"config.method.name {config.method.name} needs all images in memory, and those of {config.data.path} "
+            "stay on disk; use another method, or the source that was prepared"
+        )
     assert [p.plan for p in phases] == plan, f"{config.method.name} has other phases than it plans"
     generate = method.make_generate(dataset.spec, hyperparameters)
     return Setup(config, dataset, ledger, phases, generate, method.memory_hint, mesh, public, units)

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.privacy import PlannedPhase, SquareSum, VectorSum
-from efsgd_jax.privacy.sum_access import SumAccess, Term
+from efsgd_jax.privacy.sum_access import SumAccess
+from efsgd_jax.privacy.sum_terms import Term
 from efsgd_jax.synthesizers import public_autoencoder
 from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import to_vector, vector_size

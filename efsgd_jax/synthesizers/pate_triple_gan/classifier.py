@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.privacy import PlannedPhase, SquareSum, VectorSum
-from efsgd_jax.privacy.sum_access import SumAccess, whole_factor
+from efsgd_jax.privacy.sum_access import SumAccess
+from efsgd_jax.privacy.sum_terms import whole_factor
 from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.synthesizers.gaussian_mixture.space import Basis, principal_basis
 from efsgd_jax.synthesizers.pate_triple_gan.options import ClassifierOptions

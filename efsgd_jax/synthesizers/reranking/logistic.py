@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.privacy import OuterSum, PlannedPhase
-from efsgd_jax.privacy.one_shot import FACTOR_BITS
-from efsgd_jax.privacy.sum_access import SumAccess, whole_factor
+from efsgd_jax.privacy.row_sums import FACTOR_BITS
+from efsgd_jax.privacy.sum_access import SumAccess
+from efsgd_jax.privacy.sum_terms import whole_factor
 from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.synthesizers.reranking.options import RerankerOptions
 from efsgd_jax.synthesizers.reranking.oriented_gradients import LONGEST, features_of, num_features
@@ -41,7 +42,7 @@ class Example(NamedTuple):
     """The view of a record that the steps read.
 
     Attributes:
-      features: ``[P]``, in integer units of ``LONGEST / 2^FACTOR_BITS`` (``sum_access.whole_factor``).
+      features: ``[P]``, in integer units of ``LONGEST / 2^FACTOR_BITS`` (``sum_terms.whole_factor``).
       label: int32.
       labelled: whether the label is read; a record without one adds zero, whatever its label is.
     """

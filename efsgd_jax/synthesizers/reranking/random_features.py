@@ -21,8 +21,9 @@ import jax.numpy as jnp
 
 from efsgd_jax.data.dataset import ImageSpec
 from efsgd_jax.privacy import OuterSum, PlannedPhase, SquareSum
-from efsgd_jax.privacy.one_shot import FACTOR_BITS
-from efsgd_jax.privacy.sum_access import SumAccess, whole_factor
+from efsgd_jax.privacy.row_sums import FACTOR_BITS
+from efsgd_jax.privacy.sum_access import SumAccess
+from efsgd_jax.privacy.sum_terms import whole_factor
 from efsgd_jax.synthesizers.base import Phase, Record, Released
 from efsgd_jax.synthesizers.reranking.options import RerankerOptions
 from efsgd_jax.synthesizers.reranking.oriented_gradients import features_of as gradients_of
