@@ -8,7 +8,7 @@ import numpy as np
 
 from efsgd_jax.data.archives import check_name
 from efsgd_jax.data.dataset import Empty, in_memory
-from efsgd_jax.data.decode import decode_all, warn_of_conversion
+from efsgd_jax.data.decode import decode_parts, warn_of_conversion
 from efsgd_jax.data.links import Seen
 from efsgd_jax.data.raw import RawDataset
 from efsgd_jax.data.scale import BYTES, Range
@@ -78,8 +78,9 @@ def read_celeba(
         if (faces / name).is_file():  # a missing file is reported when it is read
             seen.check(faces / name)
     target = channels or 3
-    images, gray, hashes = decode_all(
-        names,
+    images, test_images = decode_parts(
+        train,
+        test,
         lambda name: (faces / name).read_bytes(),
         lambda name: str(faces / name),
         image_size or DEFAULT_SIZE,
@@ -88,7 +89,7 @@ def read_celeba(
         empty,
     )
     source = f"celeba:{root} ({wanted})"
-    warn_of_conversion(gray, target, channels, source)
+    warn_of_conversion(images.gray, target, channels, source)
     identities = read_identities(_identity_file(root, groups)) if groups else {}
     without = next((name for name in names if groups and name not in identities), None)
     if without:
@@ -97,15 +98,15 @@ def read_celeba(
     all_labels = np.array([labels[name] for name in names], np.int64)
     num_train = len(train)
     return RawDataset(
-        train_images=images[:num_train],
+        train_images=images.pixels,
         train_labels=all_labels[:num_train],
-        test_images=images[num_train:],
+        test_images=test_images,
         test_labels=all_labels[num_train:],
         class_names=(f"not {wanted}", wanted),
         source=source,
         # The declared range was applied when the files were decoded, and must not be applied again.
         value_range=BYTES if value_range else None,
-        hashes=hashes,
+        hashes=images.hashes,
         groups=np.array([identities[name] for name in names]) if groups else None,
         known_groups=f"{IDENTITIES} in {known}" if known and not groups else "",
     )

@@ -199,6 +199,29 @@ def decode_all(
     return Images(pixels, gray, hashes)
 
 
+def decode_parts(
+    train: Sequence[Item],
+    test: Sequence[Item] | None,
+    read: Callable[[Item], bytes],
+    name: Callable[[Item], str],
+    image_size: int | None,
+    channels: int,
+    value_range: Range | None = None,
+    empty: Empty = in_memory,
+) -> tuple[Images, np.ndarray | None]:
+    """``decode_all`` of the training items and, in an array of its own, of the test items.
+
+    Returns:
+      The training images, with what is known of the images of both parts; and the test images, None for None.
+    """  # fmt: skip
+    first = decode_all(train, read, name, image_size, channels, value_range, empty)
+    if test is None:
+        return first, None
+    second = decode_all(test, read, name, image_size, channels, value_range, empty)
+    both = Images(first.pixels, np.concatenate([first.gray, second.gray]), first.hashes + second.hashes)
+    return both, second.pixels
+
+
 def warn_of_conversion(gray: np.ndarray, channels: int, declared: int | None, where: str) -> None:
     """Warns if grey and colour images are mixed, or if grey images are read as RGB by default.
 

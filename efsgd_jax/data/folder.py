@@ -7,7 +7,7 @@ import numpy as np
 
 from efsgd_jax.data.dataset import Empty, in_memory
 from efsgd_jax.data.declarations import declared_folders, only_class
-from efsgd_jax.data.decode import decode_all, warn_of_conversion
+from efsgd_jax.data.decode import decode_parts, warn_of_conversion
 from efsgd_jax.data.groups import BY_FOLDER
 from efsgd_jax.data.label_files import Labels, find_labels, group_column, read_groups, unused_list
 from efsgd_jax.data.layout import Layout, Parts, layout_of
@@ -84,20 +84,22 @@ def read_folder(
         all_labels = _listed(lists, ordered, tree) if lists else _numbers(layout, ordered, names or (), by_folder)
         units = _groups(tree, layout, ordered, groups)
         known = "" if groups else group_column(tree, labels)
-        images, gray, hashes = decode_all(ordered, tree.read, tree.name, image_size, target, value_range, empty)
+        images, test_images = decode_parts(
+            train, test if layout.test else None, tree.read, tree.name, image_size, target, value_range, empty
+        )
         warn_of_others(tree)
     source, num_train = f"folder:{root}", len(train)
-    warn_of_conversion(gray, target, channels, source)
+    warn_of_conversion(images.gray, target, channels, source)
     return RawDataset(
-        train_images=images[:num_train],
+        train_images=images.pixels,
         train_labels=all_labels[:num_train],
-        test_images=images[num_train:] if layout.test else None,
+        test_images=test_images,
         test_labels=all_labels[num_train:] if layout.test else None,
         class_names=names,
         source=source,
         # The declared range was applied when the files were decoded, and must not be applied again.
         value_range=BYTES if value_range else None,
-        hashes=hashes,
+        hashes=images.hashes,
         groups=units,
         known_groups=known,
     )

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from efsgd_jax.data.dataset import Empty, in_memory
 from efsgd_jax.data.declarations import only_class
-from efsgd_jax.data.decode import decode_all, warn_of_conversion
+from efsgd_jax.data.decode import decode_parts, warn_of_conversion
 from efsgd_jax.data.layout import TEST_NAMES, TRAIN_NAMES
 from efsgd_jax.data.raw import RawDataset
 from efsgd_jax.data.scale import BYTES, Range
@@ -83,21 +83,28 @@ def read_parquet(
     target, n = channels or 3, len(train.images)
     if not n:
         raise UserError(f"{train_files[0]} has no rows; add training images")
-    images, gray, hashes = decode_all(
-        range(len(encoded)), encoded.__getitem__, names.__getitem__, image_size, target, value_range, empty
+    images, test_images = decode_parts(
+        range(n),
+        range(n, len(encoded)) if test else None,
+        encoded.__getitem__,
+        names.__getitem__,
+        image_size,
+        target,
+        value_range,
+        empty,
     )
     source = f"parquet:{root}"
-    warn_of_conversion(gray, target, channels, source)
+    warn_of_conversion(images.gray, target, channels, source)
     return RawDataset(
-        train_images=images[:n],
+        train_images=images.pixels,
         train_labels=train.labels,
-        test_images=images[n:] if test else None,
+        test_images=test_images,
         test_labels=test.labels if test else None,
         class_names=train.class_names,
         source=source,
         # The declared range was applied when the images were decoded, and must not be applied again.
         value_range=BYTES if value_range else None,
-        hashes=hashes,
+        hashes=images.hashes,
         groups=np.array(train.groups + (test.groups if test else [])) if groups else None,
     )
 
