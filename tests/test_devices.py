@@ -17,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 from efsgd_jax import UserError, default_config
 from efsgd_jax.cli.parser import read_config
 from efsgd_jax.privacy import clipped_grad
+from efsgd_jax.runs.prepare import prepare_data
 from efsgd_jax.training.checkpoints import Checkpoints
 from efsgd_jax.training.setup import mesh_for, prepare
 
@@ -107,6 +108,21 @@ def test_one_device_eight_devices_and_two_processes_train_the_same_generator(tmp
 def test_networks_after_a_mixture_are_the_same_on_one_device_eight_devices_and_two_processes(tmp_path, method):
     train_on_one_eight_and_two(tmp_path, overrides=[f"method.name={method}", *AFTER_A_MIXTURE])
     one, eight, two = (released(tmp_path / name) for name in ("one", "eight", "two"))
+    for other in (eight, two):
+        assert np.linalg.norm(other - one) <= 1e-5 * np.linalg.norm(one)
+
+
+@pytest.mark.slow
+def test_images_on_disk_are_read_by_the_device_that_clips_them(tmp_path):
+    config = read_config(CONFIG, [])
+    prepare_data(config, tmp_path / "prepared", progress=False)
+    on_disk = ["data.name=prepared", f"data.path={tmp_path / 'prepared'}"]
+    overrides = ["method.name=efsgd_mixture", *AFTER_A_MIXTURE]
+    train_on_one_eight_and_two(tmp_path, overrides=[*overrides, *on_disk])
+    process = start(tmp_path / "memory", overrides=overrides)
+    assert process.wait(timeout=600) == 0
+    memory, one, eight, two = (released(tmp_path / name) for name in ("memory", "one", "eight", "two"))
+    assert np.array_equal(memory, one)
     for other in (eight, two):
         assert np.linalg.norm(other - one) <= 1e-5 * np.linalg.norm(one)
 

@@ -68,7 +68,7 @@ def test_what_is_released_is_that_of_images_in_memory(name, prepared, in_small_p
 
     in_memory = released(default_config(contract.method), tmp_path / "memory")
     from_disk = released(on_disk(default_config(contract.method), prepared), tmp_path / "disk")
-    if name == "TestDistilledSet":  # bit for bit too, but for the compiler flags of these tests: see conftest.py
+    if name == "TestDistilledSet":  # its sums are equal; the compiler flags of these tests round floats after them
         for a, b in zip(*(jax.tree.leaves(msgpack_restore(x)) for x in (in_memory, from_disk)), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
     else:

@@ -17,6 +17,8 @@ READERS = 8
 FEW_BYTES = 2**20
 # Bytes of the records that a full-batch release reads at a time.
 CHUNK_BYTES = 64 * 2**20
+# Where records come from does not change how what is computed from them is compiled, and so rounded.
+_behind = jax.lax.optimization_barrier
 
 
 @jax.tree_util.register_static
@@ -88,11 +90,12 @@ def number_of(records: PyTree) -> set[int]:
 
 def rows_of(records: PyTree, rows: jax.Array, mesh: Mesh | None = None) -> PyTree:
     """The records ``rows``, int ``[B]``, of ``records``, whether they are in memory or on disk; see ``Stored.take``."""
-    return jax.tree.map(
+    found = jax.tree.map(
         lambda x: x.take(rows, mesh) if isinstance(x, Stored) else x[rows],
         records,
         is_leaf=lambda x: isinstance(x, Stored),
     )
+    return _behind(found)
 
 
 def sum_over_chunks(
@@ -113,20 +116,17 @@ def sum_over_chunks(
     """
     (size,) = number_of(records)
     count = max(1, min(size, CHUNK_BYTES // _bytes_of_one(records)))
-    if count == size and not is_stored(records):
-        return f(records, jnp.ones(size, bool))
+    if count == size:
+        every = rows_of(records, jnp.arange(size), mesh) if is_stored(records) else _behind(records)
+        return _behind(f(every, jnp.ones(size, bool)))
 
     def chunk(start: jax.Array) -> PyTree:
         rows = start + jnp.arange(count)
-        # Between the barriers the compiled program is the same, wherever the rows come from.
-        some = jax.lax.optimization_barrier(rows_of(records, jnp.minimum(rows, size - 1), mesh))
-        return f(some, rows < size)
+        return f(rows_of(records, jnp.minimum(rows, size - 1), mesh), rows < size)
 
-    total = chunk(jnp.int32(0))
     starts = jnp.arange(count, size, count, dtype=jnp.int32)
-    if len(starts):
-        total, _ = jax.lax.scan(lambda total, start: (add(total, chunk(start)), None), total, starts)
-    return jax.lax.optimization_barrier(total)
+    total, _ = jax.lax.scan(lambda sum_, start: (add(sum_, chunk(start)), None), chunk(jnp.int32(0)), starts)
+    return _behind(total)
 
 
 def _bytes_of_one(records: PyTree) -> int:
