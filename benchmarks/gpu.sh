@@ -36,8 +36,8 @@ fi
 
 # The same bits of noise and the same sums as on a CPU, for one key.
 if [ -z "$tiny" ] && "$PYTHON" -c 'import pytest, hypothesis' 2>/dev/null; then
-  XLA_FLAGS="" timeout "$(left)" "$PYTHON" -m pytest -q -p no:cacheprovider tests/test_noise.py tests/test_exact_sums.py \
-    tests/test_rounded_rows.py tests/test_clipping.py 2>&1 | tail -n 15 | tee "$OUT/tests.txt"
+  XLA_FLAGS="" timeout "$(left)" "$PYTHON" -m pytest -q -p no:cacheprovider -m accelerator \
+    tests 2>&1 | tail -n 15 | tee "$OUT/tests.txt"
 fi
 
 # What noise on a lattice and exact sums cost, beside float32.

@@ -93,13 +93,24 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: run by `make test-all` only")
+    config.addinivalue_line("markers", "accelerator: the guarantee, also to be tested on a GPU or TPU")
     few, many = {"architectures": 1, "configurations": 2}, {"architectures": 12, "configurations": 4}
     for name, count in (many if config.getoption("all") else few).items():
         if getattr(config.option, name) is None:
             setattr(config.option, name, count)
 
 
+# What must hold on every backend, whatever its arithmetic: noise, sums, clipping and feedback.
+ON_EVERY_BACKEND = {
+    "test_noise", "test_exact_sums", "test_rounded_rows", "test_one_shot", "test_clipping", "test_ghost",
+    "test_feedback", "test_feedback_modes", "test_sampling",
+}  # fmt: skip
+
+
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if item.module.__name__ in ON_EVERY_BACKEND:
+            item.add_marker(pytest.mark.accelerator)
     if config.getoption("all"):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]

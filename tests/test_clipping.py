@@ -108,7 +108,7 @@ def test_memory_does_not_grow_with_the_batch():
         program = jax.jit(clipped_grad(loss, 0.5)).lower(jnp.zeros((64, 64)), batch, keys).compile()
         return program.memory_analysis().temp_size_in_bytes
 
-    assert temporary(4096) < 1.3 * temporary(512)
+    assert temporary(16_384) < 1.3 * temporary(2048)  # several microbatches on every backend: 64 on CPUs, else 1,024
 
 
 def test_clip_by_norm_scales_to_the_clip_norm_and_makes_zero_of_what_is_not_finite():
