@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from efsgd_jax.errors import UserError
 
 # End of the names of temporary files.
@@ -52,6 +54,22 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def array_on_disk(path: Path, dtype: np.dtype | type, shape: tuple[int, ...]) -> np.memmap:
+    """A new memory-mapped .npy file that only its owner can read, with all of its space taken.
+
+    Without the space, a full disk would end the process by a signal when a page is written.
+
+    Raises:
+      OSError: the disk has too little space, or the file cannot be written.
+    """
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    array: np.memmap = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def remove_temporary(directory: Path) -> None:

@@ -1,5 +1,6 @@
 """Data that stay on disk: the same images, the same releases bit for bit, and refusals in one line."""
 
+import errno
 import json
 import os
 import shutil
@@ -244,3 +245,17 @@ def test_a_preparation_that_was_killed_leaves_no_data_set(tmp_path):
     prepare_data(config, out, progress=False)
     assert not unfinished.exists()
     assert load_dataset("prepared", path=out).on_disk
+
+
+def test_a_full_disk_is_one_line(prepared, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    config = on_disk(default_config("gaussian_mixture"), prepared)
+    config.method.update(components=1, directions=5)
+    with pytest.raises(UserError, match="No space left on device"):
+        fit(config, tmp_path / "run", progress=False)
+    assert main(["prepare", "--config=preset:digits", f"--out={tmp_path / 'out'}"]) == 2
+    assert capsys.readouterr().err.count("No space left on device") == 1
+    assert not list(tmp_path.glob(".out*"))

@@ -14,7 +14,7 @@ import numpy as np
 from efsgd_jax.data.dataset import Dataset
 from efsgd_jax.data.validate import check_labels, check_path, one_line
 from efsgd_jax.errors import UserError
-from efsgd_jax.files import write_json
+from efsgd_jax.files import array_on_disk, write_json
 
 WHAT = "a directory that efsgd prepare wrote"
 DESCRIPTION = "prepared.json"
@@ -41,7 +41,7 @@ class DiskArrays:
     def empty(self, shape: tuple[int, ...]) -> np.ndarray:
         """A uint8 array in a new .npy file."""
         path = self.directory / f"images_{len(self.made)}.npy"
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        array = array_on_disk(path, np.uint8, shape)
         self.made.append(array)
         return array
 
@@ -52,7 +52,7 @@ class DiskArrays:
             own.flush()
             Path(str(own.filename)).replace(path)
             return
-        written = np.lib.format.open_memmap(path, mode="w+", dtype=array.dtype, shape=array.shape)
+        written = array_on_disk(path, array.dtype, array.shape)
         for start in range(0, len(array), BLOCK):
             written[start : start + BLOCK] = array[start : start + BLOCK]
         written.flush()

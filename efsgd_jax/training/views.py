@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from efsgd_jax.files import array_on_disk
 from efsgd_jax.privacy.stored import Stored
 from efsgd_jax.privacy.units import Units
 from efsgd_jax.synthesizers.base import Record, Released
@@ -60,17 +61,12 @@ def _written_views(view: View, images: np.ndarray, labels: np.ndarray, released:
         record = Record(jnp.asarray(images[some]), jnp.asarray(labels[some]))
         leaves, structure = jax.tree.flatten(jax.device_get(compiled(record, released)))
         if not arrays:
-            arrays = [_new_file(scratch / f"{i}.npy", x, len(labels)) for i, x in enumerate(leaves)]
+            arrays = [
+                array_on_disk(scratch / f"{i}.npy", x.dtype, (len(labels), *x.shape[1:])) for i, x in enumerate(leaves)
+            ]
         for array, leaf in zip(arrays, leaves, strict=True):
             array[some] = leaf
     return jax.tree.unflatten(structure, arrays)
-
-
-def _new_file(path: Path, like: np.ndarray, size: int) -> np.ndarray:
-    """An array ``[size, ...]`` of rows like those of ``like``, in a file that only its owner can read."""
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=like.dtype, shape=(size, *like.shape[1:]))
-    path.chmod(0o600)
-    return array
 
 
 def over_all(view: View) -> Callable[[Record, Released], PyTree]:
