@@ -259,3 +259,11 @@ def test_a_full_disk_is_one_line(prepared, tmp_path, monkeypatch, capsys):
     assert main(["prepare", "--config=preset:digits", f"--out={tmp_path / 'out'}"]) == 2
     assert capsys.readouterr().err.count("No space left on device") == 1
     assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize("rows", [[0], [9_999], [5, 6, 7, 2, 9_998, 9_999, 5], list(range(10_000)), []])
+def test_rows_are_read_ahead_and_right(rows, tmp_path):
+    values = np.arange(10_000 * 7, dtype=np.int32).reshape(10_000, 7)
+    np.save(tmp_path / "a.npy", values)
+    records = Stored(np.load(tmp_path / "a.npy", mmap_mode="r"))
+    assert (records.read(np.array(rows, np.int32)) == values[np.array(rows, int)]).all()

@@ -1,5 +1,7 @@
 """Records that stay on disk: a compiled step reads the rows that it needs, so that data need not fit into memory."""
 
+import contextlib
+import mmap
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -67,6 +69,7 @@ class Stored:
         return call(rows)
 
     def _rows(self, array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        read_ahead(array, rows)
         result = np.empty((len(rows), *array.shape[1:]), array.dtype)
         parts = READERS if result.nbytes > FEW_BYTES else 1
 
@@ -76,6 +79,23 @@ class Stored:
 
         list(self._pool.map(read, range(parts)))
         return result
+
+
+def read_ahead(array: np.ndarray, rows: np.ndarray) -> None:
+    """Asks the system to read rows of a memory-mapped array from the disk, all at the same time.
+
+    Otherwise it would read each page when it is touched, with many of its neighbours, which a random row does not need
+    (``benchmarks/cold_reads.py``). This is advice: nothing is returned, and without it rows are read later.
+    """
+    mapped: Any = getattr(array, "_mmap", None)
+    if mapped is None or not hasattr(mmap, "MADV_WILLNEED") or not len(rows):
+        return
+    size, first = array.nbytes // len(array), array.offset % mmap.ALLOCATIONGRANULARITY  # type: ignore[attr-defined]
+    ends = np.flatnonzero(np.diff(rows) != 1)
+    for begin, last in zip(rows[np.r_[0, ends + 1]].tolist(), rows[np.r_[ends, len(rows) - 1]].tolist(), strict=True):
+        start = (first + begin * size) // mmap.PAGESIZE * mmap.PAGESIZE
+        with contextlib.suppress(OSError):
+            mapped.madvise(mmap.MADV_WILLNEED, start, first + (last + 1) * size - start)
 
 
 def is_stored(records: PyTree) -> bool:
