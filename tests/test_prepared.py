@@ -186,6 +186,16 @@ def damaged(directory, what):
         array = np.load(directory / "train_labels.npy")
         array[3] = 10
         np.save(directory / "train_labels.npy", array)
+    elif what == "a class without a name":
+        described = json.loads((directory / "prepared.json").read_text())
+        (directory / "prepared.json").write_text(json.dumps({**described, "class_names": [1] * 10}))
+    elif what == "no settings":
+        described = json.loads((directory / "prepared.json").read_text())
+        (directory / "prepared.json").write_text(json.dumps({k: v for k, v in described.items() if k != "settings"}))
+    elif what == "groups with a gap":
+        np.save(directory / "train_groups.npy", 2 * np.arange(1422, dtype=np.int32))
+    elif what == "larger test images":
+        np.save(directory / "test_images.npy", np.zeros((375, 9, 9, 1), np.uint8))
     elif what == "an array of objects":
         np.save(directory / "train_labels.npy", np.array([{}] * 1422), allow_pickle=True)
 
@@ -200,6 +210,10 @@ def damaged(directory, what):
         ("one other pixel", "have changed since they were prepared"),
         ("a label beyond the classes", "labels beyond the classes"),
         ("an array of objects", "missing or damaged"),
+        ("a class without a name", "a class has no name"),
+        ("no settings", "is damaged"),
+        ("groups with a gap", "not one group for each image"),
+        ("larger test images", "not of one size"),
     ],
 )
 def test_damage_is_one_line(what, words, prepared, tmp_path):

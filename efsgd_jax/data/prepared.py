@@ -99,25 +99,36 @@ def read_prepared(path: Path | str | None, settings: Mapping[str, Any]) -> Datas
       UserError: it is no prepared directory, is damaged or has changed, or was prepared with other settings.
     """
     root = check_path(path, "prepared", WHAT)
+    described = _description(root)
+    class_names, source, before = tuple(described["class_names"]), described["source"], described["settings"]
+    for name, unset in UNSET.items():
+        asked, was = settings.get(name, unset), before.get(name, unset)
+        if asked not in (unset, was):
+            raise UserError(
+                f"{root} was prepared with {name}={was!r}, and config.data.{name} is {asked!r}; prepare it "
+                "again with that, or leave it out"
+            )
+    sha256 = described["sha256"]
+    dataset = _opened(root, class_names, source, sha256 if _stamps(root) == described["files"] else None)
+    if dataset.fingerprint() != sha256:  # read anew if the files' sizes or times have changed, as after copying them
+        raise UserError(f"the arrays in {root} have changed since they were prepared; prepare the data again")
+    return dataset
+
+
+def _description(root: Path) -> dict[str, Any]:
+    """The content of ``prepared.json``, with values of the right types."""
+    kinds = {"class_names": list, "source": str, "settings": dict, "sha256": str, "files": dict}
     try:
-        described = json.loads((root / DESCRIPTION).read_text())
-        stamps, class_names = described["files"], tuple(described["class_names"])
-        source, before, sha256 = described["source"], described["settings"], described["sha256"]
+        described = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))
+        if not all(isinstance(described[key], kind) for key, kind in kinds.items()):
+            raise ValueError("a value has another type")
+        if not all(isinstance(name, str) for name in described["class_names"]):
+            raise ValueError("a class has no name")
     except FileNotFoundError as error:
         raise UserError(f"{root} has no {DESCRIPTION}; set --config.data.path to {WHAT}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{root / DESCRIPTION} is damaged ({one_line(error)}); prepare the data again") from error
-    for name, unset in UNSET.items():
-        asked = settings.get(name, unset)
-        if asked not in (unset, before[name]):
-            raise UserError(
-                f"{root} was prepared with {name}={before[name]!r}, and config.data.{name} is {asked!r}; prepare it "
-                "again with that, or leave it out"
-            )
-    dataset = _opened(root, class_names, source, sha256 if _stamps(root) == stamps else None)
-    if dataset.fingerprint() != sha256:  # read anew if the files' sizes or times have changed, as after copying them
-        raise UserError(f"the arrays in {root} have changed since they were prepared; prepare the data again")
-    return dataset
+    return described
 
 
 def _stamps(directory: Path) -> dict[str, list[int]]:
@@ -128,16 +139,22 @@ def _stamps(directory: Path) -> dict[str, list[int]]:
 
 def _opened(root: Path, class_names: tuple[str, ...], source: str, sha256: str | None = None) -> Dataset:
     found: dict[str, Any] = {name: _array(root / f"{name}.npy") for name in ARRAYS[:4]}
-    if (root / "train_groups.npy").exists():
-        found["train_groups"] = np.asarray(_array(root / "train_groups.npy"))
+    shapes = set()
     for part in ("train", "test"):
-        images, labels = found[f"{part}_images"], np.asarray(found[f"{part}_labels"])
-        where, size = str(root), len(images)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not size:
+        images, name = found[f"{part}_images"], f"{part}_labels"
+        shapes.add(images.shape[1:])
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
             raise UserError(f"{root}: {part}_images.npy is {images.dtype} {images.shape}; prepare the data again")
-        labels = found[f"{part}_labels"] = check_labels(labels, size, f"{part} labels", where)
+        labels = found[name] = check_labels(np.asarray(found[name]), len(images), f"{part} labels", str(root))
         if labels.min() < 0 or labels.max() >= len(class_names):
-            raise UserError(f"{root}: {part}_labels.npy has labels beyond the classes; prepare the data again")
+            raise UserError(f"{root}: {name}.npy has labels beyond the classes; prepare the data again")
+    if len(shapes) > 1 or len(set(images.shape[1:3])) > 1:
+        raise UserError(f"{root}: the images are not square, or not of one size; prepare the data again")
+    if (root / "train_groups.npy").exists():
+        groups = found["train_groups"] = np.asarray(_array(root / "train_groups.npy"))
+        numbers = np.unique(groups) if groups.dtype.kind in "iu" else np.zeros(0)
+        if groups.shape != found["train_labels"].shape or not np.array_equal(numbers, np.arange(len(numbers))):
+            raise UserError(f"{root}: train_groups.npy has not one group for each image; prepare the data again")
     return Dataset(**found, class_names=class_names, source=source, recorded_sha256=sha256)
 
 
