@@ -113,7 +113,7 @@ def tree_mutants() -> list[Mutant]:
                                                 score=not_a_float32_normal),
                patches={f"{PRIVACY}.feedback.add_noise": float32_noise}),
         Mutant("float32 sums", SumGame("a full-batch sum", 1.0), patches={
-            f"{PRIVACY}.one_shot.sum_by_group": float32_sums}),
+            f"{PRIVACY}.row_sums.sum_by_group": float32_sums}),
         Mutant("a convolution's norm halved (ghost)", of_convolution("convolution", full),
                patches={f"{PRIVACY}.ghost._convolution": halved_norm_of_convolutions}),
     ]  # fmt: skip
