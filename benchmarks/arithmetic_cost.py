@@ -21,7 +21,7 @@ from timing import in_turn, ratios, spread, write_record
 
 from efsgd_jax.privacy import noise
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release
-from efsgd_jax.privacy.row_sums import FACTOR_BITS, whole_rows
+from efsgd_jax.privacy.row_sums import FACTOR_BITS, sum_products, whole_rows
 
 CLASSES, SIZE, FEATURES = 10, 784, 442
 COMPONENTS, DIRECTIONS = 200, 120
@@ -55,7 +55,7 @@ def releases(n: int) -> dict[str, Callable[[], Any]]:
     def exact_step(key: jax.Array, phi: jax.Array) -> jax.Array:
         release = Release(NoiseSupply(key, FEATURES * CLASSES), 1.0, 1.0)
         rows = whole_rows(phi, 2.0, 2.0 / 2**FACTOR_BITS, FACTOR_BITS)
-        return release.products(rows, release.partners(error, rows, 0.5, 2.0))
+        return release.noised(sum_products(rows, release.partners(error, rows, 0.5, 2.0)), len(error))
 
     def float_sums(key: jax.Array, x: jax.Array) -> jax.Array:
         sums = jnp.matmul(jax.nn.one_hot(labels, CLASSES).T, clip_rows(x, 10.0), precision=HIGHEST)

@@ -1,5 +1,6 @@
 """Data that stay on disk: the same images, the same releases bit for bit, and refusals in one line."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -280,3 +281,41 @@ def test_rows_are_read_ahead_and_right(rows, tmp_path):
     np.save(tmp_path / "a.npy", values)
     records = Stored(np.load(tmp_path / "a.npy", mmap_mode="r"))
     assert (records.read(np.array(rows, np.int32)) == values[np.array(rows, int)]).all()
+    part = Stored(np.load(tmp_path / "a.npy", mmap_mode="r")[5000::2])
+    some = [row % 2500 for row in rows]
+    assert (part.read(np.array(some, np.int32)) == values[5000::2][np.array(some, int)]).all()
+
+
+def test_arrays_that_do_not_belong_together_are_refused():
+    """Otherwise the last label would stand for all that are missing."""
+    with pytest.raises(ValueError, match=r"\[9, 10\] rows"):
+        Stored((np.zeros((10, 2)), np.zeros(9)))
+    with pytest.raises(ValueError, match="at least 1"):
+        Stored(np.zeros((0, 2)))
+    for index in ([[0, 10]], [[-1, 2]]):
+        with pytest.raises(ValueError, match="names rows"):
+            Stored(np.zeros((10, 2)), np.array(index))
+
+
+def test_changed_labels_have_a_fingerprint_of_their_own(prepared):
+    data = load_dataset("prepared", path=prepared)
+    for changes in ({"train_labels": data.train_labels[::-1]}, {"train_images": data.train_images[:700]}):
+        assert dataclasses.replace(data, **changes).fingerprint() != data.fingerprint()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, 0.0])
+def test_a_record_moves_no_other_in_a_sum_by_parts(bad, monkeypatch):
+    monkeypatch.setattr(stored, "CHUNK_BYTES", 100 * 16)
+    rows = np.random.default_rng(1).normal(size=(350, 4)).astype(np.float32)
+    mechanism = FullBatchMechanism(350, 0.0)
+
+    @jax.jit
+    def sums(records):
+        return mechanism.open(records, jax.random.key(0), 0).release([VectorSum(lambda r: r, 2.0)]).values[0][0]
+
+    with_bad, with_none = rows.copy(), rows.copy()
+    with_bad[120], with_none[120] = bad, 0.0
+    moved = np.linalg.norm(sums(Stored(with_bad)) - sums(Stored(with_none)))
+    assert moved <= 2.0 * (1 + 1e-6)
+    if not np.isfinite(bad) or bad == 0:
+        assert moved == 0

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,18 @@ class ImageSpec:
         return (self.image_size, self.image_size, self.channels)
 
 
+class Recorded(NamedTuple):
+    """A fingerprint that need not be computed again, and the very arrays that it is of.
+
+    Attributes:
+      sha256: the fingerprint.
+      arrays: images, labels and groups of the training part; a data set with another one of them has no such record.
+    """
+
+    sha256: str
+    arrays: tuple[np.ndarray, np.ndarray, np.ndarray | None]
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Dataset:
     """Images and labels, divided into a training part and a test part, which is never trained on.
@@ -47,7 +60,7 @@ class Dataset:
       source: description of where the images came from, such as "npz:/data/mnist.npz".
       train_groups: int32 ``[N]`` in ``0..G - 1``, the group of each training image, such as the person that it is of;
         None if each image is a unit of its own.
-      recorded_sha256: the fingerprint of a training part that stays on disk, if it is known; see ``on_disk``.
+      recorded: the fingerprint of a training part that stays on disk, if it is known.
     """
 
     train_images: np.ndarray
@@ -57,7 +70,7 @@ class Dataset:
     class_names: tuple[str, ...]
     source: str
     train_groups: np.ndarray | None = None
-    recorded_sha256: str | None = None
+    recorded: "Recorded | None" = None
 
     @property
     def on_disk(self) -> bool:
@@ -82,8 +95,9 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """SHA-256 of the training part, by which a resumed run detects changed data. Private: never release it."""
-        if self.on_disk and self.recorded_sha256:
-            return self.recorded_sha256
+        arrays = (self.train_images, self.train_labels, self.train_groups)
+        if self.recorded and all(a is b for a, b in zip(arrays, self.recorded.arrays, strict=True)):
+            return self.recorded.sha256
         digest = hashlib.sha256()
         groups = [] if self.train_groups is None else [self.train_groups]
         for array in (self.train_images, self.train_labels, *groups):

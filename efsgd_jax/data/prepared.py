@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from efsgd_jax.data.dataset import Dataset
+from efsgd_jax.data.dataset import Dataset, Recorded
 from efsgd_jax.data.validate import check_labels, check_path, one_line
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import array_on_disk, write_json
@@ -155,7 +155,9 @@ def _opened(root: Path, class_names: tuple[str, ...], source: str, sha256: str |
         numbers = np.unique(groups) if groups.dtype.kind in "iu" else np.zeros(0)
         if groups.shape != found["train_labels"].shape or not np.array_equal(numbers, np.arange(len(numbers))):
             raise UserError(f"{root}: train_groups.npy has not one group for each image; prepare the data again")
-    return Dataset(**found, class_names=class_names, source=source, recorded_sha256=sha256)
+    arrays = found["train_images"], found["train_labels"], found.get("train_groups")
+    recorded = Recorded(sha256, arrays) if sha256 else None
+    return Dataset(**found, class_names=class_names, source=source, recorded=recorded)
 
 
 def _array(path: Path) -> np.ndarray:

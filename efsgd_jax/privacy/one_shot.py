@@ -36,7 +36,6 @@ from efsgd_jax.privacy.row_sums import (
     ROW_BITS,
     ExactSum,
     Rows,
-    sum_products,
     sum_rows,
     sum_squares,
     whole_rows,
@@ -147,17 +146,13 @@ class Release:
         return whole_rows(rows, l2_norm_clip, math.sqrt(unit / weight), FACTOR_BITS)
 
     def partners(self, rows: jax.Array, of: Rows, l2_norm_clip: float, longest: float) -> Rows:
-        """Clips rows ``[N, Q]`` to C and rounds them, for ``products`` with rows ``of`` of norm at most ``longest``."""
+        """Clips rows ``[N, Q]`` to C and rounds them, for ``sum_products`` with rows ``of`` of norm at most ``longest``."""
         unit = self._rounding_unit(longest * l2_norm_clip, FACTOR_BITS + PARTNER_BITS)
         return whole_rows(rows, l2_norm_clip, unit / of.unit, PARTNER_BITS)
 
     def sums(self, rows: Rows, groups: jax.Array, num_groups: int) -> jax.Array:
         """Sums ``[G, D]`` of the rows of each group, with noise; ``groups`` is int ``[N]``."""
         return self.noised(sum_rows(rows, groups, num_groups), len(groups))
-
-    def products(self, a: Rows, b: Rows) -> jax.Array:
-        """``sum_i a_i b_i^T``, ``[P, Q]``, with noise."""
-        return self.noised(sum_products(a, b), len(a.values))
 
     def squares(self, rows: Rows, groups: jax.Array, num_groups: int, weight: float = 1.0) -> jax.Array:
         """``weight sum_i r_i r_i^T`` over the rows of each group, ``[G, D, D]``, with symmetric noise.

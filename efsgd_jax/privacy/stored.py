@@ -31,6 +31,9 @@ class Stored:
       arrays: pytree of NumPy arrays ``[M, ...]``.
       index: int ``[N, m]``: record i consists of the m rows ``index[i]``. None if record i is row i.
 
+    Raises:
+      ValueError: the arrays have different numbers of rows, or none, or ``index`` names rows that they do not have.
+
     Examples:
       >>> records = Stored(np.arange(10.0))
       >>> len(records), jax.jit(lambda rows: records.take(rows))(jnp.array([7, 2]))
@@ -38,6 +41,11 @@ class Stored:
     """
 
     def __init__(self, arrays: PyTree, index: np.ndarray | None = None):
+        sizes = {len(x) for x in jax.tree.leaves(arrays)}
+        if len(sizes) != 1 or not min(sizes):
+            raise ValueError(f"the arrays have {sorted(sizes)} rows; all have the same number, at least 1.")
+        if index is not None and not (index.min() >= 0 and index.max() < min(sizes)):
+            raise ValueError(f"index names rows {index.min()} to {index.max()} of {min(sizes)}.")
         self.arrays, self.index = arrays, index
         self._pool = ThreadPoolExecutor(READERS)
 
@@ -90,7 +98,8 @@ def read_ahead(array: np.ndarray, rows: np.ndarray) -> None:
     mapped: Any = getattr(array, "_mmap", None)
     if mapped is None or not hasattr(mmap, "MADV_WILLNEED") or not len(rows):
         return
-    size, first = array.nbytes // len(array), array.offset % mmap.ALLOCATIONGRANULARITY  # type: ignore[attr-defined]
+    first = array.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data  # also of a part of a mapped array
+    size = array.strides[0]
     ends = np.flatnonzero(np.diff(rows) != 1)
     for begin, last in zip(rows[np.r_[0, ends + 1]].tolist(), rows[np.r_[ends, len(rows) - 1]].tolist(), strict=True):
         start = (first + begin * size) // mmap.PAGESIZE * mmap.PAGESIZE
