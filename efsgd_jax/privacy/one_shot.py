@@ -146,7 +146,14 @@ class Release:
         return whole_rows(rows, l2_norm_clip, math.sqrt(unit / weight), FACTOR_BITS)
 
     def partners(self, rows: jax.Array, of: Rows, l2_norm_clip: float, longest: float) -> Rows:
-        """Clips rows ``[N, Q]`` to C and rounds them, for ``sum_products`` with rows ``of`` of norm at most ``longest``."""
+        """Clips rows ``[N, Q]`` to C and rounds them, for ``sum_products``.
+
+        Args:
+          rows: the rows.
+          of: the other factor of each product.
+          l2_norm_clip: C.
+          longest: the largest norm of a row of ``of``.
+        """
         unit = self._rounding_unit(longest * l2_norm_clip, FACTOR_BITS + PARTNER_BITS)
         return whole_rows(rows, l2_norm_clip, unit / of.unit, PARTNER_BITS)
 
