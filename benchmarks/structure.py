@@ -14,7 +14,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "efsgd_jax"
 LAYERS = (
     "errors", "formatting", "files", "images", "versions", "privacy", "data", "models", "config_groups", "synthesizers",
-    "config", "config_keys", "training", "runs", "tables", "evaluation", "audit", "reports", "cli", "train",
+    "config", "config_keys", "training", "runs", "tables", "evaluation", "protect", "audit", "reports", "cli", "train",
     "__main__", "",
 )  # fmt: skip
 LONGEST, MEDIAN = 300, 120

@@ -13,6 +13,8 @@ from efsgd_jax.errors import UserError
 
 # End of the names of temporary files.
 TEMPORARY = ".tmp"
+# A file that marks a directory whose content was protected by other means than differential privacy (``protect/``).
+PROTECTION_MARK = "protection.json"
 
 
 @contextlib.contextmanager

@@ -1,12 +1,10 @@
 """The command line of ``efsgd doctor``: parses arguments, calls ``examine`` and prints the result."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from efsgd_jax.cli.parser import PREFIX, Parser, program, show, split_overrides
-from efsgd_jax.config_groups import DataKeys
-from efsgd_jax.errors import UserError
+from efsgd_jax.cli.data_options import data_options
+from efsgd_jax.cli.parser import Parser, program, show, split_overrides
 from efsgd_jax.runs.doctor import examine
 
 
@@ -23,24 +21,8 @@ def make_parser() -> Parser:
 def main(argv: Sequence[str]) -> None:
     overrides, rest = split_overrides(argv)
     args = make_parser().parse_args(rest)
-    found = examine(args.data, _options(overrides))
+    found = examine(args.data, data_options(overrides, "doctor"))
     show(args, found, to_text(found))
-
-
-def _options(overrides: Sequence[str]) -> dict[str, Any]:
-    known = {field.name: field.type for field in dataclasses.fields(DataKeys)}
-    found: dict[str, Any] = {}
-    for assignment in overrides:
-        key, _, value = assignment.partition("=")
-        name = key.removeprefix("data.")
-        if key == name or name not in known or name in ("path", "images_per_group"):
-            raise UserError(f"{PREFIX}{key} does not say how images are read; `doctor` takes the keys of config.data")
-        kind = {"int": int, "float": float}.get(str(getattr(known[name], "__name__", known[name])), str)
-        try:
-            found[name] = kind(value)
-        except ValueError as error:
-            raise UserError(f"{PREFIX}{key} is {value!r}; it must be a number") from error
-    return found
 
 
 def to_text(found: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ COMMANDS = {
     "release_score": ("efsgd_jax.cli.release_score", "publish a score with noise, and charge it"),
     "export": ("efsgd_jax.cli.export", "write a generator as StableHLO and safetensors"),
     "table": ("efsgd_jax.cli.table", "synthetic rows of a small table, such as metadata"),
+    "protect": ("efsgd_jax.cli.protect", "protect data by other means: no epsilon"),
     "privacy": ("efsgd_jax.cli.privacy", "what would it cost? No data needed"),
     "plan": ("efsgd_jax.cli.plan", "what would a step cost, on how many devices? No data needed"),
     "audit": ("efsgd_jax.cli.audit", "attack the guarantee"),

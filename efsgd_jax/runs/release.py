@@ -18,7 +18,7 @@ from PIL import Image
 from efsgd_jax.config import config_from, default_config
 from efsgd_jax.data import ImageSpec
 from efsgd_jax.errors import UserError
-from efsgd_jax.files import atomic, read_json
+from efsgd_jax.files import PROTECTION_MARK, atomic, read_json
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.images import enlarge
 from efsgd_jax.privacy import Composition
@@ -83,6 +83,7 @@ def pack(workdir: str | Path, out: str | Path) -> list[str]:
     directory, target = Workdir(workdir), Path(out).expanduser()
     if target.exists():
         raise UserError(f"{target} exists; name a new file")
+    _refuse_protected(directory.root)
     if not directory.finished:
         raise UserError(f"{directory.root} holds no finished run ({directory.generator} is missing); train it first")
     if not (directory.run.is_file() and directory.released.is_file()):
@@ -93,6 +94,17 @@ def pack(workdir: str | Path, out: str | Path) -> list[str]:
         for name in names:
             archive.writestr(zipfile.ZipInfo(name), (directory.release / name).read_bytes(), zipfile.ZIP_DEFLATED)
     return names
+
+
+def _refuse_protected(path: Path) -> None:
+    """Refuses what ``efsgd protect`` wrote, by its name: ``path``, or a directory that it is in."""
+    for place in (path.absolute(), *path.absolute().parents):
+        if (place / PROTECTION_MARK).is_file():
+            kind = read_json(place / PROTECTION_MARK).get("protection")
+            raise UserError(
+                f"{path} was written by `efsgd protect {kind}`, which is not differential privacy and has no epsilon; "
+                f"it is never released here. {place / 'PROTECTION.md'} says what breaks it"
+            )
 
 
 def check(directory: Workdir) -> None:
