@@ -104,7 +104,7 @@ def test_one_device_eight_devices_and_two_processes_train_the_same_generator(tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["efsgd_mixture", "p3gm", "private_diffusion"])
+@pytest.mark.parametrize("method", ["gaussian_mixture", "efsgd_mixture", "p3gm", "private_diffusion"])
 def test_networks_after_a_mixture_are_the_same_on_one_device_eight_devices_and_two_processes(tmp_path, method):
     train_on_one_eight_and_two(tmp_path, overrides=[f"method.name={method}", *AFTER_A_MIXTURE])
     one, eight, two = (released(tmp_path / name) for name in ("one", "eight", "two"))

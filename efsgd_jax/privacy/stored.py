@@ -131,7 +131,8 @@ def sum_over_chunks(
     f: Callable[[PyTree, jax.Array], PyTree],
     records: PyTree,
     add: Callable[[PyTree, PyTree], PyTree],
-    mesh: Mesh | None = None,
+    first: jax.typing.ArrayLike = 0,
+    number: int | None = None,
 ) -> PyTree:
     """``f(some, real)`` of chunks of records, added; memory holds what ``f`` computes of one chunk at a time.
 
@@ -141,19 +142,22 @@ def sum_over_chunks(
       f: function of n records and of ``real``, bool ``[n]``, False for repetitions that fill the last chunk.
       records: pytree of arrays ``[N, ...]``, ``Stored``, or ``Units`` of either.
       add: adds two results of ``f``.
-      mesh: see ``Stored.take``.
+      first: the first record to add.
+      number: the number of records to add; those beyond the last are left out. None for all.
     """
     (size,) = number_of(records)
-    count = max(1, min(size, CHUNK_BYTES // _bytes_of_one(records)))
-    if count == size:
-        every = rows_of(records, jnp.arange(size), mesh) if is_stored(records) else _behind(records)
+    part = size if number is None else number
+    count = max(1, min(part, CHUNK_BYTES // _bytes_of_one(records)))
+    if number is None and count == size:
+        every = rows_of(records, jnp.arange(size)) if is_stored(records) else _behind(records)
         return _behind(f(every, jnp.ones(size, bool)))
 
     def chunk(start: jax.Array) -> PyTree:
-        rows = start + jnp.arange(count)
-        return f(rows_of(records, jnp.minimum(rows, size - 1), mesh), rows < size)
+        rows = first + start + jnp.arange(count)
+        real = (start + jnp.arange(count) < part) & (rows < size)
+        return f(rows_of(records, jnp.minimum(rows, size - 1)), real)
 
-    starts = jnp.arange(count, size, count, dtype=jnp.int32)
+    starts = jnp.arange(count, part, count, dtype=jnp.int32)
     total, _ = jax.lax.scan(lambda sum_, start: (add(sum_, chunk(start)), None), chunk(jnp.int32(0)), starts)
     return _behind(total)
 

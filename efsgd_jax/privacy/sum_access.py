@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy.access import Access
+from efsgd_jax.privacy.divided_sums import sum_over_devices
 from efsgd_jax.privacy.one_shot import NoiseSupply, Release
 from efsgd_jax.privacy.row_sums import ExactSum
 from efsgd_jax.privacy.stored import number_of, rows_of, sum_over_chunks
@@ -47,7 +48,7 @@ class SumAccess(Access):
         disk; or ``Units`` of either, where each of N units has several images. A statistic is then one of an image, and
         a unit adds a mean over its places.
       key: typed PRNG key of this step, secret and used once.
-      mesh: mesh of the devices, each of which computes the sums over all records; None if a single device is used.
+      mesh: mesh of the devices, each of which adds its part of the records; None if a single device is used.
       shared: arguments of ``Access``.
 
     Examples:
@@ -142,13 +143,15 @@ class SumAccess(Access):
         self._note(**{name: total / count})
 
     def _over_all(self, f: Callable[[PyTree, jax.Array], PyTree], add: Callable[[PyTree, PyTree], PyTree]) -> PyTree:
-        """``f(images, present)`` of all images, or the sum of what it returns for chunks of them."""
+        """``f(images, present)`` of all images, or the sum of what it returns for parts of them."""
 
         def chunk(some: PyTree, real: jax.Array) -> PyTree:
             images, present = self._images(some)
             return f(images, present & jnp.repeat(real, self._parts))
 
-        return sum_over_chunks(chunk, self._records, add, self._mesh)
+        if self._mesh is None:
+            return sum_over_chunks(chunk, self._records, add)
+        return sum_over_devices(chunk, self._records, add, self._mesh)
 
     def _images(self, records: PyTree) -> tuple[PyTree, jax.Array]:
         """The images of some records one after the other, and which of them are no repetitions."""

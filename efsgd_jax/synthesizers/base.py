@@ -99,7 +99,7 @@ class Method(NamedTuple):
         None if the published model is not a network.
       make_log_likelihood: ``make_log_likelihood(spec, hyperparameters)`` returns ``f(params, images, labels)``, the
         log-likelihoods ``[N]`` of images uint8 ``[N, S, S, C]``, by which the audit attacks. None if they are unknown.
-      shares_batches: whether several devices can split the batch of a step.
+      shares_batches: whether several devices can divide the records that a step reads among themselves.
       reads_units: whether the unit may be a group of images, such as those of a person (``privacy.units``).
     """
 

@@ -1,15 +1,17 @@
 """Loads the data of a configuration and builds its phases and ledger, with all checks, before anything is written."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from efsgd_jax.config import json_values, validate
 from efsgd_jax.data import Dataset, ImageSpec, load_dataset
+from efsgd_jax.data.declarations import parse_region
 from efsgd_jax.data.groups import UnitRows, unit_rows
 from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
@@ -19,6 +21,8 @@ from efsgd_jax.privacy import (
     FullBatchMechanism,
     Ledger,
     Mechanism,
+    PlannedPhase,
+    box,
     calibrate_plan,
 )
 from efsgd_jax.synthesizers import method_named, public_autoencoder
@@ -45,6 +49,7 @@ class Setup(NamedTuple):
       mesh: the devices over which each batch is split; None for a single device.
       public: public data for the phases that read no private data; None if there is none.
       units: the images of each unit, such as a person; None if each image is a unit of its own.
+      region: the mask bool ``[S, S, 1]`` of the private pixels; None if whole images are private.
     """
 
     config: ConfigDict
@@ -56,6 +61,7 @@ class Setup(NamedTuple):
     mesh: Mesh | None
     public: PublicData | None = None
     units: UnitRows | None = None
+    region: np.ndarray | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -107,7 +113,7 @@ def public_of(config: ConfigDict, spec: ImageSpec) -> PublicData | None:
 
 
 def mesh_for(config: ConfigDict) -> Mesh | None:
-    """The mesh of devices over which each batch is split, or None if the run uses a single device.
+    """The mesh of devices that divide the records of a step, or None if the run uses a single device.
 
     Raises:
       UserError: several processes were started, but the method trains on one device.
@@ -184,9 +190,38 @@ def bind(
             f"config.method.name {config.method.name} needs all images in memory, and those of {config.data.path} "
             "stay on disk; use another method, or the source that was prepared"
         )
+    region = region_of(config, dataset, plan)
     assert [p.plan for p in phases] == plan, f"{config.method.name} has other phases than it plans"
     generate = method.make_generate(dataset.spec, hyperparameters)
-    return Setup(config, dataset, ledger, phases, generate, method.memory_hint, mesh, public, units)
+    return Setup(config, dataset, ledger, phases, generate, method.memory_hint, mesh, public, units, region)
+
+
+def region_of(config: ConfigDict, dataset: Dataset, plan: Sequence[PlannedPhase]) -> np.ndarray | None:
+    """The mask of the private pixels that ``config.privacy.region`` names; None if whole images are private.
+
+    Raises:
+      UserError: the region is not within the images or is all of them; a phase of the method reads whole images; the
+        unit is a person; or the images stay on disk.
+    """
+    rectangle = parse_region(config.privacy.get("region", ""))  # runs of older versions lack this key
+    if rectangle is None:
+        return None
+    whole = [p.name for p in plan if not isinstance(p.mechanism, DpSgdMechanism | None)]
+    if whole:
+        raise UserError(
+            f"config.privacy.region: the phase {whole[0]} of {config.method.name} reads statistics of whole images; "
+            "use a method all of whose private phases are DP-SGD, such as efsgd_gan or born_machine, or no region"
+        )
+    if dataset.train_groups is not None:
+        raise UserError(
+            "config.privacy.region protects pixels of one image and no persons; remove it, or --config.data.groups"
+        )
+    if dataset.on_disk:
+        raise UserError("config.privacy.region needs all images in memory; use the source that was prepared")
+    try:
+        return box(dataset.spec.image_size, *rectangle)
+    except UserError as error:
+        raise UserError(f"config.privacy.region is {config.privacy.region!r}: {error}") from error
 
 
 def make_ledger(config: ConfigDict, dataset_size: int) -> Ledger[Composition]:

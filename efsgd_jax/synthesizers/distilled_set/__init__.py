@@ -13,4 +13,5 @@ METHOD = Method(
     released_like=released_like,
     make_generate=make_generate,
     memory_hint="config.method.networks or config.method.width",
+    shares_batches=True,
 )

@@ -14,4 +14,5 @@ METHOD = Method(
     released_like=released_like,
     make_generate=make_generate,
     memory_hint="config.data.image_size",
+    shares_batches=True,
 )

@@ -13,4 +13,5 @@ METHOD = Method(
     released_like=released_like,
     make_generate=make_generate,
     memory_hint="config.method.frequencies or config.method.images_per_step",
+    shares_batches=True,
 )
