@@ -15,6 +15,7 @@ from efsgd_jax.reports.facts import configuration_section, released_scores_secti
 from efsgd_jax.reports.material import Released, optional_json, read_metrics, read_release, reading
 from efsgd_jax.reports.pictures import drawn_samples, samples_section, walks_section
 from efsgd_jax.reports.privacy_card import headline, privacy_card
+from efsgd_jax.reports.protections import protections_section
 from efsgd_jax.reports.render import render
 from efsgd_jax.reports.scores import leading, scores_section
 from efsgd_jax.reports.sections import Mismatch, Section
@@ -72,6 +73,7 @@ def _release_page(released: Released) -> str:
     sections = [
         verdict_section(released.privacy, None, drawn.images, drawn.labels, ""),
         privacy_card(released.privacy),
+        protections_section(public_config(released.config)),
         noisy,
         samples_section(drawn, released.privacy["guarantee"]),
         walks_section(released),
@@ -95,6 +97,7 @@ def _private_page(released: Released) -> str:
     sections = [
         verdict,
         privacy_card(released.privacy),
+        protections_section(read_json(root.run)["config"]),
         beside_section(drawn.images, drawn.labels, released.class_names, data, why_not),
         samples_section(drawn, released.privacy["guarantee"]),
         walks_section(released),
