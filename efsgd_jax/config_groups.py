@@ -66,6 +66,9 @@ class PrivacyKeys:
         -1 for the mode's default, 0.5 for local and 0.9 for private.
       feedback_share: for private the share of the budget 1/sigma^2 that is spent on the second noisy sum, which has
         what clipping removed. 0 for the default, 0.1.
+      region: the only pixels of an image that are private, as top,left,height,width, such as 9,9,14,14. All other
+        pixels, the labels and who is in the data are then public, and neither images nor persons are protected
+        (docs/privacy/regions.md). Empty for whole images.
     """
 
     epsilon: float = 10.0
@@ -75,6 +78,7 @@ class PrivacyKeys:
     feedback_l2_norm_clip: float = 0.0
     feedback_decay: float = -1.0
     feedback_share: float = 0.0
+    region: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

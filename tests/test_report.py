@@ -23,7 +23,7 @@ from efsgd_jax.evaluation.anchors import ANCHORS
 from efsgd_jax.evaluation.metrics.utility import logistic_regression
 from efsgd_jax.files import write_json
 from efsgd_jax.formatting import format_epsilon
-from efsgd_jax.privacy.mechanism import IMAGE, PERSON, REPLACE, ZERO_OUT
+from efsgd_jax.privacy.mechanism import BLANK_REGION, IMAGE, PERSON, REGION, REPLACE, ZERO_OUT
 from efsgd_jax.reports.images import data_uri, strip
 
 NAMES = [str(i) for i in range(10)]
@@ -445,6 +445,6 @@ def test_pages_fit_a_phone_and_a_desk_in_light_and_in_dark(several, tmp_path):
 def test_the_relations_of_reports_are_those_of_the_schema():
     schema = json.loads(resources.files("efsgd_jax.runs").joinpath("privacy.schema.json").read_text(encoding="utf-8"))
     assert schema["properties"]["neighbouring_relation"]["enum"] == [
-        ZERO_OUT, ZERO_OUT.replace(IMAGE, PERSON), REPLACE,
+        ZERO_OUT, ZERO_OUT.replace(IMAGE, PERSON), REPLACE, BLANK_REGION,
     ]  # fmt: skip
-    assert schema["properties"]["unit"]["enum"] == [IMAGE, PERSON]
+    assert schema["properties"]["unit"]["enum"] == [IMAGE, PERSON, REGION]

@@ -154,6 +154,11 @@ def audit_run(config: ConfigDict, *, canaries: int = 200, seed: int | None = Non
             "canaries are single images, and with --config.data.groups the unit is a person; audit the mechanisms: "
             "efsgd audit"
         )
+    if config.privacy.region:
+        raise UserError(
+            "canaries are whole images, and with --config.privacy.region only some pixels are protected; audit the "
+            "mechanisms: efsgd audit"
+        )
     dataset = dataset_of(config)
     rng = np.random.default_rng(seed)
     images, labels = make_canaries(dataset.spec, canaries, rng)

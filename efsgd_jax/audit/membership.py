@@ -12,6 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 from efsgd_jax.audit.bounds import area_under_curve, one_run_lower_bound, true_positive_rate
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import read_json
+from efsgd_jax.privacy.mechanism import REGION
 from efsgd_jax.runs.finished import finished_run
 from efsgd_jax.runs.released import released_generator
 from efsgd_jax.runs.sampling import sample
@@ -86,6 +87,10 @@ def audit_release(workdir: str | Path, *, seed: int = 0) -> Membership:
       the bound has no meaning.
     """
     directory, data = finished_run(workdir)
+    if read_json(directory.privacy_json)["unit"] == REGION:
+        raise UserError(
+            f"{workdir} protects a region of each image, not who is in the data: there is no claim to attack"
+        )
     n = min(len(data.train_labels), len(data.test_labels), MAX_IMAGES)
     rng = np.random.default_rng(seed)
     rows = rng.choice(len(data.train_labels), n, replace=False), rng.choice(len(data.test_labels), n, replace=False)

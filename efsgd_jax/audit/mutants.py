@@ -1,5 +1,6 @@
 """The mutants: mechanisms with one fault each, of kinds that have occurred in real code; the audit must detect all."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import optax
 
 from efsgd_jax.audit.games import Game, poisson
 from efsgd_jax.audit.mutant import Mutant, Patches
+from efsgd_jax.audit.region_games import by_token, of_the_sampled, region_games, sampled_records
 from efsgd_jax.audit.shard_games import ShardGame, one_draw_for_all, pooled
 from efsgd_jax.audit.suite import mechanism
 from efsgd_jax.audit.sum_games import sum_games
@@ -138,6 +140,8 @@ def mutants() -> list[Mutant]:
     many = DpSgdMechanism(dataset_size=20, sampling_probability=0.05, capacity=20, noise_multiplier=1.0)
     shuffle = DpSgdMechanism(dataset_size=40, sampling_probability=1 / 40, capacity=40, noise_multiplier=0.6)
     blocks = DpSgdMechanism(dataset_size=160, sampling_probability=1 / 40, capacity=40, noise_multiplier=0.6)
+    region, _, drawn = region_games()
+    drawn = dataclasses.replace(drawn, score=of_the_sampled)
     halves = DpSgdMechanism(dataset_size=2, sampling_probability=0.5, capacity=2, noise_multiplier=1.0)
     return [
         Mutant("noise off", full, patches=_noise(0.0)),
@@ -212,4 +216,7 @@ def mutants() -> list[Mutant]:
         *(Mutant(f"{game.name}, and its exact count", game, {"also": "count"}) for game in sum_games()),
         *(Mutant(f"{game.name}, an image treated as the unit", game, {"records": by_image}) for game in unit_games()),
         *tree_mutants(),
+        # Where arXiv 2410.17098 could be misread: tokens outside of the region see it through their receptive fields.
+        Mutant("a region clipped token by token", region, {"parts": by_token}),
+        Mutant("a region's public gradient of the sampled images", drawn, {"public_rows": sampled_records}),
     ]

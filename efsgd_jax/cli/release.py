@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from efsgd_jax.cli.parser import Parser, program, show
 from efsgd_jax.files import read_json
 from efsgd_jax.formatting import format_epsilon
-from efsgd_jax.privacy.mechanism import IMAGE
-from efsgd_jax.runs.privacy_report import UNDECLARED
+from efsgd_jax.runs.privacy_report import OF_THE_UNIT
 from efsgd_jax.runs.release import pack
 from efsgd_jax.runs.workdir import Workdir
 
@@ -30,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
     lines = [
         f"{args.out} holds nothing that this guarantee does not cover: {', '.join(names)}.",
         f"The guarantee is {spent}-differential privacy for {privacy['unit']}; PRIVACY.md has a paragraph to quote.",
-        *([UNDECLARED] if privacy["unit"] == IMAGE else []),
+        *OF_THE_UNIT[privacy["unit"]],
         "It may be published if that is enough, and so may images that `efsgd sample` draws from the run, with their",
         "data card, and the page of `efsgd report --release`. What is in private/ may not: destroy it in the end",
         "(docs/data_owners.md, section 8).",

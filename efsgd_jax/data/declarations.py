@@ -31,6 +31,29 @@ def parse_value_range(text: str) -> tuple[float, float] | None:
     return values
 
 
+def parse_region(text: str) -> tuple[int, int, int, int] | None:
+    """Parses ``config.privacy.region``: top, left, height and width of a rectangle of pixels; "" gives None.
+
+    Raises:
+      UserError: ``text`` is not four whole numbers with commas between them, the last two above 0.
+
+    Examples:
+      >>> parse_region("9,9,14,14")
+      (9, 9, 14, 14)
+    """
+    if not text:
+        return None
+    numbers = [n.strip() for n in text.split(",")]
+    if len(numbers) == 4 and all(n.isascii() and n.isdigit() and len(n) < 6 for n in numbers):
+        top, left, height, width = map(int, numbers)
+        if height and width:
+            return top, left, height, width
+    raise UserError(
+        f"region is {one_line(text)!r}; set --config.privacy.region to top,left,height,width in pixels, the last two "
+        "above 0, such as 9,9,14,14"
+    )
+
+
 def parse_classes(text: str) -> int | tuple[str, ...] | None:
     """Parses ``config.data.classes`` into a number of classes or their names; "" gives None: nothing is declared.
 

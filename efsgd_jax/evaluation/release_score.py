@@ -8,7 +8,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.evaluation.metrics import CLASSIFIERS, PROTOCOLS
 from efsgd_jax.files import read_json
 from efsgd_jax.formatting import format_epsilon, format_lower_bound
-from efsgd_jax.privacy.mechanism import IMAGE
+from efsgd_jax.privacy.mechanism import IMAGE, REGION
 from efsgd_jax.privacy.noisy_count import noisy_mean
 from efsgd_jax.runs.ownership import sole_owner
 from efsgd_jax.runs.queries import Queries, publish, read_queries, write_queries
@@ -98,6 +98,11 @@ def release_score(
             publish(directory, queries)  # completes an earlier call that was killed
         check(directory)
         unit = queries.report()["unit"]
+        if unit == REGION:
+            raise UserError(
+                f"the guarantee of {directory.root} is for {unit}, and a score tells of whole test images: it cannot "
+                "be released with noise for a region"
+            )
         if unit != IMAGE:
             raise UserError(
                 f"the guarantee of {directory.root} is for {unit}, and a score is a count of images, of which a person "

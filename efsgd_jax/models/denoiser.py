@@ -24,8 +24,8 @@ class Denoiser(nn.Module):
 
     Called with ``residuals`` float ``[B, S, S, C]``, noisy and scaled to about unit variance, ``levels`` float ``[B]``
     (the logarithms of their noise levels), ``images`` float ``[B, S, S, C]``, blurred and in [0, 1], ``codes`` float
-    ``[B, d]`` of about unit variance and ``labels`` int ``[B]``, where the number of classes stands for an unknown
-    class. Returns ``[B, S, S, C]``.
+    ``[B, d]`` of about unit variance and ``labels``: int ``[B]``, where the number of classes stands for an unknown
+    class, or float ``[B, K]``, one-hot vectors and their mixtures. Returns ``[B, S, S, C]``.
     """
 
     spec: ImageSpec
@@ -39,7 +39,7 @@ class Denoiser(nn.Module):
     ) -> jax.Array:
         angles = levels[:, None] * jnp.array(FREQUENCIES)
         # Code, label and noise level are scaled to similar l2 norms, so that none outweighs the others.
-        label = jax.nn.one_hot(labels, self.spec.num_classes, dtype=codes.dtype)
+        label = labels if labels.ndim == 2 else jax.nn.one_hot(labels, self.spec.num_classes, dtype=codes.dtype)
         code = codes / codes.shape[-1] ** 0.5
         condition = 4 * jnp.concatenate([code, label, jnp.cos(angles) / 2, jnp.sin(angles) / 2], axis=-1)
         h = self._blocks(Conv(self.width)(to_depth(jnp.concatenate([2 * images - 1, residuals], axis=-1))), condition)

@@ -23,6 +23,7 @@ from efsgd_jax.privacy.keys import fresh_key
 from efsgd_jax.privacy.ledger import Ledger
 from efsgd_jax.privacy.mechanism import Mechanism
 from efsgd_jax.privacy.plan import Budget, Composition, PlannedPhase, calibrate_plan
+from efsgd_jax.privacy.regions import blank_region, blanked_grad, box, masked_clipped_grad
 from efsgd_jax.privacy.residuals import unit_lengths
 from efsgd_jax.privacy.sampling import poisson_batch, sample_capacity
 from efsgd_jax.privacy.sum_access import SumAccess
@@ -45,6 +46,9 @@ __all__ = [
     "UndeclaredReleaseError",
     "VectorSum",
     "best_fresh_share",
+    "blank_region",
+    "blanked_grad",
+    "box",
     "calibrate_mechanism",
     "calibrate_noise_multiplier",
     "calibrate_plan",
@@ -59,6 +63,7 @@ __all__ = [
     "fresh_key",
     "gaussian_event",
     "hidden_feedback_event",
+    "masked_clipped_grad",
     "outer_clip",
     "overflow_probability",
     "poisson_batch",

@@ -13,6 +13,7 @@ from efsgd_jax.privacy.clipping import clipped_grad
 from efsgd_jax.privacy.feedback import ErrorFeedbackState
 from efsgd_jax.privacy.feedback_options import outer_clip
 from efsgd_jax.privacy.keys import unchecked_key
+from efsgd_jax.privacy.region_records import Regions, loss_of_region, mean_gradient
 from efsgd_jax.privacy.residuals import unit_lengths
 from efsgd_jax.privacy.stored import is_stored, rows_of
 from efsgd_jax.privacy.units import Units, loss_of_unit
@@ -32,7 +33,7 @@ class GradientAccess(Access):
       mechanism: the mechanism, which determines sampling, clipping, error feedback and noise. The batch of the step is
         sampled when the access is created.
       records: pytree of the training records, leading axis N; or ``Stored``, if they stay on disk; or ``Units`` of
-        either, where each of N units has several images.
+        either, where each of N units has several images; or ``Regions``, where only a region of each image is private.
       key: typed PRNG key of this step, secret and used once.
       mesh: mesh of the devices among which the batch is divided; None if a single device is used.
       shared: arguments of ``Access``.
@@ -44,6 +45,7 @@ class GradientAccess(Access):
         super().__init__(**shared)
         self._mechanism, self._records, self._mesh = mechanism, records, mesh
         draw_key, self._noise_key, self._loss_key = jax.random.split(key, 3)
+        self._public_key = jax.random.fold_in(key, 3)
         self._rows, self._mask = mechanism.sample(draw_key)
 
     def clipped_gradient(
@@ -70,7 +72,9 @@ class GradientAccess(Access):
         Formal guarantees:
           One step of ``mechanism.event`` for blanking one record, in the arithmetic of docs/privacy/arithmetic.md,
           whatever ``loss`` is: a gradient that is not finite contributes nothing. With ``Units`` a record is a unit:
-          its gradient is the mean over its images, and it is sampled, clipped and blanked as a whole.
+          its gradient is the mean over its images, and it is sampled, clipped and blanked as a whole. With ``Regions``
+          it is the region of one image, whose neighbour has blank pixels there: what it changes in the gradient is
+          clipped and noised, and the gradient of blanked images is added to the release, which is post-processing.
         """
         self._record("the clipped gradient")
         total = self._clipped_sum(loss, params, residual, microbatch_size, self._mask)
@@ -88,27 +92,40 @@ class GradientAccess(Access):
         update = self._mechanism.unchecked_transform(unchecked_key()).update
         state = ErrorFeedbackState(self._noise_key, residual)
         gradient, state = update(total, state, params, indices=self._rows)
+        if isinstance(self._records, Regions):
+            gradient = jax.tree.map(jnp.add, gradient, self._public_gradient(loss, params, self._records))
         return gradient, state.residual
+
+    def _public_gradient(self, loss: ExampleLoss, params: PyTree, records: Regions) -> PyTree:
+        """The mean gradient of blanked images: public, and not of the sampled ones, since who was sampled is secret."""
+        draw_key, loss_key = jax.random.split(self._public_key)
+        count = max(1, round(self._mechanism.expected_batch_size))
+        rows = jax.random.randint(draw_key, (count,), 0, self._mechanism.dataset_size)
+        keys = jax.random.split(loss_key, count)
+        return mean_gradient(loss, params, rows_of(records.blanked, rows), keys)[1]
 
     def _clipped_sum(
         self, loss: ExampleLoss, params: PyTree, residual: PyTree, microbatch_size: int | None, mask: jax.Array
     ) -> ClippedSum:
         """The clipped sum, without noise, over the rows of the batch where ``mask`` is True. Private."""
-        m, rows = self._mechanism, self._rows
+        m, rows, records = self._mechanism, self._rows, self._records
+        if isinstance(records, Regions):
+            loss, mask = loss_of_region(loss), mask & records.held[rows]
+            records = (records.whole, records.blanked)
         # Of records on disk, each device reads those that it clips.
-        on_disk = is_stored(self._records)
+        on_disk = is_stored(records)
         return clipped_grad(
-            loss_of_unit(loss) if isinstance(self._records, Units) else loss,
+            loss_of_unit(loss) if isinstance(records, Units) else loss,
             m.l2_norm_clip,
             microbatch_size=microbatch_size,
             # Clip norm of a second sum of the same gradients, from which feedback computes what clipping removed:
             # infinite for "hidden", D for "private", None for the modes without a second sum.
             outer_l2_norm_clip=outer_clip(m.feedback, m.feedback_l2_norm_clip),
             mesh=self._mesh,
-            fetch=(lambda rows: rows_of(self._records, rows)) if on_disk else None,
+            fetch=(lambda rows: rows_of(records, rows)) if on_disk else None,
         )(
             params,
-            rows if on_disk else rows_of(self._records, rows),
+            rows if on_disk else rows_of(records, rows),
             jax.random.split(self._loss_key, len(rows)),
             mask,
             # The norms of the residuals that feedback "local" keeps for each record.

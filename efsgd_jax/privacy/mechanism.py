@@ -16,6 +16,12 @@ PERSON = "one person with all their images"
 ZERO_OUT = (
     f"zero-out one: {IMAGE} is replaced by a blank record that contributes nothing; the number of records N is public"
 )
+# The unit if only a region of each image is private, and its relation. Neither whole images nor persons are protected.
+REGION = "the pixels of one image inside the region"
+BLANK_REGION = (
+    f"zero-out one region: {REGION} are replaced by an interpolation of those around it; all other pixels, the labels "
+    "and the number of records N are public"
+)
 REPLACE = f"replace one: {IMAGE} is replaced by any other or by a blank record; the number of records N is public"
 
 

@@ -3,11 +3,13 @@
 import math
 from typing import Any
 
+from efsgd_jax.privacy.mechanism import REGION
 from efsgd_jax.reports.formats import epsilon_shown, number
 from efsgd_jax.reports.sections import Section
 from efsgd_jax.reports.tables import Table
 from efsgd_jax.reports.verdict import MODERATE
-from efsgd_jax.runs.privacy_markdown import number_of_records, shown_parameters
+from efsgd_jax.runs.privacy_markdown import number_of_records, region_in_words, shown_parameters
+from efsgd_jax.runs.statement import NO_OTHER_LEVEL
 
 # Parameters of a mechanism in ``privacy.json`` -> their names on the page; all others are not shown.
 PARAMETERS = {
@@ -37,7 +39,8 @@ def headline(privacy: dict[str, Any]) -> str:
     """The first line of a page: the guarantee, or that there is none and why."""
     if not privacy["guarantee"]:
         return f"NOT PRIVATE: {privacy['reason_for_no_guarantee']}"
-    return f"({epsilon_shown(privacy['epsilon'])}, {privacy['delta']:g})-differentially private images"
+    what = "regions of images, not images" if privacy.get("unit") == REGION else "images"
+    return f"({epsilon_shown(privacy['epsilon'])}, {privacy['delta']:g})-differentially private {what}"
 
 
 def privacy_card(privacy: dict[str, Any]) -> Section:
@@ -45,6 +48,8 @@ def privacy_card(privacy: dict[str, Any]) -> Section:
     epsilon, delta = epsilon_shown(privacy["epsilon"]), f"{privacy['delta']:g}"
     by_rdp = epsilon_shown(privacy["epsilon_by_rdp_without_truncation"])
     figures = {"epsilon": epsilon, "delta": delta, "unit": privacy["unit"]}
+    if privacy["unit"] == REGION:
+        figures["levels"] = NO_OTHER_LEVEL
     if not privacy["guarantee"]:
         finite = math.isfinite(float(privacy["epsilon"]))
         figures = {"epsilon, which means nothing here" if finite else "epsilon": epsilon}
@@ -86,7 +91,9 @@ def _public(public: dict[str, Any] | None) -> str:
     return (
         f"{number_of_records(public)}; classes {shown}; "
         f"{public['image_size']}x{public['image_size']} pixels; channels: {public['channels']}; values "
-        f"{public['value_range']}" + (f"; pre-training on {found}" if (found := public.get("pre_training")) else "")
+        f"{public['value_range']}"
+        + (f"; pre-training on {found}" if (found := public.get("pre_training")) else "")
+        + (f"; labels and all pixels outside of the region {found}" if (found := region_in_words(public)) else "")
     )
 
 

@@ -9,12 +9,18 @@ import numpy as np
 from efsgd_jax.data.facts import NEAR, reduced
 from efsgd_jax.evaluation.gross_differences import not_recognised, taken_for_others
 from efsgd_jax.evaluation.metrics.neighbours import RELEVANT, SIGNIFICANT
-from efsgd_jax.privacy.mechanism import IMAGE
+from efsgd_jax.privacy.mechanism import IMAGE, REGION
 from efsgd_jax.reports.formats import epsilon_shown, percent
 from efsgd_jax.reports.scores import interval, leading, title_of
 from efsgd_jax.reports.sections import Section
 from efsgd_jax.runs.likely import LIMITED, SOMEWHAT, USEFUL, VARIED, use_word, variety_word
-from efsgd_jax.runs.statement import FALSE_POSITIVE_RATE, delta_of_two, detection_bound, guarantee_of_two
+from efsgd_jax.runs.statement import (
+    FALSE_POSITIVE_RATE,
+    NO_OTHER_LEVEL,
+    delta_of_two,
+    detection_bound,
+    guarantee_of_two,
+)
 
 # The largest epsilon of each word for privacy.
 STRONG, MODERATE, WEAK = 1.0, 3.0, 10.0
@@ -34,6 +40,8 @@ NO_PERSONS = (
     "settle first who is in which image, which was not declared: a person in several images is protected less, and one "
     "in many hardly at all"
 )
+# The end of the word for privacy where only a region of each image is protected.
+FOR_ONE_REGION = " for the region alone"
 # The word of a line that nothing was measured for.
 NOT_KNOWN = "not known"
 
@@ -126,6 +134,8 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
     word, tone = next(((w, t) for limit, w, t in words if epsilon <= limit * (1 + 1e-9)), ("hardly any", "bad"))
     if privacy.get("unit") == IMAGE:  # nobody has said who is in which image
         word, tone = word + FOR_ONE_IMAGE, "caution" if word == "moderate" else tone
+    if privacy.get("unit") == REGION:
+        word, tone = word + FOR_ONE_REGION, "caution" if tone == "good" else tone
     bound = detection_bound(epsilon, delta)
     sentence = f"Epsilon is {epsilon_shown(epsilon)} at delta {delta:g}, for {privacy.get('unit', 'one image')}. "
     if bound > NO_LIMIT:
@@ -144,6 +154,8 @@ def _privacy(privacy: Mapping[str, Any]) -> Judgement:
         sentence += (
             f" Persons were not declared: for two images of one person {left}, {two}, and for more of them less still."
         )
+    if privacy.get("unit") == REGION:
+        sentence += f" {NO_OTHER_LEVEL}"
     return Judgement("Privacy", word, tone, sentence, rule, True)
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from efsgd_jax.formatting import format_epsilon
-from efsgd_jax.runs.statement import DEFAULT_RANGE, statement
+from efsgd_jax.privacy.mechanism import REGION
+from efsgd_jax.runs.statement import DEFAULT_RANGE, NO_OTHER_LEVEL, statement
 
 # Fields of ``privacy.json`` and of a phase's parameters -> name in a table, and what it means.
 FACTS = {
@@ -56,9 +57,11 @@ def to_markdown(report: dict[str, Any]) -> str:
     """
     if report["guarantee"]:
         head = f"# ({format_epsilon(report['epsilon'])}, {report['delta']:g})-differential privacy"
+        head += " for a region of each image" if report["unit"] == REGION else ""
     else:
         head = f"# NOT PRIVATE: {report['reason_for_no_guarantee']}"
-    lines = [head, "", statement(report), "", _public_sentence(report["public"]), ""]
+    levels = [f"**{NO_OTHER_LEVEL}**", ""] if report["unit"] == REGION else []
+    lines = [head, "", *levels, statement(report), "", _public_sentence(report["public"]), ""]
     if not report["delta_below_one_over_n"]:
         n = report["public"]["dataset_size"]
         lines += [f"**Weak delta**: {report['delta']:g} is not below 1/N for N = {n}.", ""]
@@ -133,9 +136,22 @@ def number_of_records(public: Mapping[str, Any]) -> str:
     return f"{n} persons, of each of whom at most {most} image{'s' if most > 1 else ''} are used for training"
 
 
+def region_in_words(public: Mapping[str, Any]) -> str:
+    """The region of a report's public facts in words; "" if there is none.
+
+    Examples:
+      >>> region_in_words({"region": "9,9,14,14"})
+      '(14x14 pixels, from row 9 and column 9, counted from 0)'
+    """
+    if "region" not in public:
+        return ""
+    top, left, height, width = public["region"].split(",")
+    return f"({int(width)}x{int(height)} pixels, from row {int(top)} and column {int(left)}, counted from 0)"
+
+
 def _public_sentence(public: Mapping[str, Any]) -> str:
     side, channels = public["image_size"], public["channels"]
-    pre_training, declared = public.get("pre_training"), public["value_range"]
+    pre_training, declared, region = public.get("pre_training"), public["value_range"], region_in_words(public)
     values = (
         "which values stand for black and white, by the format of the files"
         if declared == DEFAULT_RANGE
@@ -145,5 +161,6 @@ def _public_sentence(public: Mapping[str, Any]) -> str:
         f"Public, and not protected: that there are {number_of_records(public)}, of the classes "
         f"{', '.join(public['classes'])}; that an image has {side}x{side} pixels and {channels} "
         f"channel{'s' if channels > 1 else ''}; {values}."
+        + (f" So are the labels and all pixels outside of the region {region}." if region else "")
         + (f" A network was pre-trained on public data: {pre_training}." if pre_training else "")
     )

@@ -6,9 +6,9 @@ from typing import Any
 
 from efsgd_jax.privacy.accounting import after_queries
 from efsgd_jax.privacy.ledger import Ledger
-from efsgd_jax.privacy.mechanism import IMAGE, PERSON, ZERO_OUT, Description
+from efsgd_jax.privacy.mechanism import BLANK_REGION, IMAGE, PERSON, REGION, ZERO_OUT, Description
 from efsgd_jax.privacy.plan import Composition
-from efsgd_jax.runs.statement import DEFAULT_RANGE
+from efsgd_jax.runs.statement import DEFAULT_RANGE, NO_OTHER_LEVEL
 from efsgd_jax.training.setup import Setup
 from efsgd_jax.versions import version_of
 
@@ -17,12 +17,24 @@ UNDECLARED = (
     "Which images show the same person was not given to this run (config.data.groups). A person in several images is "
     "protected less, and one in many hardly at all."
 )
+REGION_ONLY = (
+    f"{NO_OTHER_LEVEL} Who is in the data, the labels and all pixels outside of the region may be found out from what "
+    "is released, also exactly. The region has to be chosen without looking at what is private, and what the pixels "
+    "outside show of those inside is not hidden."
+)
+# What the summary of a mechanism has to add where only a region is private.
+REGION_SUMMARY = (
+    "; of each gradient only what the region changes in it, and the gradient of images that are interpolated "
+    "there is added without noise"
+)
 CAVEATS = (
     f"{UNCOVERED_SCORES}.",
     "Choosing hyperparameters by looking at results on the private data costs privacy that is not counted here.",
     "What is listed as public is not protected: the number of training images or persons, the classes, the image size, "
     "the channels and the range of values.",
 )
+# The caveats of a unit, which come first.
+OF_THE_UNIT = {IMAGE: (UNDECLARED,), PERSON: (), REGION: (REGION_ONLY,)}
 QUERY_CAVEATS = (
     f"{UNCOVERED_SCORES}, except those released through noisy queries, which this report lists.",
     "Which scores are released, and for which images, has to be decided without looking at them: a choice by looking "
@@ -36,6 +48,7 @@ def public_facts(
     value_range: str,
     pre_training: str = "",
     images_per_person: int = 0,
+    region: str = "",
 ) -> dict[str, Any]:
     """The properties of the data that the report lists as public, and that are therefore not protected.
 
@@ -46,6 +59,7 @@ def public_facts(
         states the default rule.
       pre_training: description of the public data on which a network was pre-trained; "" without pre-training.
       images_per_person: the largest number of images of a group that are used; 0 if each image is a unit of its own.
+      region: the value of ``config.privacy.region``; "" if whole images are protected.
     """
     return {
         "dataset_size": dataset_size,
@@ -55,6 +69,7 @@ def public_facts(
         "value_range": value_range or DEFAULT_RANGE,
         **({"pre_training": pre_training} if pre_training else {}),
         **({"images_per_person": images_per_person} if images_per_person else {}),
+        **({"region": region} if region else {}),
     }
 
 
@@ -64,7 +79,9 @@ def report_of(setup: Setup, steps: int | None = None) -> dict[str, Any]:
     shape = {"image_size": data.spec.image_size, "channels": data.spec.channels, "class_names": data.class_names}
     pre_training = setup.public.description if setup.public else ""
     most = config.data.images_per_group if data.train_groups is not None else 0
-    public = public_facts(data.num_units, shape, config.data.value_range, pre_training, most)
+    public = public_facts(
+        data.num_units, shape, config.data.value_range, pre_training, most, config.privacy.get("region", "")
+    )
     taken = setup.ledger.steps if steps is None else steps
     return privacy_report(setup.ledger, taken, debugging_seed=config.train.seed >= 0, public=public)
 
@@ -87,7 +104,7 @@ def privacy_report(
         for phase, mechanism, count in composition.taken(steps)
     }
     private = math.isfinite(spent["pld"]) and not debugging_seed and composition.proven
-    unit = PERSON if "images_per_person" in public else IMAGE
+    unit = REGION if "region" in public else PERSON if "images_per_person" in public else IMAGE
     reason = ""
     if debugging_seed:
         reason = "the noise key came from train.seed, so that anyone can subtract the noise"
@@ -105,11 +122,11 @@ def privacy_report(
         "target_epsilon": _number(ledger.target_epsilon),
         "delta_below_one_over_n": ledger.delta < 1 / composition.dataset_size,
         "unit": unit,
-        "neighbouring_relation": _weakest(d.neighbouring_relation for d, _ in described.values()).replace(IMAGE, unit),
+        "neighbouring_relation": _relation((d.neighbouring_relation for d, _ in described.values()), unit),
         "public": dict(public),
         "steps": steps,
-        "phases": [_phase(name, found, count) for name, (found, count) in described.items()],
-        "caveats": [*([UNDECLARED] if unit == IMAGE else []), *CAVEATS],
+        "phases": [_phase(name, found, count, unit) for name, (found, count) in described.items()],
+        "caveats": [*OF_THE_UNIT[unit], *CAVEATS],
         "software": {name: version_of(name) for name in ("efsgd_jax", "jax", "dp-accounting")},
     }
     for found, _ in described.values():
@@ -119,16 +136,18 @@ def privacy_report(
     return report
 
 
-def _weakest(relations: Iterable[str]) -> str:
+def _relation(relations: Iterable[str], unit: str) -> str:
     """The relation that holds for all phases: replacing a record covers blanking it."""
     found = list(relations)
-    return ZERO_OUT if ZERO_OUT in found else found[0]
+    if unit == REGION:
+        return BLANK_REGION
+    return (ZERO_OUT if ZERO_OUT in found else found[0]).replace(IMAGE, unit)
 
 
-def _phase(name: str, described: Description, steps: int) -> dict[str, Any]:
+def _phase(name: str, described: Description, steps: int, unit: str) -> dict[str, Any]:
     return {
         "name": name,
-        "mechanism": described.summary,
+        "mechanism": described.summary + (REGION_SUMMARY if unit == REGION else ""),
         "sampler": described.sampler,
         "steps": steps,
         "sensitivity": described.sensitivity,

@@ -232,7 +232,8 @@ def _check_config(directory: Workdir) -> None:
     value_range, pre_training = release["config"]["data"]["value_range"], run.get("pre_training", "")
     data = run["config"]["data"]
     most = data["images_per_group"] if data.get("groups") else 0
-    public = public_facts(run["dataset_size"], release["spec"], value_range, pre_training, most)
+    region = run["config"]["privacy"].get("region", "")  # runs of older versions lack this key
+    public = public_facts(run["dataset_size"], release["spec"], value_range, pre_training, most, region)
     if read_json(directory.privacy_json)["public"] != public:
         _refuse(directory.privacy_json, f"lists other public facts than {path} and the run")
 

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from ml_collections import ConfigDict
 
-from efsgd_jax.data.declarations import parse_classes, parse_value_range
+from efsgd_jax.data.declarations import parse_classes, parse_region, parse_value_range
 from efsgd_jax.errors import UserError
 from efsgd_jax.privacy.calibration import MAX_NOISE_MULTIPLIER
 from efsgd_jax.privacy.dp_sgd import LOCAL_OVERFLOW, DpSgdMechanism
@@ -115,6 +115,18 @@ def common_rules(config: ConfigDict) -> list[Rule]:
             p.feedback_share,
             p.feedback_share == 0 or (p.feedback == "private" and 0 < p.feedback_share < 1),
             "0, or between 0 and 1 with feedback=private",
+        ),
+        (
+            "privacy.region",
+            repr(p.region),
+            _parses(parse_region, p.region),
+            "top,left,height,width in pixels, the last two above 0, such as 9,9,14,14, or empty",
+        ),
+        (
+            "privacy.feedback",
+            p.feedback,
+            not p.region or p.feedback == "none",
+            "none with privacy.region",
         ),
         *at_least(config, "data", ["images_per_group"], 1),
         (

@@ -10,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from efsgd_jax.files import array_on_disk
+from efsgd_jax.privacy.region_fill import interpolated
+from efsgd_jax.privacy.region_records import Regions
+from efsgd_jax.privacy.regions import differing
 from efsgd_jax.privacy.stored import Stored
 from efsgd_jax.privacy.units import Units
 from efsgd_jax.synthesizers.base import Record, Released
@@ -25,11 +28,18 @@ DISK_CHUNK = 20 * VIEW_CHUNK
 
 
 def records_in_memory(setup: Setup, view: View | None, released: Released, scratch: Path) -> PyTree:
-    """The views of all records, or the records themselves if ``view`` is None."""
+    """The views of all records, or the records themselves if ``view`` is None.
+
+    If only a region is private, these are also computed of images that are interpolated there.
+    """
     del scratch
     data = setup.dataset
     records = Record(jnp.asarray(data.train_images), jnp.asarray(data.train_labels, jnp.int32))
     rows = view_all(view, records, released) if view else records
+    if setup.region is not None:
+        blanked = records._replace(image=interpolated(records.image, jnp.asarray(setup.region)))
+        seen = view_all(view, blanked, released) if view else blanked
+        return Regions(rows, seen, differing(records.image, blanked.image))
     if setup.units is None:
         return rows
     index, present = setup.units

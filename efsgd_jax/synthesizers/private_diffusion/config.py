@@ -34,6 +34,19 @@ def rules(config: ConfigDict) -> list[Rule]:
             0 <= m.guidance < inf and (m.guidance == 1 or m.label_dropout > 0),
             "at least 0, and 1 unless method.label_dropout is above 0",
         ),
+        (
+            "method.guidance_threshold",
+            m.guidance_threshold,
+            m.guidance_threshold == inf or (m.guidance_threshold > 0 and m.guidance >= 1 and m.label_dropout > 0),
+            "inf, or above 0 with method.guidance of at least 1 and method.label_dropout above 0",
+        ),
+        ("method.anchor_from", m.anchor_from, 0 <= m.anchor_from < inf, "at least 0"),
+        (
+            "method.anchor_to",
+            m.anchor_to,
+            m.anchor_from < m.anchor_to < inf,
+            f"above method.anchor_from, which is {m.anchor_from:g}",
+        ),
         ("method.compute_dtype", m.compute_dtype, m.compute_dtype in ("float32", "bfloat16"), "float32 or bfloat16"),
         ("method.largest_noise", m.largest_noise, m.smallest_noise < m.largest_noise < inf, levels),
     ]

@@ -14,6 +14,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from efsgd_jax.models.guided import Decision, Guided
+
 # The exponent of the sampler's noise levels: the larger, the more steps are at low noise.
 RHO = 7.0
 # Largest churn, which doubles the variance of the noise.
@@ -90,6 +92,28 @@ def guided(with_class: Network, without_class: Network, factor: float) -> Networ
         return without + factor * (with_class(scaled, levels) - without)
 
     return network
+
+
+def noise_factor(levels: jax.Array, std: float) -> jax.Array:
+    """What makes a difference of F one of predicted noise, for ``models.guided.Policy``; levels are logarithms."""
+    return std / jnp.sqrt(jnp.square(jnp.exp(levels)) + std**2)
+
+
+def decided(
+    sampler: Guided, first: jax.Array, condition: jax.Array, *, std: float, largest: float
+) -> tuple[Network, Decision]:
+    """The network that ``sampled`` needs, and the decision of ``models.guided`` at the first noise level.
+
+    Args:
+      sampler: ``models.guided.guided`` of a function F of scaled samples, levels and conditions.
+      first: the white noise from which sampling begins, ``noise(0)``.
+      condition: the conditions, float ``[B, d]``.
+      std: standard deviation s of the samples.
+      largest: first noise level.
+    """
+    scaled, level = largest / math.hypot(largest, std) * first, jnp.full(len(first), math.log(largest))
+    decision = sampler.decide(scaled, level, condition)
+    return lambda scaled, levels: sampler.denoise(scaled, levels, decision), decision
 
 
 def sampled(

@@ -11,6 +11,8 @@ contrast to a decoder that is trained by a squared error alone, details are draw
 """
 
 from collections.abc import Sequence
+from functools import partial
+from math import inf
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -18,7 +20,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from efsgd_jax.data.dataset import ImageSpec
+from efsgd_jax.models.alternatives import mixtures
 from efsgd_jax.models.denoiser import Denoiser
+from efsgd_jax.models.guided import Policy
+from efsgd_jax.models.guided import guided as guided_by
 from efsgd_jax.privacy.plan import PlannedPhase
 from efsgd_jax.synthesizers import gaussian_mixture
 from efsgd_jax.synthesizers.base import Generate, Phase, Record
@@ -27,7 +32,7 @@ from efsgd_jax.synthesizers.efsgd_mixture.training import Start, start_from, tra
 from efsgd_jax.synthesizers.gaussian_mixture.appearance import more_contrast, vector_size
 from efsgd_jax.synthesizers.gaussian_mixture.mixture import Mixture
 from efsgd_jax.synthesizers.gaussian_mixture.sampling import make_sampler
-from efsgd_jax.synthesizers.private_diffusion.edm import denoising_loss, guided, sampled
+from efsgd_jax.synthesizers.private_diffusion.edm import Network, decided, denoising_loss, guided, noise_factor, sampled
 from efsgd_jax.synthesizers.private_diffusion.options import Hyperparameters
 from efsgd_jax.synthesizers.public_autoencoder import NAME
 
@@ -83,13 +88,15 @@ class ResidualModel(NamedTuple):
     def sample(self, params: PyTree, start: Start, labels: jax.Array, keys: jax.Array) -> jax.Array:
         """Images ``[L, S, S, C]``, not clipped to [0, 1], one for each key."""
         hp, network = self.hp, self.denoiser(params, start, labels)
-        if hp.guidance != 1:
-            unknown = jnp.full_like(labels, self.spec.num_classes)
-            network = guided(network, self.denoiser(params, start, unknown), hp.guidance)
 
         def noise(i: jax.typing.ArrayLike) -> jax.Array:
             return jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, i), self.spec.shape))(keys)
 
+        if hp.guidance_threshold < inf:
+            network = self._by_policy(params, start, labels, noise(0))
+        elif hp.guidance != 1:
+            unknown = jnp.full_like(labels, self.spec.num_classes)
+            network = guided(network, self.denoiser(params, start, unknown), hp.guidance)
         return start.images + sampled(
             network,
             noise,
@@ -99,6 +106,14 @@ class ResidualModel(NamedTuple):
             steps=hp.sampling_steps,
             churn=hp.churn,
         )
+
+    def _by_policy(self, params: PyTree, start: Start, labels: jax.Array, first: jax.Array) -> Network:
+        """F with guidance that turns away from memorised classes, for the noise from which sampling begins."""
+        hp, classes = self.hp, jnp.eye(self.spec.num_classes)
+        thresholds = hp.guidance_threshold, hp.anchor_from, hp.anchor_to
+        policy = Policy(hp.guidance, *thresholds, mixtures(classes), partial(noise_factor, std=hp.residual_std))
+        sampler = guided_by(lambda x, level, mixed: self.denoiser(params, start, mixed)(x, level), policy)
+        return decided(sampler, first, classes[labels], std=hp.residual_std, largest=hp.largest_noise)[0]
 
 
 def released_like(spec: ImageSpec, hp: Hyperparameters) -> Any:

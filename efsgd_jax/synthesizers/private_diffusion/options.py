@@ -1,6 +1,7 @@
 """The hyperparameters of ``private_diffusion``: the keys of ``config.method``."""
 
 import dataclasses
+import math
 
 from efsgd_jax.synthesizers.efsgd_mixture.options import TrainingOptions
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters as MixtureHyperparameters
@@ -22,6 +23,10 @@ class Hyperparameters(TrainingOptions, MixtureHyperparameters):
       churn: noise that is added in each sampling step, as a part of the level; 0 for a deterministic sampler.
       label_dropout: probability to hide the class of an image in training, which guidance needs.
       guidance: factor of the difference that the class makes when sampling; 1 for no guidance.
+      guidance_threshold: magnitude of guidance at the first step, above which a class counts as memorised and sampling
+        turns away from it (``models.guided``); inf for ordinary guidance.
+      anchor_from: magnitude of the mixture of classes that takes its place, above which sampling begins to turn away.
+      anchor_to: magnitude from which on it turns away in full.
       compute_dtype: dtype of the denoiser's computation, float32 or bfloat16; parameters are float32.
     """
 
@@ -36,4 +41,7 @@ class Hyperparameters(TrainingOptions, MixtureHyperparameters):
     churn: float = 0.0
     label_dropout: float = 0.0
     guidance: float = 1.0
+    guidance_threshold: float = math.inf
+    anchor_from: float = 0.5
+    anchor_to: float = 1.0
     compute_dtype: str = "float32"
