@@ -54,3 +54,24 @@ def first_images(data: Dataset, n: int) -> tuple[np.ndarray, np.ndarray]:
             f"{counts.min()}; at least {FEWEST} of each class are needed: name a larger number"
         )
     return np.asarray(images), np.asarray(labels)
+
+
+def random_images(data: Dataset, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """``n`` training images that the seed chooses, and their labels; all if ``n`` is 0 or there are fewer.
+
+    They keep the order of the data. A folder is read one class after the other, so that its first images are of few.
+
+    Raises:
+      UserError: ``n`` is negative, or so small that a class is left with fewer than ``FEWEST`` images.
+    """
+    if n < 0:
+        raise UserError(f"the number of images is {n}; it is at least 1, or 0 for all")
+    rows = np.sort(np.random.default_rng(seed).permutation(len(data.train_labels))[: n or None])
+    labels = data.train_labels[rows]
+    counts = np.bincount(labels, minlength=len(data.class_names))
+    if counts.min() < FEWEST:
+        raise UserError(
+            f"of {len(labels)} images that were chosen, class {data.class_names[int(counts.argmin())]!r} has "
+            f"{counts.min()}; at least {FEWEST} of each class are needed: name a larger number"
+        )
+    return np.asarray(data.train_images[rows]), np.asarray(labels)

@@ -9,6 +9,9 @@ from efsgd_jax.errors import UserError
 # Name of each kind -> its module, and what it does.
 KINDS = {
     "smote": ("efsgd_jax.cli.protect.smote", "interpolate between the rows of a table"),
+    "confound": ("efsgd_jax.cli.protect.confound", "add small noise against learning from labelled images"),
+    "anonymise": ("efsgd_jax.cli.protect.anonymise", "replace images by ones in which a recogniser sees another"),
+    "views": ("efsgd_jax.cli.protect.views", "bend the posed views of a scene against NeRFs"),
 }
 TITLE = "Protect data by other means than differential privacy. `efsgd release` refuses what this writes."
 
