@@ -33,7 +33,7 @@ VARIANTS = {
     "keep 0.2, no search": Search(steps=0),
 }
 DEFAULT = "keep 0.2"
-COLUMNS = 20
+ROWS = 3
 
 
 def scores(outcome: Outcome) -> dict:
@@ -46,15 +46,14 @@ def scores(outcome: Outcome) -> dict:
 
 
 def picture(outcome: Outcome, path: Path) -> None:
-    """Two images of each class, each above its anonymised one."""
-    labels = outcome.originals.labels
-    rows = np.concatenate([np.flatnonzero(labels == y)[: COLUMNS // 10] for y in range(10)])
-    side, channels = outcome.images.shape[1], outcome.images.shape[3]
-    pair = [
-        x[rows].transpose(1, 0, 2, 3).reshape(side, -1, channels) for x in (outcome.originals.images, outcome.images)
-    ]
+    """``ROWS`` rows of one image of each class, each above its anonymised one."""
+    labels, bands = outcome.originals.labels, []
+    for k in range(ROWS):
+        rows = [np.flatnonzero(labels == y)[k] for y in range(10)]
+        bands += [np.concatenate(list(x[rows]), axis=1) for x in (outcome.originals.images, outcome.images)]
+        bands.append(np.full((3, *bands[0].shape[1:]), 128, np.uint8))
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_grid(path, np.concatenate([pair[0], np.full((2, *pair[0].shape[1:]), 128, np.uint8), pair[1]]))
+    save_grid(path, np.concatenate(bands[:-1]))
 
 
 def to_table(runs: dict[str, list[dict]]) -> str:

@@ -102,7 +102,9 @@ def test_pictures_stay_alike_and_a_flow_that_already_does_is_kept(capture):
     assert not alike(colours, wild, bounds).any()
     kept = keep_alike(colours, wild, bounds)
     assert alike(colours, kept, bounds).all()
-    assert float(psnr(warp(colours, kept), colours).min()) > 25.9
+    written = jnp.round(255 * warp(colours, kept)) / 255
+    assert float(psnr(written, colours).min()) >= 26
+    assert float(ssim(written, colours).min()) >= 0.9
     assert (np.abs(kept).max(axis=(1, 2, 3)) > 0).all()
     np.testing.assert_array_equal(keep_alike(colours, 1e-3 * wild, bounds), 1e-3 * wild)
 

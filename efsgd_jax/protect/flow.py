@@ -11,6 +11,8 @@ from efsgd_jax.protect.likeness import psnr, ssim
 HALVINGS = 8
 # A flow is shortened by so much more than to its bound, so that no rounding of its length exceeds it.
 SLACK = 1e-6
+# In dB, and of SSIM: another program rounds a colour between two numbers of 8 bits to the other one.
+MARGIN = 0.005
 # Standard deviation, in pixels, of the filter that makes a random flow smooth.
 SMOOTHNESS = 2.0
 
@@ -76,9 +78,10 @@ def within(flow: jax.Array, max_shift: float) -> jax.Array:
 
 
 def alike(pictures: jax.Array, flow: jax.Array, bounds: Bounds) -> jax.Array:
-    """Bool ``[N]``: whether the warped pictures, rounded to 8 bits, keep the bounds on PSNR and SSIM."""
+    """Bool ``[N]``: whether warped pictures, rounded to 8 bits, keep the bounds on PSNR and SSIM, and a ``MARGIN``."""
     warped = rounded(warp(pictures, flow))
-    return (psnr(warped, pictures) >= bounds.min_psnr) & (ssim(warped, pictures) >= bounds.min_ssim)
+    like = (psnr(warped, pictures) >= bounds.min_psnr + MARGIN) & (ssim(warped, pictures) >= bounds.min_ssim + MARGIN)
+    return like | jnp.all(flow == 0, axis=(1, 2, 3))
 
 
 def keep_alike(pictures: jax.Array, flow: jax.Array, bounds: Bounds) -> jax.Array:

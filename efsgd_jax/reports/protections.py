@@ -1,6 +1,5 @@
 """The section on protections other than differential privacy of images, if a run used any."""
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,8 +50,8 @@ def _region(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _guidance(config: Mapping[str, Any]) -> Iterator[str]:
-    threshold = float(config.get("method", {}).get("guidance_threshold", math.inf))
-    if threshold < math.inf:
+    threshold = float(config.get("method", {}).get("guidance_threshold", 0.0))
+    if threshold > 0:
         yield (
             f"Samples are drawn by guidance that turns away from a class whose magnitude is above {threshold:g}. This "
             "changes samples, and neither the generator nor epsilon: whoever has the generator can draw without it."

@@ -37,8 +37,8 @@ def rules(config: ConfigDict) -> list[Rule]:
         (
             "method.guidance_threshold",
             m.guidance_threshold,
-            m.guidance_threshold == inf or (m.guidance_threshold > 0 and m.guidance >= 1 and m.label_dropout > 0),
-            "inf, or above 0 with method.guidance of at least 1 and method.label_dropout above 0",
+            m.guidance_threshold == 0 or (0 < m.guidance_threshold < inf and m.guidance >= 1 and m.label_dropout > 0),
+            "0, or above 0 with method.guidance of at least 1 and method.label_dropout above 0",
         ),
         ("method.anchor_from", m.anchor_from, 0 <= m.anchor_from < inf, "at least 0"),
         (

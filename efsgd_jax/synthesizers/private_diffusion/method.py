@@ -12,7 +12,6 @@ contrast to a decoder that is trained by a squared error alone, details are draw
 
 from collections.abc import Sequence
 from functools import partial
-from math import inf
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -92,7 +91,7 @@ class ResidualModel(NamedTuple):
         def noise(i: jax.typing.ArrayLike) -> jax.Array:
             return jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, i), self.spec.shape))(keys)
 
-        if hp.guidance_threshold < inf:
+        if hp.guidance_threshold:
             network = self._by_policy(params, start, labels, noise(0))
         elif hp.guidance != 1:
             unknown = jnp.full_like(labels, self.spec.num_classes)

@@ -1,7 +1,6 @@
 """The hyperparameters of ``private_diffusion``: the keys of ``config.method``."""
 
 import dataclasses
-import math
 
 from efsgd_jax.synthesizers.efsgd_mixture.options import TrainingOptions
 from efsgd_jax.synthesizers.gaussian_mixture.options import Hyperparameters as MixtureHyperparameters
@@ -24,7 +23,7 @@ class Hyperparameters(TrainingOptions, MixtureHyperparameters):
       label_dropout: probability to hide the class of an image in training, which guidance needs.
       guidance: factor of the difference that the class makes when sampling; 1 for no guidance.
       guidance_threshold: magnitude of guidance at the first step, above which a class counts as memorised and sampling
-        turns away from it (``models.guided``); inf for ordinary guidance.
+        turns away from it (``models.guided``); 0 for ordinary guidance.
       anchor_from: magnitude of the mixture of classes that takes its place, above which sampling begins to turn away.
       anchor_to: magnitude from which on it turns away in full.
       compute_dtype: dtype of the denoiser's computation, float32 or bfloat16; parameters are float32.
@@ -41,7 +40,7 @@ class Hyperparameters(TrainingOptions, MixtureHyperparameters):
     churn: float = 0.0
     label_dropout: float = 0.0
     guidance: float = 1.0
-    guidance_threshold: float = math.inf
+    guidance_threshold: float = 0.0
     anchor_from: float = 0.5
     anchor_to: float = 1.0
     compute_dtype: str = "float32"
