@@ -12,7 +12,7 @@ from efsgd_jax import load_dataset
 from efsgd_jax.cli.main import main
 from efsgd_jax.errors import UserError
 from efsgd_jax.protect.output import Measured, Protection, mark_directory, statement_of, write_images, write_protection
-from efsgd_jax.protect.sources import first_images, read_images
+from efsgd_jax.protect.sources import random_images, read_images
 from efsgd_jax.runs.release import pack
 
 TABLE = Measured("a classifier", ("attack", "accuracy"), [("none", 0.5)])
@@ -69,16 +69,16 @@ def test_images_with_too_few_of_a_class_or_one_class_are_refused(tmp_path):
         read_images(tmp_path / "one.npz")
 
 
-def test_the_first_images_keep_every_class():
+def test_the_images_that_a_seed_chooses_keep_every_class():
     data = load_dataset("digits")
-    images, labels = first_images(data, 600)
+    images, labels = random_images(data, 600, 3)
     assert images.shape == (600, 8, 8, 1)
     assert len(np.unique(labels)) == 10
-    assert len(first_images(data, 0)[0]) == len(data.train_images)
+    assert len(random_images(data, 0, 3)[0]) == len(data.train_images)
     with pytest.raises(UserError, match="at least 20 of each class"):
-        first_images(data, 50)
+        random_images(data, 50, 3)
     with pytest.raises(UserError, match="-1"):
-        first_images(data, -1)
+        random_images(data, -1, 3)
 
 
 def test_no_name_in_protect_is_an_epsilon_but_the_private_smotes():

@@ -38,24 +38,6 @@ def read_images(path: str | Path, options: Mapping[str, Any] | None = None) -> D
     return data
 
 
-def first_images(data: Dataset, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first ``n`` training images and their labels, or all if ``n`` is 0 or there are fewer.
-
-    Raises:
-      UserError: ``n`` is negative, or so small that a class is left with fewer than ``FEWEST`` images.
-    """
-    if n < 0:
-        raise UserError(f"the number of images is {n}; it is at least 1, or 0 for all")
-    images, labels = data.train_images[: n or None], data.train_labels[: n or None]
-    counts = np.bincount(labels, minlength=len(data.class_names))
-    if counts.min() < FEWEST:
-        raise UserError(
-            f"among the first {len(labels)} images, class {data.class_names[int(counts.argmin())]!r} has "
-            f"{counts.min()}; at least {FEWEST} of each class are needed: name a larger number"
-        )
-    return np.asarray(images), np.asarray(labels)
-
-
 def random_images(data: Dataset, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """``n`` training images that the seed chooses, and their labels; all if ``n`` is 0 or there are fewer.
 

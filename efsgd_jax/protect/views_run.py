@@ -29,8 +29,7 @@ RESISTS = [
 ]
 BREAKS = [
     "every view still shows the scene, as like the original as measured below; whoever wants a view needs no NeRF",
-    "clean views of the same scene from elsewhere, and cameras that are learned jointly with the scene, undo a part, "
-    "which is measured below",
+    "clean views of the same scene undo a part, which is measured below, as is learning the cameras with the scene",
     "a scene that is bent by so little is recognised as the scene; nothing about it is hidden",
     "larger networks, feed-forward reconstruction, and priors on shapes were not tried",
 ]
