@@ -42,7 +42,7 @@ def test_bytes_of_collectives_are_read_from_the_program():
         (["--devices=0"], "numbers of at least 1"),
         (["--devices=9999"], "at most 1024"),
         (["--shape=8x9x1"], "square images"),
-        (["--devices=2", "--config.method.name=pearl"], "trains on one device"),
+        (["--devices=2", "--config.method.name=born_machine"], "trains on one device"),
         (["--devices=1", "--config.method.name=gaussian_mixture"], "no steps of DP-SGD"),
     ],
 )
