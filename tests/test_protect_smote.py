@@ -149,6 +149,7 @@ def test_the_private_command_writes_a_statement_with_its_epsilon(tmp_path, capsy
         ({"a": ["1", "2"], "b": ["1", "2"]}, {"a": ["1", "2"], "b": ["1", "2"]}, "only the label may be one"),
         ({"a": ["1", "2"]}, {"a": ["1", "2"]}, "no numeric column"),
         ({"age": ["30"]}, {"age": {"range": [0, 120]}}, "at least 2"),
+        ({"a": ["1", "2"], "b": ["1"]}, {"a": {"range": [0, 9]}, "b": {"range": [0, 9]}}, "1, 2 entries"),
         ({"age": ["1", "2"], "s": ["f", "x"]}, {"age": {"range": [0, 9]}, "s": ["f", "m"]}, "'x' in row 2"),
     ],
 )
@@ -161,6 +162,21 @@ def test_tables_that_cannot_be_read_are_one_line(columns, declared, says):
 def test_options_out_of_range_are_one_line(options):
     with pytest.raises(UserError, match=next(iter(options))):
         smote(np.zeros((4, 2)), np.zeros(4, int), **options)
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels", "says"),
+    [
+        (np.zeros((4, 2)), np.zeros(3, int), "shape"),
+        (np.full((4, 2), np.nan), np.zeros(4, int), "not in 0..1"),
+        (np.full((4, 2), 16.0), np.zeros(4, int), "not in 0..1"),
+        (np.zeros((4, 2)), np.full(4, -1), "at least 0"),
+        (np.zeros((4, 2)), np.zeros(4), "integers"),
+    ],
+)
+def test_rows_that_do_not_fit_are_one_line(cells, labels, says):
+    with pytest.raises(UserError, match=says):
+        smote(cells, labels)
 
 
 def test_a_label_with_one_row_is_one_line():

@@ -71,6 +71,9 @@ def read_rows(columns: Mapping[str, Sequence[str]], declared: Mapping[str, Any])
             f"{', '.join(map(repr, listed))} are lists of values, and only the label may be one; give other columns as "
             'numbers, such as {"smokes": {"range": [0, 1]}}, or use `efsgd table`, which is for categories'
         )
+    lengths = {len(columns[name]) for name in declared}
+    if len(lengths) > 1:
+        raise UserError(f"the columns have {', '.join(map(str, sorted(lengths)))} entries; all have one for each row")
     numeric = {name: _range(name, what) for name, what in declared.items() if name not in listed}
     if not numeric:
         raise UserError('no numeric column is declared; declare one, such as {"age": {"range": [0, 120]}}')

@@ -34,7 +34,8 @@ def smote(
       float64 ``[N, D]`` in [0, 1], in the order of the rows; no cell has its old value.
 
     Raises:
-      UserError: an option is out of range, or a label has one row only, which has no neighbour.
+      UserError: an option or a cell is out of range, cells and labels are not of the same rows, or a label has one row
+        only, which has no neighbour.
 
     Formal guarantees:
       None. See the report of attacks (``smote_attacks``).
@@ -46,6 +47,7 @@ def smote(
       ((2, 2), True)
     """
     check_options(noise_scale, neighbours)
+    check_rows(cells, labels)
     rng = np.random.default_rng(seed)
     chosen = near_rows(cells, labels, neighbours)
     other = cells[chosen[np.arange(len(cells)), rng.integers(chosen.shape[1], size=len(cells))]]
@@ -85,6 +87,18 @@ def reflected(x: np.ndarray) -> np.ndarray:
       [0.25, 0.75, 0.5]
     """
     return 1.0 - np.abs(np.mod(x, 2.0) - 1.0)
+
+
+def check_rows(cells: np.ndarray, labels: np.ndarray) -> None:
+    """Raises ``UserError`` for cells outside of [0, 1], NaN among them, or labels that do not belong to the rows."""
+    if cells.ndim != 2 or labels.shape != cells.shape[:1]:
+        raise UserError(f"cells have shape {cells.shape} and labels {labels.shape}; they are [N, D] and [N]")
+    if not ((cells >= 0) & (cells <= 1)).all():
+        raise UserError("a cell is not in 0..1; scale the columns by their declared ranges first")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
+        raise UserError(
+            f"labels have dtype {labels.dtype}, from {labels.min(initial=0)}; they are integers of at least 0"
+        )
 
 
 def check_options(noise_scale: float, neighbours: int) -> None:
