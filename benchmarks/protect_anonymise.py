@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("--out", required=True, help="JSON file of results")
     args = parser.parse_args()
     out, seeds = Path(args.out), [int(seed) for seed in args.seeds.split(",")]
-    record = json.loads(out.read_text()) if out.is_file() else {**provenance(), "images": args.n, "runs": {}}
+    record = json.loads(out.read_text()) if out.is_file() else {"images": args.n, "runs": {}}
     data = load_dataset("mnist", path=args.mnist)
     with tempfile.TemporaryDirectory() as directory:
         run = args.generator or str(Path(directory) / "run")
@@ -110,7 +110,7 @@ def main() -> int:
             start = time.monotonic()
             place = Path(directory) / f"out_{i}"
             outcome = anonymise_images(data, latent, place, n=args.n, seed=seed, search=search)
-            done.append({"seed": seed, "seconds": round(time.monotonic() - start), **scores(outcome)})
+            done.append({"seed": seed, "seconds": round(time.monotonic() - start), **scores(outcome), **provenance()})
             out.write_text(json.dumps(record, indent=1) + "\n")
             if args.picture and i == 0:
                 picture(outcome, Path(args.picture))

@@ -17,9 +17,8 @@ from ablation import spread
 from provenance import provenance
 
 from efsgd_jax.images import save_grid
-from efsgd_jax.protect.confound_attacks import Labelled
 from efsgd_jax.protect.confound_run import Confounded, Options, confound
-from efsgd_jax.protect.sources import random_images, read_images
+from efsgd_jax.protect.sources import Labelled, images_to_protect, read_images
 
 SHOWN, ENLARGED = 5, 3
 
@@ -53,19 +52,19 @@ def main() -> int:
     parser.add_argument("--out", required=True, help="JSON file of results")
     args = parser.parse_args()
     data, path = read_images(args.cifar10), Path(args.out)
-    record = {**provenance(), "runs": json.loads(path.read_text())["runs"] if path.is_file() else {}}
+    record = {"runs": json.loads(path.read_text())["runs"] if path.is_file() else {}}
     for seed in args.seeds.split(","):
         if seed in record["runs"]:
             continue
-        clean = Labelled(*random_images(data, args.n, int(seed)))
+        chosen = images_to_protect(data, args.n, int(seed))
         test = Labelled(data.test_images, data.test_labels)
         options = Options(args.max_change, int(seed))
-        made = confound(clean, test, len(data.class_names), options, say=lambda line: print(line, flush=True))
-        record["runs"][seed] = found(made)
+        made = confound(chosen, test, len(data.class_names), options, say=lambda line: print(line, flush=True))
+        record["runs"][seed] = {**found(made), **provenance()}
         path.write_text(json.dumps(record, indent=1) + "\n")
         if args.pictures:
             Path(args.pictures).mkdir(exist_ok=True)
-            save_grid(Path(args.pictures) / "confound.png", compared(clean, made.images))
+            save_grid(Path(args.pictures) / "confound.png", compared(chosen.train, made.images))
             args.pictures = ""
     runs = list(record["runs"].values())
     for attack in runs[0]["attacks"]:

@@ -12,7 +12,7 @@ from efsgd_jax import load_dataset
 from efsgd_jax.cli.main import main
 from efsgd_jax.errors import UserError
 from efsgd_jax.protect.output import Measured, Protection, mark_directory, statement_of, write_images, write_protection
-from efsgd_jax.protect.sources import random_images, read_images
+from efsgd_jax.protect.sources import images_to_protect, read_images
 from efsgd_jax.runs.release import pack
 
 TABLE = Measured("a classifier", ("attack", "accuracy"), [("none", 0.5)])
@@ -71,14 +71,25 @@ def test_images_with_too_few_of_a_class_or_one_class_are_refused(tmp_path):
 
 def test_the_images_that_a_seed_chooses_keep_every_class():
     data = load_dataset("digits")
-    images, labels = random_images(data, 600, 3)
+    (images, labels), (test, _) = images_to_protect(data, 600, 3)
     assert images.shape == (600, 8, 8, 1)
     assert len(np.unique(labels)) == 10
-    assert len(random_images(data, 0, 3)[0]) == len(data.train_images)
+    assert len(test) == 0
     with pytest.raises(UserError, match="at least 20 of each class"):
-        random_images(data, 50, 3)
+        images_to_protect(data, 50, 3)
     with pytest.raises(UserError, match="-1"):
-        random_images(data, -1, 3)
+        images_to_protect(data, -1, 3)
+
+
+@pytest.mark.parametrize(("n", "of_test"), [(0, 375), (10_000, 375), (1422, 0), (1500, 78)])
+def test_test_images_are_protected_after_all_others(n, of_test):
+    data = load_dataset("digits")
+    (images, _), (test, labels) = images_to_protect(data, n, 3)
+    np.testing.assert_array_equal(images, data.train_images)
+    assert len(test) == of_test
+    rows = [next(i for i in range(375) if np.array_equal(data.test_images[i], x)) for x in test[:20]]
+    assert rows == sorted(rows)
+    np.testing.assert_array_equal(labels[:20], data.test_labels[rows])
 
 
 def test_no_name_in_protect_is_an_epsilon_but_the_private_smotes():

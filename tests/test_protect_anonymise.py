@@ -1,5 +1,6 @@
 """Anonymised images: the latent, the search, who recognises what, the key, and refusals in one line."""
 
+import dataclasses
 import json
 import sys
 from functools import partial
@@ -201,9 +202,9 @@ def test_shares_of_recognised_images():
     assert rank_one_in_class(probes, gallery, np.array([0, 1, 0, 1])) == 1
 
 
-def anonymised(out, latent, **options):
+def anonymised(out, latent, data=DIGITS, **options):
     return anonymise_images(
-        DIGITS, latent, out, **{"n": N, "seed": 1, "search": QUICK, "learning": SHORT, "progress": False} | options
+        data, latent, out, **{"n": N, "seed": 1, "search": QUICK, "learning": SHORT, "progress": False} | options
     )
 
 
@@ -226,6 +227,20 @@ def test_what_is_written_says_what_breaks_it_and_is_never_released(made, tmp_pat
         pack(out, tmp_path / "out.zip")
     names = {path.name for path in out.iterdir()}
     assert names == {"PROTECTION.md", "protection.json", "samples.npz", "grid.png", "png"}
+
+
+def test_all_images_are_anonymised_with_those_of_a_test_split(latent, tmp_path):
+    few = dataclasses.replace(
+        DIGITS,
+        train_images=DIGITS.train_images[:150],
+        train_labels=DIGITS.train_labels[:150],
+        test_images=DIGITS.test_images[:30],
+        test_labels=DIGITS.test_labels[:30],
+    )
+    outcome = anonymised(tmp_path / "out", latent, data=few, n=0)
+    every = np.concatenate([few.train_images, few.test_images]).reshape(180, -1)
+    assert sorted(outcome.originals.images.reshape(180, -1).tolist()) == sorted(every.tolist())
+    assert len(outcome.images) == 180
 
 
 def test_the_same_seed_gives_the_same_images_and_the_same_report(made, latent, tmp_path):

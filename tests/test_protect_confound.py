@@ -25,7 +25,6 @@ from efsgd_jax.protect.confound_attacks import (
     ADVERSARY,
     MEANS,
     UNSEEN,
-    Labelled,
     fewer_bits,
     grey_scale,
     jpeg,
@@ -33,6 +32,7 @@ from efsgd_jax.protect.confound_attacks import (
     without_class_means,
 )
 from efsgd_jax.protect.confound_run import GENERATOR, NO_ATTACK, PATCHES, confound, radius_for
+from efsgd_jax.protect.sources import Chosen, Labelled
 
 SHORT = {"training": Training(steps=12, batch_size=16), "confounding": Confounding(steps=6, batch_size=16)}
 ATTACKS = [
@@ -48,6 +48,11 @@ def coloured(n, seed=0):
     images = rng.integers(256, size=(n, 11, 11, 3))
     images[np.arange(n), :, 3 * labels + 1] = 255
     return Labelled(images.astype(np.uint8), labels)
+
+
+def only(clean):
+    """No test image is to be protected."""
+    return Chosen(clean, clean.rows(np.arange(0)))
 
 
 def write_coloured(path, n=150):
@@ -99,13 +104,27 @@ def test_the_noise_stands_for_its_label_on_any_image_and_follows_its_own():
 
 def test_the_same_seed_gives_the_same_bytes_and_numbers():
     clean, test = coloured(120), coloured(60, 1)
-    one, two, other = (confound(clean, test, 3, confound_run.Options(seed=s, **SHORT)) for s in (4, 4, 5))
+    one, two, other = (confound(only(clean), test, 3, confound_run.Options(seed=s, **SHORT)) for s in (4, 4, 5))
     assert one.images.tobytes() == two.images.tobytes() != other.images.tobytes()
     assert one.rows == two.rows
     assert one.largest == 8 == np.abs(one.images.astype(int) - clean.images).max()
     assert one.psnr == peak_signal_to_noise(clean.images, one.images) > 30
     assert {candidate.name for candidate in one.candidates} == {GENERATOR, PATCHES}
     assert one.candidates[0].chosen_by <= one.candidates[1].chosen_by
+
+
+def test_test_images_are_protected_without_being_learned_from():
+    clean, test = coloured(120), coloured(60, 1)
+    options = confound_run.Options(seed=4, **SHORT)
+    without, made = confound(only(clean), test, 3, options), confound(Chosen(clean, test), test, 3, options)
+    np.testing.assert_array_equal(made.images[:120], without.images)
+    assert made.rows == without.rows
+    assert (made.learned_from, len(made.images)) == (120, 180)
+    np.testing.assert_array_equal(made.labels, np.concatenate([clean.labels, test.labels]))
+    change = np.abs(made.images[120:].astype(int) - test.images).max(axis=(1, 2, 3))
+    assert (change > 0).all()
+    assert change.max() <= 8
+    assert "120 images and 60 test images" in confound_run.protection_of(made, "x", options).summary
 
 
 def test_attacks_change_images_as_they_say():
@@ -164,7 +183,7 @@ def test_the_command_writes_images_and_every_attack_and_a_release_refuses_it(sho
 def test_grey_images_may_change_by_more_and_have_no_grey_scale_attack(short):
     assert (radius_for(3, 0), radius_for(1, 0), radius_for(1, 3)) == (8, 16, 3)
     clean, test = (Labelled(x.images[:, :8, :8, :1], x.labels) for x in (coloured(90), coloured(60, 1)))
-    made = confound(clean, test, 3, confound_run.Options())
+    made = confound(only(clean), test, 3, confound_run.Options())
     assert made.largest == 16
     assert [row.attack for row in made.rows] == [name for name in ATTACKS if name != "grey-scale"]
 
@@ -218,8 +237,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, words, short, tmp_path, 
 @pytest.mark.slow
 def test_digits_are_protected_from_a_network_that_trains_on_them_as_they_are():
     clean, test = digits()
-    made = confound(clean, test, 10, confound_run.Options(radius=64, training=Training(steps=300)))
+    made = confound(only(clean), test, 10, confound_run.Options(radius=64, training=Training(steps=300)))
     assert made.rows[0].unprotected > 0.9
     assert made.rows[0].protected < made.rows[0].unprotected - 0.2
     with pytest.raises(UserError, match="test images; at least 40"):
-        confound(clean, test.rows(np.arange(39)), 10)
+        confound(only(clean), test.rows(np.arange(39)), 10)

@@ -1,7 +1,6 @@
 """The attack report of anonymised images: attackers who have the originals, the labels, the generator and the tool."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from efsgd_jax.protect.anonymise import Anonymised, Recogniser
 from efsgd_jax.protect.embedder import UNSEEN, train_embedder
 from efsgd_jax.protect.latent import Latent
 from efsgd_jax.protect.reidentify import Attack, linear_map, pixels
+from efsgd_jax.protect.sources import Labelled
 
 # Names of two attackers.
 BY_ATTACKED = "the recogniser that was attacked"
@@ -20,13 +20,6 @@ BY_UNSEEN = "an unseen recogniser: other images, other network"
 CHUNK = 500
 # Ridge of the linear map, for each pair; codes have about unit variance.
 RIDGE = 0.1
-
-
-class Labelled(NamedTuple):
-    """Images, uint8 ``[N, S, S, C]``, and their classes, int ``[N]``."""
-
-    images: np.ndarray
-    labels: np.ndarray
 
 
 # tool(images, seed) runs the search with the options of the run, and a seed of the attacker's.

@@ -1,6 +1,5 @@
 """``anonymise_images``: trains the recognisers, anonymises images, attacks the result, and writes the statement."""
 
-import dataclasses
 import secrets
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +13,14 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.evaluation.metrics import feature_classifier
 from efsgd_jax.protect import classifier, embedder
 from efsgd_jax.protect.anonymise import Anonymised, Recogniser, Search, anonymise
-from efsgd_jax.protect.anonymise_attacks import BY_ATTACKED, BY_UNSEEN, Labelled, attackers
+from efsgd_jax.protect.anonymise_attacks import BY_ATTACKED, BY_UNSEEN, attackers
 from efsgd_jax.protect.anonymise_statement import statement
 from efsgd_jax.protect.embedder import ATTACKED, changed, train_embedder
 from efsgd_jax.protect.latent import Latent
 from efsgd_jax.protect.output import mark_directory, write_images, write_protection
 from efsgd_jax.protect.reidentify import attack_row, own_cosine, pixels, rank_one
 from efsgd_jax.protect.restoring_key import RestoringKey, check_key_file, restore, write_key
+from efsgd_jax.protect.sources import Labelled
 from efsgd_jax.training.progress import say
 
 # With fewer images that are not anonymised, the networks learn from all of them.
@@ -126,7 +126,7 @@ def anonymise_images(
       data: the images.
       latent: the generator, as ``latent_for`` returns it.
       out: an empty or new directory; it is marked as protected.
-      n: how many training images, chosen at random, are anonymised; 0 for all.
+      n: how many images, chosen at random, are anonymised; 0 for all, those of a test split included.
       embed: the recogniser to attack; None for one that learns from the images.
       embed_name: what the statement calls it.
       seed: of everything that is random; None for a fresh one, which is not kept.
@@ -139,16 +139,17 @@ def anonymise_images(
       UserError: there are fewer than ``FEWEST`` images, or a file exists or cannot be written.
     """
     search, learning = search or Search(), learning or Learning()
-    count = n or len(data.train_labels)
+    available = len(data.train_labels) + len(data.test_labels)
+    count = min(n, available) if n else available
     if count < FEWEST:
         raise UserError(f"{count} images are too few to measure attacks; anonymise at least {FEWEST} (--n, 0 for all)")
     if key_file is not None:
         check_key_file(key_file, out)
     entropy = secrets.randbits(128) if seed is None else seed
     seeds = [int(x) for x in np.random.SeedSequence(entropy).generate_state(11)]
-    data, classes = _shuffled(data, seeds[0]), len(data.class_names)
-    originals = _by_class(data.train_images[: n or None], data.train_labels[: n or None])
-    mine, theirs = _halves(data, len(originals.labels))
+    pool, classes = _shuffled(data, seeds[0]), len(data.class_names)
+    originals = _by_class(pool.rows(np.arange(count)))
+    mine, theirs = _halves(pool, count)
 
     say("training the recogniser to attack, and the classifier that keeps the class", shown=progress)
     attacked = embed or train_embedder(*mine, ATTACKED, seeds[1], learning.recognisers).recogniser()
@@ -197,24 +198,21 @@ def anonymise_images(
     return outcome
 
 
-def _shuffled(data: Dataset, seed: int) -> Dataset:
-    """The same with training images in another order: a folder is read one class after the other."""
-    order = np.random.default_rng(seed).permutation(len(data.train_labels))
-    return dataclasses.replace(data, train_images=data.train_images[order], train_labels=data.train_labels[order])
+def _shuffled(data: Dataset, seed: int) -> Labelled:
+    """All images in a random order: a folder is read one class after the other."""
+    every = Labelled(data.train_images, data.train_labels).and_then(Labelled(data.test_images, data.test_labels))
+    return every.rows(np.random.default_rng(seed).permutation(len(every.labels)))
 
 
-def _by_class(images: np.ndarray, labels: np.ndarray) -> Labelled:
+def _by_class(chosen: Labelled) -> Labelled:
     """In the order of the classes, as ``write_images`` writes them."""
-    order = np.argsort(labels, kind="stable")
-    return Labelled(images[order], labels[order])
+    return chosen.rows(np.argsort(chosen.labels, kind="stable"))
 
 
-def _halves(data: Dataset, n: int) -> tuple[Labelled, Labelled]:
+def _halves(pool: Labelled, n: int) -> tuple[Labelled, Labelled]:
     """Every other of the images that are not among the first ``n``, and the rest; of all if those are too few."""
-    images = np.concatenate([data.train_images, data.test_images])
-    labels = np.concatenate([data.train_labels, data.test_labels])
-    first = n if len(labels) - n >= LEAST else 0
-    return Labelled(images[first::2], labels[first::2]), Labelled(images[first + 1 :: 2], labels[first + 1 :: 2])
+    index = np.arange(n if len(pool.labels) - n >= LEAST else 0, len(pool.labels))
+    return pool.rows(index[::2]), pool.rows(index[1::2])
 
 
 def _copies(images: np.ndarray, key: jax.Array) -> np.ndarray:

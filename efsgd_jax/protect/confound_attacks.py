@@ -16,6 +16,7 @@ from PIL import Image
 
 from efsgd_jax.images import to_pillow
 from efsgd_jax.protect.classifier import Augment, Training, train_classifier
+from efsgd_jax.protect.sources import Labelled
 
 # Weights of red, green and blue in a grey picture (ITU-R BT.601).
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -23,16 +24,6 @@ JPEG_QUALITY, BITS = 10, 4
 # Shares of the training images that the attacker has without protection.
 MIXED = (0.1, 0.25)
 ADVERSARY, MEANS, UNSEEN = "adversarial training", "mean of each class removed", "images that no generator saw"
-
-
-class Labelled(NamedTuple):
-    """Images uint8 ``[N, S, S, C]`` and their labels int ``[N]``."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def rows(self, index: np.ndarray) -> "Labelled":
-        return Labelled(self.images[index], self.labels[index])
 
 
 class Row(NamedTuple):

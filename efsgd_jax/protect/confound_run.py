@@ -15,9 +15,9 @@ from efsgd_jax.protect.confound import (
     peak_signal_to_noise,
     train_confounder,
 )
-from efsgd_jax.protect.confound_attacks import UNSEEN, Labelled, Row, attack_all, fewer_steps, score
+from efsgd_jax.protect.confound_attacks import UNSEEN, Row, attack_all, fewer_steps, score
 from efsgd_jax.protect.output import Measured, Protection
-from efsgd_jax.protect.sources import FEWEST
+from efsgd_jax.protect.sources import FEWEST, Chosen, Labelled
 
 # The two noises: of the generator, and the baseline's.
 GENERATOR, PATCHES = "noise of the generator", "random squares of each class"
@@ -57,7 +57,7 @@ class Candidate(NamedTuple):
 
     Attributes:
       name: ``GENERATOR`` or ``PATCHES``.
-      images: the protected images, uint8 ``[N, S, S, C]``.
+      images: the protected images, uint8 ``[N, S, S, C]``, the training images first.
       chosen_by: accuracy of a new network on clean test images by which the noise is chosen.
       accuracy: accuracy of the same network on other clean test images, by which everything else is measured.
     """
@@ -72,7 +72,9 @@ class Confounded(NamedTuple):
     """Protected images and what an attacker makes of them.
 
     Attributes:
-      images: uint8 ``[N, S, S, C]``, in the order in which they were given.
+      images: uint8 ``[N, S, S, C]``, the training images and then the test images, in the order of ``labels``.
+      labels: their labels, int ``[N]``.
+      learned_from: number of training images among them, from which the noise and every attacker learned.
       candidates: the noise that ``images`` have, and then the other one.
       rows: the attacks; the first is training on the images as they are.
       psnr: peak signal-to-noise ratio, in dB.
@@ -81,6 +83,8 @@ class Confounded(NamedTuple):
     """
 
     images: np.ndarray
+    labels: np.ndarray
+    learned_from: int
     candidates: tuple[Candidate, Candidate]
     rows: tuple[Row, ...]
     psnr: float
@@ -102,17 +106,18 @@ def radius_for(channels: int, asked: int) -> int:
 
 
 def confound(
-    clean: Labelled,
+    chosen: Chosen,
     test: Labelled,
     num_classes: int,
     options: Options | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Confounded:
-    """Protects ``clean``, by the noise that protects better in this very run, and attacks the result.
+    """Protects images by the noise that protects better in this very run, and attacks the result.
 
     Args:
-      clean: the images to protect, uint8 ``[N, S, S, C]``, and their labels.
-      test: clean images that are not to be protected, for the choice and the report.
+      chosen: the images to protect. Those of the test split get the noise that was learned without them; no attacker
+        learns from them.
+      test: all clean images of the test split, for the choice and the report.
       num_classes: number K of classes.
       options: how to protect; None for the defaults.
       say: is told what was done.
@@ -124,6 +129,7 @@ def confound(
       None. The images stay what they are, and every attack of the report may be improved.
     """
     asked, seed, training, confounding = options or Options()
+    clean, every = chosen.train, chosen.train.and_then(chosen.test)
     radius = radius_for(clean.images.shape[3], asked)
     if len(test.labels) < 2 * FEWEST:
         raise UserError(f"there are {len(test.labels)} test images; at least {2 * FEWEST} are needed for the attacks")
@@ -138,35 +144,39 @@ def confound(
     say(f"the classifier that the generator begins with: {reader.accuracy(*report):.3f} on clean test images")
     generator = train_confounder(known.images, known.labels, reader, radius, seed, confounding)
     noises = {
-        GENERATOR: generator.noise(clean.images, clean.labels),
-        PATCHES: class_patches(clean.images.shape[1:], num_classes, seed)[clean.labels],
+        GENERATOR: generator.noise(*every),
+        PATCHES: class_patches(clean.images.shape[1:], num_classes, seed)[every.labels],
     }
     victim = seed + 1  # the attacker's network begins elsewhere than the one that the generator was trained with
 
     def tried(name: str) -> Candidate:
-        images = add_noise(clean.images, noises[name], radius)
-        found = train_classifier(images, clean.labels, num_classes, victim, training)
+        images = add_noise(every.images, noises[name], radius)
+        found = train_classifier(images[: len(clean.labels)], clean.labels, num_classes, victim, training)
         say(f"{name}: {found.accuracy(*report):.3f} after training on protected images")
         return Candidate(name, images, found.accuracy(*choice), found.accuracy(*report))
 
     first, second = sorted(map(tried, noises), key=lambda candidate: candidate.chosen_by)
     rows = [Row(NO_ATTACK, first.accuracy, score(clean, report, num_classes, victim, training))]
-    part = [Labelled(images[unseen], clean.labels[unseen]) for images in (first.images, clean.images)]
+    protected = first.images[: len(clean.labels)]
+    part = [Labelled(images[unseen], clean.labels[unseen]) for images in (protected, clean.images)]
     rows.append(Row(UNSEEN, *(score(x, report, num_classes, victim, fewer_steps(training)) for x in part)))
-    for row in attack_all(first.images, clean, report, num_classes, radius, victim, training):
+    for row in attack_all(protected, clean, report, num_classes, radius, victim, training):
         say(f"{row.attack}: {row.protected:.3f}; unprotected {row.unprotected:.3f}")
         rows.append(row)
-    largest = int(np.abs(first.images.astype(np.int16) - clean.images).max())
-    psnr = peak_signal_to_noise(clean.images, first.images)
-    return Confounded(first.images, (first, second), tuple(rows), psnr, largest, radius)
+    largest = int(np.abs(first.images.astype(np.int16) - every.images).max())
+    psnr = peak_signal_to_noise(every.images, first.images)
+    return Confounded(
+        first.images, every.labels, len(clean.labels), (first, second), tuple(rows), psnr, largest, radius
+    )
 
 
 def protection_of(made: Confounded, source: str, options: Options) -> Protection:
     """What ``PROTECTION.md`` says of it."""
     chosen, other = made.candidates
-    count = f"{len(made.images):,} images"
+    learned, more = made.learned_from, len(made.images) - made.learned_from
+    count = f"{learned:,} images" + (f" and {more:,} test images" if more else "")
     attacks = Measured(
-        f"accuracy on clean test images of a new CNN, trained on all {count}",
+        f"accuracy on clean test images of a new CNN, trained on the {learned:,} images",
         ("attack", "protected", "unprotected"),
         [tuple(row) for row in made.rows],
     )

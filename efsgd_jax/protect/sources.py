@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,26 @@ from efsgd_jax.errors import UserError
 
 # Fewest images of each class: with fewer, the networks of the attack reports learn nothing, whatever was protected.
 FEWEST = 20
+
+
+class Labelled(NamedTuple):
+    """Images uint8 ``[N, S, S, C]`` and their labels int ``[N]``."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def rows(self, index: np.ndarray) -> "Labelled":
+        return Labelled(self.images[index], self.labels[index])
+
+    def and_then(self, other: "Labelled") -> "Labelled":
+        return Labelled(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+
+
+class Chosen(NamedTuple):
+    """The images that are to be protected: some or all of the training images, and some of the test images."""
+
+    train: Labelled
+    test: Labelled
 
 
 def read_images(path: str | Path, options: Mapping[str, Any] | None = None) -> Dataset:
@@ -38,22 +58,28 @@ def read_images(path: str | Path, options: Mapping[str, Any] | None = None) -> D
     return data
 
 
-def random_images(data: Dataset, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """``n`` training images that the seed chooses, and their labels; all if ``n`` is 0 or there are fewer.
+def images_to_protect(data: Dataset, n: int, seed: int) -> Chosen:
+    """``n`` images that the seed chooses; all if ``n`` is 0 or there are fewer. Test images only after all others.
 
     They keep the order of the data. A folder is read one class after the other, so that its first images are of few.
+    A folder without a test split has test images, too: those that are held out for the attacks.
 
     Raises:
       UserError: ``n`` is negative, or so small that a class is left with fewer than ``FEWEST`` images.
     """
     if n < 0:
         raise UserError(f"the number of images is {n}; it is at least 1, or 0 for all")
-    rows = np.sort(np.random.default_rng(seed).permutation(len(data.train_labels))[: n or None])
-    labels = data.train_labels[rows]
+    rng, count = np.random.default_rng(seed), len(data.train_labels)
+    rows = np.sort(rng.permutation(count)[: n or None])
+    more = np.sort(rng.permutation(len(data.test_labels))[: max(n - count, 0) if n else None])
+    labels = np.asarray(data.train_labels[rows])
     counts = np.bincount(labels, minlength=len(data.class_names))
     if counts.min() < FEWEST:
         raise UserError(
             f"of {len(labels)} images that were chosen, class {data.class_names[int(counts.argmin())]!r} has "
             f"{counts.min()}; at least {FEWEST} of each class are needed: name a larger number"
         )
-    return np.asarray(data.train_images[rows]), np.asarray(labels)
+    return Chosen(
+        Labelled(np.asarray(data.train_images[rows]), labels),
+        Labelled(np.asarray(data.test_images[more]), np.asarray(data.test_labels[more])),
+    )

@@ -28,7 +28,10 @@ def make_parser() -> Parser:
     parser.add_argument("--generator", required=True, help="the directory of a finished run on images of these classes")
     parser.add_argument("--out", required=True, help="a new directory")
     parser.add_argument(
-        "--n", type=int, default=500, help="how many images, the first ones; 0 for all; 500 if not given"
+        "--n",
+        type=int,
+        default=500,
+        help="how many images, chosen at random; 0 for all, with a test split; 500 if not given",
     )
     parser.add_argument(
         "--embed", help="your recogniser, as module:function; one is trained on the images if not given"

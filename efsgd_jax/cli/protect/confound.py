@@ -17,7 +17,9 @@ def make_parser() -> Parser:
     )
     parser.add_argument("data", help="a directory of class folders, .zip, .npz or .parquet file")
     parser.add_argument("--out", required=True, help="a new directory")
-    parser.add_argument("--n", type=int, default=10_000, help="images to protect, 10000 unless given; 0 for all")
+    parser.add_argument(
+        "--n", type=int, default=10_000, help="images to protect, 10000 unless given; 0 for all, with a test split"
+    )
     parser.add_argument(
         "--max_change", type=int, default=0, help="largest change of a pixel, of 255; 8 in colour and 16 in grey"
     )
@@ -32,23 +34,21 @@ def main(argv: Sequence[str]) -> None:
     args = make_parser().parse_args(rest)
     out = Path(args.out)
     check_new_directory(out, "protected images")
-    from efsgd_jax.protect.confound_attacks import Labelled
     from efsgd_jax.protect.confound_run import Options, confound, protection_of
     from efsgd_jax.protect.output import write_images, write_protection
-    from efsgd_jax.protect.sources import random_images, read_images
+    from efsgd_jax.protect.sources import Labelled, images_to_protect, read_images
 
     data = read_images(args.data, data_options(overrides, "protect confound"))
-    clean = Labelled(*random_images(data, args.n, args.seed))
     options = Options(args.max_change, args.seed)
     made = confound(
-        clean,
+        images_to_protect(data, args.n, args.seed),
         Labelled(data.test_images, data.test_labels),
         len(data.class_names),
         options,
         say=lambda line: print(line, file=sys.stderr),
     )
     write_protection(out, protection_of(made, data.source, options))
-    write_images(out, made.images, clean.labels, data.class_names)
+    write_images(out, made.images, made.labels, data.class_names)
     plain, chosen = made.rows[0], made.candidates[0]
     best = max(made.rows[1:], key=lambda row: row.protected)
     text = (
