@@ -1,4 +1,4 @@
-"""``efsgd protect smote``: rows that are replaced, the attacks on them, and the private form."""
+"""``efsgd protect smote``: rows that are replaced, and the attacks on them."""
 
 import json
 
@@ -9,10 +9,10 @@ from sklearn.linear_model import LogisticRegression
 
 from efsgd_jax.cli.main import main
 from efsgd_jax.errors import UserError
-from efsgd_jax.protect.private_smote import fit_centres
 from efsgd_jax.protect.rows import read_rows
-from efsgd_jax.protect.smote import near_rows, reflected, smote
-from efsgd_jax.protect.smote_attacks import at_risk, linked, linked_by_likelihood
+from efsgd_jax.protect.smote import LEAST_MOVE, Moved, in_random_order, near_rows, reflected, smote
+from efsgd_jax.protect.smote_attacks import at_risk, attack_report, linked, linked_by_likelihood, linked_within
+from efsgd_jax.protect.smote_likelihood import SAME, cell_density, log_density
 
 DECLARED = {"age": {"range": [0, 120]}, "weight": {"range": [0, 300]}, "finding": ["benign", "malignant"]}
 
@@ -38,21 +38,93 @@ def digits():
     return found.data / 16, found.target
 
 
+def in_order(moved, labels):
+    return Moved(moved, labels, np.arange(len(moved)))
+
+
+def likely(cells, labels, moved, scale, neighbours=5, tried=150):
+    near = near_rows(cells, labels, neighbours)
+    return linked_by_likelihood(cells, labels, moved, near, log_density(cells, scale), tried)
+
+
 def test_every_cell_of_every_row_is_replaced_and_stays_in_its_range():
     cells, labels = digits()
+    # Values that a least move reflects onto themselves.
+    cells[0], cells[1] = 1 - LEAST_MOVE / 2, LEAST_MOVE / 2
     for scale in (1e-6, 1.0, 100.0):
         moved = smote(cells, labels, noise_scale=scale)
-        assert np.mean(moved == cells) == 0.0
+        assert np.abs(moved - cells).min() > LEAST_MOVE / 2 - 1e-9
         assert moved.min() >= 0.0
         assert moved.max() <= 1.0
 
 
 def test_a_stronger_noise_is_recognised_less_and_the_method_itself_recognises_more_than_distance():
     cells, labels = digits()
-    found = [linked(cells, smote(cells, labels, noise_scale=scale)) for scale in (0.3, 1.0, 3.0)]
+    moved = {scale: in_random_order(smote(cells, labels, noise_scale=scale), labels, 5) for scale in (0.3, 1.0, 3.0)}
+    found = [linked(cells, moved[scale]) for scale in (0.3, 1.0, 3.0)]
     assert found[0] > 0.9 > found[1] > 0.3 > found[2]
-    moved = smote(cells, labels, noise_scale=1.0)
-    assert linked_by_likelihood(cells, moved, labels, noise_scale=1.0, neighbours=5) > found[1] + 0.2
+    assert linked_within(cells, labels, moved[3.0]) > found[2]
+    assert likely(cells, labels, moved[1.0], 1.0) > found[1] + 0.2
+    assert likely(cells, labels, moved[3.0], 3.0) > found[2] + 0.2
+
+
+@pytest.mark.parametrize("x", [0.0, 3e-4, 0.3, 1 - LEAST_MOVE / 2, 1.0])
+@pytest.mark.parametrize("scale", [1e-4, 0.02, 0.7, 20.0])
+def test_the_likelihood_of_a_cell_is_how_often_it_occurs(x, scale):
+    grid = np.linspace(0, 1, 200_001)
+    width = grid[1]
+    density = cell_density(grid[:, None], np.array([x]), np.array([scale]))[:, 0]
+    (points,) = np.nonzero(density > 8e3)  # probabilities over twice the width of what counts as equal
+    spread = np.delete(density, points).sum() * width
+    on_points = sum(density[points]) * 2 * SAME
+    assert spread + on_points == pytest.approx(1.0, abs=0.01)
+
+    # Both rows are equal: the noise follows the least spread, 0.01.
+    moved = smote(np.full((2, 40_000), x), np.zeros(2, int), noise_scale=scale / 0.01, neighbours=1)
+    for low, high in ((0.0, 0.25), (0.25, 0.5), (0.5, 1.0)):
+        inside = (grid >= low) & (grid < high)
+        inside[points] = False
+        expected = density[inside].sum() * width
+        expected += sum(density[i] for i in points if low <= grid[i] < high) * 2 * SAME
+        assert np.mean((moved >= low) & (moved < high)) == pytest.approx(expected, abs=0.015)
+
+
+def test_the_likelihood_counts_all_neighbours_and_rows_at_the_ends():
+    """Rows on the ends of the range, of which reflection moves half: it is the likelihood that finds them."""
+    rng = np.random.default_rng(0)
+    cells, labels = rng.choice([0.0, 0.1, 0.9, 1.0], size=(200, 12)), np.zeros(200, int)
+    moved = in_random_order(smote(cells, labels, noise_scale=1.0, seed=1), labels, 2)
+    assert likely(cells, labels, moved, 1.0) > linked(cells, moved) + 0.1
+
+
+def test_rows_are_tried_at_random_and_not_the_first_ones():
+    """A sorted table, of which only the first label is recognised."""
+    labels = np.repeat([0, 1], 100)
+    cells = np.random.default_rng(0).random((200, 6))
+    seen = np.where((labels == 0)[:, None], cells, np.random.default_rng(1).random((200, 6)))
+    near = near_rows(cells, labels, 1)
+    found = linked_by_likelihood(
+        cells, labels, in_order(seen, labels), near, lambda y, x, other: -np.abs(y - x).sum(axis=-1), tried=60
+    )
+    assert 0.3 < found < 0.7
+
+
+def test_rows_are_written_in_an_order_that_says_nothing():
+    cells, labels = digits()
+    cells, labels = cells[:400][np.argsort(labels[:400])], np.sort(labels[:400])
+    moved = in_random_order(smote(cells, labels, seed=3), labels, 3)
+    assert sorted(moved.origin) == list(range(len(cells)))
+    np.testing.assert_array_equal(moved.labels, labels[moved.origin])
+    assert np.abs(np.corrcoef(moved.origin, np.arange(len(cells)))[0, 1]) < 0.15
+    report = attack_report(cells, labels, moved, noise_scale=1.0, neighbours=5, fewest=3)
+    found = {row[0]: row[1] for row in report[0].rows}
+    for name, chance in (
+        ("row at the same place", "chance"),
+        ("row at the same place of the same label", "chance, the label known"),
+    ):
+        assert found[name] <= 5 * found[chance], name
+    kept = attack_report(cells, labels, in_order(moved.cells, labels), noise_scale=1.0, neighbours=5, fewest=3)
+    assert dict(kept[0].rows)["row at the same place"] == 1.0
 
 
 def test_logistic_regression_still_learns_from_replaced_digits():
@@ -61,13 +133,14 @@ def test_logistic_regression_still_learns_from_replaced_digits():
     assert LogisticRegression(max_iter=1000).fit(moved, labels[:1400]).score(cells[1400:], labels[1400:]) >= 0.85
 
 
-def test_near_rows_are_of_the_same_label_and_never_the_row_itself():
+def test_near_rows_are_of_the_same_label_and_never_the_row_itself_and_a_small_label_lowers_only_its_own():
     cells = np.array([[0.1], [0.1], [0.1], [0.2], [0.9], [0.8]])
     labels = np.array([0, 0, 0, 0, 1, 1])
     near = near_rows(cells, labels, 3)
-    assert near.shape == (6, 1)  # the smaller class has one other row
-    assert (near[:, 0] != np.arange(6)).all()
-    assert (labels[near[:, 0]] == labels).all()
+    assert near.counts.tolist() == [3, 3, 3, 3, 1, 1]
+    assert [sorted(row[:k]) for row, k in zip(near.rows.tolist(), near.counts, strict=True)] == [
+        [1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2], [5], [4],
+    ]  # fmt: skip
 
 
 def test_reflection_brings_any_value_into_range():
@@ -80,62 +153,33 @@ def test_rows_at_risk_are_those_of_rare_values():
     assert at_risk(np.array([[0.0, 1.0]] * 3 + [[0.0, 0.5]]), 3) == 0.25
 
 
-def test_private_centres_spend_their_epsilon_and_a_label_depends_on_its_rows():
-    cells, labels = digits()
-    columns = {f"p{i}": [str(v) for v in cells[:1400, i]] for i in range(64)} | {"y": [str(v) for v in labels[:1400]]}
-    declared = {f"p{i}": {"range": [0, 1]} for i in range(64)} | {"y": [str(i) for i in range(10)]}
-    rows = read_rows(columns, declared)
-    found = fit_centres(rows, epsilon=10.0)
-    assert 9.9 < found.epsilon <= 10.0
-    assert found.dataset_size == 1400
-    drawn, of = found.sample(1000)
-    assert drawn.min() >= 0
-    assert drawn.max() <= 1
-    assert len(np.unique(of)) == 10
-    assert LogisticRegression(max_iter=1000).fit(drawn, of).score(cells[1400:], labels[1400:]) > 0.7
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"delta": 0.1}, "delta is 0.1"),
-        ({"centres": 0}, "centres is 0"),
-        ({"l2_norm_clip": -1.0}, "l2_norm_clip is -1"),
-    ],
-)
-def test_options_of_private_centres_out_of_range_are_one_line(change, says):
-    with pytest.raises(UserError, match=says):
-        fit_centres(read_rows(patients(), DECLARED), epsilon=1.0, **change)
-
-
 def test_the_command_writes_rows_and_what_recognises_them_and_release_refuses_them(tmp_path, capsys):
     write_csv(tmp_path / "rows.csv", patients())
     (tmp_path / "columns.json").write_text(json.dumps(DECLARED))
     command = ["protect", "smote", str(tmp_path / "rows.csv"), f"--columns={tmp_path / 'columns.json'}"]
     assert main([*command, f"--out={tmp_path / 'moved'}", "--seed=1", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["guarantee"] == "none"
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["guarantee"] == "none"
+    assert shown["neighbours"] == [5, 5]
     written = (tmp_path / "moved/rows.csv").read_text().splitlines()
     assert written[0] == "age,weight,finding"
     assert len(written) == 61
-    assert "most likely row, by the noise of the method itself" in (tmp_path / "moved/PROTECTION.md").read_text()
+    statement = (tmp_path / "moved/PROTECTION.md").read_text()
+    assert "most likely row, by the noise of the method itself" in statement
+    assert "neighbours of the label with the fewest: 5" in statement
     assert main(["release", str(tmp_path / "moved"), str(tmp_path / "out.zip")]) == 2
     assert "efsgd protect smote" in capsys.readouterr().err
     assert main([*command, f"--out={tmp_path / 'again'}", "--seed=1"]) == 0
     assert (tmp_path / "again/rows.csv").read_text() == (tmp_path / "moved/rows.csv").read_text()
+    assert main([*command, f"--out={tmp_path / 'fresh'}"]) == 0
+    first, second = (sorted((tmp_path / f"{name}/rows.csv").read_text().splitlines()) for name in ("moved", "fresh"))
+    assert first != second
+    capsys.readouterr()
+    assert main([*command, f"--out={tmp_path / 'other'}", "--seed=-1"]) == 2
+    assert "seed is -1" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
     assert main([*command, f"--out={tmp_path / 'moved'}"]) == 2
     assert "not an empty directory" in capsys.readouterr().err
-
-
-def test_the_private_command_writes_a_statement_with_its_epsilon(tmp_path, capsys):
-    write_csv(tmp_path / "rows.csv", patients(400))
-    (tmp_path / "columns.json").write_text(json.dumps(DECLARED))
-    command = ["protect", "smote", str(tmp_path / "rows.csv"), f"--columns={tmp_path / 'columns.json'}"]
-    assert main([*command, f"--out={tmp_path / 'drawn'}", "--epsilon=1"]) == 0
-    assert "1e-05)-differential privacy" in capsys.readouterr().out
-    assert "1e-05)-differential privacy" in (tmp_path / "drawn/PRIVACY.md").read_text()
-    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["PRIVACY.md", "rows.csv"]
-    assert main([*command, f"--out={tmp_path / 'other'}", "--epsilon=1", "--seed=3"]) == 2
-    assert "has no seed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -151,6 +195,9 @@ def test_the_private_command_writes_a_statement_with_its_epsilon(tmp_path, capsy
         ({"age": ["30"]}, {"age": {"range": [0, 120]}}, "at least 2"),
         ({"a": ["1", "2"], "b": ["1"]}, {"a": {"range": [0, 9]}, "b": {"range": [0, 9]}}, "1, 2 entries"),
         ({"age": ["1", "2"], "s": ["f", "x"]}, {"age": {"range": [0, 9]}, "s": ["f", "m"]}, "'x' in row 2"),
+        ({"age": ["1", "2"], "s": ["f", "f"]}, {"age": {"range": [0, 9]}, "s": ["f", "f"]}, "'f' twice"),
+        ({"age": ["1", "2"], "s": ["1", "1"]}, {"age": {"range": [0, 9]}, "s": ["1", 1]}, "'1' twice"),
+        ({"age": ["1", "2"], "s": ["f", "f"]}, {"age": {"range": [0, 9]}, "s": []}, "without a value"),
     ],
 )
 def test_tables_that_cannot_be_read_are_one_line(columns, declared, says):
@@ -182,3 +229,11 @@ def test_rows_that_do_not_fit_are_one_line(cells, labels, says):
 def test_a_label_with_one_row_is_one_line():
     with pytest.raises(UserError, match="one row only"):
         smote(np.zeros((3, 2)), np.array([0, 0, 1]))
+
+
+def test_a_file_of_columns_that_cannot_be_read_shows_an_example_of_this_command(tmp_path, capsys):
+    write_csv(tmp_path / "rows.csv", patients())
+    (tmp_path / "columns.json").write_text("[]")
+    arguments = [str(tmp_path / "rows.csv"), f"--columns={tmp_path / 'columns.json'}", f"--out={tmp_path / 'moved'}"]
+    assert main(["protect", "smote", *arguments]) == 2
+    assert 'no JSON object; give one such as {"age": {"range": [0, 120]}}' in capsys.readouterr().err

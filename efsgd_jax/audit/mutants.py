@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from efsgd_jax.audit.centre_games import centre_games, each_with_the_whole
 from efsgd_jax.audit.games import Game, poisson
 from efsgd_jax.audit.mutant import Mutant, Patches
 from efsgd_jax.audit.region_games import by_token, of_the_sampled, region_games, sampled_records
@@ -21,6 +22,7 @@ from efsgd_jax.synthesizers.sanitized_gan.mechanism import ShardMechanism
 PyTree = Any
 
 FEEDBACK, CLIPPED_SUM = "efsgd_jax.privacy.feedback", "efsgd_jax.privacy.clipped_sum"
+ONE_SHOT = "efsgd_jax.privacy.one_shot"
 
 
 def _noise(factor: float) -> Patches:
@@ -38,6 +40,12 @@ def _noise_on_the_first_channel_only() -> Patches:
         return tree if len(calls) % 2 else sound(tree, std, moved, key)
 
     return {f"{FEEDBACK}.add_noise": add_noise}
+
+
+def _zeros(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """In the place of ``lattice_noise``."""
+    del key
+    return jnp.zeros(shape, jnp.int32)
 
 
 def _clip_each_leaf(grads: PyTree, l2_norm_clip: Any, **options: Any) -> clipped_sum.ClippedSum:
@@ -142,6 +150,7 @@ def mutants() -> list[Mutant]:
     blocks = DpSgdMechanism(dataset_size=160, sampling_probability=1 / 40, capacity=40, noise_multiplier=0.6)
     region, _, drawn = region_games()
     drawn = dataclasses.replace(drawn, score=of_the_sampled)
+    (centres,) = centre_games()
     halves = DpSgdMechanism(dataset_size=2, sampling_probability=0.5, capacity=2, noise_multiplier=1.0)
     return [
         Mutant("noise off", full, patches=_noise(0.0)),
@@ -219,4 +228,6 @@ def mutants() -> list[Mutant]:
         # Where arXiv 2410.17098 could be misread: tokens outside of the region see it through their receptive fields.
         Mutant("a region clipped token by token", region, {"parts": by_token}),
         Mutant("a region's public gradient of the sampled images", drawn, {"public_rows": sampled_records}),
+        Mutant("private rows without noise", centres, patches={f"{ONE_SHOT}.lattice_noise": _zeros}),
+        Mutant("private rows whose shares add up to more than 1", centres, {"opened": each_with_the_whole}),
     ]

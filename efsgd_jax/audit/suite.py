@@ -1,13 +1,14 @@
 """All audit games on the correct code, in which no violation may be found.
 
 They cover all combinations of feedback modes, samplers and clipping methods, except ``local`` with truncated batches;
-parameters of several leaves and different losses; full-batch sums; persons and regions as units; and methods with
-shards.
+parameters of several leaves and different losses; full-batch sums, of private rows too; persons and regions as units;
+and methods with shards.
 """
 
 import jax
 import jax.numpy as jnp
 
+from efsgd_jax.audit.centre_games import centre_games
 from efsgd_jax.audit.games import Game, Playable
 from efsgd_jax.audit.region_games import region_games
 from efsgd_jax.audit.scores import likelihood_ratio
@@ -109,4 +110,4 @@ def sound_games(*, quick: bool = False) -> list[Playable]:
         Game(f"{mode}, ensemble of 2, T = 1", mechanism(mode, "full batch", 1.5), members=2, tight=True)
         for mode in ("none", "private")
     ]
-    return [*games, *tree_games(), *sum_games(), *unit_games(), *region_games(), *shard_games()]
+    return [*games, *tree_games(), *sum_games(), *unit_games(), *region_games(), *shard_games(), *centre_games()]

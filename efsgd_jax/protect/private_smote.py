@@ -11,13 +11,12 @@ import numpy as np
 from efsgd_jax.errors import UserError
 from efsgd_jax.files import write_text
 from efsgd_jax.formatting import format_epsilon
-from efsgd_jax.privacy import FullBatchMechanism, VectorSum, calibrate_mechanism, fresh_key
+from efsgd_jax.privacy import Composition, calibrate_plan, fresh_key
 from efsgd_jax.protect.rows import Rows
+from efsgd_jax.protect.smote_centres import COUNT_LENGTH, Record, planned, release_centres
 
-# Part of the budget for the mean of all rows, about which the centres are sought.
-MEAN_SHARE = 0.1
-# What a row adds to its centre's count, relative to the clip norm of its difference.
-COUNT_LENGTH = 0.25
+# Centres of a label are drawn from if its count exceeds 0 by more than this many standard deviations of its noise.
+SIGNIFICANT = 2.0
 
 
 class Centres(NamedTuple):
@@ -25,7 +24,8 @@ class Centres(NamedTuple):
 
     Attributes:
       cells: float64 ``[K, M, D]``, M centres for each label, in [0, 1].
-      weights: float64 ``[K, M]``, the estimated share of each centre among all rows; they sum to 1.
+      weights: float64 ``[K, M]``, the estimated share of each centre among all rows; they sum to 1, and are 0 for
+        labels whose noisy count says that there may be no row.
       epsilon: what was spent, by PLD.
       delta: its delta.
       dataset_size: the number N of rows, which is public.
@@ -40,6 +40,8 @@ class Centres(NamedTuple):
     def sample(self, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """``n`` rows ``[n, D]`` and their labels ``[n]``: each is at a random place between two centres of its label.
 
+        The rows are independent of each other, so that their order says nothing.
+
         Formal guarantees:
           Post-processing of the centres; it costs nothing.
         """
@@ -53,15 +55,13 @@ class Centres(NamedTuple):
         return a + rng.random((n, 1)) * (b - a), label
 
 
-class _Record(NamedTuple):
-    x: jax.Array
-    label: jax.Array
-
-
 def fit_centres(
     rows: Rows, *, epsilon: float, delta: float = 1e-5, centres: int = 2, steps: int = 2, l2_norm_clip: float = 2.0
 ) -> Centres:
     """Centres by noisy steps of k-means, for each label.
+
+    A declared label value without a row has centres of pure noise. A label is therefore left out if its noisy count is
+    not above its noise: of such a label no row is drawn. Labels with few rows are lost too.
 
     Args:
       rows: the private rows; columns, ranges and the values of labels are public.
@@ -72,12 +72,13 @@ def fit_centres(
       l2_norm_clip: clip norm of the difference of a row, in [0, 1], from the mean of all rows.
 
     Raises:
-      UserError: an option is out of range.
+      UserError: an option is out of range, or the counts of all labels are lost in the noise.
 
     Formal guarantees:
       ``epsilon``, ``delta`` for one row that is replaced by a blank one, which contributes nothing; N is public. The
-      mean and each step are exact sums with Gaussian noise (``FullBatchMechanism``, docs/privacy/arithmetic.md), whose
-      shares of 1/sigma^2 add up to 1. The nearest centre is a function of one row and of what was released before.
+      mean and each step are exact sums with Gaussian noise (``FullBatchMechanism``, docs/privacy/arithmetic.md), and
+      epsilon is that of the composition of the phases that are opened. Which labels are left out is post-processing of
+      the noisy counts.
 
     Examples:
       >>> from efsgd_jax.protect.rows import read_rows
@@ -89,25 +90,47 @@ def fit_centres(
     """
     n, kinds = len(rows.cells), len(rows.label_values)
     _check(n, delta, centres, steps, l2_norm_clip)
-    sigma = calibrate_mechanism(FullBatchMechanism(n, 0.0), 1, epsilon, delta).noise_multiplier
-    records = _Record(jnp.asarray(rows.cells, jnp.float32), jnp.asarray(rows.labels, jnp.int32))
-    whole = VectorSum(lambda r: r.x - 0.5, 0.5 * rows.cells.shape[1] ** 0.5, 0.0)
-    total, _ = _released(FullBatchMechanism(n, sigma, MEAN_SHARE, 1), records, whole, None, 1)
-    middle = jnp.clip(0.5 + total[0] / n, 0.0, 1.0)
-
+    phases = calibrate_plan(planned(n, steps), epsilon, delta)
+    records = Record(jnp.asarray(rows.cells, jnp.float32), jnp.asarray(rows.labels, jnp.int32))
     # Random centres near the mean cut the rows of a label into parts by planes through it.
-    at = middle + 0.1 * jax.random.normal(fresh_key(), (kinds, centres, rows.cells.shape[1]))
-    later = FullBatchMechanism(n, sigma, 1.0 - MEAN_SHARE, steps)
-    counts = jnp.ones((kinds * centres,))
-    for _ in range(steps):
-        member = VectorSum(lambda r: r.x - middle, l2_norm_clip, COUNT_LENGTH * l2_norm_clip)
-        (sums, counts), std = _released(later, records, member, at, kinds * centres)
-        # A count that is mostly noise would throw its centre far out: it is moved to the mean instead.
-        least = 2 * std / (COUNT_LENGTH * l2_norm_clip) + 1
-        at = jnp.clip(middle + (sums / jnp.maximum(counts, least)[:, None]).reshape(at.shape), 0.0, 1.0)
-    weights = np.maximum(np.asarray(counts, np.float64), 1.0).reshape(kinds, centres)
-    spent = FullBatchMechanism(n, sigma).epsilon(1, delta)
-    return Centres(np.asarray(at, np.float64), weights / weights.sum(), spent, delta, n)
+    starts = 0.1 * jax.random.normal(fresh_key(), (kinds, centres, rows.cells.shape[1]))
+
+    @jax.jit
+    def released(records: Record, starts: jax.Array, key: jax.Array) -> Any:
+        return release_centres(phases, records, starts, key, l2_norm_clip=l2_norm_clip)
+
+    found = released(records, starts, fresh_key())
+    all_phases = Composition(phases)
+    spent = all_phases.epsilon(all_phases.total_steps, delta)
+    counts = np.asarray(found.counts[-1], np.float64).reshape(kinds, centres)
+    weights = weights_of(counts, float(found.stds[-1]) / (COUNT_LENGTH * l2_norm_clip))
+    return Centres(np.asarray(found.centres, np.float64), weights, spent, delta, n)
+
+
+def weights_of(counts: np.ndarray, std: float) -> np.ndarray:
+    """The weights of centres from their noisy counts ``[K, M]``, whose noise has the standard deviation ``std``.
+
+    Raises:
+      UserError: no label's count is above its noise.
+
+    Formal guarantees:
+      Post-processing of the counts; it costs nothing.
+
+    Examples:
+      >>> weights_of(np.array([[30.0, 10.0], [2.0, -1.0], [40.0, -3.0]]), 1.5).tolist()
+      [[0.375, 0.125], [0.0, 0.0], [0.5, 0.0]]
+    """
+    if len(counts) == 1:  # all rows have the only label, as is public
+        weights = np.maximum(counts, 1.0)
+    else:
+        above = counts.sum(axis=1, keepdims=True) > SIGNIFICANT * std * counts.shape[1] ** 0.5
+        weights = np.where(above, np.maximum(counts, 0.0), 0.0)
+    if not weights.any():
+        raise UserError(
+            f"the noisy count of each of the {len(counts)} labels is lost in its noise, and nothing was written, "
+            "although epsilon is spent; raise epsilon, or declare fewer labels"
+        )
+    return weights / weights.sum()
 
 
 def statement_of(found: Centres, rows: Rows) -> str:
@@ -118,7 +141,8 @@ def statement_of(found: Centres, rows: Rows) -> str:
         f"# {private}\n\n"
         f"Each row lies between two centres of its label, which were released with {private} for one row of the table "
         "that is replaced by a blank one. A person with several rows is protected less. If images or other tables of "
-        "the same persons are published too, their epsilons and deltas add up.\n\n"
+        "the same persons are published too, their epsilons and deltas add up. Labels whose noisy count is not above "
+        "its noise are left out.\n\n"
         f"Public, and not protected: the number of rows, {found.dataset_size:,}; the declared columns {columns}. "
         "Choices made by looking at the rows are not covered.\n"
     )
@@ -127,27 +151,6 @@ def statement_of(found: Centres, rows: Rows) -> str:
 def write_private(directory: Path, found: Centres, rows: Rows) -> None:
     """Writes ``PRIVACY.md`` into ``directory``."""
     write_text(directory / "PRIVACY.md", statement_of(found, rows))
-
-
-def _released(
-    mechanism: FullBatchMechanism, records: _Record, term: VectorSum, centres: jax.Array | None, groups: int
-) -> tuple[Any, float]:
-    """One release of ``term`` for each nearest centre of the record's label, and the std of its noise."""
-
-    def nearest(r: _Record) -> jax.Array:
-        if centres is None:
-            return jnp.zeros((), jnp.int32)
-        distances = jnp.sum(jnp.square(centres[r.label] - r.x), axis=1)
-        return (r.label * centres.shape[1] + jnp.argmin(distances)).astype(jnp.int32)
-
-    @jax.jit
-    def step(records: _Record, key: jax.Array) -> Any:
-        access = mechanism.open(records, key, jnp.zeros((), jnp.int32), released={})
-        (values,), std = access.release([term], group=nearest, num_groups=groups)
-        return values, jnp.float32(std)
-
-    values, std = step(records, fresh_key())
-    return values, float(std)
 
 
 def _check(n: int, delta: float, centres: int, steps: int, l2_norm_clip: float) -> None:

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,7 +53,7 @@ def read_rows(columns: Mapping[str, Sequence[str]], declared: Mapping[str, Any])
 
     Raises:
       UserError: a column is missing, an entry is no number or out of its range, a label is not declared, there is no
-        numeric column, or there are fewer than two rows.
+        numeric column, the values of the label are none or one is repeated, or there are fewer than two rows.
 
     Examples:
       >>> columns = {"age": ["30", "60"], "ill": ["no", "yes"]}
@@ -82,25 +81,8 @@ def read_rows(columns: Mapping[str, Sequence[str]], declared: Mapping[str, Any])
     if len(values) < 2:
         raise UserError(f"the table has {len(values)} rows; at least 2 are needed, to interpolate between them")
     label = listed[0] if listed else ""
-    kinds = tuple(map(str, declared[label])) if label else ("",)
+    kinds = _kinds(label, declared[label]) if label else ("",)
     return Rows(tuple(numeric), low, high, (values - low) / (high - low), label, kinds, _labels(columns, label, kinds))
-
-
-def read_declared(path: str | Path) -> dict[str, Any]:
-    """The declared columns from a JSON file.
-
-    Raises:
-      UserError: the file cannot be read, or is no JSON object.
-    """
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f'cannot read {path} ({error}); give a JSON file such as {{"age": {{"range": [0, 120]}}}}'
-        ) from error
-    if not isinstance(found, dict):
-        raise UserError(f'{path} is no JSON object; give one such as {{"age": {{"range": [0, 120]}}}}')
-    return found
 
 
 def _range(name: str, what: Any) -> tuple[float, float]:
@@ -127,6 +109,16 @@ def _numbers(name: str, entries: Sequence[str], limits: tuple[float, float]) -> 
                 f"{limits[1]:g}: declare what may occur, or leave the row out"
             )
     return found
+
+
+def _kinds(label: str, values: Sequence[Any]) -> tuple[str, ...]:
+    kinds = tuple(map(str, values))
+    if not kinds:
+        raise UserError(f"column {label!r} is declared as [], without a value; list the values that may occur")
+    repeated = sorted({kind for kind in kinds if kinds.count(kind) > 1})
+    if repeated:
+        raise UserError(f"column {label!r} is declared with {repeated[0]!r} twice; list each value once")
+    return kinds
 
 
 def _labels(columns: Mapping[str, Sequence[str]], label: str, kinds: tuple[str, ...]) -> np.ndarray:

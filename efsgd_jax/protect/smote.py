@@ -7,6 +7,7 @@ for the influence of one of them.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
@@ -14,8 +15,34 @@ from sklearn.neighbors import NearestNeighbors
 from efsgd_jax.errors import UserError
 
 # Where a row and its neighbour agree, the noise follows the column's standard deviation, but at least this part of its
-# range; no cell is moved by less than the second number.
+# range; no noise is smaller than the second number, and no cell ends nearer to its old value than half of it.
 LEAST_SPREAD, LEAST_MOVE = 0.01, 1e-3
+
+
+class Near(NamedTuple):
+    """For each row, others of its label that are near to it.
+
+    Attributes:
+      rows: int64 ``[N, K]``; the first ``counts[i]`` entries of row i are its nearest rows, the others mean nothing.
+      counts: int64 ``[N]``, from 1 to K: as many as were asked for, or all others of the label if they are fewer.
+    """
+
+    rows: np.ndarray
+    counts: np.ndarray
+
+
+class Moved(NamedTuple):
+    """Replaced rows in the order in which they are written.
+
+    Attributes:
+      cells: float64 ``[N, D]`` in [0, 1].
+      labels: int ``[N]``.
+      origin: int64 ``[N]``, the original row that each was made of. It is a secret: attacks are scored by it.
+    """
+
+    cells: np.ndarray
+    labels: np.ndarray
+    origin: np.ndarray
 
 
 def smote(
@@ -27,11 +54,13 @@ def smote(
       cells: float ``[N, D]`` in [0, 1].
       labels: int ``[N]``; a row is only moved towards rows of its own label. They are kept.
       noise_scale: scale of the Laplace noise, relative to the distance of the two rows in this cell; above 0.
-      neighbours: among how many of the nearest rows x' is chosen; at least 1.
-      seed: seed of the choices and of the noise; whoever knows it can undo the noise.
+      neighbours: among how many of the nearest rows x' is chosen, at least 1; among all others of its label if these
+        are fewer.
+      seed: seed of the choices and of the noise, at least 0; whoever knows it can undo the noise.
 
     Returns:
-      float64 ``[N, D]`` in [0, 1], in the order of the rows; no cell has its old value.
+      float64 ``[N, D]`` in [0, 1], in the order of the rows; no cell has its old value. Whoever has the table links
+      rows in this order by their position: write them ``in_random_order``.
 
     Raises:
       UserError: an option or a cell is out of range, cells and labels are not of the same rows, or a label has one row
@@ -46,37 +75,61 @@ def smote(
       >>> moved.shape, bool((moved != cells).all())
       ((2, 2), True)
     """
-    check_options(noise_scale, neighbours)
+    check_options(noise_scale, neighbours, seed)
     check_rows(cells, labels)
     rng = np.random.default_rng(seed)
-    chosen = near_rows(cells, labels, neighbours)
-    other = cells[chosen[np.arange(len(cells)), rng.integers(chosen.shape[1], size=len(cells))]]
-    spread = np.maximum(cells.std(axis=0), LEAST_SPREAD)
-    step = np.where(other == cells, spread, other - cells)
-    move = step * rng.laplace(scale=noise_scale, size=cells.shape)
+    near = near_rows(cells, labels, neighbours)
+    other = cells[near.rows[np.arange(len(cells)), rng.integers(near.counts)]]
+    move = step_between(cells, other, spread_of(cells)) * rng.laplace(scale=noise_scale, size=cells.shape)
     move = np.where(np.abs(move) < LEAST_MOVE, np.where(move < 0, -LEAST_MOVE, LEAST_MOVE), move)
     moved = reflected(cells + move)
     # A move by nearly twice the distance to an end is reflected onto the cell itself.
-    return np.where(np.abs(moved - cells) < LEAST_MOVE / 2, reflected(cells + LEAST_MOVE), moved)
+    return np.where(np.abs(moved - cells) < LEAST_MOVE / 2, inwards(cells), moved)
 
 
-def near_rows(cells: np.ndarray, labels: np.ndarray, neighbours: int) -> np.ndarray:
-    """Indices ``[N, k]`` of the k nearest other rows of the same label; k is at most the smallest class less one."""
+def in_random_order(cells: np.ndarray, labels: np.ndarray, seed: int) -> Moved:
+    """Replaced rows ``[N, D]`` and their labels ``[N]`` in a random order; whoever knows the seed undoes it.
+
+    Formal guarantees:
+      None. The order itself says nothing of the rows as long as the seed is secret and used for nothing else.
+    """
+    # Two numbers, so that it is not the stream of numbers that ``smote`` draws its noise from with the same seed.
+    origin = np.random.default_rng([1, seed]).permutation(len(cells))
+    return Moved(cells[origin], labels[origin], origin)
+
+
+def near_rows(cells: np.ndarray, labels: np.ndarray, neighbours: int) -> Near:
+    """The nearest other rows of the same label, for each row; fewer where a label has fewer other rows."""
     counts = np.bincount(labels)
     if (counts == 1).any():
         raise UserError(
             "a label has one row only, which would have no row to move towards; leave it out, or join it with another"
         )
-    k = min(neighbours, int(counts[counts > 0].min()) - 1)
-    found = np.empty((len(cells), k), np.int64)
+    used = np.minimum(neighbours, counts - 1)
+    found = np.zeros((len(cells), used.max(initial=1)), np.int64)
     for label in np.flatnonzero(counts):
-        (rows,) = np.nonzero(labels == label)
+        (rows,), k = np.nonzero(labels == label), used[label]
         near = NearestNeighbors(n_neighbors=k + 1).fit(cells[rows]).kneighbors(cells[rows], return_distance=False)
         # A row is its own nearest one, unless another one is equal to it: then it may be any of the first k + 1.
         own = near == np.arange(len(rows))[:, None]
         own[~own.any(axis=1), -1] = True
-        found[rows] = rows[near[~own].reshape(len(rows), k)]
-    return found
+        found[rows, :k] = rows[near[~own].reshape(len(rows), k)]
+    return Near(found, used[labels])
+
+
+def spread_of(cells: np.ndarray) -> np.ndarray:
+    """The standard deviation ``[D]`` of each column, and at least ``LEAST_SPREAD``."""
+    return np.maximum(cells.std(axis=0), LEAST_SPREAD)
+
+
+def step_between(cells: np.ndarray, other: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """By what the noise of a cell is multiplied: its distance to the other row, or the spread where they agree."""
+    return np.where(other == cells, spread, other - cells)
+
+
+def inwards(x: np.ndarray) -> np.ndarray:
+    """Values of [0, 1] that are moved by ``LEAST_MOVE`` towards the middle, where no end reflects them back."""
+    return x + np.where(x < 0.5, LEAST_MOVE, -LEAST_MOVE)
 
 
 def reflected(x: np.ndarray) -> np.ndarray:
@@ -101,9 +154,11 @@ def check_rows(cells: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
-def check_options(noise_scale: float, neighbours: int) -> None:
+def check_options(noise_scale: float, neighbours: int, seed: int = 0) -> None:
     """Raises ``UserError`` for options out of range."""
     if not (noise_scale > 0 and math.isfinite(noise_scale)):
         raise UserError(f"noise_scale is {noise_scale}; it is a number above 0")
     if neighbours < 1:
         raise UserError(f"neighbours is {neighbours}; it is at least 1")
+    if seed < 0:
+        raise UserError(f"seed is {seed}; it is at least 0, or not given for a fresh one")

@@ -42,8 +42,16 @@ def read_rows(path: str | Path) -> dict[str, list[str]]:
     return {name: [row[k] for row in rows] for k, name in enumerate(names)}
 
 
-def read_columns(path: str | Path) -> dict[str, Any]:
-    """The declared columns: a JSON object as ``Columns.declared`` takes.
+def write_rows(path: Path, rows: Mapping[str, Sequence[str]]) -> None:
+    """Writes columns as a CSV file in UTF-8 whose first line has their names."""
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(rows)
+        writer.writerows(zip(*rows.values(), strict=True))
+
+
+def read_columns(path: str | Path, example: str = '{"sex": ["f", "m"]}') -> dict[str, Any]:
+    """The declared columns: a JSON object as ``Columns.declared`` takes; ``example`` is one that errors show.
 
     Raises:
       UserError: the file cannot be read, or is no JSON object.
@@ -51,9 +59,9 @@ def read_columns(path: str | Path) -> dict[str, Any]:
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise UserError(f'cannot read {path} ({error}); give a JSON file such as {{"sex": ["f", "m"]}}') from error
+        raise UserError(f"cannot read {path} ({error}); give a JSON file such as {example}") from error
     if not isinstance(found, dict):
-        raise UserError(f'{path} is no JSON object; give one such as {{"sex": ["f", "m"]}}')
+        raise UserError(f"{path} is no JSON object; give one such as {example}")
     return found
 
 
@@ -73,10 +81,7 @@ def publish(table: Table, rows: Mapping[str, Sequence[str]], directory: str | Pa
     """
     directory = check_new(directory)
     paths = [table.write(directory / MODEL)]
-    with atomic(directory / ROWS) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(rows)
-        writer.writerows(zip(*rows.values(), strict=True))
+    write_rows(directory / ROWS, rows)
     with atomic(directory / PRIVACY) as temporary:
         temporary.write_text(statement_of(table), encoding="utf-8")
     return [*paths, directory / ROWS, directory / PRIVACY]

@@ -1,4 +1,7 @@
-"""``efsgd protect KIND``: protections without an epsilon. Each kind has a module with ``make_parser`` and ``main``."""
+"""``efsgd protect KIND``: protections without an epsilon, but for ``smote --epsilon``.
+
+Each kind has a module with ``make_parser`` and ``main``.
+"""
 
 import importlib
 from collections.abc import Sequence
@@ -13,7 +16,11 @@ KINDS = {
     "anonymise": ("efsgd_jax.cli.protect.anonymise", "replace images by ones in which a recogniser sees another"),
     "views": ("efsgd_jax.cli.protect.views", "bend the posed views of a scene against NeRFs"),
 }
-TITLE = "Protect data by other means than differential privacy. `efsgd release` refuses what this writes."
+TITLE = (
+    "Protect data by other means than differential privacy: nothing here has a guarantee, and `efsgd release` refuses "
+    "what is written. The one exception is `smote --epsilon`, which draws differentially private rows that may be "
+    "published as they are."
+)
 
 
 def make_parser() -> Parser:

@@ -1,15 +1,15 @@
 """The command line of ``efsgd protect smote``: parses arguments, replaces rows and writes what attacks find."""
 
 import argparse
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from efsgd_jax.cli.parser import Parser, program, show
 from efsgd_jax.errors import UserError
-from efsgd_jax.files import atomic, check_new_directory
+from efsgd_jax.files import check_new_directory
 
 ROWS = "rows.csv"
+DECLARED = '{"age": {"range": [0, 120]}}'
 EXAMPLES = """columns.json declares numbers by their range, and at most one label by its values. Declare what may occur,
 not what does occur:
   {"age": {"range": [0, 120]}, "weight": {"range": [0, 300]}, "finding": ["benign", "malignant"]}
@@ -31,9 +31,13 @@ def make_parser() -> Parser:
     parser.add_argument("--columns", required=True, help="a JSON file that declares the columns")
     parser.add_argument("--out", required=True, help="a new directory")
     parser.add_argument("--noise_scale", type=float, default=1.0, help="scale of the noise, 1 unless given")
-    parser.add_argument("--neighbours", type=int, default=5, help="rows to choose the other row from, 5 unless given")
+    parser.add_argument(
+        "--neighbours", type=int, default=5, help="nearest rows of the label to choose from, 5; fewer if it has fewer"
+    )
     parser.add_argument("--k", type=int, default=3, help="a row is at risk if fewer rows share its values, 3")
-    parser.add_argument("--seed", type=int, help="seed of the noise; keep it secret. A fresh one unless given")
+    parser.add_argument(
+        "--seed", type=int, help="seed of noise and order; keep it secret, it undoes both. Fresh unless given"
+    )
     parser.add_argument("--epsilon", type=float, help="spend this epsilon on private centres")
     parser.add_argument("--delta", type=float, default=1e-5, help="its delta, below 1/N")
     return parser.with_json()
@@ -44,23 +48,30 @@ def main(argv: Sequence[str]) -> None:
     args = make_parser().parse_args(argv)
     out = Path(args.out)
     check_new_directory(out, "protected rows")
-    from efsgd_jax.protect.rows import read_declared, read_rows
+    from efsgd_jax.protect.rows import read_rows
+    from efsgd_jax.tables.files import read_columns, write_rows
     from efsgd_jax.tables.files import read_rows as read_csv
 
-    rows = read_rows(read_csv(args.rows), read_declared(args.columns))
+    rows = read_rows(read_csv(args.rows), read_columns(args.columns, DECLARED))
     if args.epsilon is None:
         from efsgd_jax.protect.smote_run import protect_rows
 
-        moved, recognised = protect_rows(
+        made = protect_rows(
             rows, out, noise_scale=args.noise_scale, neighbours=args.neighbours, fewest=args.k, seed=args.seed
         )
-        _write(out / ROWS, rows.table(moved, rows.labels))
+        write_rows(out / ROWS, rows.table(made.moved.cells, made.moved.labels))
+        used = f"{made.fewest}" if made.fewest == made.most else f"{made.fewest} to {made.most}, depending on the label"
         text = (
-            f"wrote {out}: {len(moved)} rows, none with a cell of the original\n"
-            f"This is not differential privacy: with the table at hand, {100 * recognised:.0f}% of the rows are "
+            f"wrote {out}: {len(rows.cells)} rows in a random order, none with a cell of the original; neighbours: "
+            f"{used}\n"
+            f"This is not differential privacy: with the table at hand, {100 * made.recognised:.0f}% of the rows are "
             "recognised. PROTECTION.md says what was measured, and what breaks it. Labels are unchanged."
         )
-        show(args, {"out": str(out), "rows": len(moved), "recognised": recognised, "guarantee": "none"}, text)
+        facts = {
+            "out": str(out), "rows": len(rows.cells), "recognised": made.recognised,
+            "neighbours": [made.fewest, made.most], "guarantee": "none",
+        }  # fmt: skip
+        show(args, facts, text)
         return
     from efsgd_jax.formatting import format_epsilon
     from efsgd_jax.protect.private_smote import fit_centres, write_private
@@ -70,14 +81,7 @@ def main(argv: Sequence[str]) -> None:
     found = fit_centres(rows, epsilon=args.epsilon, delta=args.delta)
     cells, labels = found.sample(len(rows.cells))
     write_private(out, found, rows)
-    _write(out / ROWS, rows.table(cells, labels))
+    write_rows(out / ROWS, rows.table(cells, labels))
     spent = f"({format_epsilon(found.epsilon)}, {found.delta:g})"
     text = f"wrote {out}: {len(cells)} rows, which guarantee {spent}-differential privacy for one row"
     show(args, {"out": str(out), "rows": len(cells), "epsilon": found.epsilon, "delta": found.delta}, text)
-
-
-def _write(path: Path, columns: Mapping[str, Sequence[str]]) -> None:
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
