@@ -4,9 +4,9 @@
 
 Of each: cells equal to the original, the accuracy of logistic regression that learned from the rows on a fifth of the
 originals that nothing was made of, and who recognises which row is which. ``published`` is the rule of the paper's
-code, in which a value whose noise falls out of the column's range stays as it was; it is attacked by the number of equal
-cells and by its own likelihood. Rows between private centres are made of no row; their cells are compared with those of
-the nearest original. Two minutes on 2 CPU cores.
+code, in which a value whose noise falls out of the column's range stays as it was; it is attacked by the number of
+equal cells and by its own likelihood too. Rows between private centres are made of no row; their cells are compared
+with those of the nearest original. Some minutes on 2 CPU cores.
 """
 
 import argparse
