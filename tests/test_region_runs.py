@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from efsgd_jax import UserError, default_config, fit
+from efsgd_jax import UserError, default_config, fit, load_dataset
 from efsgd_jax.audit.canaries import audit_run
 from efsgd_jax.audit.membership import audit_release
 from efsgd_jax.cli.release import main as release
@@ -78,6 +78,30 @@ def test_without_the_noised_sum_nothing_depends_on_the_region(setup, monkeypatch
         assert all(equal) == same
 
 
+def test_no_region_decides_which_part_an_image_is_in(tmp_path):
+    """By its own bytes an image would move into or out of the public gradient, and change the published number."""
+    digits = load_dataset("digits")
+    images = np.concatenate([digits.train_images, digits.test_images])[:300]
+    labels = np.arange(300) % 10
+    mask = box(8, 2, 2, 4, 4)
+    for name, x in (("one", images), ("other", np.where(mask, 0, images))):
+        np.savez(tmp_path / f"{name}.npz", x_train=x, y_train=labels)
+
+    def loaded(name, **privacy):
+        config = config_of(**privacy)
+        config.data.update(name="npz", path=str(tmp_path / f"{name}.npz"), classes="10")
+        return dataset_of(config)
+
+    one, other = loaded("one"), loaded("other")
+    assert 30 < len(one.test_labels) < 90
+    for part in ("train", "test"):
+        np.testing.assert_array_equal(getattr(one, f"{part}_labels"), getattr(other, f"{part}_labels"))
+        before, after = (np.where(mask, 0, getattr(x, f"{part}_images")) for x in (one, other))
+        np.testing.assert_array_equal(before, after)
+    by_bytes = [len(loaded(name, region="").test_labels) for name in ("one", "other")]
+    assert by_bytes[0] != by_bytes[1]
+
+
 def test_public_rows_are_not_those_that_were_sampled(setup):
     """The gradient without noise is of a batch of its own: it must not show who was sampled."""
     n = setup.dataset.num_units
@@ -116,6 +140,7 @@ def test_the_report_names_the_unit_and_what_has_none(run):
     assert privacy["neighbouring_relation"].startswith("zero-out one region: ")
     assert privacy["public"]["region"] == REGION
     assert privacy["caveats"][0].startswith(LEVELS)
+    assert "if they are resized, pixels of the originals mix over its edge" in privacy["caveats"][0]
     text = (workdir / "release" / "PRIVACY.md").read_text(encoding="utf-8")
     assert text.splitlines()[0].endswith("-differential privacy for a region of each image")
     assert text.splitlines()[2] == f"**{LEVELS}**"

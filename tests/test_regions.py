@@ -225,6 +225,17 @@ MISTAKES = {
 }
 
 
+def test_arbitrary_content_is_for_full_batches_without_feedback(params, batch):
+    sums = masked_clipped_grad(loss, REGION, 1.0, neighbour="arbitrary")
+    with pytest.raises(UserError, match="full batches"):
+        sums(params, batch, KEYS, np.ones(ROWS, bool))
+    with pytest.raises(UserError, match="no error feedback"):
+        sums(params, batch, KEYS, carried=jnp.zeros(ROWS))
+    poisson = DpSgdMechanism(10 * ROWS, 0.1, ROWS, 1.0, l2_norm_clip=2.0).transform(fresh_key())
+    with pytest.raises(ValueError, match="the batch has no mask"):
+        poisson.update(sums(params, batch, KEYS), poisson.init(params), params)
+
+
 @pytest.mark.parametrize(("options", "message"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_are_one_line(params, batch, options, message):
     with pytest.raises(UserError, match=message) as error:

@@ -137,7 +137,8 @@ class RegionGame:
 
         def one_step(state: Any, step: jax.Array) -> tuple[Any, jax.Array]:
             rows, mask = m.sample(jax.random.fold_in(sampling_key, step))
-            total = private(params, jax.tree.map(lambda x: x[rows], records), _keys(rows), mask)
+            kept = None if self.neighbour == "arbitrary" else mask  # that of a full batch, which is all of it
+            total = private(params, jax.tree.map(lambda x: x[rows], records), _keys(rows), kept)
             mean, new = transform.update(total, state, params)
             update = mean * m.expected_batch_size + public_sum(records, *self.public_rows(rows, mask, m.dataset_size))
             return new, (update - known) / (m.noise_multiplier * sensitivity) + change * (halves - 1) / 2

@@ -37,12 +37,13 @@ def load_dataset(
     value_range: str | None = None,
     labels: str = "",
     groups: str = "",
+    split_by_place: bool = False,
     empty: Empty = in_memory,
 ) -> Dataset:
     """Reads a labelled image set.
 
     How a record is read, and whether it is in the training or the test part, depends on that record alone and on public
-    settings.
+    settings; with ``split_by_place`` the part depends on the record's place in the source alone.
 
     Args:
       name: ``digits`` (bundled, 8x8), ``mnist`` and ``fashion_mnist`` (path, cache or download), ``npz``, ``idx``,
@@ -65,6 +66,8 @@ def load_dataset(
       groups: which person, or other unit, each image is of: for ``folder`` and ``celeba`` a list, such as
         ``patients.csv``, or for ``folder`` the word "folder"; for ``npz`` the name of an array, for ``parquet`` of a
         column. The training and the test part are then divided anew, by group. "" if each image is a unit.
+      split_by_place: see above; for guarantees of a region of each image, where the places of records are public and
+        the pixels of the region must not decide which part an image is in. Not for ``prepared`` or with ``groups``.
       empty: ``empty(shape)`` allocates the uint8 arrays of images; by default in memory.
 
     Returns:
@@ -98,6 +101,7 @@ def load_dataset(
         value_range=limits,
         # The images of these published data sets are not the user's to change, so that there is no warning about them.
         names_duplicates=name != "digits" and name not in CLASS_NAMES,
+        split_by_place=split_by_place,
         empty=empty,
     )
 

@@ -11,7 +11,7 @@ from efsgd_jax.data.declarations import declared_classes, label_numbers, only_cl
 from efsgd_jax.data.groups import numbered, split_by_group
 from efsgd_jax.data.resize import convert_channels, resize_square
 from efsgd_jax.data.scale import Range
-from efsgd_jax.data.split import array_hashes, split_by_record
+from efsgd_jax.data.split import array_hashes, place_hashes, split_by_record
 from efsgd_jax.data.validate import check_classes, check_images, check_labels, warn_of_duplicates
 from efsgd_jax.errors import UserError
 
@@ -94,6 +94,7 @@ def to_dataset(
     classes: int | tuple[str, ...] | None = None,
     value_range: Range | None = None,
     names_duplicates: bool = True,
+    split_by_place: bool = False,
     empty: Empty = in_memory,
 ) -> Dataset:
     """Checks, splits, crops, resizes and converts ``raw``.
@@ -108,6 +109,7 @@ def to_dataset(
       classes: the declared classes, as ``parse_classes`` returns them. If it is one, labels are not read.
       value_range: the declared range of values; it is used if the source does not determine the range.
       names_duplicates: whether to warn about records that occur more than once.
+      split_by_place: whether a record's place in the source decides whether it is held out, and not its own bytes.
       empty: what allocates the arrays of images that are returned.
 
     Raises:
@@ -134,7 +136,8 @@ def to_dataset(
         # Labels are checked before the split, so that the indices in messages are those of the user's own array.
         class_names = check_classes(labels, labels[:0], names, where)  # labels[:0]: there are no test labels yet
         hashes = raw.record_hashes()
-        train, test = split_by_record(hashes, test_fraction, where)
+        parts = place_hashes(len(images)) if split_by_place else hashes
+        train, test = split_by_record(parts, test_fraction, where)
         train_images = test_images = images
         train_labels, test_labels = labels[train], labels[test]
     else:

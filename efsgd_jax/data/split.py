@@ -28,6 +28,14 @@ def array_hashes(images: np.ndarray) -> list[bytes]:
     return [record_hash(kind, row.astype("<f8").tobytes()) for row in images]
 
 
+def place_hashes(count: int) -> list[bytes]:
+    """A hash of each record's place in the source, for where pixels must not decide in which part a record is.
+
+    Who is in the data, and in which order, is then public.
+    """
+    return [record_hash(b"place\0", str(i).encode()) for i in range(count)]
+
+
 def split_by_record(hashes: Sequence[bytes], test_fraction: float, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Divides records into a training and a test part.
 

@@ -19,6 +19,9 @@ class Regions(NamedTuple):
       blanked: the same, computed from images whose region is blanked. Public.
       held: bool ``[N]``, whether a region holds anything but blank pixels; a record where it does not contributes
         exactly nothing to the private sum. Private.
+
+    Formal guarantees:
+      ``blanked`` is public only if it was computed from the pixels outside of the region alone, record by record.
     """
 
     whole: PyTree
@@ -56,6 +59,10 @@ def mean_gradient(
       rows: records that are public, such as blanked ones; each leaf ``[B, ...]``.
       keys: typed PRNG keys ``[B]``.
       mask: bool ``[B]``; None for all rows.
+
+    Formal guarantees:
+      None: the result is exact. Give it rows that are public and that are chosen independently of what was sampled;
+      of sampled rows it shows which ones they are.
     """
     keep = jnp.ones(len(keys), bool) if mask is None else jnp.asarray(mask)
 

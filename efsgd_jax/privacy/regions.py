@@ -64,7 +64,8 @@ def masked_clipped_grad(
 
     Raises:
       UserError: a region that is not bool, has not the form of the images, protects nothing or everything, or is given
-        twice or not at all; a ``blank`` that is not finite; an unknown neighbour; ``"arbitrary"`` with error feedback.
+        twice or not at all; a ``blank`` that is not finite; an unknown neighbour; ``"arbitrary"`` with error feedback
+        or with a mask, which batches that are sampled have.
       ValueError: as for ``clipped_grad``.
 
     Formal guarantees:
@@ -73,7 +74,8 @@ def masked_clipped_grad(
       no guarantee for a whole image or a person. For ``"blanked"`` the sum is a clipped sum of ``clip_and_sum`` in
       which the record is replaced by one that contributes nothing: it changes by at most C, rounding included, whatever
       the region holds, also NaN, and ``DpSgdMechanism.event`` holds. For ``"arbitrary"`` it changes by at most 2C, by
-      the triangle inequality through the blanked record; ``DpSgdMechanism.event`` then holds for full batches (q = 1).
+      the triangle inequality through the blanked record; ``DpSgdMechanism.event`` then holds for full batches (q = 1),
+      and only those are accepted.
       With Poisson batches use ``"blanked"``, whose (epsilon, delta) is (2 epsilon, (1 + exp(epsilon)) delta) for
       arbitrary content. What is computed from the blanked images of the *sampled* rows must not be released: it shows
       who was sampled.
@@ -109,6 +111,13 @@ def masked_clipped_grad(
         regions: jax.typing.ArrayLike | None = None,
     ) -> ClippedSum:
         check_batch(batch, keys, mask, carried)
+        if neighbour == "arbitrary" and carried is not None:
+            raise UserError("neighbour='arbitrary' has no error feedback: leave carried out, or use 'blanked'.")
+        if neighbour == "arbitrary" and mask is not None:
+            raise UserError(
+                "neighbour='arbitrary' is for full batches without a mask: no event is known for replacing a region in "
+                "Poisson batches; use neighbour='blanked'."
+            )
         rows = _rows(region, regions, jnp.shape(image_of(batch)))
         blanked = blank_region(batch, rows, blank)
         # Exactly nothing of a blank region: the two gradients of one and the same image may be rounded differently.

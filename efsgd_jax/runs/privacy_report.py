@@ -20,7 +20,9 @@ UNDECLARED = (
 REGION_ONLY = (
     f"{NO_OTHER_LEVEL} Who is in the data, the labels and all pixels outside of the region may be found out from what "
     "is released, also exactly. The region has to be chosen without looking at what is private, and what the pixels "
-    "outside show of those inside is not hidden."
+    "outside show of those inside is not hidden. The region is one of images as they are trained on: if they are "
+    "resized, pixels of the originals mix over its edge, by up to two pixels of whichever are larger, and are "
+    "protected only further inside."
 )
 # What the summary of a mechanism has to add where only a region is private.
 REGION_SUMMARY = (

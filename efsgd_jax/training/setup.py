@@ -95,8 +95,15 @@ def data_settings(config: ConfigDict) -> dict[str, Any]:
 
 
 def dataset_of(config: ConfigDict) -> Dataset:
-    """Loads the data set that ``config.data`` names."""
-    return load_dataset(config.data.name, path=config.data.path or None, **data_settings(config))
+    """Loads the data set that ``config.data`` names.
+
+    With ``config.privacy.region`` an image's place in the source decides whether it is held out, since its bytes, which
+    decide otherwise, are those of the region, too: they would decide where its public pixels are used.
+    """
+    by_place = bool(config.privacy.get("region", ""))  # runs of older versions lack this key
+    return load_dataset(
+        config.data.name, path=config.data.path or None, split_by_place=by_place, **data_settings(config)
+    )
 
 
 def public_of(config: ConfigDict, spec: ImageSpec) -> PublicData | None:
