@@ -87,6 +87,9 @@ def main() -> int:
     parser.add_argument("--mnist", required=True, help="the .npz file")
     parser.add_argument("--generator", help="a finished run; one is trained if not given")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument(
+        "--variants", default=";".join(VARIANTS), help="other searches of the first seed, separated by ;"
+    )
     parser.add_argument("--n", type=int, default=500)
     parser.add_argument("--picture", help="a PNG file")
     parser.add_argument("--out", required=True, help="JSON file of results")
@@ -102,7 +105,7 @@ def main() -> int:
             fit(config, run, progress=False)
         latent = latent_for(data, latent_of(run), run)
         jobs = [(DEFAULT, Search(), seed) for seed in seeds]
-        jobs += [(name, search, seeds[0]) for name, search in VARIANTS.items()]
+        jobs += [(name, VARIANTS[name], seeds[0]) for name in args.variants.split(";") if name]
         for i, (name, search, seed) in enumerate(jobs):
             done = record["runs"].setdefault(name, [])
             if any(row["seed"] == seed for row in done):

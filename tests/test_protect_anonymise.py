@@ -219,7 +219,7 @@ def test_what_is_written_says_what_breaks_it_and_is_never_released(made, tmp_pat
     text = (out / "PROTECTION.md").read_text()
     assert "No key was kept" in text
     assert all(name in text for name in outcome.recognised)
-    assert len(outcome.recognised) == 8
+    assert len(outcome.recognised) == 9
     written = np.load(out / "samples.npz")
     assert written["x_train"].reshape(N, 8, 8, 1).tolist() == outcome.images.tolist()
     assert np.bincount(written["y_train"]).tolist() == np.bincount(outcome.originals.labels).tolist()

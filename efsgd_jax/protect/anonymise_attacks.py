@@ -10,12 +10,16 @@ from efsgd_jax.protect import embedder
 from efsgd_jax.protect.anonymise import Anonymised, Recogniser
 from efsgd_jax.protect.embedder import UNSEEN, train_embedder
 from efsgd_jax.protect.latent import Latent
-from efsgd_jax.protect.reidentify import Attack, linear_map, pixels
+from efsgd_jax.protect.reidentify import Attack, assigned_in_class, cosines, linear_map, pixels
 from efsgd_jax.protect.sources import Labelled
 
 # Names of two attackers.
 BY_ATTACKED = "the recogniser that was attacked"
 BY_UNSEEN = "an unseen recogniser: other images, other network"
+BY_CODES = "the codes of the generator"
+BY_ALL = "codes, less what the attacked recogniser still finds alike, each original once, class known"
+# Cosines above those that the search aims at by this much speak against an original.
+SLACK = 0.05
 # Number of images that a recogniser sees at a time.
 CHUNK = 500
 # Ridge of the linear map, for each pair; codes have about unit variance.
@@ -70,10 +74,33 @@ def attackers(
             "a recogniser trained on pairs that the attacker makes", _by(of_pairs), of_pairs.embed(originals.images)
         ),
         Attack("the tool, run again on each original with another seed", _by(unseen), likely),
-        Attack("the codes of the generator", latent.codes, latent.codes(*originals)),
+        Attack(BY_CODES, latent.codes, latent.codes(*originals)),
         Attack("the codes, by a linear map learned from the same pairs", corrected, latent.codes(*originals)),
         Attack("pixels", pixels, pixels(*originals)),
     ]
+
+
+def together(
+    codes: Attack, seen: Attack, kinds: tuple[np.ndarray, ...], labels: np.ndarray, target: float
+) -> list[float]:
+    """The share of each kind of images that an attacker assigns to their originals who puts everything together.
+
+    It knows the class of each image and that each original has one. It prefers originals with a like code, and none
+    that the recogniser which was attacked finds more alike than the search lets an image be.
+
+    Args:
+      codes: the attack ``BY_CODES``.
+      seen: the attack ``BY_ATTACKED``.
+      kinds: kinds of images, each with one for each original, uint8 ``[N, S, S, C]``.
+      labels: the classes of the originals.
+      target: the cosine that the search aims at.
+    """
+    shares = []
+    for images in kinds:
+        alike = cosines(seen.vectors(images, labels), seen.gallery)
+        score = cosines(codes.vectors(images, labels), codes.gallery) - np.maximum(alike - target - SLACK, 0)
+        shares.append(assigned_in_class(score, labels))
+    return shares
 
 
 def _corrected(latent: Latent, few: Labelled, made: Anonymised) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:

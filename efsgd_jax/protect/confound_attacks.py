@@ -23,7 +23,7 @@ LUMINANCE = (0.299, 0.587, 0.114)
 JPEG_QUALITY, BITS = 10, 4
 # Shares of the training images that the attacker has without protection.
 MIXED = (0.1, 0.25)
-ADVERSARY, MEANS, UNSEEN = "adversarial training", "mean of each class removed", "images that no generator saw"
+MEANS, UNSEEN = "mean of each class removed", "images that no generator saw"
 
 
 class Row(NamedTuple):
@@ -89,6 +89,11 @@ def without_class_means(data: Labelled) -> Labelled:
     return Labelled(np.clip(np.rint(moved), 0, 255).astype(np.uint8), data.labels)
 
 
+def adversarial(radius: int) -> str:
+    """The name of adversarial training against changes of this size: one step of the sign of the gradient."""
+    return f"adversarial training, {radius} of 255 in one step"
+
+
 def attack_all(
     protected: np.ndarray, clean: Labelled, test: Labelled, num_classes: int, radius: int, seed: int, training: Training
 ) -> Iterator[Row]:
@@ -99,7 +104,7 @@ def attack_all(
       clean: the unprotected images, for comparison and mixtures.
       test: clean test images.
       num_classes: number K of classes.
-      radius: the largest change of a pixel, in 255ths; adversarial training uses half of it.
+      radius: the largest change of a pixel, in 255ths, which an attacker knows, and trains against.
       seed: of the networks and of the choice of images that are mixed.
       training: how each network is trained.
     """
@@ -121,7 +126,7 @@ def attack_all(
     yield row(f"{BITS} bits", fewer_bits)
     most = max(1, size // 8)
     yield row(f"random shifts by up to {most} pixels", augment=functools.partial(shifted, most=most))
-    yield row(ADVERSARY, how=training._replace(adversary=radius / 2))
+    yield row(adversarial(radius), how=training._replace(adversary=radius))
     yield Row(MEANS, *(score(without_class_means(data), test, num_classes, seed, training) for data in pair))
     order = np.random.default_rng(seed).permutation(len(clean.labels))
     for share in MIXED:

@@ -1,5 +1,6 @@
 """``confound``: protects images by the better of two noises, attacks the result, and says how it went."""
 
+import secrets
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ BREAKS = (
     "Unprotected copies of some of the images, or other images of the same classes.",
     "Grey copies, compression, random shifts and adversarial training, by as much as the table says.",
     "An attacker who knows how the noise was made and removes it, such as by the mean of each class.",
+    "Whoever knows the seed of random squares: they are computed from it, and subtracted.",
     "People: the images look as before. Nothing that they show is hidden.",
     "Later methods: the noise cannot be changed once the images are out.",
 )
@@ -41,13 +43,13 @@ class Options(NamedTuple):
 
     Attributes:
       radius: largest change of a pixel, in 255ths, 1..255; 0 for 8 if the images have colours, and 16 if not.
-      seed: of everything that is random.
+      seed: of everything that is random, at least 0. Secret; None for a fresh one of 128 bits, which is not kept.
       training: how every classifier is trained.
       confounding: how the generator is trained.
     """
 
     radius: int = 0
-    seed: int = 0
+    seed: int | None = None
     training: Training = Training()
     confounding: Confounding = Confounding()
 
@@ -128,7 +130,9 @@ def confound(
     Formal guarantees:
       None. The images stay what they are, and every attack of the report may be improved.
     """
-    asked, seed, training, confounding = options or Options()
+    asked, given, training, confounding = options or Options()
+    secret = secrets.randbits(128) if given is None else given
+    seed = secret % 2**31  # of networks: nothing is found by trying those
     clean, every = chosen.train, chosen.train.and_then(chosen.test)
     radius = radius_for(clean.images.shape[3], asked)
     if len(test.labels) < 2 * FEWEST:
@@ -145,7 +149,7 @@ def confound(
     generator = train_confounder(known.images, known.labels, reader, radius, seed, confounding)
     noises = {
         GENERATOR: generator.noise(*every),
-        PATCHES: class_patches(clean.images.shape[1:], num_classes, seed)[every.labels],
+        PATCHES: class_patches(clean.images.shape[1:], num_classes, secret)[every.labels],
     }
     victim = seed + 1  # the attacker's network begins elsewhere than the one that the generator was trained with
 
@@ -196,7 +200,9 @@ def protection_of(made: Confounded, source: str, options: Options) -> Protection
         RESISTS,
         BREAKS,
         {
-            "max_change": made.radius, "seed": options.seed, "generator steps": options.confounding.steps,
+            "max_change": made.radius,
+            "seed": "fresh, and not kept" if options.seed is None else "given; keep it secret",
+            "generator steps": options.confounding.steps,
             "steps of each classifier": options.training.steps, "batch size": options.training.batch_size,
             "held out from the generator": HELD_OUT,
         },

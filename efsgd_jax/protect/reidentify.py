@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 # Maps images, uint8 ``[N, S, S, C]``, and their classes to vectors ``[N, E]``, which are compared by their cosine.
 Vectors = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -44,6 +45,31 @@ def rank_one_in_class(probes: np.ndarray, gallery: np.ndarray, labels: np.ndarra
     return float(sum(len(rows) * rank_one(probes[rows], gallery[rows]) for rows in members) / len(labels))
 
 
+def cosines(probes: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """``[N, M]``: the cosine of each row of one with each row of the other."""
+    return np.asarray(_unit(probes) @ _unit(gallery).T)
+
+
+def assigned_in_class(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The share of images i that an attacker finds to be of original i who knows classes and uses each original once.
+
+    Among all such assignments within the classes it takes the one with the largest sum of scores.
+
+    Args:
+      scores: ``[N, N]``, how likely image i was made of original j.
+      labels: their classes, int ``[N]``.
+
+    Examples:
+      >>> assigned_in_class(np.array([[0.9, 0.8], [0.9, 0.1]]), np.array([0, 0]))
+      0.0
+      >>> assigned_in_class(np.array([[0.9, 0.8], [0.9, 0.1]]), np.array([0, 1]))
+      1.0
+    """
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    right = sum(np.sum(linear_sum_assignment(-scores[np.ix_(m, m)])[1] == np.arange(len(m))) for m in members)
+    return float(right / len(labels))
+
+
 def own_cosine(probes: np.ndarray, gallery: np.ndarray) -> float:
     """The mean cosine of row i of both.
 
@@ -77,14 +103,17 @@ def pixels(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def linear_map(given: np.ndarray, wanted: np.ndarray, ridge: float) -> np.ndarray:
-    """The matrix W ``[d, e]`` of least ``|given W - wanted|^2 + ridge |W|^2``, for rows ``[N, d]`` and ``[N, e]``.
+    """The matrix W ``[d, d]`` of least ``|given W - wanted|^2 + ridge |W - 1|^2``, for rows ``[N, d]`` of both.
+
+    With few rows it stays near the identity, so that what it corrects is hardly worse than what it was given.
 
     Examples:
-      >>> linear_map(np.eye(2), 2 * np.eye(2), ridge=1.0)
-      array([[1., 0.],
-             [0., 1.]])
+      >>> linear_map(np.eye(2), 3 * np.eye(2), ridge=1.0)
+      array([[2., 0.],
+             [0., 2.]])
     """
-    return np.linalg.solve(given.T @ given + ridge * np.eye(given.shape[1]), given.T @ wanted)
+    eye = np.eye(given.shape[1])
+    return np.linalg.solve(given.T @ given + ridge * eye, given.T @ wanted + ridge * eye)
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -58,11 +58,12 @@ def read_images(path: str | Path, options: Mapping[str, Any] | None = None) -> D
     return data
 
 
-def images_to_protect(data: Dataset, n: int, seed: int) -> Chosen:
-    """``n`` images that the seed chooses; all if ``n`` is 0 or there are fewer. Test images only after all others.
+def images_to_protect(data: Dataset, n: int, seed: int | None = None) -> Chosen:
+    """``n`` images that the seed chooses, None for a fresh one; all if ``n`` is 0 or there are fewer.
 
-    They keep the order of the data. A folder is read one class after the other, so that its first images are of few.
-    A folder without a test split has test images, too: those that are held out for the attacks.
+    Test images are chosen only after all others. They keep the order of the data. A folder is read one class after the
+    other, so that its first images are of few. A folder without a test split has test images, too: those that are held
+    out for the attacks.
 
     Raises:
       UserError: ``n`` is negative, or so small that a class is left with fewer than ``FEWEST`` images.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from efsgd_jax.cli.data_options import data_options
 from efsgd_jax.cli.parser import Parser, program, show, split_overrides
+from efsgd_jax.errors import UserError
 from efsgd_jax.files import check_new_directory
 
 
@@ -23,7 +24,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--max_change", type=int, default=0, help="largest change of a pixel, of 255; 8 in colour and 16 in grey"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of all random numbers, 0 unless given")
+    parser.add_argument("--seed", type=int, help="seed; keep it secret. A fresh one, which is not kept, if not given")
     parser.epilog = "--config.data.KEY=VALUE says how the images are read, such as --config.data.image_size=32."
     return parser.with_json()
 
@@ -34,6 +35,8 @@ def main(argv: Sequence[str]) -> None:
     args = make_parser().parse_args(rest)
     out = Path(args.out)
     check_new_directory(out, "protected images")
+    if args.seed is not None and args.seed < 0:
+        raise UserError(f"--seed is {args.seed}; it is at least 0")
     from efsgd_jax.protect.confound_run import Options, confound, protection_of
     from efsgd_jax.protect.output import write_images, write_protection
     from efsgd_jax.protect.sources import Labelled, images_to_protect, read_images
