@@ -23,7 +23,7 @@ from timing import write_record
 from efsgd_jax.images import save_grid
 from efsgd_jax.protect.captures import HELD_OUT, LISTS, Capture, write_capture
 from efsgd_jax.protect.nerf import rays_of
-from efsgd_jax.protect.views_attacks import PROTECTED, RANDOM, sheet
+from efsgd_jax.protect.views_attacks import CLEAN, PROTECTED, RANDOM, sheet
 from efsgd_jax.protect.views_run import protect_capture
 
 # Centre, radius and colour of each sphere; the floor is a square of side 2 * HALF at height FLOOR, in the unit ball.
@@ -115,19 +115,20 @@ def run(args: argparse.Namespace, seed: int) -> dict[str, Any]:
             Path(place) / "capture", Path(place) / "out", max_shift=args.max_shift, seed=seed, say=print
         )
         seconds = time.perf_counter() - start
-    report, shift = done.report, np.linalg.norm(done.flow, axis=-1)
+    report = done.report
     if args.pictures and seed == 0:
         difference = np.abs(done.capture.pictures.astype(int) - clean.pictures)
         rows = [clean.pictures, done.capture.pictures, np.minimum(4 * difference, 255).astype(np.uint8)]
         truth = draw(cameras(args.held_out, 1), args.side)
-        save_grid(Path(args.pictures) / "views.png", sheet([*rows, truth, *(o.shown for o in report.outcomes[:3])]))
+        seen = [report.of(name).shown for name in (CLEAN, RANDOM, PROTECTED)]
+        save_grid(Path(args.pictures) / "views.png", sheet([*rows, truth, *seen]))
     return {
         "seed": seed,
         "seconds": round(seconds, 1),
         "drop": report.drop,
         "more_than_random": report.more_than_random,
-        "kept": {name: dict(zip(KEPT, report.kept[name], strict=True)) for name in (RANDOM, PROTECTED)},
-        "shift": {"mean": float(shift.mean()), "longest": float(shift.max())},
+        "kept": {name: dict(zip(KEPT, numbers, strict=True)) for name, numbers in report.kept.items()},
+        "shift": {name: {"mean": mean, "longest": longest} for name, (mean, longest) in done.shifts.items()},
         "outcomes": {o.attack: {"psnr": o.psnr, "aligned": o.aligned} for o in report.outcomes},
     }
 

@@ -107,14 +107,38 @@ def keep_alike(pictures: jax.Array, flow: jax.Array, bounds: Bounds) -> jax.Arra
 
 def random_flow(shape: tuple[int, ...], max_shift: float, key: jax.Array) -> jax.Array:
     """A smooth flow ``[N, H, W, 2]`` whose displacements have all the length ``max_shift``, in random directions."""
+    noise = _smooth_noise(shape, key)
+    return within(noise * 1e3 / jnp.linalg.norm(noise, axis=-1, keepdims=True), max_shift)
 
+
+def random_of_lengths(flow: jax.Array, key: jax.Array) -> jax.Array:
+    """A random flow whose displacements have, view by view, the lengths of those of ``flow [N, H, W, 2]``.
+
+    Directions are those of ``random_flow``. The longest displacements are where other smooth noise is largest, so that
+    they lie together as those of a flow that was found do, but anywhere in the view.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from efsgd_jax.protect.flow import random_of_lengths
+      >>> flow = jnp.zeros((1, 2, 2, 2)).at[0, 1, 1].set(jnp.array([0.6, 0.8]))
+      >>> print(jnp.sort(jnp.linalg.norm(random_of_lengths(flow, jax.random.key(0)), axis=-1).ravel()).round(3))
+      [0. 0. 0. 1.]
+    """
+    directions, places = jax.random.split(key)
+    lengths = jnp.sort(jnp.linalg.norm(flow, axis=-1).reshape(len(flow), -1), axis=1)
+    noise = _smooth_noise((*flow.shape[:3], 1), places).reshape(len(flow), -1)
+    ranks = jnp.argsort(jnp.argsort(noise, axis=1), axis=1)
+    placed = jnp.take_along_axis(lengths, ranks, axis=1).reshape(flow.shape[:3])
+    return random_flow(flow.shape, 1.0, directions) * placed[..., None]
+
+
+def _smooth_noise(shape: tuple[int, ...], key: jax.Array) -> jax.Array:
     def smoothing(side: int) -> jax.Array:
         offset = jnp.arange(side)[:, None] - jnp.arange(side)
         return jnp.exp(-jnp.square(offset / SMOOTHNESS) / 2)
 
     noise = jax.random.normal(key, shape)
-    noise = jnp.einsum("yi,xj,nijk->nyxk", smoothing(shape[1]), smoothing(shape[2]), noise)
-    return within(noise * 1e3 / jnp.linalg.norm(noise, axis=-1, keepdims=True), max_shift)
+    return jnp.einsum("yi,xj,nijk->nyxk", smoothing(shape[1]), smoothing(shape[2]), noise)
 
 
 def rounded(colours: jax.Array) -> jax.Array:

@@ -66,6 +66,10 @@ def protect(
 
     Returns:
       Displacements in pixels, none longer than ``bounds.max_shift``.
+
+    Formal guarantees:
+      None. That the flows keep ``bounds`` is certain, that a NeRF shows another scene is not: ``views_attacks``
+      measures how far some do. Each warped view shows nearly what its clean one shows.
     """
     key = jax.random.key(options.seed)
     flow = keep_alike(views.colours, FIRST * random_flow((*views.colours.shape[:3], 2), bounds.max_shift, key), bounds)

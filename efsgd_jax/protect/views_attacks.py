@@ -27,6 +27,7 @@ SHOWN = 8
 WEAK = 22.0
 # What victims learn from, as the report names it.
 CLEAN, RANDOM, PROTECTED = "clean views", "random flow", "protected views"
+SAME_LENGTHS = "random flow of the same lengths"
 
 
 class Outcome(NamedTuple):
@@ -46,36 +47,40 @@ class Outcome(NamedTuple):
 
 
 class Report(NamedTuple):
-    """All outcomes, the first three on clean views, on views warped by random flow, and on protected views.
+    """All outcomes.
 
     Attributes:
       outcomes: one for each attack.
-      kept: for random flow and for the protection, the least and mean PSNR, and the least and mean SSIM of the views.
+      kept: for both random flows and for the protection, the least and mean PSNR, and the least and mean SSIM of the
+        views.
     """
 
     outcomes: tuple[Outcome, ...]
     kept: dict[str, tuple[float, float, float, float]]
 
+    def of(self, attack: str) -> Outcome:
+        """The outcome of one attack, by its name."""
+        return next(o for o in self.outcomes if o.attack == attack)
+
     @property
     def drop(self) -> float:
         """By how many dB held-out PSNR is lower for protected views than for clean ones."""
-        return self.outcomes[0].psnr - self.outcomes[2].psnr
+        return self.of(CLEAN).psnr - self.of(PROTECTED).psnr
 
     @property
     def weak(self) -> bool:
         """Whether the victim did not learn the scene from clean views either, so that its numbers say little."""
-        return self.outcomes[0].psnr < WEAK
+        return self.of(CLEAN).psnr < WEAK
 
     @property
     def more_than_random(self) -> float:
-        """By how many dB held-out PSNR is lower for protected views than for randomly warped ones."""
-        return self.outcomes[1].psnr - self.outcomes[2].psnr
+        """By how many dB held-out PSNR is lower for protected views than for randomly warped ones, as visible."""
+        return self.of(RANDOM).psnr - self.of(PROTECTED).psnr
 
 
 def attack(
     clean: Views,
-    random: Views,
-    protected: Views,
+    bent: dict[str, Views],
     held_out: Views,
     *,
     victim: nerf.Options = VICTIM,
@@ -86,15 +91,16 @@ def attack(
 
     Args:
       clean: the views as they are.
-      random: the same, warped by random flow of the protection's radius and under the same bounds.
-      protected: the same, protected.
+      bent: the same, warped: ``PROTECTED``; ``RANDOM``, by random flow of the protection's radius and under the same
+        bounds on what views keep; and ``SAME_LENGTHS``, by random flow whose displacements are as long as those of the
+        protection, and which keeps what it keeps.
       held_out: clean views from other cameras.
       victim: the NeRF, and how it is trained.
       seed: decides on the victim's weights and on which views are mixed in.
       say: is told of each attack that ends.
     """
     victim = victim._replace(seed=victim.seed + seed)
-    refining = victim._replace(pose_learning_rate=POSE_RATE)
+    refining, protected = victim._replace(pose_learning_rate=POSE_RATE), bent[PROTECTED]
     order = np.random.default_rng(seed).permutation(len(clean.poses))
 
     def mixed(share: float) -> Views:
@@ -103,8 +109,7 @@ def attack(
 
     attacks = [
         (CLEAN, clean, victim),
-        (RANDOM, random, victim),
-        (PROTECTED, protected, victim),
+        *((name, bent[name], victim) for name in (RANDOM, SAME_LENGTHS, PROTECTED)),
         (f"{CLEAN}, cameras refined", clean, refining),
         (f"{PROTECTED}, cameras refined", protected, refining),
         *((f"{PROTECTED}, {share:.0%} of them replaced by clean ones", mixed(share), victim) for share in MIXED),
@@ -113,7 +118,7 @@ def attack(
     for name, views, options in attacks:
         outcomes.append(measure(name, views, held_out, options))
         say(f"{name}: {outcomes[-1].psnr:.1f} dB, {outcomes[-1].aligned:.1f} dB with held-out cameras aligned")
-    kept = {name: _kept(views, clean) for name, views in ((RANDOM, random), (PROTECTED, protected))}
+    kept = {name: _kept(bent[name], clean) for name in (RANDOM, SAME_LENGTHS, PROTECTED)}
     return Report(tuple(outcomes), kept)
 
 
@@ -156,7 +161,7 @@ def align(params: nerf.PyTree, held_out: Views, options: nerf.Options) -> jax.Ar
 
 def tables(report: Report) -> list[Measured]:
     """The report as tables of ``PROTECTION.md``."""
-    first = report.outcomes[0].psnr
+    first = report.of(CLEAN).psnr
     rows = [(o.attack, o.psnr, first - o.psnr, o.aligned) for o in report.outcomes]
     views = [(name, *numbers) for name, numbers in report.kept.items()]
     return [

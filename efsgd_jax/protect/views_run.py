@@ -12,17 +12,18 @@ from efsgd_jax.files import check_new_directory
 from efsgd_jax.images import save_grid
 from efsgd_jax.protect import nerf
 from efsgd_jax.protect.captures import Capture, frame_of, read_capture, split, to_views, write_capture
-from efsgd_jax.protect.flow import Bounds, keep_alike, random_flow, rounded, warp
-from efsgd_jax.protect.output import Protection, mark_directory, write_protection
+from efsgd_jax.protect.flow import Bounds, keep_alike, random_flow, random_of_lengths, rounded, warp
+from efsgd_jax.protect.output import Measured, Protection, mark_directory, write_protection
 from efsgd_jax.protect.views import NETWORK, Search, protect
-from efsgd_jax.protect.views_attacks import VICTIM, Report, attack, sheet, tables
+from efsgd_jax.protect.views_attacks import PROTECTED, RANDOM, SAME_LENGTHS, VICTIM, Report, attack, sheet, tables
 
 # The longest shift that can be asked for, in pixels: views that keep 26 dB are bent by less.
 LONGEST = 8.0
-# Rows of held-out views: as they are, and as learned from clean, randomly bent and protected views.
+# Held-out views, bent, and below them as learned from protected views. It lies beside the views that are to be
+# published: clean views, and what a NeRF that learned from clean ones shows, would undo a part of the protection.
 PICTURE = "held_out.png"
 # Keys of random numbers, apart from those of the networks.
-OF_RANDOM_FLOW = 7
+OF_RANDOM_FLOW, OF_SAME_LENGTHS = 7, 8
 RESISTS = [
     "whoever trains a NeRF on the published views and their cameras and looks at it from other cameras: what it shows "
     "is bent, by as much as the views are"
@@ -57,11 +58,13 @@ class Protected(NamedTuple):
     Attributes:
       capture: the protected views.
       flow: float32 ``[N, H, W, 2]``, their displacement fields in pixels.
+      shifts: mean and longest displacement in pixels, of the protection and of both random flows.
       report: what victims learned from them.
     """
 
     capture: Capture
     flow: np.ndarray
+    shifts: dict[str, tuple[float, float]]
     report: Report
 
 
@@ -77,7 +80,8 @@ def protect_capture(
     """Bends the views of a capture so that NeRFs learn another scene, and writes them to the new directory ``out``.
 
     All views of ``transforms.json`` are written. The attack report is measured on the views of
-    ``transforms_test.json``, or else on every eighth view as it was, while victims learn from the others.
+    ``transforms_test.json``, or else on every eighth view as it was, while victims learn from the others. No clean view
+    is written to ``out``, nor a picture that was made from clean views in any other way than by bending them.
 
     Args:
       path: a directory, see ``read_capture``.
@@ -89,6 +93,10 @@ def protect_capture(
 
     Raises:
       UserError: the capture cannot be read, an option is out of range, or ``out`` cannot be written.
+
+    Formal guarantees:
+      None. Each written view keeps the bounds on PSNR and SSIM to its original, and therefore shows the scene to
+      whoever looks at it. What NeRFs learn was measured for those of the report; others may learn more.
     """
     if not 0 < max_shift <= LONGEST:
         raise UserError(f"the longest shift is {max_shift:g} pixels; it is above 0 and at most {LONGEST:g}")
@@ -100,8 +108,13 @@ def protect_capture(
     frame, bounds = frame_of(capture), Bounds(max_shift)
     clean = to_views(capture, frame)
     flow = protect(clean, settings.network._replace(seed=seed), settings.search, bounds, say=say)
-    noise = random_flow(flow.shape, max_shift, jax.random.fold_in(jax.random.key(seed), OF_RANDOM_FLOW))
-    flows = {"protected": flow, "random": keep_alike(clean.colours, noise, bounds)}
+    key = jax.random.key(seed)
+    noise = random_flow(flow.shape, max_shift, jax.random.fold_in(key, OF_RANDOM_FLOW))
+    flows = {
+        RANDOM: keep_alike(clean.colours, noise, bounds),
+        SAME_LENGTHS: random_of_lengths(flow, jax.random.fold_in(key, OF_SAME_LENGTHS)),
+        PROTECTED: flow,
+    }
     colours = {name: rounded(warp(clean.colours, f)) for name, f in flows.items()}
 
     def seen(colours: jax.Array) -> nerf.Views:
@@ -109,22 +122,32 @@ def protect_capture(
 
     report = attack(
         seen(clean.colours),
-        seen(colours["random"]),
-        seen(colours["protected"]),
+        {name: seen(bent) for name, bent in colours.items()},
         to_views(held_out, frame),
         victim=settings.victim,
         seed=seed,
         say=say,
     )
-    bent = capture._replace(pictures=np.round(255 * np.asarray(colours["protected"])).astype(np.uint8))
+    bent = capture._replace(pictures=np.round(255 * np.asarray(colours[PROTECTED])).astype(np.uint8))
     mark_directory(out, "views")
     write_capture(out, bent)
-    save_grid(Path(out) / PICTURE, sheet([held_out.pictures, *(o.shown for o in report.outcomes[:3])]))
-    write_protection(out, statement(report, bounds, seed, len(index), given is not None))
-    return Protected(bent, np.asarray(flow), report)
+    # Held-out views that were given apart are not published, and have no bent ones.
+    apart = [] if given else [np.delete(bent.pictures, index, axis=0)]
+    save_grid(Path(out) / PICTURE, sheet([*apart, report.of(PROTECTED).shown]))
+    lengths = {name: np.linalg.norm(np.asarray(f, np.float64), axis=-1) for name, f in flows.items()}
+    shifts = {name: (float(length.mean()), float(length.max())) for name, length in lengths.items()}
+    write_protection(out, statement(report, shifts, bounds, seed, len(index), given is not None))
+    return Protected(bent, np.asarray(flow), shifts, report)
 
 
-def statement(report: Report, bounds: Bounds, seed: int, learned_from: int, given: bool) -> Protection:
+def statement(
+    report: Report,
+    shifts: dict[str, tuple[float, float]],
+    bounds: Bounds,
+    seed: int,
+    learned_from: int,
+    given: bool,
+) -> Protection:
     """``PROTECTION.md`` of a run."""
     where = "the views of transforms_test.json" if given else "every eighth view as it was"
     settings: dict[str, str | float] = {
@@ -137,4 +160,6 @@ def statement(report: Report, bounds: Bounds, seed: int, learned_from: int, give
     }
     summary = "Every view was bent by a displacement field, so that a NeRF that learns from all of them is bent."
     breaks = [HARD, *BREAKS] if report.weak else BREAKS
-    return Protection("views", summary, RESISTS, breaks, settings, tables(report))
+    rows = [(name, *lengths) for name, lengths in shifts.items()]
+    moved = Measured("by how many pixels views are bent", ("views", "mean", "longest"), rows)
+    return Protection("views", summary, RESISTS, breaks, settings, [*tables(report), moved])

@@ -23,7 +23,7 @@ def make_parser() -> Parser:
 @program
 def main(argv: Sequence[str]) -> None:
     args = make_parser().parse_args(argv)
-    from efsgd_jax.protect.views_attacks import PROTECTED
+    from efsgd_jax.protect.views_attacks import CLEAN, PROTECTED
     from efsgd_jax.protect.views_run import protect_capture
 
     done = protect_capture(
@@ -41,13 +41,13 @@ def main(argv: Sequence[str]) -> None:
         f"wrote {args.out}: {len(done.capture.files)} views, bent by at most {args.max_shift:g} pixels; "
         f"each keeps {least:.1f} dB and SSIM {likeness:.2f}\n"
         f"A NeRF that learned from them shows held-out views {report.drop:.1f} dB worse, "
-        f"{report.more_than_random:.1f} dB worse than after random flow. Best for an attacker: {best.attack}, "
-        f"{reached:.1f} dB.\n"
+        f"{report.more_than_random:.1f} dB worse than after random flow that is as visible. "
+        f"Best for an attacker: {best.attack}, {reached:.1f} dB.\n"
         "This is not differential privacy, and every view still shows the scene. PROTECTION.md says what was measured, "
         "and what breaks it."
     )
     if report.weak:
-        text += f"\nThese numbers say little: from clean views the NeRF reaches only {report.outcomes[0].psnr:.1f} dB."
+        text += f"\nThese numbers say little: from clean views the NeRF reaches only {report.of(CLEAN).psnr:.1f} dB."
     value = {
         "out": args.out,
         "views": len(done.capture.files),
