@@ -89,8 +89,18 @@ def test_the_likelihood_of_a_cell_is_how_often_it_occurs(x, scale):
         assert np.mean((moved >= low) & (moved < high)) == pytest.approx(expected, abs=0.015)
 
 
-def test_the_likelihood_counts_all_neighbours_and_rows_at_the_ends():
-    """Rows on the ends of the range, of which reflection moves half: it is the likelihood that finds them."""
+def test_the_likelihood_of_all_neighbours_counts_and_not_that_of_the_most_likely_one():
+    cells, labels = np.array([[0.0], [0.5], [1.0]]), np.zeros(3, int)
+
+    def likelihood(y, x, other):
+        chance = np.where(x == 0.5, 0.5, np.where((x == 0.0) & (other == 0.5), 0.6, 0.01))[:, 0]
+        return np.broadcast_to(np.log(chance), (len(y), 3))
+
+    moved = Moved(cells, labels, np.ones(3, int))
+    assert linked_by_likelihood(cells, labels, moved, near_rows(cells, labels, 2), likelihood) == 1.0
+
+
+def test_the_likelihood_finds_rows_at_the_ends_that_are_reflected():
     rng = np.random.default_rng(0)
     cells, labels = rng.choice([0.0, 0.1, 0.9, 1.0], size=(200, 12)), np.zeros(200, int)
     moved = in_random_order(smote(cells, labels, noise_scale=1.0, seed=1), labels, 2)
