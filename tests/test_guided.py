@@ -1,4 +1,4 @@
-"""Guided sampling: ordinary guidance bit for bit without a trigger, the formula and its limits, the search's order."""
+"""Guided sampling: ordinary guidance bit for bit without a trigger, the formula and its limits, and the diffusion's."""
 
 import functools
 import math
@@ -7,49 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from guidance import CLASSES, SCALE, network_of, noise_of, policy_of
 
 from efsgd_jax import UserError, default_config, fit
 from efsgd_jax.data.dataset import ImageSpec
-from efsgd_jax.models.alternatives import MOST_ALTERNATIVES, mixtures, noised
-from efsgd_jax.models.denoiser import Denoiser
-from efsgd_jax.models.guided import Policy, guided, of_noise, ordinary, reanchored
+from efsgd_jax.models.alternatives import mixtures
+from efsgd_jax.models.guided import guided, reanchored
 from efsgd_jax.synthesizers.efsgd_mixture.training import Start
 from efsgd_jax.synthesizers.private_diffusion import edm
 from efsgd_jax.synthesizers.private_diffusion.method import ResidualModel
 from efsgd_jax.synthesizers.private_diffusion.options import Hyperparameters
-
-CLASSES = 4
-SCALE = 2.5
-
-
-def policy_of(**options):
-    defaults = {"scale": SCALE, "threshold": 1.0, "anchor_from": 1.0, "anchor_to": 2.0}
-    return Policy(**defaults | {"alternatives": mixtures(jnp.eye(CLASSES))} | options)
-
-
-def network_of(dtype=jnp.float32):
-    """A random U-Net, to whose predictions the last class adds a large image."""
-    spec = ImageSpec(8, 1, CLASSES)
-    network = Denoiser(spec, width=8, blocks=1, levels=2)
-
-    def inputs(x, sigma, condition):
-        return x, jnp.log(sigma), jnp.full_like(x, 0.5), condition, jnp.full(len(x), CLASSES)
-
-    images = jnp.zeros((1, *spec.shape))
-    params = network.init(jax.random.key(0), *inputs(images, jnp.ones(1), jnp.zeros((1, CLASSES))))
-    params = jax.tree.map(lambda p: p + 0.05 * jax.random.normal(jax.random.key(1), p.shape), params)
-    memorised = 3 * jax.random.normal(jax.random.key(2), spec.shape)
-
-    def denoiser(x, sigma, condition):
-        cast = jax.tree.map(lambda a: a.astype(dtype), (params, x, sigma, condition))
-        found = network.apply(cast[0], *inputs(*cast[1:]))
-        return found + cast[3][:, -1].reshape(-1, 1, 1, 1) ** 4 * memorised.astype(dtype)
-
-    return denoiser, spec.shape
-
-
-def noise_of(shape, count):
-    return jax.random.normal(jax.random.key(3), (count, *shape))
 
 
 def drawn(step, x, levels):
@@ -75,8 +42,9 @@ def with_policy(denoiser, policy, x, condition):
 
 @functools.partial(jax.jit, static_argnums=0)
 def without_policy(denoiser, x, condition):
-    denoise = ordinary(denoiser, SCALE)
-    return drawn(lambda x, sigma: denoise(x, sigma, condition), x, LEVELS)
+    """By ordinary guidance, as the private diffusion computes it."""
+    denoise = edm.guided(lambda x, s: denoiser(x, s, condition), lambda x, s: denoiser(x, s, 0 * condition), SCALE)
+    return drawn(denoise, x, LEVELS)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
@@ -107,13 +75,6 @@ def test_an_infinite_threshold_is_ordinary_guidance():
     images, decision = with_policy(denoiser, policy_of(threshold=math.inf), x, condition)
     assert not decision.triggered.any()
     np.testing.assert_array_equal(images, without_policy(denoiser, x, condition))
-
-
-def test_ordinary_guidance_is_that_of_the_private_diffusion():
-    denoiser, shape = network_of()
-    x, sigma, condition = noise_of(shape, 4), jnp.full(4, 2.0), jnp.eye(CLASSES)
-    theirs = edm.guided(lambda x, s: denoiser(x, s, condition), lambda x, s: denoiser(x, s, 0 * condition), SCALE)
-    np.testing.assert_allclose(ordinary(denoiser, SCALE)(x, sigma, condition), theirs(x, sigma), rtol=1e-5, atol=1e-5)
 
 
 def published(c, other, none, m, s, t, end):
@@ -166,55 +127,6 @@ def test_every_step_measures_the_alternative_anew():
         np.testing.assert_allclose(found, np.full((1, 2), want), rtol=1e-5)
 
 
-def table(magnitudes):
-    """A denoiser of noise whose magnitude for the i-th condition of two coordinates is the i-th number."""
-
-    def denoiser(x, sigma, condition):
-        rows = jnp.round(condition[:, 0]).astype(int)
-        return jnp.where(condition[:, 1] > 0, jnp.asarray(magnitudes)[rows], 0.0)[:, None] * jnp.ones_like(x)
-
-    return denoiser
-
-
-@pytest.mark.parametrize(
-    ("magnitudes", "chosen"),
-    [
-        ([9.0, 5.0, 0.9, 0.1], 2),  # the first that is small enough, not the least
-        ([9.0, 1.0, 0.9, 0.1], 1),  # the threshold itself is small enough
-        ([9.0, 5.0, 2.0, 3.0], 2),  # none is: the least
-        ([9.0, 30.0, 20.0, 20.0], 2),  # also where all are worse than the condition; of equal ones the first
-        ([0.9, 0.1, 0.1, 0.1], 0),  # nothing was triggered
-    ],
-)
-def test_the_search_takes_the_first_that_is_small_enough_and_else_the_least(magnitudes, chosen):
-    def alternatives(condition):
-        return jnp.array([[1.0, 1.0], [2.0, 1.0], [3.0, 1.0]])
-
-    sampler = guided(table(magnitudes), policy_of(alternatives=alternatives, noise_factor=of_noise))
-    decision = jax.jit(sampler.decide)(jnp.zeros((1, 3)), jnp.ones(1), jnp.array([[0.0, 1.0]]))
-    assert decision.alternative[0, 0] == chosen
-    assert decision.alternative_magnitude[0] == pytest.approx(magnitudes[chosen])
-    assert bool(decision.triggered[0]) == (chosen > 0)
-
-
-def test_the_search_stops_where_all_have_found_one():
-    calls = []
-
-    def denoiser(x, sigma, condition):
-        jax.debug.callback(lambda: calls.append(1))
-        return table([9.0, 0.5, 0.4, 0.3])(x, sigma, condition)
-
-    def alternatives(condition):
-        return jnp.array([[1.0, 1.0], [2.0, 1.0], [3.0, 1.0]])
-
-    sampler = guided(denoiser, policy_of(alternatives=alternatives, noise_factor=of_noise))
-    for condition, want in (([0.0, 1.0], 3), ([1.0, 1.0], 2)):
-        calls.clear()
-        jax.block_until_ready(sampler.decide(jnp.zeros((1, 3)), jnp.ones(1), jnp.array([condition])))
-        jax.effects_barrier()
-        assert len(calls) == want
-
-
 def test_vmap_over_samples_is_a_batch():
     denoiser, shape = network_of()
     sampler = guided(denoiser, policy_of(threshold=0.5))
@@ -237,52 +149,11 @@ def test_a_null_condition_of_ones_own():
 
     null = jnp.array([1.0, 1.0])
     x, sigma, condition = jnp.zeros((1, 3)), jnp.ones(1), jnp.array([[2.0, 3.0]])
-    policy = policy_of(scale=2.0, alternatives=noised(3), threshold=10.0)
+    policy = policy_of(scale=2.0, alternatives=mixtures(jnp.eye(2)), threshold=10.0)
     sampler = guided(denoiser, policy, null)
     decision = sampler.decide(x, sigma, condition)
     assert decision.magnitude.tolist() == [3.0]
     np.testing.assert_array_equal(sampler.denoise(x, sigma, decision), np.full((1, 3), 8.0))
-    np.testing.assert_array_equal(ordinary(denoiser, 2.0, null)(x, sigma, condition), np.full((1, 3), 8.0))
-
-
-def test_mixtures_begin_with_the_nearest_class_and_the_smallest_share():
-    classes = jnp.array([[0.0], [1.0], [3.0], [10.0]])
-    found = mixtures(classes, shares=(0.5, 1.0), partners=2)(jnp.array([3.0]))
-    np.testing.assert_allclose(found[:, 0], [2.0, 1.5, 1.0, 0.0])
-    assert mixtures(jnp.eye(30))(jnp.eye(30)[4]).shape == (24, 30)
-
-
-def test_noise_of_alternatives_grows_with_them():
-    condition = jnp.full(1000, 2.0)
-    away = np.sqrt(np.mean(np.square(noised(4, std=0.5)(condition) - condition), axis=1))
-    np.testing.assert_allclose(away, [0.25, 0.5, 0.75, 1.0], rtol=0.1)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"scale": 0.5}, r"scale of the guidance policy is 0.5; it must be a number of at least 1"),
-        ({"scale": math.nan}, r"scale of the guidance policy is nan; .*"),
-        ({"threshold": 0.0}, r"threshold of the guidance policy is 0; it must be above 0"),
-        ({"anchor_from": -1.0}, r"anchor_from of the guidance policy is -1; it must be a number of at least 0"),
-        ({"anchor_to": 1.0}, r"anchor_to of the guidance policy is 1; .* above anchor_from, which is 1"),
-        ({"anchor_to": math.inf}, r"anchor_to of the guidance policy is inf; .*"),
-        ({"alternatives": 25}, r"alternatives of the guidance policy is 25; it must be a function"),
-        ({"noise_factor": "noise"}, r"noise_factor of the guidance policy is 'noise'; it must be a function"),
-    ],
-    ids=str,
-)
-def test_a_bad_policy_is_refused_in_one_line(options, message):
-    with pytest.raises(UserError, match=f"^{message}$") as caught:
-        policy_of(**options)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("shape", [(MOST_ALTERNATIVES + 1, CLASSES), (0, CLASSES), (3, CLASSES + 1), (CLASSES,)])
-def test_too_many_alternatives_and_such_of_a_wrong_shape_are_refused(shape):
-    sampler = guided(table([1.0]), policy_of(alternatives=lambda condition: jnp.zeros(shape)))
-    with pytest.raises(UserError, match=r"have shape \(.*\); they must be 1 to 25 conditions of that shape"):
-        sampler.decide(jnp.zeros((1, 3)), jnp.ones(1), jnp.zeros((1, CLASSES)))
 
 
 def diffusion(**options):

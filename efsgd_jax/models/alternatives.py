@@ -39,29 +39,3 @@ def mixtures(classes: jax.Array, shares: tuple[float, ...] = (0.25, 0.5, 0.75), 
         return mixed.reshape(-1, len(condition))
 
     return alternatives
-
-
-def noised(count: int = MOST_ALTERNATIVES, std: float = 1.0, seed: int = 0) -> Alternatives:
-    """Alternatives that are a condition with more and more Gaussian noise.
-
-    Args:
-      count: number of alternatives, at most 25.
-      std: standard deviation of the last one's noise, in units of the condition's root mean square.
-      seed: of the noise, which is the same for all conditions. It is no noise of a privacy mechanism.
-
-    Returns:
-      A function from a condition ``[d]`` to ``[count, d]``.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> from efsgd_jax.models.alternatives import noised
-      >>> noised(count=4)(jnp.ones(3)).shape
-      (4, 3)
-    """
-
-    def alternatives(condition: jax.Array) -> jax.Array:
-        noise = jax.random.normal(jax.random.key(seed), (count, *condition.shape), condition.dtype)
-        growing = std * jnp.arange(1, count + 1, dtype=condition.dtype) / count
-        return condition + growing[:, None] * jnp.sqrt(jnp.mean(jnp.square(condition))) * noise
-
-    return alternatives

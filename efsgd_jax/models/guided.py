@@ -27,13 +27,8 @@ from efsgd_jax.models.alternatives import MOST_ALTERNATIVES, Alternatives
 Denoiser = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-def of_noise(sigma: jax.Array) -> jax.Array:
-    """The factor from a difference of predictions to one of noise, for a denoiser that predicts the noise."""
-    return jnp.ones_like(sigma)
-
-
 def of_images(sigma: jax.Array) -> jax.Array:
-    """The same for a denoiser that predicts the clean image x_0 of ``x = x_0 + sigma noise``."""
+    """The factor from a difference of clean images x_0 to one of noise, of a denoiser of ``x = x_0 + sigma noise``."""
     return 1 / sigma
 
 
@@ -52,9 +47,9 @@ class Policy:
       anchor_from: magnitude t of the alternative, at least 0, above which guidance begins to turn away from c.
       anchor_to: magnitude M, above t, from which on it turns away in full.
       alternatives: ``alternatives(condition)`` are at most 25 other conditions, ``[A, d]`` for one of shape ``[d]``, in
-        the order of the search; ``models.alternatives`` has two kinds.
-      noise_factor: ``noise_factor(sigma)`` times a difference of predictions is one of noise: ``of_images`` or
-        ``of_noise``.
+        the order of the search; see ``models.alternatives``.
+      noise_factor: ``noise_factor(sigma)`` times a difference of predictions is one of noise: ``of_images``, or
+        ``jnp.ones_like`` for a denoiser that predicts the noise.
 
     Raises:
       UserError: a value out of its range.
@@ -126,7 +121,7 @@ class Guided(NamedTuple):
 def guided(denoiser: Denoiser, policy: Policy, null: jax.Array | None = None) -> Guided:
     """Guidance by a policy, for any denoiser; pure functions, for ``jit``, ``scan`` and ``vmap``.
 
-    Samples that trigger nothing are those of ``ordinary``, whatever else is in their batch.
+    Samples that trigger nothing are those of ordinary guidance (``classifier_free``), whatever else is in their batch.
 
     Args:
       denoiser: ``denoiser(x, sigma, condition)`` predicts the clean images, or the noise, of ``x = x_0 + sigma noise``;
@@ -203,29 +198,22 @@ def guided(denoiser: Denoiser, policy: Policy, null: jax.Array | None = None) ->
         m = magnitude(other, without, sigma).reshape(-1, *[1] * (x.ndim - 1))
         # The extra prediction is made without a trigger, too: with a conditional around it the compiler rounds
         # what follows differently, and no sample would be bit for bit that of ordinary guidance.
-        plain = _classifier_free(with_c, without, policy.scale)
+        plain = classifier_free(with_c, without, policy.scale)
         away = reanchored(with_c, other, without, m, policy).astype(plain.dtype)
         return jnp.where(decision.triggered.reshape(m.shape), away, plain)
 
     return Guided(decide, denoise)
 
 
-def ordinary(denoiser: Denoiser, scale: float, null: jax.Array | None = None) -> Denoiser:
-    """Ordinary classifier-free guidance, ``e_0 + s (e_c - e_0)``, to compare with: arguments as in ``guided``.
+def classifier_free(with_c: jax.Array, without: jax.Array, scale: float) -> jax.Array:
+    """Ordinary guidance, ``e_0 + s (e_c - e_0)``: predictions with the condition and without one, of one shape.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> from efsgd_jax.models.guided import ordinary
-      >>> denoise = ordinary(lambda x, sigma, condition: x + condition, scale=3.0)
-      >>> print(denoise(jnp.ones((1, 1)), jnp.ones(1), jnp.full((1, 1), 2.0)))
-      [[7.]]
+      >>> from efsgd_jax.models.guided import classifier_free
+      >>> classifier_free(3.0, 1.0, scale=2.5)
+      6.0
     """
-
-    def denoise(x: jax.Array, sigma: jax.Array, condition: jax.Array) -> jax.Array:
-        none = jnp.zeros_like(condition) if null is None else jnp.broadcast_to(null, condition.shape)
-        return _classifier_free(denoiser(x, sigma, condition), denoiser(x, sigma, none), scale)
-
-    return denoise
+    return without + scale * (with_c - without)
 
 
 def reanchored(
@@ -267,7 +255,3 @@ def _alternatives(policy: Policy, condition: jax.Array) -> jax.Array:
             f"{found.shape[1:]}; they must be 1 to {MOST_ALTERNATIVES} conditions of that shape"
         )
     return found
-
-
-def _classifier_free(with_c: jax.Array, without: jax.Array, scale: float) -> jax.Array:
-    return without + scale * (with_c - without)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from efsgd_jax.models.guided import Decision, Guided
+from efsgd_jax.models.guided import Decision, Guided, classifier_free
 
 # The exponent of the sampler's noise levels: the larger, the more steps are at low noise.
 RHO = 7.0
@@ -89,7 +89,7 @@ def guided(with_class: Network, without_class: Network, factor: float) -> Networ
 
     def network(scaled: jax.Array, levels: jax.Array) -> jax.Array:
         without = without_class(scaled, levels)
-        return without + factor * (with_class(scaled, levels) - without)
+        return classifier_free(with_class(scaled, levels), without, factor)
 
     return network
 
