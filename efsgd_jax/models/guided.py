@@ -122,6 +122,7 @@ def guided(denoiser: Denoiser, policy: Policy, null: jax.Array | None = None) ->
     """Guidance by a policy, for any denoiser; pure functions, for ``jit``, ``scan`` and ``vmap``.
 
     Samples that trigger nothing are those of ordinary guidance (``classifier_free``), whatever else is in their batch.
+    A compiler may round the two programs differently, though, in the last bits.
 
     Args:
       denoiser: ``denoiser(x, sigma, condition)`` predicts the clean images, or the noise, of ``x = x_0 + sigma noise``;
