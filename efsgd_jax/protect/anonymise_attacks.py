@@ -17,7 +17,7 @@ from efsgd_jax.protect.sources import Labelled
 BY_ATTACKED = "the recogniser that was attacked"
 BY_UNSEEN = "an unseen recogniser: other images, other network"
 BY_CODES = "the codes of the generator"
-BY_ALL = "codes, less what the attacked recogniser still finds alike, each original once, class known"
+BY_ALL = "codes, less what the attacked recogniser still finds alike, each original used once"
 # Cosines above those that the search aims at by this much speak against an original.
 SLACK = 0.05
 # Number of images that a recogniser sees at a time.
