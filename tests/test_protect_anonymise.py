@@ -163,6 +163,20 @@ def test_the_search_lowers_the_cosine_and_keeps_the_class(latent, recogniser, cl
     np.testing.assert_array_equal(searched.codes, rebuilt.codes)
 
 
+def test_a_recogniser_that_finds_nothing_in_an_output_does_not_spoil_it(latent, recogniser, classify):
+    images, labels = of_some(30)
+    embed = recogniser.recogniser()
+
+    def of_the_bright(x):
+        return jnp.where(x.mean((1, 2)) > 0.3, embed(x), jnp.nan)
+
+    found = anonymise(images, labels, latent, of_the_bright, classify, jax.random.key(3), QUICK)
+    outputs = found.outputs.reshape(-1, 64)
+    dark = outputs.mean(axis=1) < 0.3 * 255
+    assert 0 < dark.sum() < len(dark)
+    assert (outputs.std(axis=1) > 20).all()
+
+
 def test_outputs_are_pushed_apart(latent, recogniser, classify):
     images, labels = of_some(20)
 
@@ -289,6 +303,8 @@ import jax.numpy as jnp
 def flat(x): return x.reshape(len(x), -1)
 def image(x): return x
 def fails(x): raise RuntimeError("no weights")
+def no_faces(x): return jnp.nan * flat(x)
+def few_faces(x): return flat(x) * (x.mean((1, 2)) > 0.3)
 """
 
 
@@ -301,6 +317,11 @@ def test_a_recogniser_of_the_user(tmp_path, monkeypatch, latent):
         assert "my_faces:flat" in (tmp_path / "out/PROTECTION.md").read_text()
         cosine = own_cosine(*(x.reshape(N, -1) / 255.0 for x in (outcome.images, outcome.originals.images)))
         assert outcome.cosines.anonymised == pytest.approx(cosine, abs=1e-3)
+        for name, count in (("no_faces", f"{N} of {N}"), ("few_faces", f" of {N}")):
+            embed = embedder_named(f"my_faces:{name}", (8, 8, 1))
+            with pytest.raises(UserError, match=f"finds nothing .*{count} images"):
+                anonymised(tmp_path / "none", latent, embed=embed, embed_name=name)
+            assert not (tmp_path / "none").exists()
         refused = {"my_faces": "module:function", "my_faces:none": "AttributeError", "nowhere:f": "ModuleNotFound"}
         refused |= {"my_faces:image": "floats of shape (2, E)", "my_faces:fails": "no weights"}
         for name, message in refused.items():

@@ -32,7 +32,8 @@ CHUNK = 50
 # Largest norm of a code, relative to the root mean square norm of a normal one.
 LARGEST = 1.1
 
-# Float images in [0, 1], ``[B, S, S, C]``, to embeddings or logits ``[B, E]``; differentiable.
+# Float images in [0, 1], ``[B, S, S, C]``, to embeddings or logits ``[B, E]``; differentiable. An embedding of zeros or
+# NaN says that nothing was found, such as no face.
 Recogniser = Callable[[jax.Array], jax.Array]
 
 
@@ -127,7 +128,8 @@ def _search(
     def energies(u: jax.Array) -> jax.Array:
         """The energy of each output, ``[N, K]``; a pair's counts half for each of the two."""
         x = latent.decode(u.reshape(n * count, d), every)
-        e = unit_norm(embed(x)).reshape(n, count, -1)
+        # In what it cannot read a recogniser finds nothing, so that it does not find the original either.
+        e = unit_norm(jnp.nan_to_num(embed(x))).reshape(n, count, -1)
         logits = classify(x)
         own = jnp.take_along_axis(logits, every[:, None], axis=1)[:, 0]
         other = jnp.max(jnp.where(jax.nn.one_hot(every, logits.shape[1], dtype=bool), -jnp.inf, logits), axis=1)
@@ -148,6 +150,7 @@ def _search(
     def step(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         i, u, _ = state
         gradient, found = jax.grad(total, has_aux=True)(u)
+        gradient = jnp.nan_to_num(gradient, posinf=0.0, neginf=0.0)
         return i + 1, within(u - search.length * unit_norm(gradient)), found
 
     noise = jax.random.normal(key, (n, count, d))

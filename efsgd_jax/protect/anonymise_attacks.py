@@ -57,7 +57,7 @@ def attackers(
 
     def seen(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         parts = [jnp.asarray(images[i : i + CHUNK]) / 255.0 for i in range(0, len(images), CHUNK)]
-        return np.concatenate([apply(part) for part in parts])
+        return np.nan_to_num(np.concatenate([apply(part) for part in parts]))
 
     unseen = train_embedder(*own, UNSEEN, seeds[0], training)
     few = Labelled(own.images[:pairs], own.labels[:pairs])

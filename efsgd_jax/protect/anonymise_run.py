@@ -136,7 +136,8 @@ def anonymise_images(
       progress: whether to say on standard error what is done.
 
     Raises:
-      UserError: there are fewer than ``FEWEST`` images, or a file exists or cannot be written.
+      UserError: there are fewer than ``FEWEST`` images, ``embed`` finds nothing in one of them, or a file exists or
+        cannot be written.
 
     Formal guarantees:
       None. What is written says of the attacks that were tried how often they succeed, and nothing of others.
@@ -157,6 +158,8 @@ def anonymise_images(
     originals = _by_class(pool.rows(np.arange(count)))
     mine, theirs = _halves(pool, count)
 
+    if embed is not None:
+        _check_found(embed, originals.images, embed_name)
     say("training the recogniser to attack, and the classifier that keeps the class", shown=progress)
     attacked = embed or train_embedder(*mine, ATTACKED, seeds[1], learning.recognisers).recogniser()
     kept = classifier.train_classifier(*mine, classes, seeds[2], learning.class_keeper).params
@@ -212,6 +215,19 @@ def anonymise_images(
     settings = {"images": len(labels), "recogniser": embed_name, **search._asdict()}
     write_protection(out, statement(outcome, settings, restored))
     return outcome
+
+
+def _check_found(embed: Recogniser, images: np.ndarray, name: str) -> None:
+    """Raises ``UserError`` if the recogniser finds nothing in an image: such an image would be written as protected."""
+    apply = jax.jit(embed)
+    parts = [np.asarray(apply(images[i : i + embedder.CHUNK] / 255.0)) for i in range(0, len(images), embedder.CHUNK)]
+    vectors = np.concatenate(parts)
+    found = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
+    if not found.all():
+        raise UserError(
+            f"--embed={name} finds nothing (zeros or NaN), such as no face, in {np.sum(~found):,} of {len(images):,} "
+            "images; leave those out, or name a recogniser that reads them"
+        )
 
 
 def _shuffled(data: Dataset, seed: np.random.SeedSequence) -> Labelled:
