@@ -186,3 +186,14 @@ def test_odd_sizes_are_refused(tmp_path):
     config.data.image_size, config.method.guidance = 8, 1.5
     with pytest.raises(UserError, match=r"guidance is 1.5; .*label_dropout"):
         fit(config, tmp_path / "run", progress=False)
+
+
+def test_a_guidance_threshold_needs_another_class(tmp_path):
+    """Before any step: samples are drawn after all of epsilon is spent."""
+    config = default_config("private_diffusion")
+    config.data.classes = "1"
+    config.privacy.epsilon = 10.0
+    config.method.update(label_dropout=0.1, guidance=2.0, guidance_threshold=0.5)
+    with pytest.raises(UserError, match="guidance_threshold turns to other classes"):
+        fit(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()

@@ -20,7 +20,7 @@ from efsgd_jax.protect.anonymise_run import Learning, anonymise_images, latent_f
 from efsgd_jax.protect.embedder import embedder_named
 from efsgd_jax.protect.latent import latent_of
 from efsgd_jax.protect.reidentify import own_cosine, rank_one
-from efsgd_jax.protect.restoring_key import RestoringKey, read_key, restore
+from efsgd_jax.protect.restoring_key import RestoringKey, check_key_file, read_key, restore
 from efsgd_jax.runs.release import pack
 
 N = 300
@@ -115,6 +115,22 @@ def test_a_key_is_kept_if_asked_for_and_restores_the_originals(made, latent, tmp
         read_key(tmp_path / "out/PROTECTION.md")
 
 
+def test_the_statement_is_there_before_any_image(latent, tmp_path, monkeypatch):
+    def fails(*args):
+        raise UserError("no space")
+
+    monkeypatch.setattr(anonymise_run, "write_images", fails)
+    with pytest.raises(UserError, match="no space"):
+        anonymised(tmp_path / "out", latent)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"PROTECTION.md", "protection.json"}
+
+
+def test_a_key_is_neither_the_directory_of_the_images_nor_above_it(tmp_path):
+    for key in (tmp_path / "new", tmp_path / "new" / "out"):
+        with pytest.raises(UserError, match="name another"):
+            check_key_file(key, tmp_path / "new" / "out")
+
+
 def test_classes_are_those_of_the_same_name_whatever_their_order(latent):
     names = DIGITS.class_names[::-1]
     turned = load_dataset("digits")
@@ -129,10 +145,14 @@ def test_classes_are_those_of_the_same_name_whatever_their_order(latent):
 
 
 MODULE = """
+import jax
 import jax.numpy as jnp
 def flat(x): return x.reshape(len(x), -1)
 def image(x): return x
 def fails(x): raise RuntimeError("no weights")
+def leaves(x): raise SystemExit(0)
+def called(x): return jax.pure_callback(lambda x: x.sum((1, 2)), jax.ShapeDtypeStruct((len(x), 1), x.dtype), x)
+def two(x): return flat(x)[:2]
 def no_faces(x): return jnp.nan * flat(x)
 def few_faces(x): return flat(x) * (x.mean((1, 2)) > 0.3)
 """
@@ -153,6 +173,11 @@ def test_a_recogniser_of_the_user(tmp_path, monkeypatch, latent):
                 anonymised(tmp_path / "none", latent, embed=embed, embed_name=name)
             assert not (tmp_path / "none").exists()
         refused = {"my_faces": "module:function", "my_faces:none": "AttributeError", "nowhere:f": "ModuleNotFound"}
+        refused |= {
+            "my_faces:leaves": "SystemExit",
+            "my_faces:called": "differentiate",
+            "my_faces:two": "7 and 500 images",
+        }
         refused |= {"my_faces:image": "floats of shape (2, E)", "my_faces:fails": "no weights"}
         for name, message in refused.items():
             with pytest.raises(UserError) as error:

@@ -145,6 +145,17 @@ def test_test_images_are_protected_without_being_learned_from():
     assert "120 images and 60 test images" in confound_run.protection_of(made, "x", options).summary
 
 
+def test_a_protection_that_protects_nothing_says_so():
+    clean, test = coloured(60), coloured(60, 1)
+    options = confound_run.Options(seed=4, **SHORT)
+    made = confound(only(clean), test, 3, options)
+    for protected, useless in ((0.5, False), (0.89, True)):
+        first = made.rows[0]._replace(protected=protected, unprotected=0.9)
+        told = made._replace(rows=(first, *made.rows[1:]))
+        statement = statement_of(confound_run.protection_of(told, "x", options))
+        assert told.useless == ("nearly as much" in statement) == useless
+
+
 def test_attacks_change_images_as_they_say():
     images = coloured(40).images
     grey = grey_scale(images)

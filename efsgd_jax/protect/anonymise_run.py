@@ -17,7 +17,7 @@ from efsgd_jax.protect.anonymise_attacks import BY_ALL, BY_ATTACKED, BY_CODES, B
 from efsgd_jax.protect.anonymise_statement import statement
 from efsgd_jax.protect.embedder import ATTACKED, changed, train_embedder
 from efsgd_jax.protect.latent import Latent
-from efsgd_jax.protect.output import mark_directory, write_images, write_protection
+from efsgd_jax.protect.output import write_images, write_protection
 from efsgd_jax.protect.reidentify import attack_row, own_cosine, pixels, rank_one
 from efsgd_jax.protect.restoring_key import RestoringKey, check_key_file, restore, write_key
 from efsgd_jax.protect.sources import Labelled
@@ -204,24 +204,27 @@ def anonymise_images(
         Shares(*(float(np.mean(independent.predict(x) == labels)) for x in kinds)),
         recognised,
     )
-    mark_directory(out, "anonymise")
-    restored = None
+    restored, key = None, RestoringKey(found.codes, np.array(data.class_names)[labels])
     if key_file is not None:
-        key = RestoringKey(found.codes, np.array(data.class_names)[labels])
-        write_key(key_file, key)
         unseen = by_name[BY_UNSEEN]
         restored = rank_one(unseen.vectors(restore(key, latent), labels), unseen.gallery)
-    write_images(out, found.images, labels, data.class_names)
     settings = {"images": len(labels), "recogniser": embed_name, **search._asdict()}
-    write_protection(out, statement(outcome, settings, restored))
+    write_protection(out, statement(outcome, settings, restored))  # before any image
+    if key_file is not None:
+        write_key(key_file, key)
+    write_images(out, found.images, labels, data.class_names)
     return outcome
 
 
 def _check_found(embed: Recogniser, images: np.ndarray, name: str) -> None:
     """Raises ``UserError`` if the recogniser finds nothing in an image: such an image would be written as protected."""
     apply = jax.jit(embed)
-    parts = [np.asarray(apply(images[i : i + embedder.CHUNK] / 255.0)) for i in range(0, len(images), embedder.CHUNK)]
-    vectors = np.concatenate(parts)
+    starts = range(0, len(images), embedder.CHUNK)
+    try:
+        vectors = np.concatenate([np.asarray(apply(images[i : i + embedder.CHUNK] / 255.0)) for i in starts])
+    except Exception as error:  # whatever the user's function raises
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"--embed={name} fails on the images ({type(error).__name__}: {said})") from error
     found = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
     if not found.all():
         raise UserError(

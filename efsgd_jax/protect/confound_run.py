@@ -93,6 +93,15 @@ class Confounded(NamedTuple):
     largest: int
     radius: int
 
+    @property
+    def useless(self) -> bool:
+        """Whether a network that trains on the images as they are loses less than a tenth of its accuracy."""
+        return self.rows[0].protected > 0.9 * self.rows[0].unprotected
+
+
+# Said first if little was lost.
+USELESS = "Training on these images as they are: a network learned nearly as much from them as from unprotected ones."
+
 
 def radius_for(channels: int, asked: int) -> int:
     """The largest change of a pixel, in 255ths.
@@ -198,7 +207,7 @@ def protection_of(made: Confounded, source: str, options: Options) -> Protection
         f"images show. Used was: {chosen.name}, with an accuracy of {chosen.accuracy:.3f}; the other, {other.name}, "
         f"left {other.accuracy:.3f}. For unprotected images it is {made.rows[0].unprotected:.3f}.",
         RESISTS,
-        BREAKS,
+        (USELESS, *BREAKS) if made.useless else BREAKS,
         {
             "max_change": made.radius,
             "seed": "fresh, and not kept" if options.seed is None else "given; keep it secret",

@@ -102,15 +102,23 @@ def embedder_named(name: str, shape: tuple[int, int, int]) -> Callable[[jax.Arra
     sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), function)
-        like = jax.eval_shape(found, jax.ShapeDtypeStruct((2, *shape), jnp.float32))
-    except Exception as error:  # whatever the user's module raises
-        raise UserError(f"--embed={name} cannot be used ({type(error).__name__}: {error})") from error
+        like, *others = (jax.eval_shape(found, jax.ShapeDtypeStruct((n, *shape), jnp.float32)) for n in (2, 7, CHUNK))
+        jax.eval_shape(jax.grad(lambda x: jnp.sum(found(x))), jax.ShapeDtypeStruct((2, *shape), jnp.float32))
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"--embed={name} cannot be used ({type(error).__name__}: {said}); it is to take any number of images, and "
+            "JAX has to be able to differentiate it"
+        ) from error
     finally:
         sys.path.pop(0)
+    sizes = [getattr(x, "shape", ()) for x in others]
     if getattr(like, "ndim", 0) != 2 or like.shape[0] != 2 or not jnp.issubdtype(like.dtype, jnp.floating):
         raise UserError(
             f"--embed={name} returns {like} for two images of {shape}; it is to return floats of shape (2, E)"
         )
+    if sizes != [(7, like.shape[1]), (CHUNK, like.shape[1])]:
+        raise UserError(f"--embed={name} returns shapes {sizes} for 7 and {CHUNK} images; it is to return one row each")
     return found
 
 

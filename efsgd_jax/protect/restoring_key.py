@@ -26,12 +26,15 @@ def check_key_file(path: str | Path, out: str | Path) -> None:
     """Checks that a new key may be written to ``path``, outside of ``out``, which is to be given away.
 
     Raises:
-      UserError: the file exists, or lies in ``out``.
+      UserError: the file exists, or is ``out``, lies in it, or would hold it.
     """
     target = Path(path).expanduser().absolute()
     if target.exists():
         raise UserError(f"{path} exists; name a new file for the key")
-    if Path(out).expanduser().absolute().resolve() in target.resolve().parents:
+    directory, key = Path(out).expanduser().absolute().resolve(), target.resolve()
+    if key == directory or key in directory.parents:
+        raise UserError(f"the key {path} is a file, and {out} would be the same place or lie in it; name another one")
+    if directory in key.parents:
         raise UserError(f"the key {path} would lie in {out}, beside the images that it restores; name another place")
 
 

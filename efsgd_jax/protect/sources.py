@@ -44,7 +44,7 @@ def read_images(path: str | Path, options: Mapping[str, Any] | None = None) -> D
     Raises:
       UserError: the images cannot be read, there is one class only, or a class has fewer than ``FEWEST`` images.
     """
-    asked = {key: value for key, value in dict(options or {}).items() if value}
+    asked = {key: value for key, value in dict(options or {}).items() if value or key == "test_fraction"}
     data = load_dataset(asked.pop("name", None) or guess_source(path), path=path, **asked)
     if len(data.class_names) < 2:
         raise UserError(f"{path} has one class; labels are needed, such as by a folder for each class")

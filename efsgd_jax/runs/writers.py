@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from efsgd_jax.errors import UserError
 from efsgd_jax.files import atomic
 from efsgd_jax.images import class_grid, folder_names, save_grid, to_pillow
 
@@ -91,7 +92,11 @@ def write_folders(target: Path, info: Info) -> Iterator[Add]:
     def add(images: np.ndarray, labels: np.ndarray) -> None:
         nonlocal count
         for image, label in zip(images, labels, strict=True):
-            to_pillow(image).save(folders[label] / f"{count:0{digits}d}.png")
+            path = folders[label] / f"{count:0{digits}d}.png"
+            try:
+                to_pillow(image).save(path)
+            except OSError as error:
+                raise UserError(f"cannot write {path} ({error}); what was written so far is incomplete") from error
             count += 1
 
     yield add

@@ -33,7 +33,7 @@ def make_parser() -> Parser:
 def main(argv: Sequence[str]) -> None:
     overrides, rest = split_overrides(argv)
     args = make_parser().parse_args(rest)
-    out = Path(args.out)
+    out = Path(args.out).expanduser()
     check_new_directory(out, "protected images")
     if args.seed is not None and args.seed < 0:
         raise UserError(f"--seed is {args.seed}; it is at least 0")
@@ -59,8 +59,9 @@ def main(argv: Sequence[str]) -> None:
         f"used was: {chosen.name}\n"
         f"A CNN that learned from them is right on {plain.protected:.1%} of clean test images; from unprotected "
         f"images, on {plain.unprotected:.1%}. Best for an attacker: {best.attack}, {best.protected:.1%}.\n"
-        "This is not differential privacy, and the images show what they showed. PROTECTION.md says what was measured, "
-        "and what breaks it."
+        + ("Hardly anything is lost: these images are NOT hard to learn from.\n" if made.useless else "")
+        + "This is not differential privacy, and the images show what they showed. PROTECTION.md says what was "
+        "measured, and what breaks it."
     )
     value = {
         "out": args.out, "images": len(made.images), "noise": chosen.name, "psnr": made.psnr, "largest": made.largest,

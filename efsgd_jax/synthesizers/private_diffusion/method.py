@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from efsgd_jax.data.dataset import ImageSpec
+from efsgd_jax.errors import UserError
 from efsgd_jax.models.alternatives import mixtures
 from efsgd_jax.models.denoiser import Denoiser
 from efsgd_jax.models.guided import Policy
@@ -142,7 +143,8 @@ def phases(
     """The phases of the mixture, then DP-SGD for the denoiser.
 
     Raises:
-      UserError: images whose size is not a multiple of ``2^levels``, or that ``gaussian_mixture`` refuses.
+      UserError: images whose size is not a multiple of ``2^levels``, or that ``gaussian_mixture`` refuses; a guidance
+        threshold for one class, from which there is none to turn to.
 
     Formal guarantees:
       Those of ``training_phase``.
@@ -150,6 +152,8 @@ def phases(
     hp, model = hyperparameters, ResidualModel(spec, hyperparameters)
     *mixture_plan, planned = plan
     check_size(spec, "private_diffusion", 2**hp.levels)
+    if hp.guidance_threshold and spec.num_classes < 2:
+        raise UserError("config.method.guidance_threshold turns to other classes, and the images have one; set it to 0")
 
     def loss(params: PyTree, mixture: Mixture, vector: jax.Array, record: Record, key: Any, autoencoder: Any) -> Any:
         deform, key = jax.random.split(key)
