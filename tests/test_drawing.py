@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 import tracemalloc
 
@@ -212,3 +213,10 @@ def test_the_command_takes_classes_by_name(run, tmp_path, capsys):
         assert words in error
         assert error.count("\n") == 1
     assert not (tmp_path / "b").exists()
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(tmp_path):
+    with WRITERS["png"](tmp_path, Info(np.zeros(3, np.int32), (4, 4, 1), ("a",))) as add:
+        shutil.rmtree(tmp_path / "png")
+        with pytest.raises(UserError, match=r"cannot write .*000000\.png .*incomplete"):
+            add(np.zeros((3, 4, 4, 1), np.uint8), np.zeros(3, np.int32))
