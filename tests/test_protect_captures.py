@@ -50,6 +50,23 @@ def test_transparent_pixels_are_white_and_grey_pictures_are_read(tmp_path):
     assert (found.pictures[1] == 50).all()
 
 
+def test_16_bit_grey_is_scaled_to_8_bits(tmp_path):
+    path = draw(tmp_path)
+    grey = np.linspace(0, 65535, SIDE * SIDE).astype(np.uint16).reshape(SIDE, SIDE)
+    Image.fromarray(grey).save(path / "train/transforms_0.png")
+    picture = read_capture(path)[0].pictures[0]
+    np.testing.assert_array_equal(picture, np.repeat(grey[..., None] // 257, 3, axis=-1))
+
+
+def test_home_is_known_in_both_places(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    few(draw(tmp_path / "capture"))
+    fails(["~/capture", "--out=~/new"], [str(tmp_path / "capture"), "has 1 view"], capsys)
+    fails(["~/capture", "--out=~/capture"], [f"{tmp_path / 'capture'} ", "not an empty directory"], capsys)
+
+
 def few(path):
     changed(path, lambda listed: listed.update(frames=listed["frames"][:1]))
 
@@ -111,6 +128,54 @@ def not_json(path):
     (path / "transforms.json").write_text("{")
 
 
+def deep(path):
+    (path / "transforms.json").write_text("[" * 100_000)
+
+
+def true_angle(path):
+    changed(path, lambda listed: listed.update(camera_angle_x=True))
+
+
+def narrow(path):
+    changed(path, lambda listed: listed.update(camera_angle_x=1e-7))
+
+
+def narrowest(path):
+    changed(path, lambda listed: listed.update(camera_angle_x=5e-324))
+
+
+def long_name(path):
+    changed(path, lambda listed: listed["frames"][0].update(file_path="x" * 5000))
+
+
+def two_lines(path):
+    changed(path, lambda listed: listed["frames"][0].update(file_path="a\nb\ud800"))
+
+
+def renamed(path, names):
+    """Gives the first pictures other names."""
+    for i, name in enumerate(names):
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / f"train/transforms_{i}.png").rename(path / name)
+        changed(path, lambda listed, i=i, name=name: listed["frames"][i].update(file_path=name))
+
+
+def in_a_picture(path):
+    renamed(path, ["q.jpg", "q.png/z.png"])
+
+
+def as_the_sheet(path):
+    renamed(path, ["Held_out.jpg"])
+
+
+def in_the_statement(path):
+    renamed(path, ["PROTECTION.md/a.png"])
+
+
+def floats(path):
+    Image.fromarray(np.zeros((SIDE, SIDE), np.float32)).save(path / "train/transforms_3.png", format="TIFF")
+
+
 def no_list(path):
     (path / "transforms.json").unlink()
 
@@ -130,8 +195,18 @@ def larger(path):
         (no_pose, ["frame 2", "no pose"]),
         (bad_pose, ["frame 2", "4x4"]),
         (sheared, ["frame 1", "not a rotation"]),
-        (same_direction, ["same direction"]),
-        (one_point, ["one point"]),
+        (same_direction, ["transforms.json: all", "same direction"]),
+        (one_point, ["transforms.json: all", "one point"]),
+        (true_angle, ["transforms.json: camera_angle_x is True"]),
+        (narrow, ["camera_angle_x is 1e-07", "at most 1e+06"]),
+        (narrowest, ["camera_angle_x is 5e-324", "inf pixels"]),
+        (long_name, ["frame 0", "5000 bytes", "rename"]),
+        (two_lines, ["frame 0", "cannot be printed"]),
+        (in_a_picture, ["q.png/z.png and q.png", "directory"]),
+        (as_the_sheet, ["Held_out.png", "another name"]),
+        (in_the_statement, ["PROTECTION.md/a.png", "another name"]),
+        (floats, ["frame 3: ", "transforms_3.png has 32 bits per pixel; save it with 8 bits, in grey or in colours\n"]),
+        (deep, ["cannot read", "must be JSON"]),
         (no_angle, ["camera_angle_x"]),
         (wide, ["camera_angle_x is 40.0"]),
         (other_size, ["frame 3", "13x12", "same size"]),

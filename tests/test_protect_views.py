@@ -171,6 +171,16 @@ def test_the_statement_has_every_attack_and_the_numbers_of_this_run(done):
     assert "does not learn this scene" in text
 
 
+def test_the_statement_is_there_before_the_first_view(capture, tmp_path, monkeypatch):
+    def full(*_):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(views_run, "write_capture", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        views_run.protect_capture(capture, tmp_path / "out", settings=TINY)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["PROTECTION.md", "protection.json"]
+
+
 def test_the_same_seed_gives_the_same_bytes(capture, done, tmp_path):
     out, _ = done
     views_run.protect_capture(capture, tmp_path / "again", max_shift=0.75, settings=TINY)

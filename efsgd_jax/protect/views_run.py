@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from efsgd_jax.errors import UserError
-from efsgd_jax.files import check_new_directory
+from efsgd_jax.files import PROTECTION_MARK, check_new_directory
 from efsgd_jax.images import save_grid
 from efsgd_jax.protect import nerf
-from efsgd_jax.protect.captures import Capture, frame_of, read_capture, split, to_views, write_capture
+from efsgd_jax.protect.captures import LISTS, Capture, frame_of, read_capture, split, to_views, write_capture
 from efsgd_jax.protect.flow import Bounds, keep_alike, random_flow, random_of_lengths, rounded, warp
-from efsgd_jax.protect.output import Measured, Protection, mark_directory, write_protection
+from efsgd_jax.protect.output import STATEMENT, Measured, Protection, write_protection
 from efsgd_jax.protect.views import NETWORK, Search, protect
 from efsgd_jax.protect.views_attacks import PROTECTED, RANDOM, SAME_LENGTHS, VICTIM, Report, attack, sheet, tables
 
@@ -22,6 +22,8 @@ LONGEST = 8.0
 # Held-out views, bent, and below them as learned from protected views. It lies beside the views that are to be
 # published: clean views, and what a NeRF that learned from clean ones shows, would undo a part of the protection.
 PICTURE = "held_out.png"
+# What else is written there; no picture of a capture may have these names, or lie in directories of these names.
+TAKEN = (PICTURE, STATEMENT, PROTECTION_MARK, LISTS[0])
 # Keys of random numbers, apart from those of the networks.
 OF_RANDOM_FLOW, OF_SAME_LENGTHS = 7, 8
 RESISTS = [
@@ -102,8 +104,10 @@ def protect_capture(
         raise UserError(f"the longest shift is {max_shift:g} pixels; it is above 0 and at most {LONGEST:g}")
     if not 0 <= seed < 2**31:
         raise UserError(f"the seed is {seed}; it is from 0 to 2147483647")
-    check_new_directory(Path(out), "protected views")
+    out = Path(out).expanduser()
+    check_new_directory(out, "protected views")
     capture, given = read_capture(path)
+    _check_names(capture, path)
     index, held_out = split(capture, given)
     frame, bounds = frame_of(capture), Bounds(max_shift)
     clean = to_views(capture, frame)
@@ -129,15 +133,26 @@ def protect_capture(
         say=say,
     )
     bent = capture._replace(pictures=np.round(255 * np.asarray(colours[PROTECTED])).astype(np.uint8))
-    mark_directory(out, "views")
+    lengths = {name: np.linalg.norm(np.asarray(f, np.float64), axis=-1) for name, f in flows.items()}
+    shifts = {name: (float(length.mean()), float(length.max())) for name, length in lengths.items()}
+    # First, so that whoever finds views of a run that ended while it wrote them also finds what they do not protect.
+    write_protection(out, statement(report, shifts, bounds, seed, len(index), given is not None))
     write_capture(out, bent)
     # Held-out views that were given apart are not published, and have no bent ones.
     apart = [] if given else [np.delete(bent.pictures, index, axis=0)]
-    save_grid(Path(out) / PICTURE, sheet([*apart, report.of(PROTECTED).shown]))
-    lengths = {name: np.linalg.norm(np.asarray(f, np.float64), axis=-1) for name, f in flows.items()}
-    shifts = {name: (float(length.mean()), float(length.max())) for name, length in lengths.items()}
-    write_protection(out, statement(report, shifts, bounds, seed, len(index), given is not None))
+    save_grid(out / PICTURE, sheet([*apart, report.of(PROTECTED).shown]))
     return Protected(bent, np.asarray(flow), shifts, report)
+
+
+def _check_names(capture: Capture, path: str | Path) -> None:
+    """Refuses pictures that this run would overwrite; on some disks names are the same in capital letters."""
+    taken = {name.lower() for name in TAKEN}
+    for file in capture.files:
+        if file.split("/")[0].lower() in taken:
+            raise UserError(
+                f"{path} has a picture that would be written as {file}, and the protection writes a file of its own "
+                f"there ({', '.join(TAKEN)}); give the picture another name"
+            )
 
 
 def statement(

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from efsgd_jax.cli.parser import Parser, program, show
 
@@ -26,9 +27,10 @@ def main(argv: Sequence[str]) -> None:
     from efsgd_jax.protect.views_attacks import CLEAN, PROTECTED
     from efsgd_jax.protect.views_run import protect_capture
 
+    out = Path(args.out).expanduser()
     done = protect_capture(
         args.capture,
-        args.out,
+        out,
         max_shift=args.max_shift,
         seed=args.seed,
         say=lambda line: print(line, file=sys.stderr),
@@ -38,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     least, _, likeness, _ = report.kept[PROTECTED]
     reached = max(best.psnr, best.aligned)
     text = (
-        f"wrote {args.out}: {len(done.capture.files)} views, bent by at most {args.max_shift:g} pixels; "
+        f"wrote {out}: {len(done.capture.files)} views, bent by at most {args.max_shift:g} pixels; "
         f"each keeps {least:.1f} dB and SSIM {likeness:.2f}\n"
         f"A NeRF that learned from them shows held-out views {report.drop:.1f} dB worse, "
         f"{report.more_than_random:.1f} dB worse than after random flow that is as visible. "
@@ -49,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     if report.weak:
         text += f"\nThese numbers say little: from clean views the NeRF reaches only {report.of(CLEAN).psnr:.1f} dB."
     value = {
-        "out": args.out,
+        "out": str(out),
         "views": len(done.capture.files),
         "drop": report.drop,
         "more_than_random": report.more_than_random,
