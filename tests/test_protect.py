@@ -62,7 +62,7 @@ def test_images_are_written_to_a_marked_directory_only_and_stay_as_they_are(tmp_
 def test_images_with_too_few_of_a_class_or_one_class_are_refused(tmp_path):
     images = np.random.default_rng(0).integers(256, size=(30, 4, 4, 1), dtype=np.uint8)
     np.savez(tmp_path / "few.npz", x_train=images, y_train=np.arange(30) // 25, class_names=["a", "b"])
-    with pytest.raises(UserError, match=r"class 'b' has \d images; at least 20"):
+    with pytest.raises(UserError, match=r"class 'b' has \d training images; at least 20"):
         read_images(tmp_path / "few.npz", {"test_fraction": 0.1})
     np.savez(tmp_path / "one.npz", x_train=images, y_train=np.zeros(30, int), class_names=["a"])
     with pytest.raises(UserError, match="one class"):

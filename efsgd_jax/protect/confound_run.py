@@ -145,7 +145,10 @@ def confound(
     clean, every = chosen.train, chosen.train.and_then(chosen.test)
     radius = radius_for(clean.images.shape[3], asked)
     if len(test.labels) < 2 * FEWEST:
-        raise UserError(f"there are {len(test.labels)} test images; at least {2 * FEWEST} are needed for the attacks")
+        raise UserError(
+            f"there are {len(test.labels)} test images; at least {2 * FEWEST} are needed for the attacks: supply more "
+            "or, if the source has no test part of its own, raise --config.data.test_fraction"
+        )
     order, tested = (np.random.default_rng(seed).permutation(len(x.labels)) for x in (clean, test))
     at = min(CHOICE, len(tested) // 2)
     choice, report = test.rows(tested[:at]), test.rows(tested[at : at + REPORT])
