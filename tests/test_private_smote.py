@@ -137,3 +137,15 @@ def test_the_private_command_writes_a_statement_with_its_epsilon_and_no_mark_of_
     assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["PRIVACY.md", "rows.csv"]
     assert main([*command, f"--out={tmp_path / 'other'}", "--epsilon=1", "--seed=3"]) == 2
     assert "has no seed" in capsys.readouterr().err
+    for unused in ("--noise_scale=1.0", "--neighbours=5", "--k=3"):
+        assert main([*command, f"--out={tmp_path / 'other'}", "--epsilon=1", unused]) == 2
+        assert f"{unused} is for rows without a guarantee" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_paths_of_the_home_directory_are_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_csv(tmp_path / "rows.csv", patients(20))
+    (tmp_path / "columns.json").write_text(json.dumps(DECLARED))
+    assert main(["protect", "smote", "~/rows.csv", "--columns=~/columns.json", "--out=~/moved"]) == 0
+    assert (tmp_path / "moved/rows.csv").exists()

@@ -1,6 +1,7 @@
 """``efsgd protect smote``: rows that are replaced, and the attacks on them."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -208,6 +209,12 @@ def test_the_command_writes_rows_and_what_recognises_them_and_release_refuses_th
         ({"age": ["1", "2"], "s": ["f", "f"]}, {"age": {"range": [0, 9]}, "s": ["f", "f"]}, "'f' twice"),
         ({"age": ["1", "2"], "s": ["1", "1"]}, {"age": {"range": [0, 9]}, "s": ["1", 1]}, "'1' twice"),
         ({"age": ["1", "2"], "s": ["f", "f"]}, {"age": {"range": [0, 9]}, "s": []}, "without a value"),
+        ({"a": ["1", "2"]}, {"a": {"range": [-1.7e308, 1.7e308]}}, "below 1.8e308"),
+        ({"a": ["1", "2"]}, {"a": {"range": [0, 10**400]}}, "below 1.8e308"),
+        ({"a": ["1", "2"]}, {"a": {"range": [-math.inf, 3]}}, "below 1.8e308"),
+        ({"a": ["1", "2"]}, {"a": {"range": [math.nan, 3]}}, "low below high"),
+        ({"a": ["1e16", "1e16"]}, {"a": {"range": [10**16, 10**16 + 40]}}, "too narrow for numbers as large as 1e.16"),
+        ({"a": ["0", "0"]}, {"a": {"range": [0, 1e-320]}}, "narrower than"),
     ],
 )
 def test_tables_that_cannot_be_read_are_one_line(columns, declared, says):
@@ -215,7 +222,10 @@ def test_tables_that_cannot_be_read_are_one_line(columns, declared, says):
         read_rows(columns, declared)
 
 
-@pytest.mark.parametrize("options", [{"noise_scale": 0.0}, {"noise_scale": float("nan")}, {"neighbours": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [*({"noise_scale": x} for x in (0.0, math.nan, 1e-320, 1e308)), {"neighbours": 0}],
+)
 def test_options_out_of_range_are_one_line(options):
     with pytest.raises(UserError, match=next(iter(options))):
         smote(np.zeros((4, 2)), np.zeros(4, int), **options)
@@ -237,8 +247,48 @@ def test_rows_that_do_not_fit_are_one_line(cells, labels, says):
 
 
 def test_a_label_with_one_row_is_one_line():
-    with pytest.raises(UserError, match="one row only"):
+    with pytest.raises(UserError, match=r"one row only.*: 1;"):
         smote(np.zeros((3, 2)), np.array([0, 0, 1]))
+
+
+def test_the_widest_and_the_narrowest_ranges_that_are_taken_write_no_cell_of_the_original():
+    for low, high in ((1e16, 1e16 + 2e7), (-8e307, 8e307), (0, 1e-289)):
+        rows = read_rows({"a": [repr(low + k / 8 * (high - low)) for k in range(9)]}, {"a": {"range": [low, high]}})
+        moved = smote(rows.cells, rows.labels)
+        written, old = (np.array(rows.table(x, rows.labels)["a"], float) for x in (moved, rows.cells))
+        assert np.isfinite(written).all()
+        assert (written != old).all()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e4])
+def test_the_report_is_finite_at_the_ends_of_the_scale(scale):
+    cells, labels = np.random.default_rng(0).random((30, 3)), np.zeros(30, int)
+    cells[1] = cells[0] + 1e-15
+    near, seen = near_rows(cells, labels, 2), smote(cells, labels, noise_scale=scale)
+    assert np.isfinite(log_density(cells, scale)(seen[:, None], cells, cells[near.rows[:, 0]])).all()
+
+
+def test_what_fails_is_one_line_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+    write_csv(tmp_path / "rows.csv", patients() | {"finding": ["malignant"] + ["benign"] * 59})
+    (tmp_path / "columns.json").write_text(json.dumps(DECLARED))
+    out = tmp_path / "moved"
+    command = ["protect", "smote", str(tmp_path / "rows.csv"), f"--columns={tmp_path / 'columns.json'}", f"--out={out}"]
+    for flags, says in (
+        (["--noise_scale=1e308"], "noise_scale is 1e+308"),
+        (["--k=0"], "k is 0"),
+        ([], "move towards: 'malignant'"),
+    ):
+        assert main([*command, *flags]) == 2
+        assert says in capsys.readouterr().err
+        assert not out.exists()
+
+    def fail(*args, **options):
+        raise UserError("the report failed")
+
+    write_csv(tmp_path / "rows.csv", patients())
+    monkeypatch.setattr("efsgd_jax.protect.smote_run.attack_report", fail)
+    assert main(command) == 2
+    assert not out.exists()
 
 
 def test_a_file_of_columns_that_cannot_be_read_shows_an_example_of_this_command(tmp_path, capsys):

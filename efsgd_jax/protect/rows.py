@@ -11,6 +11,11 @@ from efsgd_jax.errors import UserError
 
 # Declared labels that a message names.
 NAMED = 5
+# A range is at least this part of its largest end, and at least the second number: in a narrower one, floats are so far
+# apart that a value which is moved may be written as it was.
+LEAST_PART, LEAST_WIDTH = 2.0**-30, 1e-290
+# Characters of a declaration that a message shows.
+SHOWN = 80
 
 
 class Rows(NamedTuple):
@@ -52,7 +57,8 @@ def read_rows(columns: Mapping[str, Sequence[str]], declared: Mapping[str, Any])
         Declare what may occur, not what does occur.
 
     Raises:
-      UserError: a column is missing, an entry is no number or out of its range, a label is not declared, there is no
+      UserError: a column is missing, an entry is no number or out of its range, a range is too wide or too narrow
+        for floats, a label is not declared, there is no
         numeric column, the values of the label are none or one is repeated, or there are fewer than two rows.
 
     Examples:
@@ -88,12 +94,25 @@ def read_rows(columns: Mapping[str, Sequence[str]], declared: Mapping[str, Any])
 def _range(name: str, what: Any) -> tuple[float, float]:
     limits = what.get("range") if isinstance(what, Mapping) else None
     numbers = limits if isinstance(limits, list) else []
-    plain = all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers)
+    plain = all(isinstance(x, int | float) and not isinstance(x, bool) for x in numbers)
+    said = f"column {name!r} is declared as {json.dumps(what)[:SHOWN]}"
     if not (len(numbers) == 2 and plain and numbers[0] < numbers[1]):
+        raise UserError(f'{said}; give {{"range": [low, high]}} with low below high')
+    try:
+        low, high = float(numbers[0]), float(numbers[1])
+    except OverflowError:  # an integer above the largest float
+        low, high = -math.inf, math.inf
+    width, largest = high - low, max(abs(low), abs(high))
+    if not math.isfinite(width):
+        raise UserError(f"{said}; its ends and their difference must be below 1.8e308: give the values that may occur")
+    if width < max(LEAST_PART * largest, LEAST_WIDTH):
         raise UserError(
-            f'column {name!r} is declared as {json.dumps(what)}; give {{"range": [low, high]}} with low below high'
+            f"{said}, which is too narrow for numbers as large as {largest:g}: rounding would write values as they "
+            "were; subtract a public number from the column and its range, or use larger units"
+            if width >= LEAST_WIDTH
+            else f"{said}, which is narrower than {LEAST_WIDTH:g}; use smaller units"
         )
-    return float(numbers[0]), float(numbers[1])
+    return low, high
 
 
 def _numbers(name: str, entries: Sequence[str], limits: tuple[float, float]) -> np.ndarray:

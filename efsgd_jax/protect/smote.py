@@ -6,7 +6,7 @@ the noise is a scale, and not a privacy parameter: it follows the distance of tw
 for the influence of one of them.
 """
 
-import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,11 @@ from efsgd_jax.errors import UserError
 # Where a row and its neighbour agree, the noise follows the column's standard deviation, but at least this part of its
 # range; no noise is smaller than the second number, and no cell ends nearer to its old value than half of it.
 LEAST_SPREAD, LEAST_MOVE = 0.01, 1e-3
+# Noise of the first scale is far below the least move, and of the second far wider than most distances of rows. Far
+# beyond them the noise, or the likelihood in the report, overflows.
+LEAST_SCALE, MOST_SCALE = 1e-6, 1e4
+# Labels that a message names.
+NAMED = 5
 
 
 class Near(NamedTuple):
@@ -53,7 +58,8 @@ def smote(
     Args:
       cells: float ``[N, D]`` in [0, 1].
       labels: int ``[N]``; a row is only moved towards rows of its own label. They are kept.
-      noise_scale: scale of the Laplace noise, relative to the distance of the two rows in this cell; above 0.
+      noise_scale: scale of the Laplace noise, relative to the distance of the two rows in this cell; from 1e-6 to
+        10000.
       neighbours: among how many of the nearest rows x' is chosen, at least 1; among all others of its label if these
         are fewer.
       seed: seed of the choices and of the noise, at least 0; whoever knows it can undo the noise.
@@ -100,11 +106,8 @@ def in_random_order(cells: np.ndarray, labels: np.ndarray, seed: int) -> Moved:
 
 def near_rows(cells: np.ndarray, labels: np.ndarray, neighbours: int) -> Near:
     """The nearest other rows of the same label, for each row; fewer where a label has fewer other rows."""
+    check_labels(labels)
     counts = np.bincount(labels)
-    if (counts == 1).any():
-        raise UserError(
-            "a label has one row only, which would have no row to move towards; leave it out, or join it with another"
-        )
     used = np.minimum(neighbours, counts - 1)
     found = np.zeros((len(cells), used.max(initial=1)), np.int64)
     for label in np.flatnonzero(counts):
@@ -154,10 +157,22 @@ def check_rows(cells: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
+def check_labels(labels: np.ndarray, names: Sequence[str] | None = None) -> None:
+    """Raises ``UserError`` for labels with one row only, by their ``names``, or by their numbers without any."""
+    alone = np.flatnonzero(np.bincount(labels) == 1)
+    if len(alone):
+        some = ", ".join(str(i) if names is None else repr(names[i][:40]) for i in alone[:NAMED])
+        more = f" and {len(alone) - NAMED} others" if len(alone) > NAMED else ""
+        raise UserError(
+            f"these labels have one row only, which would have no row to move towards: {some}{more}; leave such rows "
+            "out, or join the label with another"
+        )
+
+
 def check_options(noise_scale: float, neighbours: int, seed: int = 0) -> None:
     """Raises ``UserError`` for options out of range."""
-    if not (noise_scale > 0 and math.isfinite(noise_scale)):
-        raise UserError(f"noise_scale is {noise_scale}; it is a number above 0")
+    if not LEAST_SCALE <= noise_scale <= MOST_SCALE:  # NaN fails too
+        raise UserError(f"noise_scale is {noise_scale}; it is a number from {LEAST_SCALE:g} to {MOST_SCALE:g}")
     if neighbours < 1:
         raise UserError(f"neighbours is {neighbours}; it is at least 1")
     if seed < 0:

@@ -4,9 +4,10 @@ import secrets
 from pathlib import Path
 from typing import NamedTuple
 
-from efsgd_jax.protect.output import Protection, mark_directory, write_protection
+from efsgd_jax.errors import UserError
+from efsgd_jax.protect.output import Protection, write_protection
 from efsgd_jax.protect.rows import Rows
-from efsgd_jax.protect.smote import Moved, check_options, in_random_order, near_rows, smote
+from efsgd_jax.protect.smote import Moved, check_labels, check_options, in_random_order, near_rows, smote
 from efsgd_jax.protect.smote_attacks import attack_report
 
 SUMMARY = (
@@ -48,14 +49,14 @@ def protect_rows(
 
     Args:
       rows: the original rows.
-      out: an empty or new directory; it is marked as protected.
+      out: an empty or new directory; it is marked as protected, once the attacks are done.
       noise_scale: as in ``smote``.
       neighbours: the same.
-      fewest: as in ``attack_report``.
+      fewest: as in ``attack_report``, at least 1.
       seed: seed of the noise and of the order, at least 0, and a secret; None for fresh ones, which are not kept.
 
     Raises:
-      UserError: an option is out of range, or ``out`` cannot be written.
+      UserError: an option is out of range, a label has one row only, or ``out`` cannot be written.
 
     Formal guarantees:
       None: no bound holds for these rows. The noise of a row follows its distance to another private row, and labels
@@ -63,11 +64,13 @@ def protect_rows(
       may do better. ``private_smote`` is the form with a guarantee.
     """
     check_options(noise_scale, neighbours, seed or 0)
+    if fewest < 1:
+        raise UserError(f"k is {fewest}; it is at least 1: a row is at risk if fewer than k rows share its values")
+    check_labels(rows.labels, rows.label_values)
     noise, order = (secrets.randbits(128), secrets.randbits(128)) if seed is None else (seed, seed)
     cells = smote(rows.cells, rows.labels, noise_scale=noise_scale, neighbours=neighbours, seed=noise)
     moved = in_random_order(cells, rows.labels, order)
     used = near_rows(rows.cells, rows.labels, neighbours).counts
-    mark_directory(out, "smote")
     measured = attack_report(
         rows.cells, rows.labels, moved, noise_scale=noise_scale, neighbours=neighbours, fewest=fewest
     )
@@ -78,5 +81,6 @@ def protect_rows(
         "neighbours of the label with the most": int(used.max()),
         "rows": len(moved.cells),
     }
+    # Nothing is written before, so that a failure leaves no directory; the mark is still there before the rows.
     write_protection(out, Protection("smote", SUMMARY, RESISTS, BREAKS, settings, measured))
     return Outcome(moved, max(float(row[1]) for row in measured[0].rows), int(used.min()), int(used.max()))

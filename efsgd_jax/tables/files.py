@@ -24,7 +24,7 @@ def read_rows(path: str | Path) -> dict[str, list[str]]:
       UserError: the file cannot be read, a name is repeated, or a line has another number of entries.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:
             lines = [line for line in csv.reader(file, strict=True) if line]
     except (OSError, csv.Error) as error:
         raise UserError(f"cannot read {path} ({error}); give a CSV file with a first line of names") from error
@@ -57,7 +57,7 @@ def read_columns(path: str | Path, example: str = '{"sex": ["f", "m"]}') -> dict
       UserError: the file cannot be read, or is no JSON object.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        found = json.loads(Path(path).expanduser().read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path} ({error}); give a JSON file such as {example}") from error
     if not isinstance(found, dict):
@@ -67,7 +67,7 @@ def read_columns(path: str | Path, example: str = '{"sex": ["f", "m"]}') -> dict
 
 def check_new(directory: str | Path) -> Path:
     """The path; raises ``UserError`` if the directory has a table already."""
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     if (directory / MODEL).exists():
         raise UserError(f"{directory} has a table already; name a new directory")
     return directory

@@ -30,11 +30,11 @@ def make_parser() -> Parser:
     parser.add_argument("rows", help="a CSV file; columns that are not declared are not read")
     parser.add_argument("--columns", required=True, help="a JSON file that declares the columns")
     parser.add_argument("--out", required=True, help="a new directory")
-    parser.add_argument("--noise_scale", type=float, default=1.0, help="scale of the noise, 1 unless given")
+    parser.add_argument("--noise_scale", type=float, help="scale of the noise, from 1e-6 to 10000; 1 unless given")
     parser.add_argument(
-        "--neighbours", type=int, default=5, help="nearest rows of the label to choose from, 5; fewer if it has fewer"
+        "--neighbours", type=int, help="nearest rows of the label to choose from, 5; fewer if it has fewer"
     )
-    parser.add_argument("--k", type=int, default=3, help="a row is at risk if fewer rows share its values, 3")
+    parser.add_argument("--k", type=int, help="a row is at risk if fewer rows share its values, 3")
     parser.add_argument(
         "--seed", type=int, help="seed of noise and order; keep it secret, it undoes both. Fresh unless given"
     )
@@ -46,8 +46,10 @@ def make_parser() -> Parser:
 @program
 def main(argv: Sequence[str]) -> None:
     args = make_parser().parse_args(argv)
-    out = Path(args.out)
+    out = Path(args.out).expanduser()
     check_new_directory(out, "protected rows")
+    if args.epsilon is not None:
+        _refuse_unused(args)
     from efsgd_jax.protect.rows import read_rows
     from efsgd_jax.tables.files import read_columns, write_rows
     from efsgd_jax.tables.files import read_rows as read_csv
@@ -57,7 +59,12 @@ def main(argv: Sequence[str]) -> None:
         from efsgd_jax.protect.smote_run import protect_rows
 
         made = protect_rows(
-            rows, out, noise_scale=args.noise_scale, neighbours=args.neighbours, fewest=args.k, seed=args.seed
+            rows,
+            out,
+            noise_scale=1.0 if args.noise_scale is None else args.noise_scale,
+            neighbours=5 if args.neighbours is None else args.neighbours,
+            fewest=3 if args.k is None else args.k,
+            seed=args.seed,
         )
         write_rows(out / ROWS, rows.table(made.moved.cells, made.moved.labels))
         used = f"{made.fewest}" if made.fewest == made.most else f"{made.fewest} to {made.most}, depending on the label"
@@ -76,8 +83,6 @@ def main(argv: Sequence[str]) -> None:
     from efsgd_jax.formatting import format_epsilon
     from efsgd_jax.protect.private_smote import fit_centres, write_private
 
-    if args.seed is not None:
-        raise UserError("--seed is for rows without a guarantee; the noise of private centres has no seed")
     found = fit_centres(rows, epsilon=args.epsilon, delta=args.delta)
     cells, labels = found.sample(len(rows.cells))
     write_private(out, found, rows)
@@ -85,3 +90,14 @@ def main(argv: Sequence[str]) -> None:
     spent = f"({format_epsilon(found.epsilon)}, {found.delta:g})"
     text = f"wrote {out}: {len(cells)} rows, which guarantee {spent}-differential privacy for one row"
     show(args, {"out": str(out), "rows": len(cells), "epsilon": found.epsilon, "delta": found.delta}, text)
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    """Raises ``UserError`` for flags that ``--epsilon`` does not use: their defaults are None, to tell."""
+    if args.seed is not None:
+        raise UserError("--seed is for rows without a guarantee; the noise of private centres has no seed")
+    for name in ("noise_scale", "neighbours", "k"):
+        if (value := getattr(args, name)) is not None:
+            raise UserError(
+                f"--{name}={value} is for rows without a guarantee, and not used with --epsilon; leave out one of them"
+            )
