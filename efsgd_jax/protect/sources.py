@@ -52,8 +52,8 @@ def read_images(path: str | Path, options: Mapping[str, Any] | None = None) -> D
     fewest = int(counts.argmin())
     if counts[fewest] < FEWEST:
         raise UserError(
-            f"{path}: class {data.class_names[fewest]!r} has {counts[fewest]} training images; at least {FEWEST} of each "
-            "class are needed, so that what breaks the protection can be measured"
+            f"{path}: class {data.class_names[fewest]!r} has {counts[fewest]} training images; at least {FEWEST} of "
+            "each class are needed, so that what breaks the protection can be measured"
         )
     return data
 
