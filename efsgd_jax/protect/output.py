@@ -111,7 +111,8 @@ def write_images(directory: str | Path, images: np.ndarray, labels: np.ndarray, 
         raise UserError(f"{directory} is not marked as protected; mark it before anything is written there")
     order = np.argsort(labels, kind="stable")
     info = Info(np.asarray(labels)[order].astype(np.int32), images.shape[1:], tuple(class_names))
-    for name in ("npz", "grid", "png"):
+    # The single file comes last: a run that was killed while it wrote pictures has no samples.npz.
+    for name in ("png", "grid", "npz"):
         with WRITERS[name](Path(directory), info) as add:
             add(images[order], info.labels)
 
