@@ -59,6 +59,8 @@ GAN = {"mnist": "configs/efsgd_mnist.py", "fashion_mnist": "configs/efsgd_fmnist
 BORN = {"mnist": "configs/born_machine_mnist.py", "fashion_mnist": "configs/born_machine_fmnist.py"}
 EPSILONS = ("10", "1", "3", "0.2", "inf")
 WHITENED = "method.candidates=8 method.reranker=whitened method.acceptance=most_likely"
+# Ridge regression on random features of oriented gradients in the place of the logistic or whitened reranker.
+RANDOM = "method.candidates=8 method.reranker=random_features method.reranker_share=0.2"
 # The config with one option changed, or with options that go together.
 OPTIONS = {
     "mnist": {
@@ -77,6 +79,8 @@ OPTIONS = {
         "a whitened reranker, 120 steps": f"{WHITENED} method.reranker_steps=120 method.reranker_learning_rate=15",
         "a whitened reranker, a fifth": f"{WHITENED} method.reranker_steps=60 method.reranker_learning_rate=2 "
         "method.reranker_share=0.2",
+        "random features": RANDOM,
+        "random features, the most likely class": f"{RANDOM} method.acceptance=most_likely",
         "32 candidates": "method.candidates=32",
         "a third for the reranker": "method.reranker_share=0.33",
         "60 steps of the reranker": "method.reranker_steps=60 method.reranker_learning_rate=6",
@@ -145,6 +149,8 @@ def variants() -> dict[str, tuple[str, str, list[str]]]:
                 steps = few if epsilon == "1" else "reranker_steps=120 method.reranker_learning_rate=15"
                 white = [asked, *WHITENED.split(), *f"method.{steps}".split()]
                 found[f"{name} {epsilon}, efsgd_mixture with a whitened reranker"] = (name, EFSGD[name], white)
+                random = [asked, *RANDOM.split(), strict]
+                found[f"{name} {epsilon}, efsgd_mixture with random features"] = (name, EFSGD[name], random)
                 found[f"{name} {epsilon}, distilled_set"] = (name, DISTILLED[name], [asked])
                 found[f"{name} {epsilon}, pearl"] = (name, PEARL[name], [asked])
                 found[f"{name} {epsilon}, DP-MERF"] = (name, PEARL[name], [asked, "method.critic_every=0"])
