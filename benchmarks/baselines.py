@@ -78,7 +78,9 @@ def phase_by(
     """The last phase of the config's method, to be bound and traced within ``gradients_by(kind)``, and the release of
     those before it: arrays of these shapes with random values. A plain phase is without noise or feedback."""
     method = method_named(config.method.name)
-    hp = dataclasses.replace(method.read(config.method.to_dict()), microbatch_size=microbatch_size)
+    hp = method.read(config.method.to_dict())
+    if hasattr(hp, "microbatch_size"):
+        hp = dataclasses.replace(hp, microbatch_size=microbatch_size)
     *before, last = plan
     assert last.mechanism is not None
     if kind == "plain":

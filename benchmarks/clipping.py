@@ -136,8 +136,10 @@ def of_torch(problem: Problem) -> dict[str, Callable[[], Any]]:
         from torch_clipping import Ghost, Hooks, Plain, TorchDiscriminator
     except ImportError:
         return {}
-    x = torch.tensor(np.asarray(problem.images)).permute(0, 3, 1, 2).contiguous()
-    y = torch.tensor(np.asarray(problem.labels)).long()
+    # On the accelerator that JAX uses, if PyTorch can.
+    device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+    x = torch.tensor(np.asarray(problem.images)).permute(0, 3, 1, 2).contiguous().to(device)
+    y = torch.tensor(np.asarray(problem.labels)).long().to(device)
     run = {}
     for name, make in (
         ("PyTorch plain", Plain),
@@ -145,14 +147,14 @@ def of_torch(problem: Problem) -> dict[str, Callable[[], Any]]:
         ("Opacus ghost", functools.partial(Ghost, l2_norm_clip=problem.l2_norm_clip_of_peers)),
     ):
         model = TorchDiscriminator(SPEC, problem.width, problem.max_width, FEATURES, row_major=make is not Plain)
-        model.load(problem.params)
+        model.load(problem.params).to(device)
         gradient = make(model)
 
         def call(threads: int, gradient: Any = gradient, model: Any = model) -> Any:
             torch.set_num_threads(threads)
             return model.as_flax(gradient(x, y))
 
-        for threads in sorted({1, cores()}):
+        for threads in sorted({1, cores()} if device == "cpu" else {cores()}):
             run[f"{name}, {threads} thread{'s' * (threads > 1)}"] = functools.partial(call, threads)
     return run
 

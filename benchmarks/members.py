@@ -28,7 +28,9 @@ from efsgd_jax.synthesizers.sanitized_gan.shard import Images, Shard, make_shard
 from efsgd_jax.training.compilation import compiler_options
 
 SPEC = ImageSpec(28, 1, 10)
-TOLERANCE = 1e-5
+# Accelerators round the factors of products, and the order of sums is another one.
+TOLERANCE = {"cpu": 1e-5}
+TOLERANCE_ELSEWHERE = 1e-3
 
 
 def turn(shard: Shard) -> Callable[..., Any]:
@@ -89,7 +91,7 @@ def compare(shard: Shard, members: int, repeats: int) -> tuple[dict[str, list[fl
     together = jax.tree.map(lambda *x: jnp.stack(x), *states["loop"])
     differences = {name: relative_difference(states[name], together) for name in ("stack", "vmap")}
     print("difference from the loop's members:", ", ".join(f"{n} {d:.1e}" for n, d in differences.items()))
-    assert max(differences.values()) <= TOLERANCE, differences
+    assert max(differences.values()) <= TOLERANCE.get(jax.default_backend(), TOLERANCE_ELSEWHERE), differences
     del together
 
     def again(name: str) -> None:

@@ -84,7 +84,7 @@ class TorchDiscriminator(nn.Module):
             "Dense_2": {"kernel": g["classes.weight"].T, "bias": g["classes.bias"]},
             "Embed_0": {"embedding": g["embed.weight"]},
         }
-        return {"params": jax.tree.map(lambda x: x.detach().numpy(), tree)}
+        return {"params": jax.tree.map(lambda x: x.detach().cpu().numpy(), tree)}
 
 
 def losses(judgement: tuple[Tensor, Tensor], y: Tensor) -> Tensor:

@@ -35,6 +35,9 @@ def test_the_speed_of_a_step_is_measured(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "arithmetic_cost.json").read_text())
     assert json.loads((tmp_path / "training_step.json").read_text())
+    rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    assert {"peak", "members", "critic float32 16", "denoiser bfloat16 16", "transformer float32 16"} <= set(rows)
+    assert not [row["error"] for row in rows.values() if "error" in row]
 
 
 def test_a_wrong_argument_is_named(tmp_path):
