@@ -90,11 +90,14 @@ class TrainKeys:
       grid_every: number of steps between two checkpoints; those of the last phase come with a grid of samples.
       seed: -1 for keys from the operating system's random source. Any other seed is for debugging and gives no
         guarantee.
+      divide_above: on several devices, networks of more parameters than this are divided among them, with their
+        averages and the optimizer's moments; each device has a copy of smaller ones.
     """
 
     log_every: int = 20
     grid_every: int = 200
     seed: int = -1
+    divide_above: int = 100_000_000
 
 
 @dataclasses.dataclass(frozen=True)

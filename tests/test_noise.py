@@ -165,6 +165,20 @@ def test_numbers_are_the_same_however_they_are_drawn():
     np.testing.assert_array_equal(np.concatenate([tree["a"], tree["b"].ravel()]), lattice_noise(KEY, (24,)))
 
 
+def test_many_coordinates_get_their_noise_in_blocks_with_keys_of_their_own(monkeypatch):
+    monkeypatch.setattr(noise, "BLOCK", 40)
+    tree = {"w": jnp.arange(70.0).reshape(7, 10), "b": jnp.full(25, -3.0)}
+    unit = jnp.float32(2.0**-10)
+    got = jax.jit(lambda key, tree: add_noise(key, tree, unit))(KEY, tree)
+    values = np.float64(np.concatenate([np.full(25, -3.0), np.arange(70.0), np.zeros(25)])).reshape(3, 40)
+    z = np.concatenate([np.int64(lattice_noise(jax.random.fold_in(KEY, i), (40,))) for i in range(3)])
+    want = (np.round(values.reshape(-1) * 2**10) + z)[:95] * 2.0**-10
+    np.testing.assert_allclose(np.concatenate([got["b"], got["w"].reshape(-1)]), want, rtol=1e-6)
+    assert len(set(z.tolist())) == len(z)
+    still = jax.jit(lambda key, tree: add_noise(key, tree, 0.0))(KEY, tree)
+    jax.tree.map(np.testing.assert_array_equal, still, tree)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_what_is_released_is_a_function_of_one_whole_number(dtype):
     with jax.enable_x64(dtype is np.float64):

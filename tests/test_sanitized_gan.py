@@ -320,9 +320,9 @@ def test_memory_is_said_before_anything_is_allocated(monkeypatch, capsys):
     mechanism = ShardMechanism(60_000, 1000, "published", 1.0)
     phase = phase_of(Hyperparameters(warm_steps=1), mechanism, ImageSpec(28, 1, 10))
     dataset = load_dataset("digits")
-    run = memory.estimate([phase], dataset)
+    run = memory.estimate([phase], dataset, None, 0)
     assert 10 * 2**30 < run.state < 14 * 2**30  # a thousand critics of width 64, with Adam
     monkeypatch.setattr(memory, "available", lambda: 8 * 2**30)
     with pytest.raises(UserError, match=r"8\.0 GiB are free; lower config\.privacy\.num_shards"):
-        memory.check([phase], dataset, "config.privacy.num_shards")
+        memory.check([phase], dataset, "config.privacy.num_shards", None, 0)
     assert "GiB" in capsys.readouterr().err

@@ -43,6 +43,9 @@ MAX_VALUE_BITS = LIMB_BITS + 30
 # ``std`` is multiplied by this factor. It covers the rounding error of ``std`` in float32 and the reduction of the
 # variance by 14 (see above).
 UPWARDS = 1 + 2.0**-20
+# Noise for more coordinates than this is sampled in blocks of so many, since the random bits and the digits of Z take
+# several times the memory of Z.
+BLOCK = 2**22
 # The smallest unit of the lattice that is used; its inverse is representable in float32.
 SMALLEST_UNIT = 1e-37
 
@@ -168,7 +171,16 @@ def add_noise(key: jax.Array, tree: PyTree, unit: jax.typing.ArrayLike) -> PyTre
         return jax.tree.map(one, tree, noise_like(key, tree))
     # As one vector: the result is the same, with fewer operations, and the time for compilation is shorter by a fifth.
     flat = jnp.concatenate([jnp.ravel(x) for x in leaves])
-    return _unflattened(one(flat, lattice_noise(key, flat.shape)), tree)
+    if flat.size <= BLOCK:
+        return _unflattened(one(flat, lattice_noise(key, flat.shape)), tree)
+    blocks = -(-flat.size // BLOCK)
+    rows = jnp.pad(flat, (0, blocks * BLOCK - flat.size)).reshape(blocks, BLOCK)
+
+    def noisy(numbered: tuple[jax.Array, jax.Array]) -> jax.Array:
+        index, row = numbered
+        return one(row, lattice_noise(jax.random.fold_in(key, index), row.shape))
+
+    return _unflattened(jax.lax.map(noisy, (jnp.arange(blocks), rows)).reshape(-1)[: flat.size], tree)
 
 
 def to_integers(x: jax.Array) -> Integers:

@@ -109,9 +109,10 @@ def _finished(setup: Setup, directory: Workdir, stack: contextlib.ExitStack) -> 
       Whether the run is finished already; the same in every process.
     """
     if is_first():
-        identity, needed = setup.identity, memory.Needed(0, 0)
+        identity, needed = setup.identity, memory.Needed(0, 0, 0)
         if not directory.finished:
-            needed = memory.check(setup.phases, setup.dataset, setup.memory_hint)
+            divide_above = setup.config.train.divide_above
+            needed = memory.check(setup.phases, setup.dataset, setup.memory_hint, setup.mesh, divide_above)
         # Enough for the two checkpoints that are kept, one that is being written and the release, and 32 MiB for logs.
         directory.check(identity, bytes_needed=4 * needed.state + needed.views + 2**25)
         if not directory.finished:

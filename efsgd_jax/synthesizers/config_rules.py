@@ -136,6 +136,7 @@ def common_rules(config: ConfigDict) -> list[Rule]:
             f"at most {MAX_GROUP}",
         ),
         *at_least(config, "train", ["log_every", "grid_every"], 1),
+        *at_least(config, "train", ["divide_above"], 0),
         *((k, v, v <= MAX_SIZE, f"at most {MAX_SIZE}") for k, v in _sizes(config)),
         ("train.seed", t.seed, -1 <= t.seed < 2**32, "-1 or a seed from 0 to 2^32 - 1"),
     ]

@@ -48,6 +48,13 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     return jax.tree.map(lambda x: typed(jax.device_put(plain(x), everywhere), x), tree)
 
 
+def place(tree: PyTree, placed: PyTree | None) -> PyTree:
+    """Moves ``tree`` to where ``layout`` says. All processes must call this with the same values."""
+    if placed is None:
+        return jax.tree.map(jax.numpy.asarray, tree)
+    return jax.tree.map(lambda x, sharding: typed(jax.device_put(plain(x), sharding), x), tree, placed)
+
+
 def from_first(tree: PyTree) -> PyTree:
     """Broadcasts the first process's values of ``tree`` to all processes."""
     if jax.process_count() == 1:
@@ -57,8 +64,17 @@ def from_first(tree: PyTree) -> PyTree:
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """Copies a replicated pytree to NumPy arrays; PRNG keys stay JAX arrays, on the process's own device."""
-    return jax.tree.map(lambda x: typed(jax.numpy.asarray(plain(x)), x) if _is_key(x) else np.asarray(x), tree)
+    """Copies a pytree of whole values to NumPy arrays; PRNG keys stay JAX arrays, on the process's own device.
+
+    All processes must call this together, since each may have a part of an array only.
+    """
+
+    def whole(x: Any) -> Any:
+        if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+            return multihost_utils.process_allgather(x, tiled=True)
+        return typed(jax.numpy.asarray(plain(x)), x) if _is_key(x) else np.asarray(x)
+
+    return jax.tree.map(whole, tree)
 
 
 def is_first() -> bool:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
 from efsgd_jax.synthesizers.base import Phase, Record
+from efsgd_jax.training.layout import bytes_of_each, layout
 
 GIB = 2**30
 # Allowance for activations, the compiled program and a grid of samples.
@@ -22,28 +24,30 @@ class Needed(NamedTuple):
     """Estimated memory in bytes.
 
     Attributes:
-      state: memory of the training state.
+      state: the whole training state.
+      held: what one device holds of it, and the whole parameters if they are divided, which a step gathers.
       data: memory of the training records, and of what a phase's ``view`` computes from them before the first step;
         0 if they stay on disk.
       views: bytes of that on disk; 0 if it is in memory.
     """
 
     state: int
+    held: int
     data: int
     views: int = 0
 
     @property
     def total(self) -> int:
-        return self.state + self.data + WORKING_MEMORY
+        return self.held + self.data + WORKING_MEMORY
 
 
-def estimate(phases: Sequence[Phase], dataset: Dataset) -> Needed:
+def estimate(phases: Sequence[Phase], dataset: Dataset, mesh: Mesh | None, divide_above: int) -> Needed:
     """Estimates the memory from shapes alone, for the phase that needs the most; nothing is allocated.
 
-    The state is counted once, because steps overwrite it.
+    The state is counted once, because steps overwrite it. ``mesh`` and ``divide_above`` are those of ``layout``.
     """
     released: dict[str, Any] = {}
-    states, views = [], []
+    states, held, views = [], [], []
     n = len(dataset.train_labels)
     shapes: list[Any] = [
         jax.ShapeDtypeStruct(dataset.train_images.shape[1:], "uint8"),
@@ -54,15 +58,14 @@ def estimate(phases: Sequence[Phase], dataset: Dataset) -> Needed:
         state = jax.eval_shape(phase.init, jax.random.key(0), released)
         before = released
         released = {**released, phase.name: jax.eval_shape(phase.release, state)}
-        states.append(_bytes(state))
-        views.append(n * _bytes(jax.eval_shape(phase.view, one, before)) if phase.view else 0)
+        states.append(bytes_of_each(state, None))
+        each = bytes_of_each(state, layout(phase, state, mesh, divide_above))
+        parameters = jax.eval_shape(phase.parameters or phase.release, state)
+        held.append(each if each == states[-1] else each + bytes_of_each(parameters, None))
+        views.append(n * bytes_of_each(jax.eval_shape(phase.view, one, before), None) if phase.view else 0)
     if dataset.on_disk:
-        return Needed(max(states), 0, max(views))
-    return Needed(max(states), dataset.train_images.nbytes + dataset.train_labels.nbytes + max(views))
-
-
-def _bytes(tree: Any) -> int:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+        return Needed(max(states), max(held), 0, max(views))
+    return Needed(max(states), max(held), dataset.train_images.nbytes + dataset.train_labels.nbytes + max(views))
 
 
 def available() -> int | None:
@@ -78,13 +81,15 @@ def available() -> int | None:
     return int(lines["MemAvailable"].split()[0]) * 1024
 
 
-def check(phases: Sequence[Phase], dataset: Dataset, hint: str) -> Needed:
+def check(phases: Sequence[Phase], dataset: Dataset, hint: str, mesh: Mesh | None, divide_above: int) -> Needed:
     """Checks that a run fits into the free memory. For a large run it prints the estimate on standard error.
 
     Args:
       phases: the run's phases.
       dataset: its data set.
       hint: the config keys to lower, for the message.
+      mesh: the mesh of its devices, or None.
+      divide_above: see ``layout``.
 
     Returns:
       The estimate.
@@ -92,10 +97,10 @@ def check(phases: Sequence[Phase], dataset: Dataset, hint: str) -> Needed:
     Raises:
       UserError: the device has less free memory than the run needs.
     """
-    run, left = estimate(phases, dataset), available()
+    run, left = estimate(phases, dataset, mesh, divide_above), available()
     if run.total > PRINT_ABOVE:
         print(
-            f"memory: about {run.total / GIB:.1f} GiB (training state {run.state / GIB:.1f}, images "
+            f"memory: about {run.total / GIB:.1f} GiB (training state {run.held / GIB:.1f}, images "
             f"{run.data / GIB:.1f}, working {WORKING_MEMORY / GIB:.1f}); "
             + ("the device does not report its free memory" if left is None else f"{left / GIB:.1f} GiB are free"),
             file=sys.stderr,

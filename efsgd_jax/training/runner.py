@@ -14,8 +14,9 @@ from efsgd_jax.synthesizers.base import Phase, Released
 from efsgd_jax.training.charge import Charge
 from efsgd_jax.training.checkpoints import Checkpoints
 from efsgd_jax.training.compilation import compiler_options
-from efsgd_jax.training.devices import from_first, is_first, replicate, to_host
+from efsgd_jax.training.devices import from_first, is_first, place, replicate, to_host
 from efsgd_jax.training.grid import draw_grid
+from efsgd_jax.training.layout import layout
 from efsgd_jax.training.loop import check_finite, steps_of, warm_up
 from efsgd_jax.training.metrics_stream import MetricsStream
 from efsgd_jax.training.run_files import RunFiles
@@ -187,9 +188,9 @@ class _Run:
         public = self.setup.public.content if self.setup.public and phase.plan.mechanism is None else None
         records = self._records(phase, keys.arrange, released)
         inputs = replicate(Inputs(keys.access, keys.step, records, released, public), self.mesh)
-        if state is None:
-            state = _init(phase, keys.init, released)
-        state = replicate(state, self.mesh)
+        placed = self._layout(phase, keys.init, released)
+        key = replicate(keys.init, self.mesh)
+        state = _init(phase, key, released, placed) if state is None else place(state, placed)
         if start == 0:
             state = warm_up(phase, state, inputs, self.mesh, self.progress)
         rows = steps_of(
@@ -209,7 +210,10 @@ class _Run:
                     raise Stopped(
                         f"stopped at step {begin + step} of {self.ends[-1]}; run the same command again to continue"
                     )
-        return jax.device_get(phase.release(state))
+        return to_host(phase.release(state))
+
+    def _layout(self, phase: Phase, key: jax.Array, released: Released) -> PyTree | None:
+        return layout(phase, jax.eval_shape(phase.init, key, released), self.mesh, self.options.divide_above)
 
     def _keep(self, phase: Phase, position: int, step: int, state: PyTree, released: dict[str, PyTree]) -> None:
         """Saves a checkpoint after ``step`` steps of the phase and, for the last phase, a grid of generated images."""
@@ -239,5 +243,6 @@ class _Run:
         return draw_grid(self.draw, params, self.setup.dataset.spec.num_classes)
 
 
-def _init(phase: Phase, key: jax.Array, released: dict[str, PyTree]) -> PyTree:
-    return jax.jit(phase.init, compiler_options=compiler_options())(key, released)
+def _init(phase: Phase, key: jax.Array, released: dict[str, PyTree], placed: PyTree | None = None) -> PyTree:
+    shardings: dict[str, Any] = {} if placed is None else {"out_shardings": placed}
+    return jax.jit(phase.init, compiler_options=compiler_options(), **shardings)(key, released)

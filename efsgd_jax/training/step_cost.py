@@ -16,8 +16,8 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.privacy.dp_sgd import DpSgdMechanism
 from efsgd_jax.synthesizers import method_named
 from efsgd_jax.synthesizers.base import Phase, Record
-from efsgd_jax.training.compilation import compiler_options
-from efsgd_jax.training.update import Inputs, take_step
+from efsgd_jax.training.layout import layout
+from efsgd_jax.training.update import Inputs, make_update
 
 PyTree = Any
 BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1, "f64": 8, "u8": 1}
@@ -33,7 +33,7 @@ class StepCost(NamedTuple):
       rows: rows of the batch on one device, including padding.
       operations: floating-point operations.
       exchanged: bytes of the results of collective operations, by their kind.
-      held: bytes of the state and of the records, which every device holds.
+      held: bytes of the state, or of the device's part of it, and of the records.
       working: bytes of temporary memory, in microbatches as the config sets them.
     """
 
@@ -89,7 +89,8 @@ def step_cost(config: ConfigDict, spec: ImageSpec, dataset_size: int, devices: i
     if hasattr(hyperparameters, "microbatch_size"):  # the compiler counts what is in a loop as if it ran once
         whole = dataclasses.replace(hyperparameters, microbatch_size=None)
     as_run, counted = (
-        _compiled(method.phases(spec, h, plan, mesh), spec, dataset_size, mesh) for h in (hyperparameters, whole)
+        _compiled(method.phases(spec, h, plan, mesh), spec, dataset_size, mesh, config.train.divide_above)
+        for h in (hyperparameters, whole)
     )
     memory: Any = as_run.memory_analysis()
     cost: Any = counted.cost_analysis()
@@ -103,7 +104,7 @@ def step_cost(config: ConfigDict, spec: ImageSpec, dataset_size: int, devices: i
     )
 
 
-def _compiled(phases: Any, spec: ImageSpec, dataset_size: int, mesh: Mesh | None) -> Any:
+def _compiled(phases: Any, spec: ImageSpec, dataset_size: int, mesh: Mesh | None, divide_above: int) -> Any:
     """One step of the last phase as a program, from shapes alone."""
     *before, phase = phases
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -112,18 +113,19 @@ def _compiled(phases: Any, spec: ImageSpec, dataset_size: int, mesh: Mesh | None
         state = jax.eval_shape(earlier.init, key, released)
         released = {**released, earlier.name: jax.eval_shape(earlier.release, state)}
     records = _records(phase, spec, dataset_size, released)
-    arguments = jax.eval_shape(phase.init, key, released), Inputs(key, key, records, released)
-    everywhere: dict[str, Any] = {}
+    state = jax.eval_shape(phase.init, key, released)
+    inputs: Any = Inputs(key, key, records, released)
+    first = jax.ShapeDtypeStruct((), jnp.int32)
+    placed = layout(phase, state, mesh, divide_above)
     if mesh:
-        sharding = NamedSharding(mesh, PartitionSpec())
-        everywhere = {"out_shardings": sharding}
-        arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments)
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        state = jax.tree.map(_on, state, placed)
+        first, inputs = jax.tree.map(lambda x: _on(x, everywhere), (first, inputs))
+    return make_update(phase, mesh, placed=placed).lower(state, first, inputs).compile()
 
-    def step(state: PyTree, inputs: Inputs) -> PyTree:
-        return take_step(phase, state, inputs, jnp.int32(0), mesh)
 
-    f = jax.jit(step, donate_argnums=0, compiler_options=compiler_options(), **everywhere)
-    return f.lower(*arguments).compile()
+def _on(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def _records(phase: Phase, spec: ImageSpec, dataset_size: int, released: dict[str, PyTree]) -> PyTree:

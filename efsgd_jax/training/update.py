@@ -1,6 +1,6 @@
 """Compiles the steps of a phase: one or several of them as one program."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -72,11 +72,11 @@ def take_step(
     return state, {**metrics, **access.private_metrics()}
 
 
-def make_update(phase: Phase, mesh: Mesh | None = None, steps: int = 1) -> Any:
+def make_update(phase: Phase, mesh: Mesh | None = None, steps: int = 1, placed: PyTree | None = None) -> Any:
     """Returns a compiled ``update(state, first, inputs) -> (state, metrics)``, which takes ``steps`` steps.
 
-    ``first`` is the number of the first of them. Each metric is an array ``[steps]``. With a mesh, inputs and outputs
-    are replicated on all of its devices.
+    ``first`` is the number of the first of them. Each metric is an array ``[steps]``. With a mesh, every device has a
+    copy of inputs and metrics; ``placed`` says where the state is (``layout``), None for a copy on each device.
     """
 
     def update(state: PyTree, first: jax.Array, inputs: Inputs) -> tuple[PyTree, dict[str, jax.Array]]:
@@ -88,10 +88,10 @@ def make_update(phase: Phase, mesh: Mesh | None = None, steps: int = 1) -> Any:
             return state, jax.tree.map(lambda x: jnp.asarray(x)[None], metrics)
         return jax.lax.scan(one, state, first + jnp.arange(steps))
 
-    return _jitted(update, mesh)
+    return _jitted(update, mesh, lambda everywhere: (placed or everywhere, everywhere))
 
 
-def make_warm_up(phase: Phase, mesh: Mesh | None = None) -> Any:
+def make_warm_up(phase: Phase, mesh: Mesh | None = None, placed: PyTree | None = None) -> Any:
     """Returns a compiled ``warm_up(state, step, inputs) -> state``, which takes one warm-up step.
 
     Raises:
@@ -106,13 +106,16 @@ def make_warm_up(phase: Phase, mesh: Mesh | None = None) -> Any:
             raise UndeclaredReleaseError(f"the warm-up of {phase.name} releases {access.recorded[0].what}; it must not")
         return state
 
-    return _jitted(warm_up, mesh)
+    return _jitted(warm_up, mesh, lambda everywhere: placed or everywhere)
 
 
-def _jitted(f: Any, mesh: Mesh | None) -> Any:
-    """Compiles ``f``, which overwrites the buffers of its first argument, the state."""
-    everywhere: dict[str, Any] = {"out_shardings": NamedSharding(mesh, PartitionSpec())} if mesh else {}
-    return jax.jit(f, donate_argnums=0, compiler_options=compiler_options(), **everywhere)
+def _jitted(f: Any, mesh: Mesh | None, outputs: Callable[[NamedSharding], Any]) -> Any:
+    """Compiles ``f``, which overwrites the buffers of its first argument, the state.
+
+    ``outputs(everywhere)`` are the shardings of what it returns, for the sharding ``everywhere`` of copies.
+    """
+    shardings: dict[str, Any] = {"out_shardings": outputs(NamedSharding(mesh, PartitionSpec()))} if mesh else {}
+    return jax.jit(f, donate_argnums=0, compiler_options=compiler_options(), **shardings)
 
 
 def dispatches(first: int, last: int, boundaries: Sequence[int], *, loops_on_cpu: bool = False) -> Iterator[int]:
