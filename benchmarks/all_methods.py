@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from ablation import spread
@@ -113,16 +114,43 @@ def to_table(runs: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
+def page(runs: dict[str, list[dict]], epsilon: str, names: Sequence[str] = DATA) -> str:
+    """The table of the page for one epsilon: a row for each method, and the columns of each data set side by side."""
+    columns = ("gen2real CNN", "FID", "recall", "seconds", "GiB")
+    lines = [
+        f"| epsilon {epsilon} | {' | '.join(f'{name}: {column}' for name in names for column in columns)} |",
+        "|---" * (1 + len(names) * len(columns)) + "|",
+    ]
+    for method in (*METHODS, *(m for m in EUROSAT if m not in METHODS)):
+        found = [runs.get(f"{name} {epsilon}, {method}", []) for name in names]
+        if any(found):
+            lines.append(f"| {method} | {' | '.join(cells(rows) for rows in found)} |")
+    return "\n".join(lines)
+
+
+def cells(rows: list[dict]) -> str:
+    """The cells of one data set: means, standard deviations of several runs, seconds of the fastest, largest memory."""
+    if not rows:
+        return " | " * 4
+    seconds = min(r["train_seconds"] + r["draw_seconds"] for r in rows)
+    memory = max((r["largest_memory_gib"] for r in rows if "largest_memory_gib" in r), default=None)
+    recall = f"{sum(r['recall'] for r in rows) / len(rows):.2f}"
+    accuracy, fid = spread([100 * r["gen2real_cnn"] for r in rows]), spread([r["fid"] for r in rows])
+    return " | ".join([accuracy, fid, recall, f"{seconds:.0f}", "" if memory is None else f"{memory:.1f}"])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mnist", required=True, help="the .npz file")
-    parser.add_argument("--fashion_mnist", required=True, help="the .npz file")
+    parser.add_argument("--mnist", default="", help="the .npz file")
+    parser.add_argument("--fashion_mnist", default="", help="the .npz file")
     parser.add_argument("--eurosat", default="", help="the .zip of class folders; without it, no rows of EuroSAT")
     parser.add_argument("--weights", default="", help="file that efsgd pretrain wrote, for EuroSAT")
     parser.add_argument("--held_out", action="store_true", help="score held-out training images, not the test split")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--variants", default="", help="separated by ;")
     parser.add_argument("--grids", default="", help="directory for a grid of each row's images")
+    parser.add_argument("--page", action="store_true", help="only print the tables of docs/results/all_methods.md")
+    parser.add_argument("--also", default="", help="with --page: another file of results, of rows that --out lacks")
     parser.add_argument("--out", required=True, help="JSON file of results")
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)  # the process of one run, and where it writes
     args = parser.parse_args()
@@ -134,6 +162,12 @@ def main() -> int:
         Path(args.one).write_text(json.dumps(one(row, sources[row.split()[0]], args.weights, args.held_out, grid)))
         return 0
     out = Path(args.out)
+    if args.page:
+        others = json.loads(Path(args.also).read_text())["runs"] if args.also else {}
+        runs = {**others, **{k: v for k, v in json.loads(out.read_text())["runs"].items() if v}}
+        for epsilon in EPSILONS:
+            print(page(runs, epsilon), "", page(runs, epsilon, ("eurosat",)), "", sep="\n")
+        return 0
     record = results_in(out, held_out=args.held_out)
     out.parent.mkdir(parents=True, exist_ok=True)
     for row in chosen:
