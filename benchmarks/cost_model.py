@@ -4,8 +4,9 @@
 
 Time: operations of the compiler's account, of the rows that are sampled on average, divided by the operations a second
 of this machine, plus a constant for each step; both are fitted to the smallest and the largest size, so that the other
-sizes are predicted. Memory: state, images and temporary memory of the compiled step, against the growth of the process
-while it takes steps. Each size is a process of its own, since memory that was given back is not always seen.
+sizes are predicted. Memory: temporary memory of the compiled step plus a constant, which is that of the smallest size
+(the runtime's own buffers), against the growth of the process while it takes steps. Each size is a process of its own,
+since memory that was given back is not always seen.
 """
 
 import argparse
@@ -77,13 +78,14 @@ def predictions(rows: list[dict[str, Any]]) -> list[float]:
 
 
 def to_table(rows: list[dict[str, Any]]) -> str:
+    constant = rows[0]["measured_bytes"] - rows[0]["predicted_bytes"]
     lines = [
         "| batch | Gflop | ms, predicted | measured | ratio | temporary MiB, predicted | measured | ratio |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row, predicted in zip(rows, predictions(rows), strict=True):
         ms, mib = statistics.median(row["ms"]), 2**20
-        a, b = row["predicted_bytes"] / mib, row["measured_bytes"] / mib
+        a, b = (row["predicted_bytes"] + constant) / mib, row["measured_bytes"] / mib
         lines.append(
             f"| {row['expected_batch_size']:,} | {row['operations'] / 1e9:.1f} | {predicted:.0f} | {ms:.0f} | "
             f"{predicted / ms:.2f} | {a:.0f} | {b:.0f} | {a / b if b else 0:.2f} |"
