@@ -130,13 +130,15 @@ def of_jax_privacy(problem: Problem, microbatch_size: int) -> dict[str, Callable
     return run
 
 
-def of_torch(problem: Problem) -> dict[str, Callable[[], Any]]:
+def of_torch(problem: Problem, convert: bool = True) -> dict[str, Callable[[], Any]]:
     try:
         import torch
         from torch_clipping import Ghost, Hooks, Plain, TorchDiscriminator
     except ImportError:
         return {}
-    # On the accelerator that JAX uses, if PyTorch can.
+    # On the accelerator that JAX uses, if PyTorch can, and there without copies of the result to the host unless
+    # ``convert``. Both round the factors of float32 products there.
+    torch.backends.cuda.matmul.allow_tf32 = True
     device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
     x = torch.tensor(np.asarray(problem.images)).permute(0, 3, 1, 2).contiguous().to(device)
     y = torch.tensor(np.asarray(problem.labels)).long().to(device)
@@ -152,7 +154,11 @@ def of_torch(problem: Problem) -> dict[str, Callable[[], Any]]:
 
         def call(threads: int, gradient: Any = gradient, model: Any = model) -> Any:
             torch.set_num_threads(threads)
-            return model.as_flax(gradient(x, y))
+            found = gradient(x, y)
+            if device == "cuda" and not convert:
+                torch.cuda.synchronize()
+                return None
+            return model.as_flax(found)
 
         for threads in sorted({1, cores()} if device == "cpu" else {cores()}):
             run[f"{name}, {threads} thread{'s' * (threads > 1)}"] = functools.partial(call, threads)

@@ -66,7 +66,7 @@ def critic(rows: int, dtype: str, tiny: bool) -> Network:
 
 
 def denoiser(rows: int, dtype: str, tiny: bool) -> Network:
-    sizes: dict[str, int] = {"width": 8, "blocks": 1} if tiny else {"width": 128, "blocks": 4}
+    sizes: dict[str, Any] = {"width": 8, "blocks": 1} if tiny else {"width": 128, "blocks": 4}
     hp = Hyperparameters(draws=4, compute_dtype=dtype, directions=64, **sizes)
     model, rng = ResidualModel(SPEC, hp), np.random.default_rng(0)
 
@@ -132,38 +132,53 @@ def programs(network: Network, dtype: str, rows: int) -> dict[str, Callable[...,
 
 
 def one_row(kind: str, dtype: str, rows: int, rounds: int, tiny: bool) -> dict[str, Any]:
-    """Times of all programs for one network, dtype and batch size."""
+    """Times of all programs for one network, dtype and batch size; a program that fails is named with its error."""
     network = NETWORKS[kind](rows, dtype, tiny)
     arguments = network.params, network.batch, jax.random.split(jax.random.key(1), rows)
     run: dict[str, Callable[[], Any]] = {}
-    seconds, operations = {}, 0.0
+    seconds, operations, failed, difference = {}, 0.0, {}, {}
+    found = {}
     for name, f in programs(network, dtype, rows).items():
-        start = time.perf_counter()
-        compiled = jax.jit(f).lower(*arguments).compile()
-        seconds[name] = time.perf_counter() - start
-        if name == "plain":
-            operations = float((compiled.cost_analysis() or {}).get("flops", 0.0))
-        run[name] = functools.partial(lambda c: jax.block_until_ready(c(*arguments)), compiled)
-    want, difference = run["vmap"](), {}
-    for name in run:
-        if name not in ("plain", "vmap"):
-            off = optax.tree.sub(run[name](), want)
-            difference[name] = float(optax.tree.norm(off) / optax.tree.norm(want))
-    assert max(difference.values()) <= TOLERANCE[dtype], difference
+        try:
+            start = time.perf_counter()
+            lowered = jax.jit(f).lower(*arguments)
+            compiled = lowered.compile()
+            seconds[name] = time.perf_counter() - start
+            if name == "plain":
+                operations = float((lowered.cost_analysis() or {}).get("flops", 0.0))
+            found[name] = jax.block_until_ready(compiled(*arguments))
+            run[name] = functools.partial(lambda c: jax.block_until_ready(c(*arguments)), compiled)
+        except Exception as error:  # what does not fit into memory is a result, and the others count
+            failed[name] = _words(error)
     if kind == "critic" and dtype == "float32":
-        run |= of_torch(Problem(8, 16 if tiny else 32, rows))
-    parameters = sum(p.size for p in jax.tree.leaves(network.params))
+        problem = Problem(8, 16 if tiny else 32, rows)
+        for name, f in of_torch(problem).items():
+            try:
+                found[name], run[name] = f(), of_torch(problem, convert=False)[name]
+            except Exception as error:
+                failed[name] = _words(error)
+    for name, gradient in found.items():
+        if "plain" not in name and "ghost" in found:
+            off = optax.tree.sub(gradient, found["ghost"])
+            difference[name] = float(optax.tree.norm(off) / optax.tree.norm(found["ghost"]))
+    found.clear()
     return {
-        "network": kind, "dtype": dtype, "rows": rows, "parameters": parameters, "operations": operations,
-        "compile_seconds": seconds, "difference": difference, "ms": in_turn(run, rounds),
+        "network": kind, "dtype": dtype, "rows": rows, "operations": operations,
+        "parameters": sum(p.size for p in jax.tree.leaves(network.params)), "compile_seconds": seconds,
+        "difference": difference, "agree": all(x <= TOLERANCE[dtype] for x in difference.values()), "failed": failed,
+        "ms": in_turn(run, rounds),
     }  # fmt: skip
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def peak(side: int, rounds: int) -> dict[str, float]:
     """Operations a second of a product of two square matrices, by dtype."""
     found = {}
     for dtype in ("float32", "bfloat16"):
-        x = jnp.ones((side, side), dtype)
+        x = jax.random.normal(jax.random.key(0), (side, side)).astype(dtype)
         f = functools.partial(jax.jit(jnp.matmul), x, x)
         times = in_turn({"product": functools.partial(lambda f: jax.block_until_ready(f()), f)}, rounds)["product"]
         found[dtype] = 2.0 * side**3 / (statistics.median(times) / 1e3)
@@ -218,17 +233,24 @@ def to_table(rows: dict[str, dict[str, Any]]) -> str:
         "| network | dtype | rows | program | ms | of plain | of peak | s to compile |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows.values():
+    notes = []
+    for title, row in rows.items():
+        notes += [
+            f"{title}, {name}: {words}"
+            for name, words in {"": row.get("error"), **row.get("failed", {})}.items()
+            if words
+        ]
+        notes += [f"{title}: gradients differ: {row['difference']}"] if not row.get("agree", True) else []
         for name, values in row.get("ms", {}).items():
             ms = statistics.median(values)
             share = row["operations"] / (ms / 1e3) / highest[row["dtype"]] if row["dtype"] in highest else 0.0
-            times = ms / statistics.median(row["ms"]["plain"])
-            compiled = row["compile_seconds"].get(name, 0.0)
+            times = f"{ms / statistics.median(row['ms']['plain']):.2f}" if "plain" in row["ms"] else ""
+            compiled = f"{row['compile_seconds'][name]:.1f}" if name in row["compile_seconds"] else ""
             lines.append(
-                f"| {row['network']} | {row['dtype']} | {row['rows']:,} | {name} | {ms:.2f} | {times:.2f} | "
-                f"{100 * share:.1f}% | {compiled:.1f} |"
+                f"| {row['network']} | {row['dtype']} | {row['rows']:,} | {name} | {ms:.2f} | {times} | "
+                f"{100 * share:.1f}% | {compiled} |"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *notes])
 
 
 def main() -> int:
@@ -238,14 +260,19 @@ def main() -> int:
     parser.add_argument("--out", required=True, help="JSON file of results")
     args = parser.parse_args()
     out, begin = Path(args.out), time.monotonic()
-    record = json.loads(out.read_text()) if out.is_file() else {**provenance(), "tiny": args.tiny, "rows": {}}
+    jax.config.update("jax_enable_compilation_cache", False)  # seconds of compilation are measured
+    record: dict[str, Any] = {**provenance(), "tiny": args.tiny, "rows": {}}
+    if out.is_file():  # rows of the same program on the same machine are kept, but for those that failed
+        before = json.loads(out.read_text())
+        if all(before.get(key) == record[key] for key in ("tiny", "machine", "jax", "commit")):
+            record["rows"] = {name: row for name, row in before["rows"].items() if "error" not in row}
     for name, measure in work(args.tiny):
         if name in record["rows"] or time.monotonic() - begin > args.seconds:
             continue
         try:
             record["rows"][name] = measure()
-        except Exception as error:  # a row that does not fit or does not agree is a result, and the others count
-            record["rows"][name] = {"error": f"{type(error).__name__}: {str(error)[:500]}"}
+        except Exception as error:
+            record["rows"][name] = {"error": _words(error)}
         print(
             name,
             "failed" if "error" in record["rows"][name] else "done",

@@ -219,10 +219,13 @@ class SynthesizerContract:
         """For several runs of one setup. What was compiled can be cleared, as it is gone when a process has ended."""
         kept = {}
 
-        def once(phase, mesh=None, steps=1):
+        def once(phase, mesh=None, steps=1, placed=None):
             key = id(phase), steps
             if key not in kept:
-                kept[key] = phase, make_update(phase, mesh, steps)  # with the phase, so that its id stays its own
+                kept[key] = (
+                    phase,
+                    make_update(phase, mesh, steps, placed),
+                )  # with the phase, so that its id stays its own
             return kept[key][1]
 
         with pytest.MonkeyPatch.context() as patch:

@@ -218,7 +218,7 @@ def test_another_key_would_spend_twice(small_config, finished_run, tmp_path):
 def test_what_memory_cannot_hold_is_one_line(small_config, tmp_path, monkeypatch):
     """As the compiler says it; really to fill the memory would end the tests."""
 
-    def too_large(*_):
+    def too_large(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nmore")
 
     monkeypatch.setattr(loop, "make_update", too_large)
@@ -265,7 +265,7 @@ def test_parameters_that_are_not_finite_are_named_and_not_kept(small_config, tmp
     """At step 6 a weight of the generator breaks; the state of step 4 stays."""
     make = loop.make_update
 
-    def broken(phase, *args):
+    def broken(phase, *args, **options):
         def step(state, access, key):
             state, metrics = phase.step(state, access, key)
             path, _ = jax.tree_util.tree_leaves_with_path(state.params)[-1]
@@ -274,7 +274,7 @@ def test_parameters_that_are_not_finite_are_named_and_not_kept(small_config, tmp
             bad = jax.tree_util.tree_map_with_path(lambda p, x: x * factor if p == path else x, state.params)
             return state._replace(params=bad), metrics
 
-        return make(phase._replace(step=step), *args)
+        return make(phase._replace(step=step), *args, **options)
 
     monkeypatch.setattr(loop, "make_update", broken)
     with pytest.raises(UserError, match="no longer finite at step 6") as refused:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.serialization import msgpack_restore, msgpack_serialize
 
@@ -109,5 +108,6 @@ def _like(state: PyTree, arrays: dict[str, np.ndarray], path: Path) -> PyTree:
             f"{path} was written by another version of efsgd_jax; continue the run with that one, or use another "
             "--workdir"
         )
-    leaves = [typed(jnp.asarray(arrays[name]), x) for name, x in names]
+    # In the host's memory: a state that is divided among devices may be too large for one of them.
+    leaves = [typed(arrays[name], x) for name, x in names]
     return jax.tree.unflatten(jax.tree.structure(state), leaves)

@@ -56,11 +56,11 @@ def place(tree: PyTree, placed: PyTree | None) -> PyTree:
 
 
 def from_first(tree: PyTree) -> PyTree:
-    """Broadcasts the first process's values of ``tree`` to all processes."""
+    """Broadcasts the first process's values of ``tree`` to all processes, as NumPy arrays and PRNG keys."""
     if jax.process_count() == 1:
         return tree
     values = multihost_utils.broadcast_one_to_all(jax.tree.map(plain, tree))
-    return jax.tree.map(lambda new, old: typed(jax.numpy.asarray(new), old), values, tree)
+    return jax.tree.map(lambda new, old: typed(np.asarray(new), old), values, tree)
 
 
 def to_host(tree: PyTree) -> PyTree:
@@ -87,10 +87,19 @@ def plain(x: Any) -> np.ndarray:
     return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
 
 
-def typed(x: jax.Array, like: Any) -> jax.Array:
+def zeros_on_host(like: PyTree, key: jax.Array) -> PyTree:
+    """A pytree of the shapes and dtypes of ``like``: NumPy arrays of zeros, and copies of a PRNG key."""
+
+    def of(x: Any) -> Any:
+        return jax.numpy.broadcast_to(key, x.shape) if _is_key(x) else np.zeros(x.shape, x.dtype)
+
+    return jax.tree.map(of, like)
+
+
+def typed(x: Any, like: Any) -> Any:
     """The inverse of ``plain``: makes ``x`` a PRNG key if ``like`` is one."""
     return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like)) if _is_key(like) else x
 
 
 def _is_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return hasattr(x, "dtype") and jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)

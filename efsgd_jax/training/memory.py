@@ -10,12 +10,15 @@ from jax.sharding import Mesh
 
 from efsgd_jax.data import Dataset
 from efsgd_jax.errors import UserError
+from efsgd_jax.privacy.dp_sgd import DpSgdMechanism
 from efsgd_jax.synthesizers.base import Phase, Record
 from efsgd_jax.training.layout import bytes_of_each, layout
 
 GIB = 2**30
 # Allowance for activations, the compiled program and a grid of samples.
 WORKING_MEMORY = GIB // 2
+# How many times the parameters a step of DP-SGD holds at once: the parts of sums, what devices exchange, the noise.
+STEP_COPIES = 8
 # An estimate above this number of bytes is printed.
 PRINT_ABOVE = GIB
 
@@ -25,7 +28,7 @@ class Needed(NamedTuple):
 
     Attributes:
       state: the whole training state.
-      held: what one device holds of it, and the whole parameters if they are divided, which a step gathers.
+      held: what one device holds of it, and what a step of DP-SGD needs beside it, several times the parameters.
       data: memory of the training records, and of what a phase's ``view`` computes from them before the first step;
         0 if they stay on disk.
       views: bytes of that on disk; 0 if it is in memory.
@@ -60,8 +63,9 @@ def estimate(phases: Sequence[Phase], dataset: Dataset, mesh: Mesh | None, divid
         released = {**released, phase.name: jax.eval_shape(phase.release, state)}
         states.append(bytes_of_each(state, None))
         each = bytes_of_each(state, layout(phase, state, mesh, divide_above))
-        parameters = jax.eval_shape(phase.parameters or phase.release, state)
-        held.append(each if each == states[-1] else each + bytes_of_each(parameters, None))
+        if isinstance(phase.plan.mechanism, DpSgdMechanism):
+            each += STEP_COPIES * bytes_of_each(jax.eval_shape(phase.parameters or phase.release, state), None)
+        held.append(each)
         views.append(n * bytes_of_each(jax.eval_shape(phase.view, one, before), None) if phase.view else 0)
     if dataset.on_disk:
         return Needed(max(states), max(held), 0, max(views))

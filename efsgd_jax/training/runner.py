@@ -14,7 +14,7 @@ from efsgd_jax.synthesizers.base import Phase, Released
 from efsgd_jax.training.charge import Charge
 from efsgd_jax.training.checkpoints import Checkpoints
 from efsgd_jax.training.compilation import compiler_options
-from efsgd_jax.training.devices import from_first, is_first, place, replicate, to_host
+from efsgd_jax.training.devices import from_first, is_first, place, replicate, to_host, zeros_on_host
 from efsgd_jax.training.grid import draw_grid
 from efsgd_jax.training.layout import layout
 from efsgd_jax.training.loop import check_finite, steps_of, warm_up
@@ -131,11 +131,11 @@ class _Run:
         released: dict[str, PyTree] = {}
         for i, (phase, end) in enumerate(zip(self.setup.phases, self.ends, strict=True)):
             key = keys_of_phase(self.root_key, i).init
-            if position <= end:
-                return {"released": released, "state": _init(phase, key, released)}
             state = jax.eval_shape(phase.init, key, released)
+            if position <= end:
+                return {"released": released, "state": zeros_on_host(state, key)}
             like = jax.eval_shape(phase.release, state)
-            released = {**released, phase.name: jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)}
+            released = {**released, phase.name: zeros_on_host(like, key)}
         raise UserError(f"{self.directory.checkpoints} holds a step that the run does not have; use another --workdir")
 
     def phases(self) -> tuple[PyTree, np.ndarray] | None:
@@ -148,6 +148,7 @@ class _Run:
                 state = None
                 if self.kept is not None and self.position > begin:
                     released, state = self.kept["released"], self.kept["state"]
+                    self.kept = None  # frees its memory once the state is on the devices
                 released = {**released, phase.name: self._one(i, phase, begin, private_before, released, state)}
             private_before += phase.plan.steps if phase.plan.mechanism is not None else 0
         if not is_first():
@@ -243,6 +244,6 @@ class _Run:
         return draw_grid(self.draw, params, self.setup.dataset.spec.num_classes)
 
 
-def _init(phase: Phase, key: jax.Array, released: dict[str, PyTree], placed: PyTree | None = None) -> PyTree:
+def _init(phase: Phase, key: jax.Array, released: dict[str, PyTree], placed: PyTree | None) -> PyTree:
     shardings: dict[str, Any] = {} if placed is None else {"out_shardings": placed}
     return jax.jit(phase.init, compiler_options=compiler_options(), **shardings)(key, released)
