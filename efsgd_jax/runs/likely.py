@@ -90,7 +90,7 @@ def likely_loss(epsilon: float, records: int, classes: int, curve: str = "clothe
     Examples:
       >>> loss, measured = likely_loss(10.0, records=54_000, classes=10)
       >>> round(loss, 1), measured
-      (1.1, True)
+      (1.2, True)
     """
     accuracy = CURVES[curve].accuracy
     known = _known(curve)
