@@ -6,7 +6,8 @@ Time: operations of the compiler's account, of the rows that are sampled on aver
 of this machine, plus a constant for each step; both are fitted to the smallest and the largest size, so that the other
 sizes are predicted. Memory: temporary memory of the compiled step plus a constant, which is that of the smallest size
 (the runtime's own buffers), against the growth of the process while it takes steps. Each size is a process of its own,
-since memory that was given back is not always seen.
+since memory that was given back is not always seen. Sizes are measured in turn, in several rounds, since a machine that
+is shared has slow minutes.
 """
 
 import argparse
@@ -97,19 +98,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/fmnist.py")
     parser.add_argument("--sizes", default=SIZES)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3, help="in one round")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--out", required=True, help="JSON file of results")
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)  # the process of one size, and where it writes
     args = parser.parse_args()
     if args.one:
         Path(args.one).write_text(json.dumps(one(args.config, int(args.sizes), args.steps)))
         return 0
-    rows = []
-    for size in args.sizes.split(","):
+    rows: list[dict[str, Any]] = []
+    sizes = args.sizes.split(",")
+    for size in sizes * args.rounds:
         with tempfile.NamedTemporaryFile(suffix=".json") as result:
             options = [f"--config={args.config}", f"--sizes={size}", f"--steps={args.steps}", f"--out={args.out}"]
             subprocess.run([sys.executable, __file__, *options, f"--one={result.name}"], check=True)
-            rows.append(json.loads(Path(result.name).read_text()))
+            row = json.loads(Path(result.name).read_text())
+        if len(rows) < len(sizes):
+            rows.append(row)
+        else:
+            rows[sizes.index(size)]["ms"] += row["ms"]
     print(to_table(rows))
     record = {**provenance(), "config": args.config, "rows": rows}
     Path(args.out).write_text(json.dumps(record, indent=1) + "\n")
