@@ -66,6 +66,13 @@ def released(workdir):
     return np.concatenate([np.ravel(x).astype(np.float64) for x in jax.tree.leaves(tree) if hasattr(x, "dtype")])
 
 
+def assert_same_release(directory):
+    """What ``train_on_one_eight_and_two`` published there, up to rounding."""
+    one, eight, two = (released(directory / name) for name in ("one", "eight", "two"))
+    for other in (eight, two):
+        assert np.linalg.norm(other - one) <= 1e-5 * np.linalg.norm(one)
+
+
 def start_two(workdir, *flags, **options):
     """Two processes that train together."""
     with socket.socket() as s:
@@ -107,9 +114,7 @@ def test_one_device_eight_devices_and_two_processes_train_the_same_generator(tmp
 @pytest.mark.parametrize("method", ["efsgd_mixture", "p3gm", "private_diffusion"])
 def test_networks_after_a_mixture_are_the_same_on_one_device_eight_devices_and_two_processes(tmp_path, method):
     train_on_one_eight_and_two(tmp_path, overrides=[f"method.name={method}", *AFTER_A_MIXTURE])
-    one, eight, two = (released(tmp_path / name) for name in ("one", "eight", "two"))
-    for other in (eight, two):
-        assert np.linalg.norm(other - one) <= 1e-5 * np.linalg.norm(one)
+    assert_same_release(tmp_path)
 
 
 @pytest.mark.slow
@@ -117,9 +122,7 @@ def test_a_mixture_is_the_same_on_one_device_eight_devices_and_two_processes(tmp
     """Its sums are, bit for bit (``test_divided_sums.py``); what is computed from them is rounded by each program."""
     options = ["method.name=gaussian_mixture", "train.seed=3", "method.directions=10", "method.components=2"]
     train_on_one_eight_and_two(tmp_path, overrides=options)
-    one, eight, two = (released(tmp_path / name) for name in ("one", "eight", "two"))
-    for other in (eight, two):
-        assert np.linalg.norm(other - one) <= 1e-5 * np.linalg.norm(one)
+    assert_same_release(tmp_path)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_devices import AFTER_A_MIXTURE, released, start, start_two, train_on_one_eight_and_two
+from test_devices import AFTER_A_MIXTURE, assert_same_release, released, start, start_two, train_on_one_eight_and_two
 from test_step_cost import SMALL
 
 from efsgd_jax.synthesizers.base import Phase
@@ -73,9 +73,7 @@ def test_a_plan_of_a_divided_network_gathers_its_parameters_once():
 @pytest.mark.slow
 def test_a_divided_network_is_the_same_on_one_device_eight_devices_and_two_processes(tmp_path):
     train_on_one_eight_and_two(tmp_path, overrides=WIDE)
-    one, eight, two = (released(tmp_path / name) for name in ("one", "eight", "two"))
-    for other in (eight, two):
-        assert np.linalg.norm(other - one) <= 1e-5 * np.linalg.norm(one)
+    assert_same_release(tmp_path)
 
 
 @pytest.mark.slow
