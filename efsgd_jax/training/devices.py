@@ -42,10 +42,7 @@ def data_mesh() -> Mesh | None:
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """Copies ``tree`` to every device of the mesh. All processes must call this with the same values."""
-    if mesh is None:
-        return jax.tree.map(jax.numpy.asarray, tree)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda x: typed(jax.device_put(plain(x), everywhere), x), tree)
+    return place(tree, None if mesh is None else jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), tree))
 
 
 def place(tree: PyTree, placed: PyTree | None) -> PyTree:

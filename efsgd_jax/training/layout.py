@@ -46,7 +46,7 @@ def layout(phase: Phase, state: PyTree, mesh: Mesh | None, divide_above: int) ->
     return jax.tree.map(of, state)
 
 
-def where(state: PyTree, mesh: Mesh | None) -> PyTree | None:
+def shardings_of(state: PyTree, mesh: Mesh | None) -> PyTree | None:
     """The shardings of a state that is on a mesh, so that a step leaves it where it was; None without a mesh."""
     return None if mesh is None else jax.tree.map(lambda x: x.sharding, state)
 

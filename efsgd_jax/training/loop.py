@@ -15,7 +15,7 @@ from efsgd_jax.errors import UserError
 from efsgd_jax.formatting import format_epsilon
 from efsgd_jax.synthesizers.base import Phase
 from efsgd_jax.training.devices import to_host
-from efsgd_jax.training.layout import where
+from efsgd_jax.training.layout import shardings_of
 from efsgd_jax.training.progress import Progress
 from efsgd_jax.training.update import Inputs, dispatches, make_update, make_warm_up
 
@@ -40,7 +40,7 @@ def warm_up(phase: Phase, state: PyTree, inputs: Inputs, mesh: Mesh | None, show
     """Runs the warm-up of a phase, if it has one, and returns the state after it."""
     if not (phase.warm_up and phase.warm_steps):
         return state
-    update = make_warm_up(phase, mesh, placed=where(state, mesh))
+    update = make_warm_up(phase, mesh, placed=shardings_of(state, mesh))
     with Progress(phase.warm_steps, shown=shown, name=f"{phase.name}, warm-up") as progress:
         progress.compiling("the warm-up")
         for i in range(phase.warm_steps):
@@ -89,7 +89,7 @@ def steps_of(
             if count not in compiled:
                 progress.compiling("a step" if count == 1 else f"{count} steps")
                 # Tracing comes before charging: a step with an undeclared release raises an error here.
-                lowered = make_update(phase, mesh, count, placed=where(state, mesh)).lower(
+                lowered = make_update(phase, mesh, count, placed=shardings_of(state, mesh)).lower(
                     state, jnp.int32(step), inputs
                 )
                 compiled[count] = lowered.compile()
